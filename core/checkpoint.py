@@ -1,0 +1,151 @@
+"""Files of tensors: read as data, compared key by key, written whole or not at all.
+
+A stranger's file is never executed: safetensors, or torch archives with ``weights_only``. What a file is, is read from
+its metadata or its whole key set.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+FORMAT = "relate/1"
+SHOWN = 3  # keys of each sort that an error shows before it counts the rest
+
+
+def read(path: str | Path) -> tuple[dict, dict[str, str]]:
+    """Everything a file holds, on the CPU, large torch archives memory-mapped.
+
+    Args:
+        path: a ``.safetensors`` file, or a torch archive under any other ending.
+
+    Returns:
+        The file's (possibly nested) dictionary and its metadata (empty for a torch archive).
+
+    Raises:
+        ValueError: not there, truncated, not such a file, or a pickle that holds anything but tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path.name}: no such file in {path.parent}. Put it there or choose another.")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path.name}: expected tensors only, but this file wants to run code or build other objects "
+                         "when it is opened. It was not opened. Get it from its publisher again, or as safetensors."
+                         ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path.name}: expected a whole file of tensors, but it cannot be read ({error}). It may be "
+                         "truncated: download it again and compare the size.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name}: expected a dictionary of tensors, got a {type(content).__name__}.")
+    return content, {}
+
+
+def _is_zip(path: Path) -> bool:
+    """Only torch's zip archives can be memory-mapped."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Metadata of a safetensors file without reading its tensors; empty for any other file."""
+    if Path(path).suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{Path(path).name}: expected a whole safetensors file, but it cannot be read ({error}). "
+                         "It may be truncated: download it again and compare the size.") from error
+
+
+def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write safetensors under a temporary name in the same folder, then rename: the file is whole or absent.
+
+    Args:
+        path: where to; the folder is made.
+        tensors: by key; made contiguous.
+        metadata: flat strings; ``format`` is set to ``relate/1``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    os.close(handle)
+    try:
+        contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        save_file(contiguous, temporary, metadata={"format": FORMAT, **metadata})
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    """The permissions new files are denied; mkstemp denies more."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Key to shape."""
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+
+
+def compare_keys(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], file: str,
+                 what: str) -> None:
+    """Check that a file holds exactly what a model needs.
+
+    Raises:
+        ValueError: one message with every missing, unexpected and misshapen key (the first few, and how many).
+    """
+    missing = [key for key in expected if key not in found]
+    unexpected = [key for key in found if key not in expected]
+    misshapen = [f"{key} is {found[key]}, expected {expected[key]}"
+                 for key in expected if key in found and found[key] != expected[key]]
+    faults = [f"{len(keys)} {sort} ({_first(keys)})"
+              for sort, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)) if keys]
+    if faults:
+        raise ValueError(f"{file}: expected {what}, {len(expected)} tensors, and found {len(found)}: "
+                         f"{'; '.join(faults)}. {describe(found)}")
+
+
+def _first(keys: list[str]) -> str:
+    more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+    return ", ".join(keys[:SHOWN]) + more
+
+
+# What whole families of files look like: (what it is, substrings one of which every one of most keys has, where to).
+_FAMILIES = (
+    ("a LoRA", ("lora_down", "lora_up", "lora_A", "lora_B", ".lora.", ".alpha", "lora.down", "lora.up"),
+     "models/loras and Load Relation"),
+    ("a full SDXL or SD checkpoint", ("model.diffusion_model.", "conditioner.", "first_stage_model.",
+                                      "cond_stage_model."), "models/checkpoints and Load Checkpoint"),
+    ("a CLIP vision encoder", ("vision_model.", "visual.", "visual_projection"),
+     "models/clip_vision and Load CLIP Vision"),
+    ("a Flux diffusion model", ("double_blocks.", "single_blocks.", "img_in.", "txt_in.", "time_in.", "vector_in.",
+                                "guidance_in.", "final_layer."), "models/diffusion_models and Load Diffusion Model"),
+    ("an IP-Adapter model", ("ip_adapter.", "image_proj.latents"), "models/ipadapter and an IP-Adapter pack"),
+)
+
+
+def describe(keys: Iterable[str]) -> str:
+    """One sentence that names what a set of keys belongs to, or an empty string."""
+    keys = list(keys)
+    for family, marks, place in _FAMILIES:
+        if keys and sum(any(mark in key for mark in marks) for key in keys) > 0.9 * len(keys):
+            return f"By its keys it is {family}: that belongs in {place}."
+    return ""

@@ -1,0 +1,134 @@
+"""What the user wants in the picture: subjects, each with photographs, a phrase, a box and a weight.
+
+Boxes are fractions of the output picture, origin top left, x to the right. On a token grid a box covers
+the cells it touches, floor/ceil at the edges, for any aspect ratio (MS-Diffusion, arXiv:2406.07209,
+section 3.3, whose code knows square grids only).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+# A box edge this close to a cell border is on it: 0.15 * 20 is 3.0000000000000004 in binary.
+_EDGE_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in fractions of the picture, ``0 <= x0 < x1 <= 1`` and the same for y."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self) -> None:
+        faults = []
+        for name in ("x0", "y0", "x1", "y1"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and 0 <= value <= 1):
+                faults.append(f"{name} = {value:g}, expected 0 to 1")
+        for low, high in (("x0", "x1"), ("y0", "y1")):
+            if getattr(self, low) >= getattr(self, high):
+                faults.append(f"{low} = {getattr(self, low):g} is not less than {high} = {getattr(self, high):g}")
+        if faults:
+            raise ValueError(f"box: {'; '.join(faults)}. Boxes are fractions of the output picture, left top right "
+                             "bottom, e.g. 0 0 0.5 1 for its left half.")
+
+    def tensor(self) -> Tensor:
+        """(4,) float32: x0, y0, x1, y1."""
+        return torch.tensor([self.x0, self.y0, self.x1, self.y1], dtype=torch.float32)
+
+    def cells(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """The cells it touches on an h x w grid: (column from, row from, column to, row to), ends exclusive."""
+        return (
+            math.floor(self.x0 * width + _EDGE_TOLERANCE),
+            math.floor(self.y0 * height + _EDGE_TOLERANCE),
+            math.ceil(self.x1 * width - _EDGE_TOLERANCE),
+            math.ceil(self.y1 * height - _EDGE_TOLERANCE),
+        )
+
+
+WHOLE_PICTURE = Box(0.0, 0.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One box a subject."""
+
+    boxes: tuple[Box, ...]
+
+    def tensor(self) -> Tensor:
+        """(S, 4) float32."""
+        return torch.stack([box.tensor() for box in self.boxes])
+
+    def coverage(self, height: int, width: int) -> Tensor:
+        """Which cells each subject may act on: (S, h, w) bool."""
+        coverage = torch.zeros(len(self.boxes), height, width, dtype=torch.bool)
+        for subject, box in enumerate(self.boxes):
+            left, top, right, bottom = box.cells(height, width)
+            coverage[subject, top:bottom, left:right] = True
+        return coverage
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One subject of the picture.
+
+    Attributes:
+        name: the phrase that names it in the prompt, e.g. "plushie bear".
+        photographs: (V, 3, H, W) float in [0, 1], RGB; V views of the same subject.
+        box: where it stands in the output picture.
+        weight: how strongly its identity acts, relative to the others; 1 is as published.
+        mask: (V, H, W) float in [0, 1], what of the photographs is the subject; None: all of it.
+    """
+
+    name: str
+    photographs: Tensor
+    box: Box = WHOLE_PICTURE
+    weight: float = 1.0
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        who = f"subject '{self.name}'"
+        faults = []
+        if not self.name.strip():
+            faults.append("name: expected the words that name it in the prompt, got nothing")
+        if self.photographs.ndim != 4 or self.photographs.shape[1] != 3 or 0 in self.photographs.shape:
+            faults.append(f"image: expected at least one RGB picture, got shape {tuple(self.photographs.shape)}")
+        elif not torch.isfinite(self.photographs).all():
+            faults.append("image: expected numbers in [0, 1], got NaN or infinity; load the picture again")
+        if not math.isfinite(self.weight):
+            faults.append(f"weight: expected a number, got {self.weight}")
+        if self.mask is not None:
+            views, _, height, width = self.photographs.shape if self.photographs.ndim == 4 else (0, 0, 0, 0)
+            if tuple(self.mask.shape) != (views, height, width):
+                faults.append(f"mask: expected the picture's size ({views}, {height}, {width}), "
+                              f"got {tuple(self.mask.shape)}")
+            elif not bool((self.mask > 0.5).flatten(1).any(dim=1).all()):
+                faults.append("mask: expected some of the picture to be the subject (white), got an empty mask")
+        if faults:
+            raise ValueError(f"{who}: {'; '.join(faults)}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """The subjects of one picture, in order."""
+
+    subjects: tuple[Subject, ...] = field(default=())
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(tuple(subject.box for subject in self.subjects))
+
+    def weights(self) -> Tensor:
+        """(S,) float32."""
+        return torch.tensor([subject.weight for subject in self.subjects], dtype=torch.float32)
+
+    def with_subject(self, subject: Subject) -> Scene:
+        """A new scene with one subject more, last."""
+        return Scene((*self.subjects, subject))

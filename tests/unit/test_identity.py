@@ -1,0 +1,174 @@
+"""The identity room against the authors' own modules (tests/golden) and its laws."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch.nn import functional as F
+
+from core.attention import additive, attend
+from core.identity.branch import SiteProjection, image_attention
+from core.identity.fourier import fourier_features
+from core.identity.resampler import Resampler, ResamplerConfig
+from core.identity.tokens import token_gains, token_mask
+from core.scene import Box, Layout
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with safe_open(GOLDEN / "dreamrelation_public.safetensors", framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["config"])
+
+
+def part(golden, prefix):
+    return {key.removeprefix(prefix): tensor for key, tensor in golden[0].items() if key.startswith(prefix)}
+
+
+def close(ours, theirs, tolerance=1e-4):
+    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def resampler(golden):
+    state = part(golden, "resampler.weight.")
+    module = Resampler(ResamplerConfig.from_state(state, golden[1]["resampler"]["dim_head"]))
+    module.load_state_dict(state)
+    return module.requires_grad_(False)
+
+
+def test_fourier_features_agree(golden):
+    close(fourier_features(golden[0]["resampler.boxes"]), golden[0]["resampler.fourier"], 1e-5)
+
+
+def test_fourier_features_hand_values():
+    features = fourier_features(torch.tensor([[0, 0.2, 0.55, 0.85], [0.55, 0.26, 0.95, 0.90]]))
+    close(features[0, :8], torch.tensor([0, 0.198669, 0.522687, 0.751280, 1, 0.980067, 0.852525, 0.659983]), 1e-6)
+    close(features.sum(), torch.tensor(16.011810), 1e-4)
+
+
+def test_resampler_sizes_are_read_from_the_file(resampler, golden):
+    config = golden[1]["resampler"]
+    ours = resampler.config
+    assert (ours.width, ours.depth, ours.tokens, ours.image_width, ours.context_width, ours.phrase_width) == (
+        config["dim"], config["depth"], config["num_queries"], config["embedding_dim"], config["output_dim"],
+        config["phrase_embeddings_dim"])
+
+
+def test_resampler_agrees(resampler, golden):
+    inputs = part(golden, "resampler.")
+    close(resampler(inputs["x"], inputs["phrase_embeds"], inputs["boxes"]), inputs["out"])
+
+
+def test_resampler_agrees_with_learned_latents(resampler, golden):
+    inputs = part(golden, "resampler.")
+    grounded = torch.tensor([True, True, False, False])  # the second item of two, two subjects each
+    close(resampler(inputs["x"], inputs["phrase_embeds"], inputs["boxes"], grounded), inputs["out_second_dropped"])
+
+
+def test_resampler_ignores_the_order_of_image_tokens(resampler, golden):
+    inputs = part(golden, "resampler.")
+    shuffled = inputs["x"][:, torch.randperm(21, generator=torch.Generator().manual_seed(0))]
+    close(resampler(shuffled, inputs["phrase_embeds"], inputs["boxes"]), inputs["out"], 1e-5)
+
+
+def test_resampler_names_the_wrong_input(resampler, golden):
+    inputs = part(golden, "resampler.")
+    with pytest.raises(ValueError, match=r"image tokens: expected shape \(S, L, W\) with W = 40, got \(4, 21, 39\)"):
+        resampler(inputs["x"][..., 1:], inputs["phrase_embeds"], inputs["boxes"])
+
+
+def parallel(golden, weights, gamma, background_gain=0.0, subjects=None, mask_form=lambda mask: mask):
+    """One cross-attention with its image branch, from our parts; rows: conditional, unconditional (zero boxes)."""
+    p, sizes = part(golden, "parallel_attention."), golden[1]["parallel_attention"]
+    heads, side, t0 = sizes["heads"], sizes["side"], sizes["num_dummy_tokens"]
+    query = F.linear(p["hidden"], p["attn.to_q.weight"])
+    text = attend(query, F.linear(p["text"], p["attn.to_k.weight"]), F.linear(p["text"], p["attn.to_v.weight"]), heads)
+    site = SiteProjection(32, 32)
+    site.load_state_dict(part(golden, "parallel_attention.processor."))
+    boxes = [Box(*box.tolist()) for box in p["boxes"][0]]
+    coverage = Layout(tuple(boxes)).coverage(side, side)
+    tokens = p["image_tokens"][:1]
+    if subjects is not None:  # the same subjects in another order
+        coverage = coverage[list(subjects)]
+        pieces = tokens[:, t0:].unflatten(1, (2, -1))[:, list(subjects)].flatten(1, 2)
+        tokens = torch.cat((tokens[:, :t0], pieces), dim=1)
+        weights = weights[list(subjects)]
+    mask = token_mask(coverage, t0, sizes["num_tokens"])
+    gains = token_gains(weights, t0, sizes["num_tokens"], background_gain)
+    with torch.no_grad():
+        key, value = site(tokens, gains)
+        image = image_attention(query[:1], key, value, heads, mask_form(mask))
+    hidden = torch.cat((text[:1] + gamma * image, text[1:]))
+    return F.linear(hidden, p["attn.to_out.0.weight"], p["attn.to_out.0.bias"])
+
+
+def test_parallel_attention_agrees(golden):
+    close(parallel(golden, torch.ones(2), 0.6), golden[0]["parallel_attention.out"])
+
+
+def test_parallel_attention_agrees_with_an_additive_mask(golden):
+    out = parallel(golden, torch.ones(2), 0.6, mask_form=lambda mask: additive(mask, torch.float32))
+    close(out, golden[0]["parallel_attention.out"])
+
+
+def test_parallel_attention_agrees_with_subject_weights(golden):
+    out = parallel(golden, torch.tensor([0.9, 0.3]), 1.0)
+    close(out, golden[0]["parallel_attention.out_subject_scales_0.9_0.3"])
+
+
+def test_parallel_attention_agrees_with_background_tokens(golden):
+    out = parallel(golden, torch.ones(2), 0.6, background_gain=1.0)
+    close(out[:1], golden[0]["parallel_attention.out_background_not_zeroed"][:1])
+
+
+def test_swapping_subjects_with_their_boxes_changes_nothing(golden):
+    out = parallel(golden, torch.tensor([0.9, 0.3]), 0.6)
+    close(parallel(golden, torch.tensor([0.9, 0.3]), 0.6, subjects=(1, 0)), out, 1e-6)
+
+
+def branch_inputs(seed=0, cells=(6, 10), tokens=3, width=8):
+    draw = torch.Generator().manual_seed(seed)
+    query, sequence = torch.randn(1, cells[0] * cells[1], width, generator=draw), torch.randn(
+        1, 2 + 2 * tokens, width, generator=draw)
+    return query, sequence
+
+
+def test_a_subject_acts_inside_its_own_box_only():
+    query, sequence = branch_inputs()
+    coverage = Layout((Box(0, 0, 0.5, 1), Box(0.5, 0, 1, 1))).coverage(6, 10)
+    mask, gains = token_mask(coverage, 2, 3), token_gains(torch.ones(2), 2, 3)
+    before = image_attention(query, sequence, sequence * gains[:, None], 2, mask)
+    changed = sequence.clone()
+    changed[:, 5:] += 1  # the second subject's tokens
+    after = image_attention(query, changed, changed * gains[:, None], 2, mask)
+    moved = (before != after).any(dim=-1).view(6, 10)
+    assert torch.equal(moved, coverage[1])
+
+
+def test_cells_outside_every_box_get_exactly_nothing():
+    query, sequence = branch_inputs()
+    coverage = Layout((Box(0, 0, 0.3, 0.5), Box(0.6, 0.4, 1, 1))).coverage(6, 10)
+    mask, gains = token_mask(coverage, 2, 3), token_gains(torch.ones(2), 2, 3)
+    out = image_attention(query, sequence, sequence * gains[:, None], 2, mask)[0]
+    outside = ~coverage.any(dim=0).flatten()
+    assert out[outside].abs().max() == 0
+    assert out[~outside].abs().amin(dim=-1).min() > 0
+
+
+def test_zero_weights_give_exactly_zero():
+    query, sequence = branch_inputs()
+    mask = token_mask(torch.ones(2, 6, 10, dtype=torch.bool), 2, 3)
+    value = sequence * token_gains(torch.zeros(2), 2, 3)[:, None]
+    assert image_attention(query, sequence, value, 2, mask).abs().max() == 0
+
+
+def test_a_mask_of_another_grid_is_refused():
+    query, sequence = branch_inputs()
+    mask = token_mask(torch.ones(2, 6, 9, dtype=torch.bool), 2, 3)
+    with pytest.raises(ValueError, match="identity mask: expected shape .N. with N = 60, got .54,."):
+        image_attention(query, sequence, sequence, 2, mask)
