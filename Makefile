@@ -1,0 +1,40 @@
+# make test | lint | clean. Needs Python 3.11 or newer with pip; everything else is installed into .venv.
+# PYTHON=python3.12 chooses the interpreter, COMFYUI_PATH=... the ComfyUI that the host tests start.
+
+PYTHON  ?= python3
+VENV    ?= .venv
+BIN     := $(VENV)/bin
+PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
+COMFYUI := $(shell $(PYTHON) tests/host/comfyui.py)
+
+# With a ComfyUI its own requirements rule (torch and torchvision must be built for each other); a stamp for each case.
+ifeq ($(COMFYUI),)
+TEST_STAMP := $(VENV)/.test
+TEST_NEEDS := -c tests/constraints.txt -e '.[test]'
+else
+TEST_STAMP := $(VENV)/.test-with-comfyui
+TEST_NEEDS := -e '.[test]' -r '$(COMFYUI)/requirements.txt' torchvision playwright
+endif
+
+.PHONY: test lint clean
+
+test: $(TEST_STAMP)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf $(VENV) out *.egg-info .pytest_cache .ruff_cache .hypothesis node.zip
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(TEST_STAMP): pyproject.toml tests/constraints.txt | $(BIN)/python
+	$(PIP) install $(TEST_NEEDS)
+	touch $@
+
+$(VENV)/.lint: | $(BIN)/python
+	$(PIP) install ruff
+	touch $@

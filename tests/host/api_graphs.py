@@ -1,0 +1,96 @@
+"""API-format graphs for the tests: the shipped ones with their loaders swapped, and small ones put together here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+GRAPHS = Path(__file__).parent / "graphs"
+
+# Stock loaders need published weights; ours give tiny random models on the same sockets.
+TEST_LOADERS = {
+    "CheckpointLoaderSimple": ("RelateTestCheckpoint", {"kind": "sdxl", "weights_seed": 1}),
+    "CLIPVisionLoader": ("RelateTestClipVision", {"weights_seed": 4}),
+    "ControlNetLoader": ("RelateTestControlNet", {"weights_seed": 5}),
+}
+TEST_FILES = {
+    "RelateIdentityModelLoader": {"model_name": "ms_adapter.bin"},
+    "RelateRelationLoader": {"lora_name": "relation_kohya.safetensors"},
+    "LoraLoaderModelOnly": {"lora_name": "relation_kohya.safetensors"},
+}
+SMALL = {"EmptyLatentImage": {"width": 256, "height": 192}, "KSampler": {"steps": 2}}
+
+
+def shipped() -> list[Path]:
+    """The API twins of workflows/*.json."""
+    return sorted(GRAPHS.glob("*.json"))
+
+
+def for_test(path: Path, image: str = "subject.png") -> dict:
+    """A shipped graph on tiny models: loaders swapped, files renamed, two steps on a small canvas."""
+    return swap_loaders(json.loads(path.read_text(encoding="utf-8")), image)
+
+
+def swap_loaders(graph: dict, image: str = "subject.png") -> dict:
+    """Replace the loaders of published weights by the test pack's, and name files that the tests have."""
+    swapped = {}
+    for node_id, node in graph.items():
+        kind, inputs = node["class_type"], dict(node["inputs"])
+        if kind in TEST_LOADERS:
+            kind, inputs = TEST_LOADERS[kind]
+        inputs = {**inputs, **TEST_FILES.get(kind, {}), **SMALL.get(kind, {})}
+        if kind in ("LoadImage", "LoadImageMask"):
+            inputs["image"] = image
+        swapped[node_id] = {**node, "class_type": kind, "inputs": inputs}
+    return swapped
+
+
+def node(class_type: str, /, **inputs) -> dict:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def two_subjects(image: str = "subject.png", prompt: str = "a corgi hugging a fox", seed: int = 1) -> dict:
+    """Two photographs, a relation LoRA, a small canvas: every node of the first journey, ids that say what they are."""
+    return {
+        "base": node("RelateTestCheckpoint", kind="sdxl", weights_seed=1),
+        "vision": node("RelateTestClipVision", weights_seed=4),
+        "photo": node("LoadImage", image=image),
+        "corgi": node("RelateSubject", image=["photo", 0], name="corgi", x0=0.0, y0=0.1, x1=0.5, y1=0.9, weight=1.0),
+        "fox": node(
+            "RelateSubject", image=["photo", 0], name="fox", x0=0.5, y0=0.1, x1=1.0, y1=0.9, weight=1.0,
+            scene=["corgi", 0],
+        ),
+        "identity_model": node("RelateIdentityModelLoader", model_name="ms_adapter.bin"),
+        "encode": node(
+            "RelateEncodeIdentity", scene=["fox", 0], identity_model=["identity_model", 0], clip=["base", 1],
+            clip_vision=["vision", 0], local_grid=4, ground_with="name and box",
+        ),
+        "relation": node(
+            "RelateRelationLoader", model=["base", 0], lora_name="relation_kohya.safetensors", strength=1.0
+        ),
+        "apply": node(
+            "RelateApplyIdentity", model=["relation", 0], identity=["encode", 0], weight=0.6, start_at=0.0, end_at=1.0,
+            layout="boxes",
+        ),
+        "positive": node("CLIPTextEncode", clip=["base", 1], text=prompt),
+        "negative": node("CLIPTextEncode", clip=["base", 1], text="blurry"),
+        "latent": node("EmptyLatentImage", width=192, height=128, batch_size=1),
+        "sample": node(
+            "KSampler", model=["apply", 0], seed=seed, steps=2, cfg=5.0, sampler_name="euler", scheduler="normal",
+            positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0], denoise=1.0,
+        ),
+        "digest": node("RelateTestDigest", samples=["sample", 0]),
+        "decode": node("VAEDecode", samples=["sample", 0], vae=["base", 2]),
+        "save": node("SaveImage", images=["decode", 0], filename_prefix="relate"),
+    }  # fmt: skip
+
+
+def without(graph: dict, *ids: str, **links: list) -> dict:
+    """A graph with nodes removed and inputs `node__input=link` set."""
+    graph = {
+        node_id: {**value, "inputs": dict(value["inputs"])} for node_id, value in graph.items() if node_id not in ids
+    }
+    for place, link in links.items():
+        node_id, name = place.split("__")
+        graph[node_id]["inputs"][name] = link
+    return graph

@@ -1,0 +1,150 @@
+"""A real ComfyUI in two ways: imported into this process (`comfy`, `pack`, `tiny`) and as a server (`comfy_server`).
+
+Two worlds never meet: unit tests say `core...`; here the pack is what ComfyUI loaded, under the name ComfyUI gave it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import io
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from tests.host import api_graphs, synthetic
+from tests.host.comfyui import find_comfyui
+from tests.host.server import ComfyServer
+
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+TEST_PACK = Path(__file__).parent / "test_pack"
+# A dot and a hyphen: names that users' folders have and Python's modules cannot.
+PACK_FOLDER = "ComfyUI-Relate-v1.0"
+
+
+@dataclass(frozen=True)
+class Pack:
+    """A node pack as ComfyUI loaded it."""
+
+    name: str  # the module name ComfyUI gave it: its path
+    nodes: dict[str, type]
+    log: str
+
+    def module(self, path: str) -> ModuleType:
+        """`core.scene`, `nodes.host_comfy`, ... of the loaded pack: its classes are the ones its nodes use."""
+        return importlib.import_module(f"{self.name}.{path}")
+
+    def run(self, node_id: str, **inputs):
+        """Execute a node as ComfyUI does, widgets left out at their defaults; a single output is unpacked."""
+        node = self.nodes[node_id]
+        defaults = {
+            name: options.get("default", kind[0] if isinstance(kind, list) else options.get("options", [None])[0])
+            for name, (kind, options) in node.INPUT_TYPES().get("required", {}).items()
+            if name not in inputs and ("default" in options or "options" in options or isinstance(kind, list))
+        }
+        prepared = node.PREPARE_CLASS_CLONE({})
+        with torch.inference_mode():
+            result = getattr(prepared, node.FUNCTION)(**defaults, **inputs)
+            result = asyncio.run(result) if asyncio.iscoroutine(result) else result
+        outputs = result.args
+        return outputs[0] if len(outputs) == 1 else outputs
+
+
+@pytest.fixture(scope="session")
+def base_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ComfyUI's folders for this session: models from `synthetic.py`, one photograph, nothing of the user's."""
+    base = tmp_path_factory.mktemp("comfyui")
+    synthetic.save_models(base / "models")
+    (base / "input").mkdir()
+    (base / "input" / "subject.png").write_bytes(png(photograph(96, 64)))
+    (base / "custom_nodes").mkdir()
+    (base / "custom_nodes" / PACK_FOLDER).symlink_to(ROOT, target_is_directory=True)
+    (base / "custom_nodes" / "relate-test-pack").symlink_to(TEST_PACK, target_is_directory=True)
+    return base
+
+
+@pytest.fixture(scope="session")
+def comfy(base_directory: Path) -> ModuleType:
+    """ComfyUI's `nodes` module in this process, on CPU when there is no GPU, reading `base_directory` only."""
+    comfyui = str(find_comfyui())
+    sys.path.insert(0, comfyui)
+    options = importlib.import_module("comfy.cli_args").args
+    options.cpu = not torch.cuda.is_available()
+    options.base_directory = str(base_directory)
+    nodes = importlib.import_module("nodes")
+    if not nodes.__file__.startswith(comfyui):
+        raise RuntimeError(
+            f"`import nodes` found {nodes.__file__}, expected ComfyUI's: some test imported ours by name"
+        )
+    return nodes
+
+
+def _load(comfy: ModuleType, folder: Path) -> Pack:
+    """Load a pack exactly as ComfyUI does, and keep what it logs."""
+    before = set(comfy.NODE_CLASS_MAPPINGS)
+    records, handler = [], logging.Handler(logging.WARNING)
+    handler.emit = records.append
+    logging.getLogger().addHandler(handler)
+    try:
+        asyncio.run(comfy.load_custom_node(str(folder)))
+    finally:
+        logging.getLogger().removeHandler(handler)
+    added = {name: kind for name, kind in comfy.NODE_CLASS_MAPPINGS.items() if name not in before}
+    return Pack(str(folder).replace(".", "_x_"), added, "\n".join(record.getMessage() for record in records))
+
+
+@pytest.fixture(scope="session")
+def pack(comfy: ModuleType, base_directory: Path) -> Pack:
+    """Our pack, loaded by path under a folder name with a dot and a hyphen."""
+    return _load(comfy, base_directory / "custom_nodes" / PACK_FOLDER)
+
+
+@pytest.fixture(scope="session")
+def tiny(comfy: ModuleType, base_directory: Path) -> ModuleType:
+    """Builders of tiny models: `tiny.model()`, `.clip()`, `.vae()`, `.clip_vision()`, `.controlnet()`."""
+    return _load(comfy, base_directory / "custom_nodes" / "relate-test-pack").module("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl(tiny: ModuleType) -> SimpleNamespace:
+    """One tiny SDXL for the session. Nobody may change it: patch a clone."""
+    with torch.inference_mode():
+        return SimpleNamespace(model=tiny.model(), clip=tiny.clip(), vae=tiny.vae(), clip_vision=tiny.clip_vision())
+
+
+@pytest.fixture(scope="session")
+def comfy_server(base_directory: Path):
+    """A running ComfyUI with our pack and the test pack."""
+    flags = () if torch.cuda.is_available() else ("--cpu",)
+    with ComfyServer(find_comfyui(), base_directory, {}, flags) as server:
+        yield server
+
+
+def photograph(height: int, width: int, seed: int = 0, channels: int = 3, batch: int = 1) -> torch.Tensor:
+    """IMAGE (B, H, W, C) in [0, 1]: a coloured disc on a gradient, not two equal."""
+    rows = torch.linspace(0, 1, height)[:, None].expand(height, width)
+    columns = torch.linspace(0, 1, width)[None, :].expand(height, width)
+    disc = ((rows - 0.5) ** 2 + (columns - 0.5) ** 2 < 0.1).float()
+    colour = torch.rand(batch, channels, 1, 1, generator=torch.Generator().manual_seed(seed))
+    ground = torch.stack([rows, columns, 1 - rows, torch.ones_like(rows)][:channels])
+    return (ground * (1 - disc) + colour * disc).permute(0, 2, 3, 1).contiguous()
+
+
+def png(image: torch.Tensor) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray((image[0].numpy() * 255).round().astype(numpy.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def graph() -> dict:
+    """The two-subject graph on tiny models."""
+    return api_graphs.two_subjects()

@@ -1,0 +1,133 @@
+"""Synthetic weight files for the tiny SDXL of `test_pack/tiny.py`, in the layouts of the real ones."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+# Channels of the 70 text cross-attentions in the published order (down, up, middle), 1/10 of SDXL's.
+SITE_WIDTHS = (64,) * 4 + (128,) * 20 + (128,) * 30 + (64,) * 6 + (128,) * 10
+CONTEXT, PHRASE, IMAGE = 64, 24, 48
+RESAMPLER_WIDTH, ATTENTION_WIDTH, QUERIES, DEPTH, DUMMIES = 32, 128, 4, 2, 4
+
+
+def draw(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, Tensor]:
+    """Tensors of these shapes from a seed: matrices of unit gain, norms near 1, biases near 0."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in sorted(shapes.items()):
+        noise = torch.randn(shape, generator=generator)
+        if len(shape) >= 2:
+            state[name] = noise / math.sqrt(math.prod(shape[1:]))
+        else:
+            state[name] = 1 + 0.1 * noise if name.endswith("weight") else 0.1 * noise
+    return state
+
+
+def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _linear(name: str, to: int, of: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (to, of), f"{name}.bias": (to,)}
+
+
+def _resampler_shapes() -> dict[str, tuple[int, ...]]:
+    query, width = PHRASE + 64, RESAMPLER_WIDTH
+    shapes = {
+        "grounding_latents": (1, QUERIES, width),
+        **_linear("latent_proj.0", 2 * query, query),
+        **_linear("latent_proj.2", QUERIES * width, 2 * query),
+        **_norm("latent_norm", width),
+        **_linear("proj_in", width, IMAGE),
+        **_norm("attention_norm", width),
+        **_linear("proj_out", CONTEXT, width),
+        **_norm("norm_out", CONTEXT),
+    }
+    for layer in range(DEPTH):
+        shapes |= {
+            **_norm(f"layers.{layer}.0.norm1", width),
+            **_norm(f"layers.{layer}.0.norm2", width),
+            f"layers.{layer}.0.to_q.weight": (ATTENTION_WIDTH, width),
+            f"layers.{layer}.0.to_kv.weight": (2 * ATTENTION_WIDTH, width),
+            f"layers.{layer}.0.to_out.weight": (width, ATTENTION_WIDTH),
+            **_norm(f"layers.{layer}.1.0", width),
+            f"layers.{layer}.1.1.weight": (2 * width, width),
+            f"layers.{layer}.1.3.weight": (width, 2 * width),
+        }
+    return shapes
+
+
+def identity_model(seed: int = 11) -> dict[str, dict[str, Tensor] | Tensor]:
+    """What `ms_adapter.bin` holds: exactly its three top-level names."""
+    shapes = {}
+    for site, width in enumerate(SITE_WIDTHS):
+        shapes |= {f"{2 * site + 1}.{part}.weight": (width, CONTEXT) for part in ("to_k_ip", "to_v_ip")}
+    dummies = draw({"dummy_image_tokens": (1, DUMMIES, CONTEXT)}, seed + 2)
+    return {"image_proj": draw(_resampler_shapes(), seed), "ms_adapter": draw(shapes, seed + 1), **dummies}
+
+
+def save_identity_bin(path: Path, seed: int = 11) -> Path:
+    """As published: a pickle in which the dummy tokens are a Parameter."""
+    state = identity_model(seed)
+    state["dummy_image_tokens"] = torch.nn.Parameter(state["dummy_image_tokens"])
+    torch.save(state, path)
+    return path
+
+
+def save_identity_safetensors(path: Path, seed: int = 11) -> Path:
+    """The same with the three names as prefixes."""
+    state = identity_model(seed)
+    flat = {f"{part}.{name}": tensor for part in ("image_proj", "ms_adapter") for name, tensor in state[part].items()}
+    save_file({**flat, "dummy_image_tokens": state["dummy_image_tokens"]}, path)
+    return path
+
+
+def site_paths() -> list[str]:
+    """The 70 text cross-attentions in diffusers' spelling, in the published order."""
+    levels = [("down_blocks.1", 2, 2), ("down_blocks.2", 2, 10), ("up_blocks.0", 3, 10), ("up_blocks.1", 3, 2)]
+    blocks = [(f"{level}.attentions.{i}", depth) for level, count, depth in levels for i in range(count)]
+    blocks.append(("mid_block.attentions.0", 10))
+    return [f"{block}.transformer_blocks.{index}.attn2" for block, depth in blocks for index in range(depth)]
+
+
+def relation_lora(layout: str = "kohya", rank: int = 4, seed: int = 21, width_factor: int = 1) -> dict[str, Tensor]:
+    """A relation LoRA of 280 pairs in one of the layouts in the wild: `kohya`, `diffusers` or `peft`.
+
+    `width_factor` 10 gives the widths of the real SDXL: a file that does not fit the tiny one.
+    """
+    state = {}
+    for path, width in zip(site_paths(), SITE_WIDTHS, strict=True):
+        for part in ("to_q", "to_k", "to_v", "to_out.0"):
+            into = (CONTEXT if part in ("to_k", "to_v") else width) * width_factor
+            state |= _pair(layout, f"{path}.{part}", rank, into, width * width_factor)
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.tensor(float(rank)) if name.endswith("alpha") else torch.randn(shape, generator=generator) * 0.05
+        for name, shape in sorted(state.items())
+    }
+
+
+def _pair(layout: str, path: str, rank: int, into: int, out: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of one pair of matrices."""
+    if layout == "kohya":
+        stem = "lora_unet_" + path.replace(".", "_")
+        return {f"{stem}.lora_down.weight": (rank, into), f"{stem}.lora_up.weight": (out, rank), f"{stem}.alpha": ()}
+    down, up = {"diffusers": ("lora.down", "lora.up"), "peft": ("lora_A", "lora_B")}[layout]
+    stem = {"diffusers": "unet.", "peft": "base_model.model."}[layout] + path
+    return {f"{stem}.{down}.weight": (rank, into), f"{stem}.{up}.weight": (out, rank)}
+
+
+def save_models(models: Path) -> None:
+    """Everything the tests' graphs load by name, in ComfyUI's own folders."""
+    for folder in ("relate", "loras"):
+        (models / folder).mkdir(parents=True, exist_ok=True)
+    save_identity_bin(models / "relate" / "ms_adapter.bin")
+    save_identity_safetensors(models / "relate" / "ms_adapter.safetensors")
+    for layout in ("kohya", "diffusers", "peft"):
+        save_file(relation_lora(layout), models / "loras" / f"relation_{layout}.safetensors")
+    save_file(relation_lora("kohya", width_factor=2), models / "loras" / "another_base.safetensors")

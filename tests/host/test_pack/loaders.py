@@ -1,0 +1,112 @@
+"""Nodes that stand where a stock loader stands (same outputs, tiny random weights), and tools to observe a run."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+
+import torch
+from comfy_api.latest import ComfyExtension, io
+
+from . import tiny
+
+
+class RelateTestCheckpoint(io.ComfyNode):
+    """Stands for CheckpointLoaderSimple."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelateTestCheckpoint",
+            category="relate/test",
+            inputs=[io.Combo.Input("kind", options=["sdxl", "sd15", "flux"]), io.Int.Input("weights_seed", default=1)],
+            outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, kind: str, weights_seed: int) -> io.NodeOutput:
+        return io.NodeOutput(tiny.model(kind, weights_seed), tiny.clip(), tiny.vae())
+
+
+class RelateTestClipVision(io.ComfyNode):
+    """Stands for CLIPVisionLoader."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelateTestClipVision",
+            category="relate/test",
+            inputs=[io.Int.Input("weights_seed", default=4)],
+            outputs=[io.ClipVision.Output()],
+        )
+
+    @classmethod
+    def execute(cls, weights_seed: int) -> io.NodeOutput:
+        return io.NodeOutput(tiny.clip_vision(weights_seed))
+
+
+class RelateTestControlNet(io.ComfyNode):
+    """Stands for ControlNetLoader."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelateTestControlNet",
+            category="relate/test",
+            inputs=[io.Int.Input("weights_seed", default=5)],
+            outputs=[io.ControlNet.Output()],
+        )
+
+    @classmethod
+    def execute(cls, weights_seed: int) -> io.NodeOutput:
+        return io.NodeOutput(tiny.controlnet(weights_seed))
+
+
+class RelateTestSlowModel(io.ComfyNode):
+    """A model whose every step takes `seconds`: time for a test to interrupt it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelateTestSlowModel",
+            category="relate/test",
+            inputs=[io.Model.Input("model"), io.Float.Input("seconds", default=0.5)],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model, seconds: float) -> io.NodeOutput:
+        def slowly(apply_model, arguments):
+            time.sleep(seconds)
+            return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
+
+        slow = model.clone()
+        slow.set_model_unet_function_wrapper(slowly)
+        return io.NodeOutput(slow)
+
+
+class RelateTestDigest(io.ComfyNode):
+    """Shows the SHA-256 of a latent's exact values, for bit-by-bit comparison."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelateTestDigest",
+            category="relate/test",
+            inputs=[io.Latent.Input("samples")],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, samples: dict) -> io.NodeOutput:
+        latent = samples["samples"].float().contiguous()
+        digest = hashlib.sha256(latent.numpy().tobytes()).hexdigest()
+        return io.NodeOutput(ui={"digest": [digest], "finite": [bool(torch.isfinite(latent).all())]})
+
+
+class RelateTestExtension(ComfyExtension):
+    """The test pack's nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [RelateTestCheckpoint, RelateTestClipVision, RelateTestControlNet, RelateTestSlowModel, RelateTestDigest]
