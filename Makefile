@@ -8,12 +8,13 @@ PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
 COMFYUI := $(shell $(PYTHON) tests/host/comfyui.py)
 
 # With a ComfyUI its own requirements rule (torch and torchvision must be built for each other); a stamp for each case.
+# torchaudio is left out of them: nothing here needs it, and one built for another CUDA than torch breaks transformers.
 ifeq ($(COMFYUI),)
 TEST_STAMP := $(VENV)/.test
 TEST_NEEDS := -c tests/constraints.txt -e '.[test]'
 else
 TEST_STAMP := $(VENV)/.test-with-comfyui
-TEST_NEEDS := -e '.[test]' -r '$(COMFYUI)/requirements.txt' torchvision playwright
+TEST_NEEDS := -e '.[test]' -r $(VENV)/comfyui-requirements.txt torchvision playwright
 endif
 
 .PHONY: test lint clean
@@ -32,6 +33,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(TEST_STAMP): pyproject.toml tests/constraints.txt | $(BIN)/python
+	if [ -n '$(COMFYUI)' ]; then grep -v '^torchaudio' '$(COMFYUI)/requirements.txt' > $(VENV)/comfyui-requirements.txt; fi
 	$(PIP) install $(TEST_NEEDS)
 	touch $@
 
