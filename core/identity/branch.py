@@ -68,6 +68,12 @@ class ProjectedIdentity:
     def widths(self) -> tuple[int, ...]:
         return tuple(key.shape[-1] for key, _ in self.sites)
 
+    def cpu(self) -> ProjectedIdentity:
+        """The same on the CPU, where it waits for its sampler."""
+        tokens = IdentityTokens(self.tokens.subjects.cpu(), self.tokens.background.cpu(), self.tokens.layout,
+                                self.tokens.weights.cpu(), self.tokens.background_gain)
+        return ProjectedIdentity(tokens, tuple((key.cpu(), value.cpu()) for key, value in self.sites))
+
     def mask(self, coverage: Tensor) -> Tensor:
         """(S, h, w) bool coverage to the (h*w, M) bool mask over the sequence."""
         return token_mask(coverage, self.tokens.background.shape[0], self.tokens.subjects.shape[1])

@@ -1,0 +1,33 @@
+"""The nodes. A group whose import fails is reported with its cause and leaves the others standing."""
+
+import importlib
+import logging
+
+from comfy_api.latest import ComfyExtension, io
+
+log = logging.getLogger(__name__)
+
+GROUPS = {
+    "scene": ("RelateSubject", "RelateLayout", "RelateLayoutPreview"),
+    "identity": ("RelateIdentityModelLoader", "RelateEncodeIdentity", "RelateApplyIdentity", "RelateFeaturePreview"),
+    "relation": ("RelateRelationLoader",),
+}
+
+
+class RelateExtension(ComfyExtension):
+    """What ComfyUI asks for the list of nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        nodes = []
+        for group, names in GROUPS.items():
+            try:
+                module = importlib.import_module(f".{group}", __name__)
+                found = [getattr(module, name) for name in names]
+                for node in found:
+                    node.GET_SCHEMA()
+            except Exception:  # whatever breaks one group must not take the others down; its cause is logged whole
+                log.exception("Relate: the nodes %s are missing because their group '%s' cannot be imported",
+                              ", ".join(names), group)
+                continue
+            nodes += found
+        return nodes

@@ -1,0 +1,8 @@
+"""The only door to ComfyUI. One verb a file:
+
+folders      where files lie: ``models/relate``, ``models/loras``.
+models       load an identity model; read a host model's layout; the parts of a CLIP vision encoder.
+encoders     photographs and phrases to features, through ComfyUI's memory manager, remembered by photograph.
+attach       an identity branch or a relation LoRA onto a clone of a MODEL.
+run          what is known while a sampler runs: its prompt, and where the names stand in it.
+"""

@@ -1,0 +1,50 @@
+"""Load Relation: what happens between the subjects."""
+
+from __future__ import annotations
+
+import logging
+
+from comfy_api.latest import io
+
+from .sockets import schema
+
+log = logging.getLogger(__name__)
+
+
+class RelateRelationLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        from .host_comfy import folders
+
+        return schema(
+            node_id="RelateRelationLoader",
+            display_name="Load Relation",
+            category="relate/relation",
+            description="Adds a relation LoRA (hugging, shaking hands, ...) to the model. Reads files made with this "
+                        "pack's training, the DreamRelation authors' files, and peft and kohya layouts.",
+            search_aliases=["lora", "relation lora", "interaction", "dreamrelation", "relationbooth"],
+            inputs=[
+                io.Model.Input("model", tooltip="An SDXL model. It is not changed; a clone is."),
+                io.Combo.Input("lora_name", options=folders.lora_files(), tooltip="A file in models/loras."),
+                io.Float.Input("strength", default=1.0, min=-3.0, max=3.0, step=0.05,
+                               tooltip="Strength of the relation. 1 is as trained; 0 is the untouched model."),
+            ],
+            outputs=[
+                io.Model.Output("model", display_name="model", tooltip="The model with the relation."),
+                io.String.Output("relation", display_name="relation",
+                                 tooltip="The words the relation was trained with, for your prompt; empty if the file "
+                                         "does not say."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, lora_name, strength) -> io.NodeOutput:
+        from ..core.relation.lora import load_relation
+        from .host_comfy import attach, folders, models
+
+        lora = load_relation(folders.lora_path(lora_name), models.unet_layout(model))
+        log.info("Relate: relation %s, %s%s", lora_name, lora.report(), f", '{lora.relation}'" if lora.relation else "")
+        if lora.left_out:
+            log.warning("Relate: %d modules of %s are no text cross-attentions of this model and were left out: %s",
+                        len(lora.left_out), lora_name, ", ".join(lora.left_out[:3]))
+        return io.NodeOutput(attach.attach_relation(model, lora, strength), lora.relation)

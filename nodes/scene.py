@@ -1,0 +1,140 @@
+"""Subject, Layout, Preview Layout: what shall be in the picture, and where."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..core.scene import Box, Scene, Subject
+from .boxes import read_boxes
+from .sockets import Array, BoundingBox, RelateScene, schema
+
+
+def edge(name: str, default: float, meaning: str) -> io.Float.Input:
+    """One edge of a box."""
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01,
+                          tooltip=f"{meaning} edge of the subject's box, as a fraction of the output picture "
+                                  "(0 is left or top, 1 is right or bottom).")
+
+
+class RelateSubject(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RelateSubject",
+            display_name="Subject",
+            category="relate/scene",
+            description="Adds one subject to a scene: its photographs, the words that name it in the prompt, and the "
+                        "box where it stands. Chain one node a subject, in any number.",
+            search_aliases=["reference image", "identity", "character", "ip adapter", "ms-diffusion", "bounding box"],
+            inputs=[
+                io.Image.Input("image", tooltip="Photograph of the subject. A batch is several photographs of the same "
+                                                "subject; all are read. An alpha channel serves as mask."),
+                io.String.Input("name", default="cat", tooltip="The words that name the subject in the prompt, e.g. "
+                                                               "'plushie bear'. Use the same words there."),
+                edge("x0", 0.0, "Left"),
+                edge("y0", 0.0, "Top"),
+                edge("x1", 1.0, "Right"),
+                edge("y1", 1.0, "Bottom"),
+                io.Float.Input("weight", default=1.0, min=0.0, max=3.0, step=0.05,
+                               tooltip="How strongly this subject's identity acts, beside the weight of Apply "
+                                       "Identity. 0 leaves it to the prompt, 1 is as published."),
+                io.Mask.Input("mask", optional=True,
+                              tooltip="White where the photograph shows the subject; the rest is painted white and "
+                                      "cut off. Load Image gives the mask you paint; invert a mask made from "
+                                      "transparency."),
+                RelateScene.Input("scene", optional=True, tooltip="The subjects before this one."),
+            ],
+            outputs=[RelateScene.Output("scene", display_name="scene",
+                                        tooltip="The scene with this subject added last.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, x0, y0, x1, y1, name):
+        if None in (x0, y0, x1, y1):  # an edge comes from another node: checked when it is known
+            return True
+        try:
+            Box(x0, y0, x1, y1)
+        except ValueError as error:
+            return f"subject '{name}': {error}"
+        return True
+
+    @classmethod
+    def execute(cls, image, name, x0, y0, x1, y1, weight, mask=None, scene=None) -> io.NodeOutput:
+        from .photographs import read_photographs
+
+        try:
+            photographs, subject_mask = read_photographs(image, mask)
+            box = Box(x0, y0, x1, y1)
+        except ValueError as error:
+            raise ValueError(f"subject '{name}': {error}") from error
+        subject = Subject(name.strip(), photographs, box, weight, subject_mask)
+        return io.NodeOutput((scene or Scene()).with_subject(subject))
+
+
+class RelateLayout(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RelateLayout",
+            display_name="Layout",
+            category="relate/scene",
+            description="Gives the subjects of a scene new boxes, in order. Takes boxes drawn with Create Bounding "
+                        "Boxes, found by a detector (SAM, RT-DETR), or written as text.",
+            search_aliases=["bounding boxes", "regions", "box editor"],
+            inputs=[
+                RelateScene.Input("scene", tooltip="The scene whose subjects get the boxes."),
+                io.MultiType.Input(
+                    io.String.Input("bboxes", default='[{"x": 0, "y": 0, "width": 512, "height": 1024}, '
+                                                      '{"x": 512, "y": 0, "width": 512, "height": 1024}]',
+                                    multiline=True,
+                                    tooltip="One box a subject, in order: bounding boxes in pixels of the canvas, "
+                                            "elements, or the same as JSON text."),
+                    types=[BoundingBox, Array]),
+                io.Int.Input("width", default=1024, min=1, max=16384,
+                             tooltip="Width in pixels of the canvas the boxes are on. Only its ratio to them counts."),
+                io.Int.Input("height", default=1024, min=1, max=16384,
+                             tooltip="Height in pixels of the canvas the boxes are on."),
+            ],
+            outputs=[
+                RelateScene.Output("scene", display_name="scene", tooltip="The scene with the new boxes."),
+                io.Image.Output("preview", display_name="preview", tooltip="The boxes drawn on the canvas."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, scene, bboxes, width, height) -> io.NodeOutput:
+        from dataclasses import replace
+
+        from .drawing import draw_layout
+
+        boxes = read_boxes(bboxes, width, height)
+        if len(boxes) != len(scene.subjects):
+            names = ", ".join(f"'{subject.name}'" for subject in scene.subjects)
+            raise ValueError(f"bboxes: expected {len(scene.subjects)} boxes, one for each of {names or 'no subjects'}, "
+                             f"got {len(boxes)}. Draw or connect as many boxes as the scene has subjects.")
+        scene = Scene(tuple(replace(subject, box=box) for subject, box in zip(scene.subjects, boxes)))
+        return io.NodeOutput(scene, draw_layout(scene, width, height))
+
+
+class RelateLayoutPreview(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RelateLayoutPreview",
+            display_name="Preview Layout",
+            category="relate/scene",
+            description="Draws where each subject of a scene may act, with its photograph, name and weight.",
+            search_aliases=["show boxes", "draw boxes"],
+            inputs=[
+                RelateScene.Input("scene", tooltip="The scene to draw."),
+                io.Int.Input("width", default=1024, min=16, max=16384, tooltip="Width of the drawing in pixels."),
+                io.Int.Input("height", default=1024, min=16, max=16384, tooltip="Height of the drawing in pixels."),
+            ],
+            outputs=[io.Image.Output("image", display_name="image", tooltip="The drawing.")],
+        )
+
+    @classmethod
+    def execute(cls, scene, width, height) -> io.NodeOutput:
+        from .drawing import draw_layout
+
+        return io.NodeOutput(draw_layout(scene, width, height))
