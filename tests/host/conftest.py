@@ -7,55 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import io
 import logging
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-import numpy
 import pytest
 import torch
-from PIL import Image
 
 from tests.host import api_graphs, synthetic
 from tests.host.comfyui import find_comfyui
+from tests.host.pictures import photograph, png
 from tests.host.server import ComfyServer
+from tests.host.studio import Pack, Studio
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 TEST_PACK = Path(__file__).parent / "test_pack"
 # A dot and a hyphen: names that users' folders have and Python's modules cannot.
 PACK_FOLDER = "ComfyUI-Relate-v1.0"
-
-
-@dataclass(frozen=True)
-class Pack:
-    """A node pack as ComfyUI loaded it."""
-
-    name: str  # the module name ComfyUI gave it: its path
-    nodes: dict[str, type]
-    log: str
-
-    def module(self, path: str) -> ModuleType:
-        """`core.scene`, `nodes.host_comfy`, ... of the loaded pack: its classes are the ones its nodes use."""
-        return importlib.import_module(f"{self.name}.{path}")
-
-    def run(self, node_id: str, **inputs):
-        """Execute a node as ComfyUI does, widgets left out at their defaults; a single output is unpacked."""
-        node = self.nodes[node_id]
-        defaults = {
-            name: options.get("default", kind[0] if isinstance(kind, list) else options.get("options", [None])[0])
-            for name, (kind, options) in node.INPUT_TYPES().get("required", {}).items()
-            if name not in inputs and ("default" in options or "options" in options or isinstance(kind, list))
-        }
-        prepared = node.PREPARE_CLASS_CLONE({})
-        with torch.inference_mode():
-            result = getattr(prepared, node.FUNCTION)(**defaults, **inputs)
-            result = asyncio.run(result) if asyncio.iscoroutine(result) else result
-        outputs = result.args
-        return outputs[0] if len(outputs) == 1 else outputs
 
 
 @pytest.fixture(scope="session")
@@ -121,27 +91,17 @@ def tiny_sdxl(tiny: ModuleType) -> SimpleNamespace:
 
 
 @pytest.fixture(scope="session")
+def studio(pack: Pack, comfy: ModuleType, tiny_sdxl: SimpleNamespace) -> Studio:
+    """Our nodes and ComfyUI's on the tiny SDXL, in this process."""
+    return Studio(pack, comfy, tiny_sdxl)
+
+
+@pytest.fixture(scope="session")
 def comfy_server(base_directory: Path):
     """A running ComfyUI with our pack and the test pack."""
     flags = () if torch.cuda.is_available() else ("--cpu",)
     with ComfyServer(find_comfyui(), base_directory, {}, flags) as server:
         yield server
-
-
-def photograph(height: int, width: int, seed: int = 0, channels: int = 3, batch: int = 1) -> torch.Tensor:
-    """IMAGE (B, H, W, C) in [0, 1]: a coloured disc on a gradient, not two equal."""
-    rows = torch.linspace(0, 1, height)[:, None].expand(height, width)
-    columns = torch.linspace(0, 1, width)[None, :].expand(height, width)
-    disc = ((rows - 0.5) ** 2 + (columns - 0.5) ** 2 < 0.1).float()
-    colour = torch.rand(batch, channels, 1, 1, generator=torch.Generator().manual_seed(seed))
-    ground = torch.stack([rows, columns, 1 - rows, torch.ones_like(rows)][:channels])
-    return (ground * (1 - disc) + colour * disc).permute(0, 2, 3, 1).contiguous()
-
-
-def png(image: torch.Tensor) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray((image[0].numpy() * 255).round().astype(numpy.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 @pytest.fixture

@@ -27,7 +27,9 @@ class GoldenUNet:
     def __init__(self) -> None:
         with safe_open(GOLDEN, framework="pt") as file:
             self.config = json.loads(file.metadata()["config"])["unet"]
-            tensors = {key.removeprefix("unet."): file.get_tensor(key) for key in file.keys() if key.startswith("unet.")}
+            tensors = {
+                key.removeprefix("unet."): file.get_tensor(key) for key in file.keys() if key.startswith("unet.")
+            }
         self.weights = _part(tensors, "weight.")
         self.adapter = _part(tensors, "ms_adapter.")
         self.latent, self.text, self.image_tokens = tensors["latent"], tensors["text"], tensors["image_tokens"]

@@ -100,26 +100,25 @@ def relation_lora(layout: str = "kohya", rank: int = 4, seed: int = 21, width_fa
 
     `width_factor` 10 gives the widths of the real SDXL: a file that does not fit the tiny one.
     """
-    state = {}
+    state, generator = {}, torch.Generator().manual_seed(seed)
     for path, width in zip(site_paths(), SITE_WIDTHS, strict=True):
         for part in ("to_q", "to_k", "to_v", "to_out.0"):
-            into = (CONTEXT if part in ("to_k", "to_v") else width) * width_factor
-            state |= _pair(layout, f"{path}.{part}", rank, into, width * width_factor)
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        name: torch.tensor(float(rank)) if name.endswith("alpha") else torch.randn(shape, generator=generator) * 0.05
-        for name, shape in sorted(state.items())
-    }
+            into = CONTEXT if part in ("to_k", "to_v") else width
+            down = torch.randn(rank, into * width_factor, generator=generator) * 0.05
+            up = torch.randn(width * width_factor, rank, generator=generator) * 0.05
+            state |= _named(layout, f"{path}.{part}", down, up)
+    return state
 
 
-def _pair(layout: str, path: str, rank: int, into: int, out: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of one pair of matrices."""
+def _named(layout: str, path: str, down: Tensor, up: Tensor) -> dict[str, Tensor]:
+    """One pair of matrices under a layout's names; only kohya files say alpha."""
     if layout == "kohya":
         stem = "lora_unet_" + path.replace(".", "_")
-        return {f"{stem}.lora_down.weight": (rank, into), f"{stem}.lora_up.weight": (out, rank), f"{stem}.alpha": ()}
-    down, up = {"diffusers": ("lora.down", "lora.up"), "peft": ("lora_A", "lora_B")}[layout]
-    stem = {"diffusers": "unet.", "peft": "base_model.model."}[layout] + path
-    return {f"{stem}.{down}.weight": (rank, into), f"{stem}.{up}.weight": (out, rank)}
+        alpha = torch.tensor(float(down.shape[0]))
+        return {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up, f"{stem}.alpha": alpha}
+    if layout == "diffusers":
+        return {f"unet.{path}.lora.down.weight": down, f"unet.{path}.lora.up.weight": up}
+    return {f"base_model.model.{path}.lora_A.weight": down, f"base_model.model.{path}.lora_B.weight": up}
 
 
 def save_models(models: Path) -> None:
@@ -130,4 +129,5 @@ def save_models(models: Path) -> None:
     save_identity_safetensors(models / "relate" / "ms_adapter.safetensors")
     for layout in ("kohya", "diffusers", "peft"):
         save_file(relation_lora(layout), models / "loras" / f"relation_{layout}.safetensors")
+    save_file(relation_lora("kohya", seed=22), models / "loras" / "style.safetensors")
     save_file(relation_lora("kohya", width_factor=2), models / "loras" / "another_base.safetensors")

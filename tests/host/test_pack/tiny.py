@@ -93,22 +93,24 @@ def fill(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     return module.eval()
 
 
-def _config(family: type, unet: dict, head: int = HEAD) -> comfy.supported_models_base.BASE:
+def _config(family: type, unet: dict, dtype: torch.dtype, head: int = HEAD) -> comfy.supported_models_base.BASE:
     """ComfyUI's model config of `family` with the widths of `unet`; a family fixes its head width on the class."""
     extra = {"unet_extra_config": {"num_heads": -1, "num_head_channels": head}} if "model_channels" in unet else {}
     config = type(family.__name__, (family,), extra)(dict(unet))
-    config.set_inference_dtype(torch.float32, None)
+    config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
     return config
 
 
-def model(kind: str = "sdxl", seed: int = 1, unet: dict | None = None) -> comfy.model_patcher.ModelPatcher:
-    """MODEL of a family (`sdxl`, `sd15` or `flux`) with random weights; `unet` replaces the widths."""
+def model(
+    kind: str = "sdxl", seed: int = 1, unet: dict | None = None, dtype: torch.dtype = torch.float32
+) -> comfy.model_patcher.ModelPatcher:
+    """MODEL of a family (`sdxl`, `sd15` or `flux`) with random weights kept in `dtype`; `unet` replaces the widths."""
     family, widths = {
         "sdxl": (comfy.supported_models.SDXL, SDXL_UNET),
         "sd15": (comfy.supported_models.SD15, SD15_UNET),
         "flux": (comfy.supported_models.Flux, FLUX),
     }[kind]
-    base = _config(family, unet or widths).get_model({}, device=torch.device("cpu"))
+    base = _config(family, unet or widths, dtype).get_model({}, device=torch.device("cpu"))
     fill(base.diffusion_model, seed)
     return comfy.model_patcher.ModelPatcher(
         base,
