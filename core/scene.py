@@ -43,6 +43,14 @@ class Box:
         """(4,) float32: x0, y0, x1, y1."""
         return torch.tensor([self.x0, self.y0, self.x1, self.y1], dtype=torch.float32)
 
+    def seen_through(self, window: Box) -> Box | None:
+        """The part of it inside a window, in fractions of the window; None if there is none."""
+        across, down = window.x1 - window.x0, window.y1 - window.y0
+        x0, x1 = ((x - window.x0) / across for x in (self.x0, self.x1))
+        y0, y1 = ((y - window.y0) / down for y in (self.y0, self.y1))
+        x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in (x0, y0, x1, y1))
+        return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
+
     def cells(self, height: int, width: int) -> tuple[int, int, int, int]:
         """The cells it touches on an h x w grid: (column from, row from, column to, row to), ends exclusive."""
         return (
@@ -66,12 +74,22 @@ class Layout:
         """(S, 4) float32."""
         return torch.stack([box.tensor() for box in self.boxes])
 
-    def coverage(self, height: int, width: int) -> Tensor:
-        """Which cells each subject may act on: (S, h, w) bool."""
+    def coverage(self, height: int, width: int, window: Box = WHOLE_PICTURE) -> Tensor:
+        """Which cells each subject may act on.
+
+        Args:
+            height, width: of the token grid.
+            window: the part of the picture the grid shows; a subject outside it acts nowhere.
+
+        Returns:
+            (S, h, w) bool.
+        """
         coverage = torch.zeros(len(self.boxes), height, width, dtype=torch.bool)
         for subject, box in enumerate(self.boxes):
-            left, top, right, bottom = box.cells(height, width)
-            coverage[subject, top:bottom, left:right] = True
+            seen = box.seen_through(window)
+            if seen is not None:
+                left, top, right, bottom = seen.cells(height, width)
+                coverage[subject, top:bottom, left:right] = True
         return coverage
 
 

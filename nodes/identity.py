@@ -35,7 +35,7 @@ class RelateIdentityModelLoader(io.ComfyNode):
             inputs=[io.Combo.Input("model_name", options=folders.identity_files(),
                                    tooltip="A file in models/relate. It must belong to the checkpoint you sample with; "
                                            "MS-Diffusion's ms_adapter.bin belongs to SDXL.")],
-            outputs=[RelateIdentityModel.Output("identity_model", display_name="identity_model",
+            outputs=[RelateIdentityModel.Output(display_name="identity_model",
                                                 tooltip="Connect to Encode Identity.")],
         )
 
@@ -74,7 +74,7 @@ class RelateEncodeIdentity(io.ComfyNode):
                                tooltip="What asks the photograph: the subject's name and box, or the learned queries "
                                        "(MS-Diffusion's way for scenes without boxes)."),
             ],
-            outputs=[RelateIdentity.Output("identity", display_name="identity",
+            outputs=[RelateIdentity.Output(display_name="identity",
                                            tooltip="Connect to Apply Identity.")],
         )
 
@@ -114,7 +114,7 @@ class RelateApplyIdentity(io.ComfyNode):
                                        "steps, then wherever the prompt's attention puts its name. none: every subject "
                                        "may act everywhere."),
             ],
-            outputs=[io.Model.Output("model", display_name="model", tooltip="The model with the subjects.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model with the subjects.")],
         )
 
     @classmethod
@@ -146,7 +146,7 @@ class RelateFeaturePreview(io.ComfyNode):
                                     tooltip="The encoder to look through: a CLIP vision model, best one distilled with "
                                             "CLIPSelf."),
             ],
-            outputs=[io.Image.Output("image", display_name="image",
+            outputs=[io.Image.Output(display_name="image",
                                      tooltip="One picture a photograph: left as encoded, right its features.")],
         )
 

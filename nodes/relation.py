@@ -30,8 +30,8 @@ class RelateRelationLoader(io.ComfyNode):
                                tooltip="Strength of the relation. 1 is as trained; 0 is the untouched model."),
             ],
             outputs=[
-                io.Model.Output("model", display_name="model", tooltip="The model with the relation."),
-                io.String.Output("relation", display_name="relation",
+                io.Model.Output(display_name="model", tooltip="The model with the relation."),
+                io.String.Output(display_name="relation",
                                  tooltip="The words the relation was trained with, for your prompt; empty if the file "
                                          "does not say."),
             ],

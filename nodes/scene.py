@@ -44,7 +44,7 @@ class RelateSubject(io.ComfyNode):
                                       "transparency."),
                 RelateScene.Input("scene", optional=True, tooltip="The subjects before this one."),
             ],
-            outputs=[RelateScene.Output("scene", display_name="scene",
+            outputs=[RelateScene.Output(display_name="scene",
                                         tooltip="The scene with this subject added last.")],
         )
 
@@ -96,8 +96,8 @@ class RelateLayout(io.ComfyNode):
                              tooltip="Height in pixels of the canvas the boxes are on."),
             ],
             outputs=[
-                RelateScene.Output("scene", display_name="scene", tooltip="The scene with the new boxes."),
-                io.Image.Output("preview", display_name="preview", tooltip="The boxes drawn on the canvas."),
+                RelateScene.Output(display_name="scene", tooltip="The scene with the new boxes."),
+                io.Image.Output(display_name="preview", tooltip="The boxes drawn on the canvas."),
             ],
         )
 
@@ -130,7 +130,7 @@ class RelateLayoutPreview(io.ComfyNode):
                 io.Int.Input("width", default=1024, min=16, max=16384, tooltip="Width of the drawing in pixels."),
                 io.Int.Input("height", default=1024, min=16, max=16384, tooltip="Height of the drawing in pixels."),
             ],
-            outputs=[io.Image.Output("image", display_name="image", tooltip="The drawing.")],
+            outputs=[io.Image.Output(display_name="image", tooltip="The drawing.")],
         )
 
     @classmethod

@@ -15,6 +15,7 @@ from ...core.attention import additive
 from ...core.identity.auto_layout import phrase_attention
 from ...core.identity.branch import ProjectedIdentity, image_attention
 from ...core.relation.lora import RelationLoRA
+from ...core.scene import WHOLE_PICTURE, Box
 from .models import unet_layout
 from .run import RUN, start_run
 
@@ -48,12 +49,12 @@ class Identity:
             self._sigma = (sigmas, low <= float(sigmas.max()) <= high)
         return self._sigma[1]
 
-    def mask(self, grid: tuple[int, int], query: Tensor) -> Tensor:
-        """(h*w, M) additive mask of the boxes, built once a resolution, dtype and device."""
-        key = (grid, query.dtype, query.device)
+    def mask(self, grid: tuple[int, int], window: Box, query: Tensor) -> Tensor:
+        """(h*w, M) additive mask of the boxes, built once a resolution, window, dtype and device."""
+        key = (grid, window, query.dtype, query.device)
         if key not in self._masks:
             tokens = self.projected.tokens
-            coverage = tokens.layout.coverage(*grid)
+            coverage = tokens.layout.coverage(*grid, window)
             if self.layout == "none":
                 coverage = torch.ones_like(coverage)
             self._masks[key] = additive(self.projected.mask(coverage), query.dtype).to(query.device)
@@ -108,7 +109,7 @@ class IdentityPatch:
             out = optimized_attention(query, key, value, heads, attn_precision=options.get("attn_precision"),
                                       transformer_options=options)
         else:
-            out = self.before(query, key, value, options)
+            out = self.before(query, key, value, options).clone()  # it may be the other patch's own tensor
         if self.identity.acts(options):
             for row in conditional_rows(options, query.shape[0]):
                 self._add_image(out, query, key, heads, options, row)
@@ -128,13 +129,15 @@ class IdentityPatch:
 
     def _mask(self, grid, query: Tensor, key: Tensor, heads: int, options: dict, chunk: object) -> Tensor:
         run = options.get(RUN)
-        if self.identity.layout == "attention" and run is not None:
+        if run is None:
+            return self.identity.mask(grid, WHOLE_PICTURE, query)
+        if self.identity.layout == "attention":
             record = run.record_for(self.identity)
             maps = phrase_attention(query, key, heads, record.spans)
             coverage = record.observe((self.index, chunk), maps)
             if coverage is not None:
                 return self.identity.projected.mask(coverage.unflatten(-1, grid))
-        return self.identity.mask(grid, query)
+        return self.identity.mask(grid, run.window_of(chunk), query)
 
     def _keys_values(self, query: Tensor) -> tuple[Tensor, Tensor]:
         key = (query.dtype, query.device)

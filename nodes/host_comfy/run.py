@@ -13,6 +13,7 @@ import re
 from comfy_execution.utils import get_executing_context
 
 from ...core.identity.auto_layout import AttentionRecord, Span
+from ...core.scene import WHOLE_PICTURE, Box
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +24,18 @@ _TEXT_NODE_INPUTS = {"value", "text", "string", "string_a", "string_b", "delimit
 
 
 class Run:
-    """State of one sampling run: the attention seen so far, by identity."""
+    """State of one sampling run.
 
-    def __init__(self) -> None:
+    Args:
+        guider: ComfyUI's; it knows which conditioning is limited to which area.
+        size: height and width of the latent.
+    """
+
+    def __init__(self, guider, size: tuple[int, int]) -> None:
+        self._guider = guider
+        self._size = size
         self._records: dict[int, AttentionRecord] = {}
+        self._windows: dict[object, Box] = {}
 
     def start(self, identity, spans: tuple[Span | None, ...]) -> None:
         self._records[id(identity)] = AttentionRecord(spans)
@@ -34,13 +43,30 @@ class Run:
     def record_for(self, identity) -> AttentionRecord:
         return self._records[id(identity)]
 
+    def window_of(self, uuid: object) -> Box:
+        """The part of the picture a conditioning is computed on: the whole, or the area the user limited it to."""
+        if uuid not in self._windows:
+            conds = (cond for group in self._guider.conds.values() for cond in group)
+            area = next((cond["area"] for cond in conds if cond.get("uuid") == uuid and "area" in cond), None)
+            self._windows[uuid] = self._window(area)
+        return self._windows[uuid]
+
+    def _window(self, area: tuple[int, ...] | None) -> Box:
+        """ComfyUI's area is (height, width, top, left) in latent cells, cut at the latent's edges."""
+        if area is None or len(area) != 4:
+            return WHOLE_PICTURE
+        height, width, top, left = area
+        rows, columns = self._size
+        return Box(left / columns, top / rows, min(left + width, columns) / columns, min(top + height, rows) / rows)
+
 
 def start_run(identity, names: tuple[str, ...], tokenizer):
     """An OUTER_SAMPLE wrapper that begins a run: finds the names in the prompt and warns of those it lacks."""
 
     def wrapper(executor, *args, **kwargs):
         options = executor.class_obj.model_options["transformer_options"]
-        run = options.setdefault(RUN, Run())
+        noise = args[0] if args else kwargs["noise"]
+        run = options.setdefault(RUN, Run(executor.class_obj, tuple(noise.shape[-2:])))
         texts = positive_texts()
         for name in names:
             if texts and not any(mentions(text, name) for text in texts):

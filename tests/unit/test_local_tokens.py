@@ -1,0 +1,124 @@
+"""Dense CLIP features and local tokens against the authors' own (tests/golden/dense_clip_public.safetensors)."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch.nn import functional as F
+
+from core.attention import attend
+from core.identity.local_tokens import ValuePath, VisionTower, dense_features, pool, rescale_positions
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "dense_clip_public.safetensors"
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with safe_open(GOLDEN, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()} | {"config": json.loads(file.metadata()["config"])}
+
+
+@pytest.fixture(scope="module")
+def tower(golden):
+    """The golden encoder's parts, straight from its open_clip tensors."""
+    def at(name):
+        return golden[f"visual.{name}"]
+
+    def norm(name):
+        return lambda x: F.layer_norm(x, x.shape[-1:], at(f"{name}.weight"), at(f"{name}.bias"))
+
+    def linear(weight, bias):
+        return lambda x: F.linear(x, weight, bias)
+
+    def parts(index):
+        block = f"transformer.resblocks.{index}"
+        projections = zip(at(f"{block}.attn.in_proj_weight").chunk(3), at(f"{block}.attn.in_proj_bias").chunk(3))
+        q, k, v = (linear(weight, bias) for weight, bias in projections)
+        out = linear(at(f"{block}.attn.out_proj.weight"), at(f"{block}.attn.out_proj.bias"))
+        hidden = linear(at(f"{block}.mlp.c_fc.weight"), at(f"{block}.mlp.c_fc.bias"))
+        shown = linear(at(f"{block}.mlp.c_proj.weight"), at(f"{block}.mlp.c_proj.bias"))
+        return norm(f"{block}.ln_1"), q, k, v, out, norm(f"{block}.ln_2"), lambda x: shown(F.gelu(hidden(x)))
+
+    def whole(index):
+        norm1, q, k, v, out, norm2, mlp = parts(index)
+
+        def block(x):
+            y = norm1(x)
+            x = x + out(attend(q(y), k(y), v(y), golden["config"]["heads"]))
+            return x + mlp(norm2(x))
+
+        return block
+
+    norm1, _, _, v, out, norm2, mlp = parts(golden["config"]["layers"] - 1)
+    return VisionTower(
+        patches=lambda x: F.conv2d(x, at("conv1.weight"), stride=14),
+        class_embedding=at("class_embedding"),
+        positions=at("positional_embedding"),
+        norm_before=norm("ln_pre"),
+        blocks=[whole(index) for index in range(golden["config"]["layers"] - 1)],
+        last=ValuePath(norm1, v, out, norm2, mlp),
+        norm_after=norm("ln_post"),
+        patch_size=14,
+    )
+
+
+def close(ours, theirs, tolerance=1e-4):
+    torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=0)
+
+
+def tokens(dense):
+    return dense.flatten(2).transpose(1, 2)
+
+
+def test_positions_are_rescaled_as_published(golden):
+    close(rescale_positions(golden["visual.positional_embedding"], 8, 8), golden["rescaled_positional_embedding"], 1e-6)
+
+
+def test_positions_of_the_native_grid_are_untouched(golden):
+    positions = golden["visual.positional_embedding"]
+    assert rescale_positions(positions, 4, 4) is positions
+
+
+def test_dense_features_agree(tower, golden):
+    close(tokens(dense_features(tower, golden["image"])), golden["dense"])
+
+
+def test_dense_features_agree_at_the_native_size(tower, golden):
+    close(tokens(dense_features(tower, golden["image_native"])), golden["dense_native"])
+
+
+@pytest.mark.parametrize("grid", [2, 4])
+def test_local_tokens_agree(tower, golden, grid):
+    close(pool(dense_features(tower, golden["image"]), grid), golden[f"local_tokens_{grid}x{grid}"])
+
+
+def test_every_photograph_has_its_own_local_tokens(tower, golden):
+    """The released code gives every subject the tokens of the first photograph."""
+    both = pool(dense_features(tower, golden["image"]), 4)
+    close(both[1:], pool(dense_features(tower, golden["image"][1:]), 4), 1e-6)
+    assert (both[0] - both[1]).abs().max() > 0.01
+
+
+def test_progress_is_told_once_a_block(tower, golden):
+    steps = []
+    dense_features(tower, golden["image"], lambda: steps.append(1))
+    assert len(steps) == golden["config"]["layers"] - 1
+
+
+def test_a_grid_that_does_not_divide_the_map_covers_all_of_it():
+    pooled = pool(torch.ones(1, 2, 8, 8), 3)
+    assert pooled.shape == (1, 9, 2)
+    close(pooled, torch.ones_like(pooled))
+
+
+@pytest.mark.parametrize("grid", [0, 9])
+def test_an_impossible_grid_is_refused(grid):
+    with pytest.raises(ValueError, match=f"local grid: expected 1 to 8 cells a side for this encoder, got {grid}"):
+        pool(torch.ones(1, 2, 8, 8), grid)
+
+
+def test_a_size_that_is_no_multiple_of_the_patch_is_refused(tower):
+    with pytest.raises(ValueError, match="expected sides that are multiples of 14, got 112 x 113"):
+        dense_features(tower, torch.zeros(1, 3, 112, 113))
