@@ -1,0 +1,131 @@
+"""CLIP vision encoders of transformers and open_clip, taken apart for dense features (CLIPSelf arXiv:2310.01403)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.identity.local_tokens import ValuePath, VisionTower
+
+
+@dataclass(frozen=True, eq=False)
+class VisionEncoder:
+    """A CLIP image encoder with its parts.
+
+    Attributes:
+        module: owns the weights.
+        tower: its parts, for `core.identity.local_tokens.dense_features`.
+        embed: (V, 3, s, s) normalised pixels to (V, E) image embeddings.
+        project: (..., W) features after the last norm to (..., E).
+        blocks: the transformer blocks, first to last.
+        image_size: s of `embed`, pixels.
+    """
+
+    module: nn.Module
+    tower: VisionTower
+    embed: Callable[[Tensor], Tensor]
+    project: Callable[[Tensor], Tensor]
+    blocks: nn.ModuleList
+    image_size: int
+
+
+def encoder_of_transformers(model: nn.Module) -> VisionEncoder:
+    """Takes a `CLIPVisionModelWithProjection` apart."""
+    vision = model.vision_model
+    embeddings, layers = vision.embeddings, vision.encoder.layers
+
+    def block(layer: nn.Module) -> Callable[[Tensor], Tensor]:
+        def run(x: Tensor) -> Tensor:
+            out = layer(x, attention_mask=None)
+            return out[0] if isinstance(out, tuple) else out  # a tuple before transformers 5
+
+        return run
+
+    last = layers[-1]
+    tower = VisionTower(
+        patches=embeddings.patch_embedding,
+        class_embedding=embeddings.class_embedding,
+        positions=embeddings.position_embedding.weight,
+        norm_before=vision.pre_layrnorm,
+        blocks=[block(layer) for layer in layers[:-1]],
+        last=ValuePath(last.layer_norm1, last.self_attn.v_proj, last.self_attn.out_proj, last.layer_norm2, last.mlp),
+        norm_after=vision.post_layernorm,
+        patch_size=embeddings.patch_embedding.kernel_size[0],
+    )
+    return VisionEncoder(
+        model,
+        tower,
+        lambda pixels: model(pixel_values=pixels).image_embeds,
+        model.visual_projection,
+        layers,
+        model.config.image_size,
+    )
+
+
+def encoder_of_open_clip(visual: nn.Module) -> VisionEncoder:
+    """Takes an open_clip `VisionTransformer` (a CLIP's `.visual`) apart."""
+    layers, size = visual.transformer.resblocks, visual.image_size
+    last = layers[-1]
+    width = last.attn.embed_dim
+
+    def value(x: Tensor) -> Tensor:
+        bias = last.attn.in_proj_bias
+        return F.linear(x, last.attn.in_proj_weight[2 * width :], None if bias is None else bias[2 * width :])
+
+    tower = VisionTower(
+        patches=visual.conv1,
+        class_embedding=visual.class_embedding,
+        positions=visual.positional_embedding,
+        norm_before=visual.ln_pre,
+        blocks=list(layers[:-1]),
+        last=ValuePath(last.ln_1, value, last.attn.out_proj, last.ln_2, last.mlp),
+        norm_after=visual.ln_post,
+        patch_size=visual.conv1.kernel_size[0],
+    )
+    return VisionEncoder(
+        visual, tower, visual, lambda x: x @ visual.proj, layers, size[0] if isinstance(size, tuple) else size
+    )
+
+
+def load_encoder(name: str, weights: Path | None = None) -> VisionEncoder:
+    """Opens an encoder by name.
+
+    Args:
+        name: a folder of transformers' CLIPVisionModelWithProjection, or an open_clip architecture such as ViT-bigG-14.
+        weights: the open_clip architecture's checkpoint file.
+    Raises:
+        ValueError: an open_clip name without weights.
+    """
+    if Path(name).is_dir():
+        from transformers import CLIPVisionModelWithProjection
+
+        return encoder_of_transformers(CLIPVisionModelWithProjection.from_pretrained(name))
+    if weights is None:
+        raise ValueError(
+            f"--model {name}: expected a folder of transformers' CLIP vision model, or an open_clip name with "
+            "--weights FILE; got a name alone."
+        )
+    import open_clip
+
+    return encoder_of_open_clip(open_clip.create_model(name, pretrained=str(weights)).visual)
+
+
+def letterbox(picture: Tensor, side: int) -> Tensor:
+    """(3, h, w) to (3, side, side): longest side fitted, centred on zeros."""
+    _, height, width = picture.shape
+    scale = side / max(height, width)
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    small = F.interpolate(picture[None], size=size, mode="bicubic", antialias=True, align_corners=False)[0].clamp(0, 1)
+    left, top = (side - size[1]) // 2, (side - size[0]) // 2
+    return F.pad(small, (left, side - size[1] - left, top, side - size[0] - top))
+
+
+def dense_projected(encoder: VisionEncoder, features: Tensor) -> Tensor:
+    """(V, W, h, w) dense features to (V, E, h, w) in the embedding's space, each of length 1."""
+    rows = F.normalize(encoder.project(rearrange(features, "v c h w -> v h w c")), dim=-1)
+    return rearrange(rows, "v h w c -> v c h w")

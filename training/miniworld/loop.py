@@ -1,0 +1,209 @@
+"""The one training loop of the miniworld: bounded in time, resumable exactly, the same on a CPU and on a GPU.
+
+Every draw of step n comes from a generator seeded with (seed, n), so a run stopped and resumed is the run never
+stopped. The learning rate is constant after its warm-up and an exponential moving average of the weights is what is
+exported: any moment is a good moment to stop, and longer is better.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+SHARD_BYTES = 15 * 2**20  # a checkpoint file stays below 16 MiB, so that it travels anywhere
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a recipe trains.
+
+    Attributes:
+        name: of the recipe; its checkpoints are under `<out>/<name>`.
+        steps: total number of optimiser steps.
+        batch: samples a step.
+        lr: learning rate after the warm-up.
+        warmup_steps: linear warm-up.
+        average: decay of the moving average at the end; early on it is shorter, (1 + n) / (10 + n).
+        weight_decay: AdamW's.
+        clip: largest gradient norm.
+        seed: of every draw.
+        save_minutes: between checkpoints.
+    """
+
+    name: str
+    steps: int
+    batch: int
+    lr: float
+    warmup_steps: int = 200
+    average: float = 0.999
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    seed: int = 0
+    save_minutes: float = 5.0
+
+
+@dataclass
+class State:
+    """Where a run is: steps done, seconds trained, samples seen, and the moving average of the weights."""
+
+    step: int
+    seconds: float
+    average: dict[str, Tensor]
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The owner of step `step`'s randomness, on the CPU."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
+
+
+def fit(
+    settings: Settings,
+    model: nn.Module,
+    loss: Callable[[int, torch.Generator], dict[str, Tensor]],
+    folder: Path,
+    device: torch.device,
+    minutes: float,
+) -> State:
+    """Trains until the settings' steps or the minutes are used up, saving on the way.
+
+    Args:
+        settings: see Settings.
+        model: all that is trained, already on the device; its gradients follow `loss`.
+        loss: (step, generator) to named losses; "loss" is minimised, the others are only logged.
+        folder: of the checkpoints; an earlier state in it is resumed.
+        device: where the model is; on a GPU bfloat16 autocast is used.
+        minutes: of this call.
+    Returns:
+        The final State.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.99))
+    state = resume(folder, model, optimiser)
+    started, before = time.monotonic(), state.seconds
+    saved = shown = started
+    sums: dict[str, float] = {}
+    seen = 0
+    while state.step < settings.steps and time.monotonic() - started < 60 * minutes:
+        for group in optimiser.param_groups:
+            group["lr"] = settings.lr * min(1.0, (state.step + 1) / settings.warmup_steps)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
+            losses = loss(state.step, step_generator(settings.seed, state.step))
+        optimiser.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        nn.utils.clip_grad_norm_(trained, settings.clip)
+        optimiser.step()
+        state.step += 1
+        _follow(state, model, settings.average)
+        seen += 1
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        now = time.monotonic()
+        state.seconds = before + now - started
+        if now - shown > 30 or state.step == settings.steps:
+            means = "  ".join(f"{name} {total / seen:.4f}" for name, total in sums.items())
+            log.info(
+                "%s step %d  %s  %.1f samples/s",
+                settings.name,
+                state.step,
+                means,
+                seen * settings.batch / (now - shown),
+            )
+            shown, seen, sums = now, 0, {}
+        if now - saved > 60 * settings.save_minutes:
+            save(folder, state, model, optimiser)
+            saved = now
+    save(folder, state, model, optimiser)
+    return state
+
+
+def _follow(state: State, model: nn.Module, decay: float) -> None:
+    decay = min(decay, (1 + state.step) / (10 + state.step))
+    weights = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    with torch.no_grad():
+        torch._foreach_lerp_(list(state.average.values()), [weights[name] for name in state.average], 1 - decay)
+
+
+def save(folder: Path, state: State, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Writes weights, average and moments in shards, then points `latest.json` at them, then drops the older ones."""
+    tensors = {f"weights.{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"average.{name}": value for name, value in state.average.items()}
+    for index, slot in optimiser.state_dict()["state"].items():
+        tensors |= {f"moments.{index}.{name}": torch.as_tensor(value) for name, value in slot.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    shards: list[dict[str, Tensor]] = [{}]
+    room = SHARD_BYTES
+    for name, value in tensors.items():
+        if value.nbytes > room and shards[-1]:
+            shards.append({})
+            room = SHARD_BYTES
+        shards[-1][name] = value.detach().cpu().contiguous()
+        room -= value.nbytes
+    names = []
+    for index, shard in enumerate(shards):
+        names.append(f"{state.step:07d}-{index:02d}.safetensors")
+        save_file({name: value.clone() for name, value in shard.items()}, folder / names[-1])
+    pointer = {"step": state.step, "seconds": state.seconds, "shards": names}
+    temporary = folder / "latest.json.tmp"
+    temporary.write_text(json.dumps(pointer), encoding="utf-8")
+    os.replace(temporary, folder / "latest.json")
+    for old in folder.glob("*.safetensors"):
+        if old.name not in names:
+            old.unlink()
+
+
+def resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None = None) -> State:
+    """Loads the latest state of a run into the model and optimiser; a fresh State where there is none."""
+    pointer = _latest(folder)
+    if pointer is None:
+        average = {
+            name: value.detach().clone() for name, value in model.state_dict().items() if value.is_floating_point()
+        }
+        return State(0, 0.0, average)
+    tensors = _tensors(folder, pointer)
+    device = next(model.parameters()).device
+    model.load_state_dict(_part(tensors, "weights."))
+    if optimiser is not None:
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _part(tensors, "moments.").items():
+            index, name = key.split(".", 1)
+            moments.setdefault(int(index), {})[name] = value
+        optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
+    average = {name: value.to(device) for name, value in _part(tensors, "average.").items()}
+    return State(pointer["step"], pointer["seconds"], average)
+
+
+def averaged(folder: Path) -> tuple[dict[str, Tensor], dict]:
+    """The moving average of the latest state, and the pointer's facts (step, seconds).
+
+    Raises:
+        FileNotFoundError: nothing trained there yet.
+    """
+    pointer = _latest(folder)
+    if pointer is None:
+        raise FileNotFoundError(f"{folder}: expected a checkpoint, found none; run the recipe of that name first")
+    return _part(_tensors(folder, pointer), "average."), pointer
+
+
+def _latest(folder: Path) -> dict | None:
+    path = folder / "latest.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _tensors(folder: Path, pointer: dict) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name in pointer["shards"]:
+        tensors |= load_file(folder / name)
+    return tensors
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

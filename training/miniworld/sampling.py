@@ -1,0 +1,119 @@
+"""Pictures from the miniworld: prompts, references and boxes in, images out; and the plans to ask for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.host_diffusers import CrossAttentionExtras, attach_identity, identity_batch
+from training.host_diffusers.miniworld import LATENT_SIDE
+from training.host_diffusers.miniworld_parts import Miniworld
+
+from .noise import ddim
+from .renderer import Render, render
+from .scene import Plan, portrait
+from .unet import time_ids
+
+GUIDANCE, SAMPLING_STEPS, STRENGTH = 4.0, 30, 0.6
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One picture to make.
+
+    Attributes:
+        prompt: the sentence.
+        names: the subjects' nouns.
+        references: (S, 3, H, W) in [0, 1], one photograph a subject.
+        boxes: (S, 4) fractions.
+    """
+
+    prompt: str
+    names: tuple[str, ...]
+    references: Tensor
+    boxes: Tensor
+
+
+def request_of(plan: Plan, rng: np.random.Generator, drawn: Render | None = None) -> Request:
+    """Asks for a plan: its caption and boxes, and fresh portraits of its identities on other backdrops."""
+    drawn = drawn or render(plan)
+    portraits = [render(portrait(rng, identity, plan.backdrop.place)).image for identity in plan.identities]
+    references = torch.from_numpy(np.stack(portraits)).permute(0, 3, 1, 2).float() / 255
+    return Request(plan.caption.prompt, plan.caption.names, references, torch.from_numpy(drawn.boxes))
+
+
+@torch.no_grad()
+def generate(
+    world: Miniworld,
+    requests: list[Request],
+    seed: int,
+    steps: int = SAMPLING_STEPS,
+    guidance: float = GUIDANCE,
+    strength: float = STRENGTH,
+    grid: int = 4,
+) -> Tensor:
+    """Samples one picture a request with classifier-free guidance; the negative half has no identity.
+
+    Args:
+        world: the models, on their device.
+        requests: what to draw, at most 3 subjects each.
+        seed: of the initial noise, drawn on the CPU.
+        steps, guidance: of the sampler.
+        strength: of the image branch; 0 leaves it out.
+        grid: of the local tokens; 0 leaves them out.
+    Returns:
+        (B, 3, 128, 128) in [0, 1] on the CPU.
+    """
+    device, count = world.device, len(requests)
+    detach = attach_identity(world.unet, strength)
+    text, pooled = world.encode_prompts([""] * count + [request.prompt for request in requests])
+    identity = subject_tokens(world, requests, grid).absent_before()
+    noise = torch.randn((count, 4, LATENT_SIDE, LATENT_SIDE), generator=torch.Generator().manual_seed(seed)).to(device)
+
+    def predict(latents: Tensor, time: Tensor) -> Tensor:
+        out = world.unet(
+            torch.cat((latents, latents)),
+            time,
+            text,
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids(2 * count, device)},
+            cross_attention_kwargs=CrossAttentionExtras(identity=identity).kwargs(),
+        ).sample
+        plain, asked = out.chunk(2)
+        return plain + guidance * (asked - plain)
+
+    try:
+        return world.to_images(ddim(predict, noise, steps)).cpu()
+    finally:
+        detach()
+
+
+def subject_tokens(world: Miniworld, requests: list[Request], grid: int):
+    """The requests' subjects as keys and values at every site, padded to the most subjects any request has."""
+    device, count = world.device, len(requests)
+    subjects = max(len(request.names) for request in requests)
+    tokens = torch.zeros(
+        count,
+        subjects,
+        world.identity.config.resampler.tokens,
+        world.identity.config.resampler.context_width,
+        device=device,
+    )
+    boxes, weights = torch.zeros(count, subjects, 4, device=device), torch.zeros(count, subjects, device=device)
+    for row, request in enumerate(requests):
+        features, phrases = (
+            world.encode_subjects(request.references, grid=grid),
+            world.encode_phrases(list(request.names)),
+        )
+        size = len(request.names)
+        boxes[row, :size], weights[row, :size] = request.boxes.to(device), 1.0
+        tokens[row, :size] = world.identity.image_proj(features, phrases, boxes[row, :size])
+    return identity_batch(
+        world.identity.ms_adapter,
+        tokens,
+        world.identity.dummy_image_tokens[0],
+        boxes,
+        weights,
+        (LATENT_SIDE, LATENT_SIDE),
+        world.unet,
+    )
