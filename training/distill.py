@@ -28,7 +28,7 @@ from torch.nn import functional as F
 from core.identity.local_tokens import dense_features
 from core.identity.photograph import normalise
 
-from .host_diffusers.vision import VisionEncoder, dense_projected, letterbox, load_encoder
+from .host_diffusers.clipself import VisionEncoder, dense_projected, letterbox, load_encoder
 from .miniworld.loop import Settings, State, averaged, fit
 
 GRIDS = tuple((m, n) for m in range(1, 7) for n in range((m + 1) // 2, min(2 * m, 6) + 1))  # the reference's 24
@@ -220,7 +220,7 @@ def main() -> int:
 
 
 def _rebuilder(encoder: VisionEncoder) -> Callable[[nn.Module], VisionEncoder]:
-    from .host_diffusers.vision import encoder_of_open_clip, encoder_of_transformers
+    from .host_diffusers.clipself import encoder_of_open_clip, encoder_of_transformers
 
     return encoder_of_transformers if hasattr(encoder.module, "vision_model") else encoder_of_open_clip
 

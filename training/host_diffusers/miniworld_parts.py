@@ -22,7 +22,7 @@ from core.identity.local_tokens import dense_features, pool
 from core.identity.photograph import normalise, squares
 
 from . import miniworld as sizes
-from .vision import VisionEncoder, encoder_of_transformers
+from .clipself import VisionEncoder, encoder_of_transformers
 
 _BATCH = 32
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training.distill import Distillation, distil
-from training.host_diffusers.vision import VisionEncoder, encoder_of_transformers
+from training.host_diffusers.clipself import VisionEncoder, encoder_of_transformers
 
 from . import clip
 from .corpus import Corpus
