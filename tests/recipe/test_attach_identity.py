@@ -130,7 +130,7 @@ def test_gradients_reach_branch_and_tokens_alike_with_checkpointing(golden, host
         batch = identity_batch(branch, subjects, background, boxes, torch.ones(2, 2), (16, 16), unet)
         out = call(unet, tensors, CrossAttentionExtras(batch, probe))
         probe.open = False
-        loss = out.square().mean() + sum(seen.square().sum() for seen in probe.maps)
+        loss = out.square().mean() + sum(seen.square().sum() for _, seen in probe.maps)
         weights = [projection.to_k_ip.weight for projection in branch.values()]
         found.append(torch.autograd.grad(loss, [subjects, *weights]))
         assert len(probe.maps) == len(weights)  # the second pass of checkpointing adds no map
@@ -199,7 +199,7 @@ def test_predicate_map_and_its_loss_equal_the_published_test_vector(published_la
     probe = PredicateProbe(span, frozenset({1}))
     with torch.no_grad():
         processor(attn, hidden, text, ip_hidden_states=CrossAttentionExtras(batch, probe))
-    looked = probe.maps[0].view(2, 8, 8)
+    looked = probe.maps[0][1].view(2, 8, 8)
     torch.testing.assert_close(looked[0, 0, :3], torch.tensor([.168457, .154290, .113714]), atol=1e-5, rtol=0)
     assert float(looked.sum()) == pytest.approx(16.492711, abs=1e-4)
     region = torch.zeros(2, 16, 16)

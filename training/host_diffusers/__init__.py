@@ -1,12 +1,22 @@
 """The seam to diffusers, transformers and peft: one verb a file, and the only door to these libraries.
 
+unet        where a UNet has its text cross-attentions.
 identity    attach_identity: the parallel image cross-attention beside every text cross-attention.
+relation    attach_relation: a relation LoRA, through peft.
+text        encode_prompts, encode_phrases.
+pictures    encode_pictures, decode_latents, image_tokens.
+base        open_base: a diffusers folder, one SDXL checkpoint file (single_file, tokenizer), or the miniworld.
+clip_vision load_vision: CLIP vision encoders from disk; clipself takes them apart for dense features.
+frozen      open_frozen: all frozen models of a recipe.
+miniworld   the miniworld's sizes; miniworld_parts its models in one object.
 """
 
 from .identity import CrossAttentionExtras, IdentityBatch, PredicateProbe, attach_identity, identity_batch
+from .relation import attach_relation, read_with_diffusers, relation_of, relation_parameters, set_relation
 from .unet import cross_attentions, grid_of, unet_layout
 
 __all__ = [
-    "CrossAttentionExtras", "IdentityBatch", "PredicateProbe", "attach_identity", "cross_attentions", "grid_of",
-    "identity_batch", "unet_layout",
+    "CrossAttentionExtras", "IdentityBatch", "PredicateProbe", "attach_identity", "attach_relation",
+    "cross_attentions", "grid_of", "identity_batch", "read_with_diffusers", "relation_of", "relation_parameters",
+    "set_relation", "unet_layout",
 ]

@@ -28,7 +28,7 @@ from core.identity.branch import IdentityBranch, image_attention
 from core.identity.tokens import token_gains, token_mask
 from core.shapes import expect
 
-from .unet import cross_attentions, grid_of
+from .unet import cross_attentions, grid_of, unet_context
 
 # A name that diffusers passes to every attention without warning at those that do not take it (the self-attentions).
 _KWARG = "ip_hidden_states"
@@ -72,23 +72,23 @@ class PredicateProbe:
     Attributes:
         span: (B, L) weight of each text token, the mean over the predicate's; all zero asks nothing of that picture.
         levels: the levels of the UNet whose sites answer.
-        maps: filled by one forward pass: (B, h*w) attention of the span, mean over heads, a tensor a site.
+        maps: filled by one forward pass, for each site: its level and (B, h*w) attention of the span, mean over heads.
         open: closed after the forward pass, so that gradient checkpointing's second pass adds nothing.
     """
 
     span: Tensor
     levels: frozenset[int]
-    maps: list[Tensor] = field(default_factory=list)
+    maps: list[tuple[int, Tensor]] = field(default_factory=list)
     open: bool = True
 
-    def ask(self, query: Tensor, key: Tensor, heads: int) -> None:
+    def ask(self, query: Tensor, key: Tensor, heads: int, level: int) -> None:
         """Record softmax(Q K^T / sqrt(d)) at the span for (B, N, C), (B, L, C)."""
         q = rearrange(query, "b n (h d) -> b h n d", h=heads).float()
         k = rearrange(key, "b l (h d) -> b h l d", h=heads).float()
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (B, H, N, L)
         looked = scores.softmax(dim=-1).mean(dim=1) @ self.span.float()[..., None]  # (B, N, 1)
         if self.open:
-            self.maps.append(looked[..., 0])
+            self.maps.append((level, looked[..., 0]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,12 +157,6 @@ def identity_batch(branch: IdentityBranch, subjects: Tensor, background: Tensor,
     return IdentityBatch(tuple(projection(sequence, gains) for projection in branch.values()), masks)
 
 
-def unet_context(unet: nn.Module) -> int:
-    """Width of the text context."""
-    width = unet.config.cross_attention_dim
-    return width if isinstance(width, int) else width[-1]
-
-
 def attach_identity(unet: nn.Module, strength: float = 0.6) -> Callable[[], None]:
     """Let every text cross-attention of a UNet hear ``CrossAttentionExtras``; a call without them is the plain UNet.
 
@@ -208,10 +202,10 @@ class _Processor:
         if _is_plain(attn, self.previous) and attention_mask is None:
             key, value = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
             if probe is not None:
-                probe.ask(query, key, attn.heads)
+                probe.ask(query, key, attn.heads, self.level)
             return attn.to_out[1](attn.to_out[0](attend(query, key, value, attn.heads) + added))
         if probe is not None:
-            probe.ask(query, attn.to_k(encoder_hidden_states), attn.heads)
+            probe.ask(query, attn.to_k(encoder_hidden_states), attn.heads, self.level)
         # Somebody else's processor ends in to_out already; to_out is affine, so the image branch goes through it alone.
         out = self.previous(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         if identity is not None:

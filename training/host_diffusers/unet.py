@@ -43,6 +43,11 @@ def unet_layout(unet: nn.Module) -> UNetLayout:
     return layout
 
 
+def unet_context(unet: nn.Module) -> int:
+    """Width of the text context, 2048 on SDXL."""
+    return _last(unet.config.cross_attention_dim)
+
+
 def _per_level(value: int | Sequence, levels: int) -> tuple:
     return (value,) * levels if isinstance(value, int) else tuple(value)
 

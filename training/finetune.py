@@ -1,0 +1,200 @@
+"""Fine-tune a relation LoRA from a handful of triplets (DreamRelation arXiv:2410.23280).
+
+    python -m training.finetune training/configs/relation_sdxl.toml
+    python -m training.finetune CONFIG.toml --dry-run                  look at everything, train nothing
+    python -m training.finetune CONFIG.toml --preview-data sheet.png   boxes, masks and keypoints, drawn
+    python -m training.finetune CONFIG.toml --resume                   go on after an interruption
+    python -m training.finetune CONFIG.toml --set train.steps=200      one key, differently
+    accelerate launch -m training.finetune CONFIG.toml                 many GPUs, many machines
+
+Exit codes: 0 the promised file exists and loads; 1 stopped on the way; 2 something to mend first; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from core.relation.lora import RelationCard
+
+from .batches import draw
+from .config import Config, load_config
+from .console import Progress, Stopped, command, say
+from .contact_sheet import save_picture, triplet_sheet
+from .data import load_triplets, prepare
+from .encode import Encoded, encode, encode_negative
+from .host_diffusers import IdentityBatch, identity_batch, relation_parameters
+from .journal import Journal
+from .methods import relation
+from .optimise import build_optimizer, optimizer_tensors, rate_at, restore_optimizer
+from .recipe import Recipe, gather, plan
+from .run_folder import Checkpoint
+from .sample_pictures import SamplePictures
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m training.finetune", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", metavar="CONFIG.toml")
+    parser.add_argument("--set", action="append", default=[], metavar="table.key=value", dest="overrides")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+    parser.add_argument("--dry-run", action="store_true", help="validate, print the plan and the memory, train nothing")
+    parser.add_argument("--preview-data", metavar="SHEET.png", help="draw what was understood of the triplets; stop")
+    options = parser.parse_args(arguments)
+    return command(lambda: run(options))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Validate everything, then do what was asked."""
+    config = load_config(options.config, options.overrides)
+    if options.preview_data:
+        triplets = load_triplets(config.data, config.relation)
+        save_picture(triplet_sheet([prepare(triplet, config.data) for triplet in triplets]), Path(options.preview_data))
+        return say(f"wrote {options.preview_data}")
+    accelerator = Accelerator(cpu=config.train.device == "cpu",
+                              mixed_precision="fp16" if config.train.precision == "float16" else "no")
+    speak = say if accelerator.is_main_process else _silent
+    recipe = gather(config, accelerator.device, accelerator.num_processes, options.resume)
+    speak(plan(recipe, accelerator.num_processes))
+    if options.dry_run:
+        return None
+    again = f"python -m training.finetune {options.config} --resume"
+    journal = Journal(recipe, again)
+    try:
+        return train(recipe, accelerator, journal, speak)
+    except KeyboardInterrupt as error:
+        raise Stopped(f"Stopped. {journal.where_it_stands()}") from error
+    except OSError as error:
+        raise Stopped(f"Writing failed: {error}. {journal.where_it_stands()}") from error
+    finally:
+        accelerator.end_training()
+
+
+def train(recipe: Recipe, accelerator: Accelerator, journal: Journal, speak) -> None:
+    """Encode, attach, loop, export."""
+    config, device, settings = recipe.config, accelerator.device, recipe.config.train
+    with accelerator.main_process_first():
+        crops = encode(recipe.triplets, config, recipe.frozen, device, recipe.dtype, speak)
+        negative = encode_negative(config, recipe.frozen, device, recipe.dtype) if config.samples.every else None
+    speak(f"loading the UNet in {str(recipe.dtype).removeprefix('torch.')}")
+    unet = recipe.frozen.base.unet(recipe.dtype).to(device)
+    objective = relation.attach(unet, recipe.schedule, config, recipe.frozen.identity_config is not None)
+    identity = project_identity(recipe, crops, unet, device)
+    parameters = relation_parameters(unet)
+    optimizer = build_optimizer(parameters.values(), settings)
+    start = restore(journal.folder.read_checkpoint(), parameters, optimizer, accelerator, journal)
+    model, optimizer = accelerator.prepare(objective, optimizer)
+    crops = crops.to(device)
+    samples = None
+    if config.samples.every and accelerator.is_main_process:
+        rows = torch.arange(0, len(crops), config.data.crops)[:config.samples.count].to(device)
+        samples = SamplePictures(objective, crops.take(rows), identity.take(rows) if identity else None,
+                                 [triplet.prompt for triplet in recipe.triplets], negative,
+                                 recipe.frozen.base.vae, config, journal.folder)
+        journal.folder.write_settings()
+        samples.draw_without()
+    progress = Progress(start, settings.steps)
+    for step in range(start, settings.steps):
+        rate = rate_at(step, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        losses = one_step(model, optimizer, parameters, crops, identity, step, recipe, accelerator)
+        journal.note(step, losses)
+        done = step + 1
+        if accelerator.is_main_process and progress.due(done):
+            progress.tell(done, journal.last(), rate)
+        if done % config.output.checkpoint_every == 0 or done == settings.steps:
+            journal.gather(accelerator)
+            if accelerator.is_main_process:
+                journal.check()
+                journal.write(checkpoint_of(done, parameters, optimizer, accelerator, journal))
+        if samples and (done % config.samples.every == 0 or done == settings.steps):
+            samples.draw(done)
+    if accelerator.is_main_process:
+        finish(recipe, objective, samples, speak)
+    accelerator.wait_for_everyone()
+
+
+def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], crops: Encoded,
+             identity: IdentityBatch | None, step: int, recipe: Recipe, accelerator: Accelerator) -> dict[str, Tensor]:
+    """One update from one global batch; this process does its share in micro-batches. Returns its mean losses."""
+    settings, device = recipe.config.train, accelerator.device
+    share = settings.batch_size // accelerator.num_processes
+    mine = share * accelerator.process_index
+    drawn = draw(settings.seed, step, settings.batch_size, len(crops), tuple(crops.latents.shape[1:]))
+    pieces = [drawn.part(at, at + recipe.micro_batch) for at in range(mine, mine + share, recipe.micro_batch)]
+    totals: dict[str, Tensor] = {}
+    for piece in pieces:
+        rows = piece.rows.to(device)
+        with nullcontext() if piece is pieces[-1] else accelerator.no_sync(model):
+            losses = model(crops.take(rows), identity.take(rows) if identity else None, piece.timesteps.to(device),
+                           piece.noise.to(device))
+            accelerator.backward(losses["loss"] / len(pieces))
+        for name, loss in losses.items():
+            totals[name] = totals.get(name, 0) + loss.detach() / len(pieces)
+    if settings.max_grad_norm:
+        accelerator.clip_grad_norm_(list(parameters.values()), settings.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return totals
+
+
+def project_identity(recipe: Recipe, crops: Encoded, unet: nn.Module, device: torch.device) -> IdentityBatch | None:
+    """Identity tokens of every crop as keys and values at every site, once; the projections are not kept."""
+    if recipe.frozen.identity_config is None:
+        return None
+    model = recipe.frozen.identity()
+    with torch.no_grad():
+        batch = identity_batch(model.ms_adapter, crops.identity, model.dummy_image_tokens[0], crops.boxes,
+                               crops.present, tuple(crops.latents.shape[-2:]), unet)
+    return batch.to(device, recipe.dtype)
+
+
+def restore(checkpoint: Checkpoint | None, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer,
+            accelerator: Accelerator, journal: Journal) -> int:
+    """Put a checkpoint back; returns the step to go on with."""
+    if checkpoint is None:
+        return 0
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(checkpoint.lora[name])
+    restore_optimizer(optimizer, checkpoint.optimizer)
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(checkpoint.scaler)
+    journal.restore(checkpoint)
+    return checkpoint.step
+
+
+def checkpoint_of(step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer,
+                  accelerator: Accelerator, journal: Journal) -> Checkpoint:
+    """Everything a resumed run needs; its draws and rates are functions of the step."""
+    scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
+    return Checkpoint(step, {name: parameter.detach() for name, parameter in parameters.items()},
+                      optimizer_tensors(optimizer), journal.history(), scaler)
+
+
+def finish(recipe: Recipe, objective: relation.RelationObjective, samples: SamplePictures | None, speak) -> None:
+    """The promised file, read back before anyone is told of it."""
+    config: Config = recipe.config
+    card = RelationCard(
+        base=recipe.frozen.base.name, relation=config.relation, example_prompt=recipe.triplets[0].prompt,
+        rank=config.lora.rank, alpha=config.lora.alpha, steps=config.train.steps, losses=objective.weights,
+        dataset_sha256=recipe.dataset, created_with="Relate, python -m training.finetune",
+        thumbnail=samples.thumbnail(config.train.steps) if samples else "")
+    found = relation.export(objective, config.lora_file, card)
+    speak(f"wrote {config.lora_file}; {found}")
+
+
+def _silent(text: str) -> None:
+    """What the other processes say."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""CLIP vision encoders from disk: a transformers folder, one file in either key layout, or the miniworld's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from core.checkpoint import compare_keys, describe, read, shapes
+from core.identity.files import load_vision_tower
+
+from .miniworld_parts import load_miniworld
+
+# Heads cannot be read from tensors. Width: (heads, activation) of bigG, H, L and B; other widths have 64 a head.
+_KNOWN = {1664: (16, "gelu"), 1280: (16, "gelu"), 1024: (16, "quick_gelu"), 768: (12, "quick_gelu")}
+
+
+def load_vision(path: str | Path, dtype: torch.dtype) -> nn.Module:
+    """A CLIP vision encoder (``CLIPVisionModelWithProjection``), frozen.
+
+    Args:
+        path: a folder of transformers, or a file: transformers' names (``vision_model.``) or open_clip's and CLIPSelf's
+            (``visual.``). Metadata ``heads`` and ``activation`` are read where a file has them.
+        dtype: of its weights.
+
+    Raises:
+        ValueError: not such an encoder, with the faults of its keys.
+    """
+    path = Path(path)
+    if path.is_dir():
+        try:
+            model = CLIPVisionModelWithProjection.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: not a CLIP vision encoder of transformers ({error}).") from error
+    elif is_miniworld(path.parent):
+        world = load_miniworld(path.parent)
+        model = world.local.module if path.name.startswith("local") else world.vision
+    else:
+        model = _from_file(path, dtype)
+    return model.to(dtype).eval().requires_grad_(False)
+
+
+def is_miniworld(folder: Path) -> bool:
+    """A folder in the miniworld's layout."""
+    return (folder / "unet.safetensors").is_file() and (folder / "config.json").is_file()
+
+
+def _from_file(path: Path, dtype: torch.dtype) -> nn.Module:
+    content, metadata = read(path)
+    if any("visual.conv1.weight" in str(key) for key in content.get("state_dict", content)):
+        state = _from_open_clip(load_vision_tower(path))
+    else:
+        state = {key: tensor for key, tensor in content.items() if "position_ids" not in key}
+    anchor = "vision_model.embeddings.patch_embedding.weight"
+    if anchor not in state:
+        raise ValueError(f"{path.name}: expected a CLIP vision encoder with '{anchor}'. {describe(map(str, content))}")
+    config = _config(state, metadata)
+    model = CLIPVisionModelWithProjection(config).to(dtype)
+    wanted = model.state_dict()
+    wrapped = any(key.startswith("vision_model.") for key in wanted)
+    state = {key if wrapped else key.removeprefix("vision_model."): tensor for key, tensor in state.items()}
+    compare_keys(shapes(state), shapes(wanted), path.name, "a CLIP vision encoder")
+    model.load_state_dict(state)
+    return model
+
+
+def _config(state: dict[str, Tensor], metadata: dict[str, str]) -> CLIPVisionConfig:
+    """Every size from the tensors."""
+    patches = state["vision_model.embeddings.patch_embedding.weight"]
+    width, patch = patches.shape[0], patches.shape[-1]
+    positions = state["vision_model.embeddings.position_embedding.weight"].shape[0]
+    heads, activation = _KNOWN.get(width, (max(1, width // 64), "gelu"))
+    layers = 1 + max(int(key.split(".")[3]) for key in state if key.startswith("vision_model.encoder.layers."))
+    projection = state.get("visual_projection.weight")
+    return CLIPVisionConfig(
+        hidden_size=width, patch_size=patch, image_size=patch * round((positions - 1) ** 0.5),
+        intermediate_size=state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0], num_hidden_layers=layers,
+        num_attention_heads=int(metadata.get("heads", heads)), hidden_act=metadata.get("activation", activation),
+        projection_dim=width if projection is None else projection.shape[0], layer_norm_eps=1e-5,
+    )
+
+
+def _from_open_clip(tower: dict[str, Tensor]) -> dict[str, Tensor]:
+    """open_clip's vision names to transformers'."""
+    state = {
+        "visual_projection.weight": tower["visual.proj"].T,
+        "vision_model.embeddings.class_embedding": tower["visual.class_embedding"],
+        "vision_model.embeddings.patch_embedding.weight": tower["visual.conv1.weight"],
+        "vision_model.embeddings.position_embedding.weight": tower["visual.positional_embedding"],
+    }
+    for norm, theirs in {"ln_pre": "pre_layrnorm", "ln_post": "post_layernorm"}.items():
+        state |= {f"vision_model.{theirs}.{part}": tower[f"visual.{norm}.{part}"] for part in ("weight", "bias")}
+    prefix = "visual.transformer.resblocks."
+    blocks = {key.removeprefix(prefix): tensor for key, tensor in tower.items() if key.startswith(prefix)}
+    return state | {f"vision_model.encoder.layers.{key}": tensor for key, tensor in rename_blocks(blocks).items()}
+
+
+def rename_blocks(blocks: dict[str, Tensor]) -> dict[str, Tensor]:
+    """open_clip's transformer blocks (``<i>.attn.in_proj_weight`` ...) to transformers' CLIP layers."""
+    parts = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
+             "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+    renamed = {}
+    for key, tensor in blocks.items():
+        index, _, rest = key.partition(".")
+        if rest.startswith("attn.in_proj_"):
+            kind = rest.removeprefix("attn.in_proj_")
+            for name, rows in zip("qkv", tensor.chunk(3)):
+                renamed[f"{index}.self_attn.{name}_proj.{kind}"] = rows
+        else:
+            module, _, kind = rest.rpartition(".")
+            renamed[f"{index}.{parts[module]}.{kind}"] = tensor
+    return renamed

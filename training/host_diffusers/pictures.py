@@ -1,0 +1,58 @@
+"""Pictures to latents and back, and photographs to CLIP's tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def latent_factor(vae: nn.Module) -> int:
+    """Pixels a side for one latent: 8 on SDXL."""
+    return fold_of(vae) * 2 ** (len(vae.config.block_out_channels) - 1)
+
+
+def fold_of(vae: nn.Module) -> int:
+    """Pixels a side that are folded into channels before the autoencoder; 1 for any VAE that reads RGB."""
+    return round((vae.config.in_channels / 3) ** 0.5)
+
+
+@torch.no_grad()
+def encode_pictures(vae: nn.Module, pixels: Tensor) -> Tensor:
+    """The mode of the posterior, scaled as the UNet expects it, one picture at a time.
+
+    Args:
+        vae: an ``AutoencoderKL``.
+        pixels: (N, 3, H, W) in [0, 1].
+
+    Returns:
+        (N, C, H/f, W/f) float32 on the CPU.
+    """
+    latents = []
+    for picture in pixels:
+        folded = F.pixel_unshuffle(picture[None].to(vae.device, vae.dtype) * 2 - 1, fold_of(vae))
+        mode = vae.encode(folded).latent_dist.mode().float()
+        latents.append(((mode - (vae.config.shift_factor or 0)) * vae.config.scaling_factor).cpu())
+    return torch.cat(latents)
+
+
+@torch.no_grad()
+def decode_latents(vae: nn.Module, latents: Tensor) -> Tensor:
+    """(N, C, h, w) latents to (N, 3, H, W) in [0, 1] on the CPU, one picture at a time."""
+    pictures = []
+    for latent in latents:
+        unscaled = latent[None].float() / vae.config.scaling_factor + (vae.config.shift_factor or 0)
+        picture = F.pixel_shuffle(vae.decode(unscaled.to(vae.device, vae.dtype)).sample, fold_of(vae))
+        pictures.append((picture.float() / 2 + 0.5).clamp(0, 1).cpu())
+    return torch.cat(pictures)
+
+
+@torch.no_grad()
+def image_tokens(vision: nn.Module, pixels: Tensor) -> Tensor:
+    """CLIP's penultimate layer with its class token: (V, 257, 1664) for bigG at 224 pixels.
+
+    Args:
+        vision: a ``CLIPVisionModelWithProjection``.
+        pixels: (V, 3, s, s) normalised, s the encoder's size.
+    """
+    return vision(pixels.to(vision.device, vision.dtype), output_hidden_states=True).hidden_states[-2]

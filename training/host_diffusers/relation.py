@@ -1,0 +1,81 @@
+"""attach_relation: a relation LoRA on every text cross-attention of a diffusers UNet, through peft."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from peft import LoraConfig
+from torch import nn
+
+from core.relation.lora import LowRank, RelationLoRA
+from core.sites import PROJECTIONS
+
+from .unet import cross_attentions, unet_layout
+
+_ADAPTER = "relation"
+_TARGETS = r".*\.attn2\.(to_q|to_k|to_v|to_out\.0)"
+
+
+def attach_relation(unet: nn.Module, rank: int, alpha: float, generator: torch.Generator) -> Callable[[], None]:
+    """Add fresh trainable pairs, float32 whatever the UNet's precision; everything else is left as it is.
+
+    ``down`` is drawn from N(0, 1/rank^2), ``up`` is zero, so the UNet's output does not change yet.
+
+    Args:
+        unet: of SDXL's architecture.
+        rank, alpha: of every pair; the delta is alpha / rank * up @ down.
+        generator: on the CPU, owner of the randomness.
+
+    Returns:
+        detach: takes them away again.
+    """
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=_TARGETS), adapter_name=_ADAPTER)
+    for _, _, layer in _layers(unet):
+        down = layer.lora_A[_ADAPTER].to(torch.float32).requires_grad_(True).weight
+        up = layer.lora_B[_ADAPTER].to(torch.float32).requires_grad_(True).weight
+        with torch.no_grad():
+            down.copy_(torch.randn(down.shape, generator=generator) / rank)
+            up.zero_()
+    return lambda: unet.delete_adapters(_ADAPTER)
+
+
+def _layers(unet: nn.Module):
+    """(site's diffusers path, projection, peft layer), in the published order."""
+    for site, attention, _ in cross_attentions(unet):
+        for projection in PROJECTIONS:
+            yield site.diffusers, projection, attention.get_submodule(projection)
+
+
+def relation_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
+    """What is trained, by ``<site>.<projection>.down`` or ``.up``, in the published order."""
+    parameters = {}
+    for site, projection, layer in _layers(unet):
+        parameters[f"{site}.{projection}.down"] = layer.lora_A[_ADAPTER].weight
+        parameters[f"{site}.{projection}.up"] = layer.lora_B[_ADAPTER].weight
+    return parameters
+
+
+def relation_of(unet: nn.Module, alpha: float) -> RelationLoRA:
+    """The attached pairs as the file format knows them: copies on the CPU."""
+    parameters = {name: parameter.detach().cpu().clone() for name, parameter in relation_parameters(unet).items()}
+    pairs = {(site, projection): LowRank(parameters[f"{site}.{projection}.down"],
+                                         parameters[f"{site}.{projection}.up"], alpha)
+             for site, projection, _ in _layers(unet)}
+    return RelationLoRA(pairs, unet_layout(unet))
+
+
+def set_relation(unet: nn.Module, enabled: bool) -> None:
+    """Switch the attached relation on or off; off is the untouched UNet."""
+    if enabled:
+        unet.enable_adapters()
+    else:
+        unet.disable_adapters()
+
+
+def read_with_diffusers(path: str, unet: nn.Module) -> int:
+    """How many of the file's pairs diffusers' own LoRA loader recognises for this UNet."""
+    from diffusers import StableDiffusionXLPipeline
+
+    state = StableDiffusionXLPipeline.lora_state_dict(path, unet_config=unet.config)[0]
+    return sum(key.endswith((".down.weight", ".lora_A.weight")) for key in state)

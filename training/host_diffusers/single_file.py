@@ -1,0 +1,130 @@
+"""One SDXL checkpoint file in the layout ComfyUI reads, without any configuration from the network."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from core.checkpoint import compare_keys, describe, shapes
+from training.denoising import NoiseSchedule
+from training.faults import Faults
+
+from .clip_vision import rename_blocks
+from .text import TextEncoders
+from .tokenizer import find_tokenizer
+
+_UNET, _VAE = "model.diffusion_model.", "first_stage_model."
+_CLIP_L, _CLIP_G = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
+
+SDXL_UNET = {
+    "_class_name": "UNet2DConditionModel", "sample_size": 128, "in_channels": 4, "out_channels": 4,
+    "block_out_channels": [320, 640, 1280], "layers_per_block": 2, "cross_attention_dim": 2048,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "transformer_layers_per_block": [1, 2, 10], "attention_head_dim": [5, 10, 20], "use_linear_projection": True,
+    "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
+}
+SDXL_VAE = {
+    "_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": 4, "sample_size": 1024,
+    "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "scaling_factor": 0.13025,
+    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4, "force_upcast": True,
+}
+_TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
+SDXL_CLIP_L = {**_TEXT, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+               "num_attention_heads": 12, "hidden_act": "quick_gelu", "projection_dim": 768, "pad_token_id": 1}
+SDXL_CLIP_G = {**_TEXT, "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
+               "num_attention_heads": 20, "hidden_act": "gelu", "projection_dim": 1280, "pad_token_id": 1}
+SDXL = {"unet": SDXL_UNET, "vae": SDXL_VAE, "clip_l": SDXL_CLIP_L, "clip_g": SDXL_CLIP_G}
+
+
+def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) -> dict[str, Any]:
+    """The fields of ``Base`` for one checkpoint file.
+
+    Args:
+        path: a ``.safetensors`` file.
+        tokenizer: folder of the CLIP tokenizer, or empty.
+        sizes: the configs of its four parts; SDXL's.
+
+    Raises:
+        Faults: not safetensors, or not a whole SDXL checkpoint.
+    """
+    if path.suffix != ".safetensors":
+        raise Faults(f"models.base: {path}: expected a .safetensors checkpoint, got '{path.suffix}'. Convert it first; "
+                     "pickles are not opened.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise Faults(f"models.base: {path}: cannot be read ({error}). It may be truncated: download it "
+                     "again.") from error
+    absent = [part for part in (_UNET, _VAE, _CLIP_L, _CLIP_G) if not any(key.startswith(part) for key in keys)]
+    if absent:
+        raise Faults(f"models.base: {path}: expected a whole SDXL checkpoint; nothing under {', '.join(absent)}. "
+                     f"{describe(keys)}")
+    words = find_tokenizer(tokenizer)
+    return {
+        "name": "sdxl" if sizes is SDXL else "miniworld",
+        "schedule": NoiseSchedule.of_betas("v" if "v_pred" in keys else "epsilon"),
+        "empty_unet": lambda: _empty(sizes["unet"]),
+        "unet": lambda dtype: _with_diffusers(UNet2DConditionModel, path, _UNET, sizes["unet"], dtype),
+        "vae": lambda: _with_diffusers(AutoencoderKL, path, _VAE, sizes["vae"], torch.float32),
+        "text": lambda dtype: TextEncoders.of_tokenizer(
+            CLIPTokenizer.from_pretrained(words, local_files_only=True),
+            _build(CLIPTextModel, sizes["clip_l"], _part(path, _CLIP_L), dtype, path),
+            _build(CLIPTextModelWithProjection, sizes["clip_g"], _clip_g(_part(path, _CLIP_G)), dtype, path)),
+        "files": (path,),
+    }
+
+
+def _empty(config: dict) -> nn.Module:
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(config)
+
+
+def _part(path: Path, prefix: str, keep: bool = False) -> dict[str, Tensor]:
+    """Only the tensors of one part are read from the file."""
+    with safe_open(path, framework="pt") as file:
+        return {key if keep else key.removeprefix(prefix): file.get_tensor(key)
+                for key in file.keys() if key.startswith(prefix) and "position_ids" not in key}
+
+
+def _with_diffusers(kind: type, path: Path, prefix: str, config: dict, dtype: torch.dtype) -> nn.Module:
+    """diffusers' own conversion of a part, with its config from here instead of the network."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        model = kind.from_single_file(_part(path, prefix, keep=True), config=folder, torch_dtype=dtype,
+                                      local_files_only=True)
+    return model.eval().requires_grad_(False)
+
+
+def _clip_g(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """open_clip's text names to transformers'."""
+    renamed = {
+        "text_model.embeddings.token_embedding.weight": state["token_embedding.weight"],
+        "text_model.embeddings.position_embedding.weight": state["positional_embedding"],
+        "text_model.final_layer_norm.weight": state["ln_final.weight"],
+        "text_model.final_layer_norm.bias": state["ln_final.bias"],
+        "text_projection.weight": state["text_projection"].T,
+    }
+    prefix = "transformer.resblocks."
+    blocks = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
+    return renamed | {f"text_model.encoder.layers.{key}": tensor for key, tensor in rename_blocks(blocks).items()}
+
+
+def _build(kind: type, config: dict, state: dict[str, Tensor], dtype: torch.dtype, path: Path) -> nn.Module:
+    """A text encoder from a state dict; transformers names its body with or without ``text_model.``."""
+    model = kind(CLIPTextConfig(**config))
+    wanted = model.state_dict()
+    wrapped = any(key.startswith("text_model.") for key in wanted)
+    state = {key if wrapped else key.removeprefix("text_model."): tensor for key, tensor in state.items()}
+    compare_keys(shapes(state), shapes(wanted), path.name, f"the text encoder ({kind.__name__})")
+    model.load_state_dict(state)
+    return model.to(dtype).eval().requires_grad_(False)
