@@ -41,7 +41,7 @@ class GoldenUNet:
         """A MODEL with these weights, by ComfyUI's own map from diffusers' names."""
         import comfy.utils
 
-        model = tiny.model("sdxl", unet=WIDTHS)
+        model = tiny.model("small", unet=WIDTHS)
         names = comfy.utils.unet_to_diffusers(WIDTHS)
         state = {names[name]: tensor for name, tensor in self.weights.items()}
         model.model.diffusion_model.load_state_dict(state, strict=True)

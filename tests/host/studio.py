@@ -64,7 +64,7 @@ class Studio:
             scene = self.pack.run("RelateSubject", **inputs, **({} if scene is None else {"scene": scene}))
         return scene
 
-    def identity_model(self, file: str = "ms_adapter.bin"):
+    def identity_model(self, file: str = "small_ms_adapter.bin"):
         return self.pack.run("RelateIdentityModelLoader", model_name=file)
 
     def identity(self, scene, **inputs):

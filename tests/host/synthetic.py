@@ -9,8 +9,21 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-# Channels of the 70 text cross-attentions in the published order (down, up, middle), 1/10 of SDXL's.
-SITE_WIDTHS = (64,) * 4 + (128,) * 20 + (128,) * 30 + (64,) * 6 + (128,) * 10
+# Text cross-attentions as (transformer, depth, channels), in the published order (down, up, middle): SDXL's 70 at a
+# tenth of its width, and the 8 of a UNet of two levels, quick enough to be sampled a hundred times.
+SDXL = (
+    *((f"down_blocks.1.attentions.{i}", 2, 64) for i in range(2)),
+    *((f"down_blocks.2.attentions.{i}", 10, 128) for i in range(2)),
+    *((f"up_blocks.0.attentions.{i}", 10, 128) for i in range(3)),
+    *((f"up_blocks.1.attentions.{i}", 2, 64) for i in range(3)),
+    ("mid_block.attentions.0", 10, 128),
+)
+SMALL = (
+    ("down_blocks.1.attentions.0", 2, 64),
+    *((f"up_blocks.0.attentions.{i}", 2, 64) for i in range(2)),
+    ("mid_block.attentions.0", 2, 64),
+)
+Blocks = tuple[tuple[str, int, int], ...]
 CONTEXT, PHRASE, IMAGE = 64, 24, 48
 RESAMPLER_WIDTH, ATTENTION_WIDTH, QUERIES, DEPTH, DUMMIES = 32, 128, 4, 2, 4
 
@@ -62,46 +75,47 @@ def _resampler_shapes() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def identity_model(seed: int = 11) -> dict[str, dict[str, Tensor] | Tensor]:
+def sites(blocks: Blocks) -> list[tuple[str, int]]:
+    """Diffusers path and channels of each text cross-attention, in the published order."""
+    return [
+        (f"{path}.transformer_blocks.{index}.attn2", width) for path, depth, width in blocks for index in range(depth)
+    ]
+
+
+def identity_model(blocks: Blocks = SDXL, seed: int = 11) -> dict[str, dict[str, Tensor] | Tensor]:
     """What `ms_adapter.bin` holds: exactly its three top-level names."""
     shapes = {}
-    for site, width in enumerate(SITE_WIDTHS):
+    for site, (_, width) in enumerate(sites(blocks)):
         shapes |= {f"{2 * site + 1}.{part}.weight": (width, CONTEXT) for part in ("to_k_ip", "to_v_ip")}
     dummies = draw({"dummy_image_tokens": (1, DUMMIES, CONTEXT)}, seed + 2)
     return {"image_proj": draw(_resampler_shapes(), seed), "ms_adapter": draw(shapes, seed + 1), **dummies}
 
 
-def save_identity_bin(path: Path, seed: int = 11) -> Path:
+def save_identity_bin(path: Path, blocks: Blocks = SDXL) -> Path:
     """As published: a pickle in which the dummy tokens are a Parameter."""
-    state = identity_model(seed)
+    state = identity_model(blocks)
     state["dummy_image_tokens"] = torch.nn.Parameter(state["dummy_image_tokens"])
     torch.save(state, path)
     return path
 
 
-def save_identity_safetensors(path: Path, seed: int = 11) -> Path:
+def save_identity_safetensors(path: Path, blocks: Blocks = SDXL) -> Path:
     """The same with the three names as prefixes."""
-    state = identity_model(seed)
+    state = identity_model(blocks)
     flat = {f"{part}.{name}": tensor for part in ("image_proj", "ms_adapter") for name, tensor in state[part].items()}
     save_file({**flat, "dummy_image_tokens": state["dummy_image_tokens"]}, path)
     return path
 
 
-def site_paths() -> list[str]:
-    """The 70 text cross-attentions in diffusers' spelling, in the published order."""
-    levels = [("down_blocks.1", 2, 2), ("down_blocks.2", 2, 10), ("up_blocks.0", 3, 10), ("up_blocks.1", 3, 2)]
-    blocks = [(f"{level}.attentions.{i}", depth) for level, count, depth in levels for i in range(count)]
-    blocks.append(("mid_block.attentions.0", 10))
-    return [f"{block}.transformer_blocks.{index}.attn2" for block, depth in blocks for index in range(depth)]
+def relation_lora(
+    layout: str, blocks: Blocks = SDXL, rank: int = 4, seed: int = 21, width_factor: int = 1
+) -> dict[str, Tensor]:
+    """A relation LoRA (280 pairs on SDXL) in one of the layouts in the wild: `kohya`, `diffusers` or `peft`.
 
-
-def relation_lora(layout: str = "kohya", rank: int = 4, seed: int = 21, width_factor: int = 1) -> dict[str, Tensor]:
-    """A relation LoRA of 280 pairs in one of the layouts in the wild: `kohya`, `diffusers` or `peft`.
-
-    `width_factor` 10 gives the widths of the real SDXL: a file that does not fit the tiny one.
+    `width_factor` gives the widths of another base: a file that does not fit the tiny one.
     """
     state, generator = {}, torch.Generator().manual_seed(seed)
-    for path, width in zip(site_paths(), SITE_WIDTHS, strict=True):
+    for path, width in sites(blocks):
         for part in ("to_q", "to_k", "to_v", "to_out.0"):
             into = CONTEXT if part in ("to_k", "to_v") else width
             down = torch.randn(rank, into * width_factor, generator=generator) * 0.05
@@ -122,12 +136,13 @@ def _named(layout: str, path: str, down: Tensor, up: Tensor) -> dict[str, Tensor
 
 
 def save_models(models: Path) -> None:
-    """Everything the tests' graphs load by name, in ComfyUI's own folders."""
+    """Everything the tests load by name, in ComfyUI's own folders; `small_` files fit the UNet of two levels."""
     for folder in ("relate", "loras"):
         (models / folder).mkdir(parents=True, exist_ok=True)
-    save_identity_bin(models / "relate" / "ms_adapter.bin")
-    save_identity_safetensors(models / "relate" / "ms_adapter.safetensors")
-    for layout in ("kohya", "diffusers", "peft"):
-        save_file(relation_lora(layout), models / "loras" / f"relation_{layout}.safetensors")
-    save_file(relation_lora("kohya", seed=22), models / "loras" / "style.safetensors")
+    for prefix, blocks in (("", SDXL), ("small_", SMALL)):
+        save_identity_bin(models / "relate" / f"{prefix}ms_adapter.bin", blocks)
+        save_identity_safetensors(models / "relate" / f"{prefix}ms_adapter.safetensors", blocks)
+        for layout in ("kohya", "diffusers", "peft"):
+            save_file(relation_lora(layout, blocks), models / "loras" / f"{prefix}relation_{layout}.safetensors")
+        save_file(relation_lora("kohya", blocks, seed=22), models / "loras" / f"{prefix}style.safetensors")
     save_file(relation_lora("kohya", width_factor=2), models / "loras" / "another_base.safetensors")

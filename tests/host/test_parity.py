@@ -25,8 +25,11 @@ def projected(pack, golden):
     t0, t = golden.config["num_dummy_tokens"], golden.config["num_tokens"]
     sequence, boxes = golden.image_tokens[row], golden.boxes[row].tolist()
     found = tokens.IdentityTokens(
-        sequence[t0:].unflatten(0, (-1, t)), sequence[:t0], scene.Layout(tuple(scene.Box(*box) for box in boxes)),
-        torch.ones(len(boxes)))
+        sequence[t0:].unflatten(0, (-1, t)),
+        sequence[:t0],
+        scene.Layout(tuple(scene.Box(*box) for box in boxes)),
+        torch.ones(len(boxes)),
+    )
     widths = tuple(golden.adapter[f"{2 * i + 1}.to_k_ip.weight"].shape[0] for i in range(len(golden.adapter) // 2))
     module = branch.IdentityBranch(widths, context_width=32)
     module.load_state_dict(golden.adapter)
@@ -60,10 +63,18 @@ def clip_vision(comfy, tmp_path_factory):
     with safe_open(GOLDEN / "dense_clip_public.safetensors", framework="pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}
         sizes = json.loads(file.metadata()["config"])
-    config = {"hidden_size": sizes["width"], "intermediate_size": int(sizes["width"] * sizes["mlp_ratio"]),
-              "num_hidden_layers": sizes["layers"], "num_attention_heads": sizes["heads"], "hidden_act": "gelu",
-              "image_size": sizes["image_size"], "patch_size": sizes["patch_size"], "num_channels": 3,
-              "projection_dim": sizes["output_dim"], "model_type": "clip_vision_model"}
+    config = {
+        "hidden_size": sizes["width"],
+        "intermediate_size": int(sizes["width"] * sizes["mlp_ratio"]),
+        "num_hidden_layers": sizes["layers"],
+        "num_attention_heads": sizes["heads"],
+        "hidden_act": "gelu",
+        "image_size": sizes["image_size"],
+        "patch_size": sizes["patch_size"],
+        "num_channels": 3,
+        "projection_dim": sizes["output_dim"],
+        "model_type": "clip_vision_model",
+    }
     path = tmp_path_factory.mktemp("clip") / "config.json"
     path.write_text(json.dumps(config))
     encoder = comfy.clip_vision.ClipVisionModel(str(path))
@@ -87,5 +98,6 @@ def test_local_tokens_agree_in_comfyui(pack, clip_vision):
     with torch.inference_mode():
         dense = local.dense_features(models.vision_tower(clip_vision.encoder), clip_vision.tensors["image"])
     for grid in (2, 4):
-        torch.testing.assert_close(local.pool(dense, grid), clip_vision.tensors[f"local_tokens_{grid}x{grid}"],
-                                   atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            local.pool(dense, grid), clip_vision.tensors[f"local_tokens_{grid}x{grid}"], atol=1e-4, rtol=0
+        )

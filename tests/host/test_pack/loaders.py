@@ -19,7 +19,10 @@ class RelateTestCheckpoint(io.ComfyNode):
         return io.Schema(
             node_id="RelateTestCheckpoint",
             category="relate/test",
-            inputs=[io.Combo.Input("kind", options=["sdxl", "sd15", "flux"]), io.Int.Input("weights_seed", default=1)],
+            inputs=[
+                io.Combo.Input("kind", options=["sdxl", "small", "sd15", "flux"]),
+                io.Int.Input("weights_seed", default=1),
+            ],
             outputs=[io.Model.Output(), io.Clip.Output(), io.Vae.Output()],
         )
 
@@ -59,7 +62,7 @@ class RelateTestControlNet(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_seed: int) -> io.NodeOutput:
-        return io.NodeOutput(tiny.controlnet(weights_seed))
+        return io.NodeOutput(tiny.controlnet(seed=weights_seed))
 
 
 class RelateTestSlowModel(io.ComfyNode):

@@ -1,7 +1,8 @@
 """A whole SDXL, small enough for a test: random weights from a seed, built by ComfyUI's own classes.
 
-The layout of SDXL is kept (70 text cross-attentions, their depths and their order), only the widths shrink; every width
-differs from every other one, so that a tensor which took the wrong road does not fit by luck.
+`sdxl` keeps SDXL's layout (70 text cross-attentions, their depths and their order), only the widths shrink; `small` has
+two levels and 8 of them, and is quick. Widths differ from each other, so that a tensor which took the wrong road does
+not fit by luck.
 """
 
 from __future__ import annotations
@@ -46,6 +47,14 @@ SDXL_UNET = {
     "use_checkpoint": False,
     "legacy": False,
 }
+SMALL_UNET = {
+    **SDXL_UNET,
+    "channel_mult": [1, 2],
+    "num_res_blocks": [1, 1],
+    "transformer_depth": [0, 2],
+    "transformer_depth_output": [0, 0, 2, 2],
+    "transformer_depth_middle": 2,
+}
 SD15_UNET = {
     **SDXL_UNET,
     "channel_mult": [1, 2],
@@ -77,6 +86,14 @@ FLUX = {
 }
 
 
+WIDTHS = {
+    "sdxl": (comfy.supported_models.SDXL, SDXL_UNET),
+    "small": (comfy.supported_models.SDXL, SMALL_UNET),
+    "sd15": (comfy.supported_models.SD15, SD15_UNET),
+    "flux": (comfy.supported_models.Flux, FLUX),
+}
+
+
 def fill(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     """Draw every parameter from `seed`: matrices keep the variance of what goes through them, norms stay near 1."""
     generator = torch.Generator().manual_seed(seed)
@@ -104,12 +121,8 @@ def _config(family: type, unet: dict, dtype: torch.dtype, head: int = HEAD) -> c
 def model(
     kind: str = "sdxl", seed: int = 1, unet: dict | None = None, dtype: torch.dtype = torch.float32
 ) -> comfy.model_patcher.ModelPatcher:
-    """MODEL of a family (`sdxl`, `sd15` or `flux`) with random weights kept in `dtype`; `unet` replaces the widths."""
-    family, widths = {
-        "sdxl": (comfy.supported_models.SDXL, SDXL_UNET),
-        "sd15": (comfy.supported_models.SD15, SD15_UNET),
-        "flux": (comfy.supported_models.Flux, FLUX),
-    }[kind]
+    """MODEL of a family, a key of WIDTHS, with random weights in `dtype`; `unet` replaces the widths."""
+    family, widths = WIDTHS[kind]
     base = _config(family, unet or widths, dtype).get_model({}, device=torch.device("cpu"))
     fill(base.diffusion_model, seed)
     return comfy.model_patcher.ModelPatcher(
@@ -188,9 +201,9 @@ def clip_vision(seed: int = 4, width: int = VISION, image_size: int = 28) -> com
     return encoder
 
 
-def controlnet(seed: int = 5) -> comfy.controlnet.ControlNet:
-    """CONTROL_NET for `model()`: SDXL's encoder half with a hint tower."""
-    widths = {**SDXL_UNET, "hint_channels": 3, "num_heads": -1, "num_head_channels": HEAD, "dtype": torch.float32}
+def controlnet(kind: str = "sdxl", seed: int = 5) -> comfy.controlnet.ControlNet:
+    """CONTROL_NET for `model(kind)`: its encoder half with a hint tower."""
+    widths = {**WIDTHS[kind][1], "hint_channels": 3, "num_heads": -1, "num_head_channels": HEAD, "dtype": torch.float32}
     for decoder_only in ("out_channels", "transformer_depth_output"):
         widths.pop(decoder_only)
     network = comfy.cldm.cldm.ControlNet(**widths, operations=comfy.ops.manual_cast, device=torch.device("cpu"))
