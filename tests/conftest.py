@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.host.comfyui import why_not
+
+# On tensors this small threads only wait for each other: 20 times slower when the machine is busy. Before torch comes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TESTS = Path(__file__).parent
 GROUPS = ("unit", "recipe", "host", "browser")
