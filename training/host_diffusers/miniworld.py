@@ -3,6 +3,7 @@
 Only architectures are here; what they learn is in the recipes. ComfyUI builds the same networks from the same numbers.
 """
 
+import json
 from pathlib import Path
 
 import torch
@@ -37,13 +38,12 @@ VAE = {
 }
 VOCABULARY = 49408
 TEXT_LENGTH = 77
-START_TOKEN, END_TOKEN = 49406, 49407
 _TEXT = {
     "vocab_size": VOCABULARY,
     "max_position_embeddings": TEXT_LENGTH,
     "hidden_act": "quick_gelu",
-    "bos_token_id": START_TOKEN,
-    "eos_token_id": END_TOKEN,
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
     "num_hidden_layers": 4,
 }
 TEXT_L = {
@@ -150,34 +150,31 @@ def build_identity() -> IdentityModel:
 
 
 class Words:
-    """Captions to token ids, stock numbering or compact.
+    """Captions to token ids of the reduced, renumbered tokenizer in `models/miniworld/tokenizer`.
 
-    Compact ids number only the tokens of the reduced vocabulary, then one for everything unknown; the text encoders
-    train on that small table, which `expand_rows` spreads over the stock one.
+    Ids count only the words' own tokens, in the order of their stock ids (`stock_ids`); one more row of the text
+    encoders' embeddings stands for every other token. So the folder loads as any diffusers folder, and
+    `expand_rows` gives the stock table to hosts that keep the stock tokenizer.
     """
 
     def __init__(self, folder: Path = FOLDER / "tokenizer") -> None:
         self.tokenizer = CLIPTokenizer.from_pretrained(str(folder))
-        self.stock_ids = sorted(self.tokenizer.get_vocab().values())
-        self.compact = {stock: index for index, stock in enumerate(self.stock_ids)}
-        self.unknown = len(self.stock_ids)
+        self.stock_ids: list[int] = json.loads((folder / "stock_ids.json").read_text(encoding="utf-8"))
 
     def __len__(self) -> int:
         return len(self.stock_ids) + 1
 
+    @property
+    def end(self) -> int:
+        return self.tokenizer.eos_token_id
+
     def ids(self, prompts: list[str], pad: int, length: int = TEXT_LENGTH) -> Tensor:
-        """(B, length) stock ids; `pad` is 49407 for L and 0 for G, as SDXL pads."""
+        """(B, length) ids; `pad` is `end` for L and 0 for G, as SDXL pads."""
         rows = []
         for prompt in prompts:
             ids = self.tokenizer(prompt, truncation=True, max_length=length)["input_ids"]
             rows.append(ids + [pad] * (length - len(ids)))
         return torch.tensor(rows)
-
-    def compact_ids(self, ids: Tensor) -> Tensor:
-        """Stock ids to compact ids, the same shape."""
-        table = torch.full((VOCABULARY,), self.unknown)
-        table[torch.tensor(self.stock_ids)] = torch.arange(len(self.stock_ids))
-        return table.to(ids.device)[ids]
 
     def expand_rows(self, compact: Tensor) -> Tensor:
         """(len(self), W) trained embedding rows to the stock (49408, W): unknown tokens share the last row."""

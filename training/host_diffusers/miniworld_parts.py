@@ -1,23 +1,27 @@
 """The miniworld as one object: pictures, words and references in, latents and tokens out; saved to and read from files.
 
-Files of `models/miniworld/` (half precision): `unet`, `vae`, `text_encoder` (L), `text_encoder_2` (G), `clip_vision`,
-`local_clip_vision` (only the tensors that differ from clip_vision's), `identity`, each `.safetensors` with the keys of
-diffusers, transformers and MS-Diffusion; `config.json` with every size; `tokenizer/`.
+`models/miniworld/` is a diffusers folder in half precision: `unet`, `vae`, `text_encoder` (L), `text_encoder_2` (G),
+`tokenizer`, `scheduler`; beside them `clip_vision` and `local_clip_vision`, transformers folders, and
+`identity.safetensors`, MS-Diffusion's layout. The text encoders hold the compact embedding rows of `Words`.
 """
 
 from __future__ import annotations
 
+import copy
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
+from core.checkpoint import save
 from core.identity.extractor import IdentityModel
+from core.identity.files import load_identity
 from core.identity.local_tokens import dense_features, pool
 from core.identity.photograph import normalise, squares
 
@@ -25,6 +29,7 @@ from . import miniworld as sizes
 from .clipself import VisionEncoder, encoder_of_transformers
 
 _BATCH = 32
+_PREFIXES = {"text_encoder": "text_model.", "text_encoder_2": "text_model."}
 
 
 @dataclass(eq=False)
@@ -88,7 +93,7 @@ def encode_prompts(
 ) -> tuple[Tensor, Tensor]:
     """See `Miniworld.encode_prompts`."""
     device = next(text_l.parameters()).device
-    ids_l, ids_g = (words.compact_ids(words.ids(prompts, pad)).to(device) for pad in (sizes.END_TOKEN, 0))
+    ids_l, ids_g = (words.ids(prompts, pad).to(device) for pad in (words.end, 0))
     out_l, out_g = (
         encoder(input_ids=ids, output_hidden_states=True) for encoder, ids in ((text_l, ids_l), (text_g, ids_g))
     )
@@ -97,7 +102,7 @@ def encode_prompts(
 
 def encode_phrases(text_l: nn.Module, words: sizes.Words, names: list[str]) -> Tensor:
     """See `Miniworld.encode_phrases`."""
-    ids = words.compact_ids(words.ids(names, sizes.END_TOKEN)).to(next(text_l.parameters()).device)
+    ids = words.ids(names, words.end).to(next(text_l.parameters()).device)
     return text_l(input_ids=ids).pooler_output
 
 
@@ -119,99 +124,92 @@ def encode_subjects(
     return torch.cat(rows)
 
 
-def save_miniworld(world: Miniworld, folder: Path, facts: dict) -> int:
-    """Writes every file in half precision.
+def save_miniworld(world: Miniworld, folder: Path) -> int:
+    """Writes every model in half precision, as a diffusers folder.
 
     Args:
         world: what to write.
-        folder: receives the files; the tokenizer is already in it.
-        facts: how each part was trained, for `config.json`.
+        folder: receives the models; the tokenizer is already in it.
     Returns:
-        Bytes written.
+        Bytes of weights written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    vision = world.vision.state_dict()
-    local = {
-        name: value for name, value in world.local.module.state_dict().items() if not torch.equal(value, vision[name])
+    parts = {
+        "unet": world.unet,
+        "vae": world.vae,
+        "text_encoder": world.text_l,
+        "text_encoder_2": world.text_g,
+        "clip_vision": world.vision,
+        "local_clip_vision": world.local.module,
     }
-    states = {
-        "unet": world.unet.state_dict(),
-        "vae": world.vae.state_dict(),
-        "text_encoder": world.text_l.state_dict(),
-        "text_encoder_2": world.text_g.state_dict(),
-        "clip_vision": vision,
-        "local_clip_vision": local,
-        "identity": world.identity.state_dict(),
+    for name, part in parts.items():
+        copy.deepcopy(part).cpu().half().save_pretrained(folder / name)
+        for path in (folder / name).glob("*.safetensors"):
+            _settle(path, _PREFIXES.get(name, ""))
+    scheduler = {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "epsilon",
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+        "timestep_spacing": "leading",
     }
-    extra = {"identity": {"head_width": str(sizes.IDENTITY.head_width)}}
-    total = 0
-    for name, state in states.items():
-        path = folder / f"{name}.safetensors"
-        tensors = {
-            key: value.detach().cpu().half().contiguous() for key, value in state.items() if value.is_floating_point()
-        }
-        metadata = {
-            "format": "pt",
-            "base": "miniworld",
-            "created_with": "python -m training.miniworld export",
-            **extra.get(name, {}),
-        }
-        save_file(tensors, path.with_suffix(".tmp"), metadata=metadata)
-        os.replace(path.with_suffix(".tmp"), path)
-        total += path.stat().st_size
-    config = {
-        "vae": sizes.VAE,
-        "space_to_depth": sizes.SPACE_TO_DEPTH,
-        "text_encoder": sizes.TEXT_L,
-        "text_encoder_2": sizes.TEXT_G,
-        "clip_vision": sizes.VISION,
-        "local_scale": sizes.DENSE_SCALE,
-        "unet": sizes.UNET,
-        "identity": {**vars(sizes.IDENTITY), "background_tokens": sizes.BACKGROUND_TOKENS},
-        "embedding_rows": world.words.stock_ids,
-        "trained": facts,
+    (folder / "scheduler").mkdir(exist_ok=True)
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler, indent=1), encoding="utf-8")
+    identity = {key: value.detach().cpu().half().contiguous() for key, value in world.identity.state_dict().items()}
+    save(folder / "identity.safetensors", identity, {"base": "miniworld", "head_width": str(sizes.IDENTITY.head_width)})
+    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+
+
+def _settle(path: Path, prefix: str) -> None:
+    """Names as every version of transformers and ComfyUI reads them: transformers 5 drops `text_model.` from L's."""
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    bare = {
+        key if key.startswith((prefix, "text_projection")) else prefix + key: value for key, value in tensors.items()
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    return total
+    save(path, bare, {"format": "pt"})
 
 
 def load_miniworld(folder: Path = sizes.FOLDER) -> Miniworld:
     """Reads the miniworld in float32, frozen, on the CPU.
 
     Raises:
-        FileNotFoundError: names every file that is missing.
+        FileNotFoundError: names every part that is missing.
     """
-    names = ("unet", "vae", "text_encoder", "text_encoder_2", "clip_vision", "local_clip_vision", "identity")
-    missing = [f"{name}.safetensors" for name in names if not (folder / f"{name}.safetensors").exists()]
-    if missing:
+    kinds = {
+        "vae": AutoencoderKL,
+        "text_encoder": CLIPTextModel,
+        "text_encoder_2": CLIPTextModelWithProjection,
+        "clip_vision": CLIPVisionModelWithProjection,
+        "local_clip_vision": CLIPVisionModelWithProjection,
+        "unet": UNet2DConditionModel,
+    }
+    missing = [name for name in kinds if not list((folder / name).glob("*.safetensors"))]
+    if missing or not (folder / "identity.safetensors").exists():
         raise FileNotFoundError(
-            f"{folder}: expected the miniworld's files, {', '.join(missing)} missing; check out the "
-            "repository again, or write them with python -m training.miniworld export"
+            f"{folder}: expected the miniworld's models, {', '.join(missing) or 'identity'} missing; "
+            "check out the repository again, or write them with python -m training.miniworld export"
         )
-    states = {
-        name: {key: value.float() for key, value in load_file(folder / f"{name}.safetensors").items()} for name in names
-    }
-    words = sizes.Words(folder / "tokenizer")
-    parts = {
-        "unet": sizes.build_unet(),
-        "vae": sizes.build_vae(),
-        "text_encoder": sizes.build_text_l(len(words)),
-        "text_encoder_2": sizes.build_text_g(len(words)),
-        "clip_vision": sizes.build_vision(),
-        "local_clip_vision": sizes.build_vision(),
-        "identity": sizes.build_identity(),
-    }
-    states["local_clip_vision"] = states["clip_vision"] | states["local_clip_vision"]
-    for name, part in parts.items():
-        part.load_state_dict(states[name])
-        part.eval().requires_grad_(False)
+    vae, text_l, text_g, vision, local, unet = (
+        kind.from_pretrained(folder / name, torch_dtype=torch.float32, local_files_only=True)
+        .eval()
+        .requires_grad_(False)
+        for name, kind in kinds.items()
+    )
+    state, config = load_identity(folder / "identity.safetensors")
+    identity = IdentityModel(config)
+    identity.load_state_dict({key: value.float() for key, value in state.items()})
     return Miniworld(
-        parts["vae"],
-        parts["text_encoder"],
-        parts["text_encoder_2"],
-        parts["clip_vision"],
-        encoder_of_transformers(parts["local_clip_vision"]),
-        parts["unet"],
-        parts["identity"],
-        words,
+        vae,
+        text_l,
+        text_g,
+        vision,
+        encoder_of_transformers(local),
+        unet,
+        identity.eval().requires_grad_(False),
+        sizes.Words(folder / "tokenizer"),
     )

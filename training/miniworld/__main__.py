@@ -1,4 +1,4 @@
-"""The miniworld's door: python -m training.miniworld {render,vae} (see --help).
+"""The miniworld's door: python -m training.miniworld VERB (see --help).
 
 Every training verb is bounded by --minutes, saves to --out and goes on from there when called again.
 """
@@ -6,18 +6,30 @@ Every training verb is bounded by --minutes, saves to --out and goes on from the
 import argparse
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from . import clip, encoded, unet, vae
-from .corpus import Corpus, CorpusSize, render_corpus
+from training.host_diffusers.miniworld import FOLDER
+
+from . import clip, encoded, export, refine, unet, vae
+from .corpus import CorpusSize, render_corpus
 
 
 def say(line: str) -> None:
     """Command-line output, in one place."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
+
+
+# verb: what trains, its settings, what it is
+RECIPES = {
+    "vae": (vae.train, vae.SETTINGS, "train the autoencoder"),
+    "clip": (clip.train, clip.SETTINGS, "train the text encoders and the vision tower"),
+    "unet": (unet.train, unet.SETTINGS, "train the UNet with its identity model"),
+    "refine": (refine.train, refine.SETTINGS, "train the decoder further, the latents unchanged"),
+}
 
 
 def main() -> int:
@@ -34,14 +46,13 @@ def main() -> int:
     training.add_argument("--minutes", type=float, default=60.0, help="length of this call")
     training.add_argument("--device", default="cpu")
     training.add_argument("--threads", type=int, default=2)
-    verbs.add_parser("vae", parents=[training], help="train the autoencoder")
-    verbs.add_parser("clip", parents=[training], help="train the text encoders and the vision tower")
-    encoding = verbs.add_parser(
-        "encode", parents=[training], help="freeze these (and training.distill's) and encode the corpus"
-    )
+    training.add_argument("--batch", type=int, help="samples a step; small on a CPU, large on a GPU")
+    training.add_argument("--lr", type=float, help="learning rate")
+    for verb, (_, _, words) in RECIPES.items():
+        verbs.add_parser(verb, parents=[training], help=words)
+    encoding = verbs.add_parser("encode", parents=[training], help="freeze vae, clip and distill; encode the corpus")
     encoding.add_argument("--parts", nargs="+", default=encoded.PARTS, choices=encoded.PARTS)
-    verbs.add_parser("unet", parents=[training], help="train the UNet with its identity model")
-    verbs.add_parser("refine", parents=[training], help="train the decoder alone further, the latents unchanged")
+    verbs.add_parser("export", parents=[training], help="write models/miniworld in half precision")
     args = parser.parse_args()
     if args.verb == "render":
         size = CorpusSize(args.scenes, args.identities, args.portraits, args.seed)
@@ -54,20 +65,12 @@ def main() -> int:
     if args.verb == "encode":
         for line in encoded.encode(args.out, device, tuple(args.parts)):
             say(line)
-    elif args.verb == "unet":
-        unet.train(args.out, device, args.minutes)
-    elif args.verb == "refine":
-        vae.refine(
-            Corpus.open(args.out / "corpus"),
-            encoded.frozen_vae(args.out, refined=False),
-            args.out / "refine",
-            device,
-            args.minutes,
-        )
+    elif args.verb == "export":
+        say(f"{export.export(args.out) / 1e6:.1f} MB of weights in models/{FOLDER.name}")
     else:
-        {"vae": vae, "clip": clip}[args.verb].train(
-            Corpus.open(args.out / "corpus"), args.out / args.verb, device, args.minutes
-        )
+        run, settings, _ = RECIPES[args.verb]
+        asked = {key: value for key in ("batch", "lr") if (value := getattr(args, key)) is not None}
+        run(args.out, device, args.minutes, replace(settings, **asked))
     return 0
 
 

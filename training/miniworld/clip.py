@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.identity.photograph import normalise
-from training.host_diffusers.miniworld import END_TOKEN, VISION, Words, build_text_g, build_text_l, build_vision
+from training.host_diffusers.miniworld import VISION, Words, build_text_g, build_text_l, build_vision
 
 from .corpus import Corpus
 from .loop import Settings, State, averaged, fit
@@ -37,7 +37,7 @@ class ContrastiveModel(nn.Module):
 
         Args:
             pixels: (B, 3, 112, 112) normalised.
-            ids: (B, T) compact ids.
+            ids: (B, T) token ids.
             ends: (B,) position of each caption's end token.
         Returns:
             loss, its two parts, and the accuracy of finding the G caption of a picture in the batch.
@@ -80,8 +80,9 @@ def crops(images: Tensor, draw: np.random.Generator, side: int) -> Tensor:
     return torch.cat(pieces)
 
 
-def train(corpus: Corpus, folder: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS) -> State:
+def train(out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS) -> State:
     """Trains on scenes and portraits in equal parts; scenes show their plain captions half of the time."""
+    corpus = Corpus.open(out / "corpus")
     torch.manual_seed(settings.seed)
     words = Words()
     model = ContrastiveModel(len(words)).to(device)
@@ -96,11 +97,10 @@ def train(corpus: Corpus, folder: Path, device: torch.device, minutes: float, se
         images = np.concatenate((corpus.scenes[scenes], corpus.portraits[portraits]))
         pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
         pixels = normalise(crops(pixels, draw, VISION["image_size"]))
-        ids = words.ids(texts, END_TOKEN, TRAINING_LENGTH)
-        ends = (ids == END_TOKEN).int().argmax(1)
-        return model(pixels, words.compact_ids(ids).to(device), ends.to(device))
+        ids = words.ids(texts, words.end, TRAINING_LENGTH)
+        return model(pixels, ids.to(device), (ids == words.end).int().argmax(1).to(device))
 
-    return fit(settings, model, loss, folder, device, minutes)
+    return fit(settings, model, loss, out / "clip", device, minutes)
 
 
 def load_trained(folder: Path) -> tuple[ContrastiveModel, Words]:

@@ -71,18 +71,18 @@ def sitting_beside(rng: np.random.Generator) -> Staging:
 
 
 def shaking_hands(rng: np.random.Generator) -> Staging:
-    (a, b), x, gap = _sizes(rng, 0.57), _middle(rng), rng.uniform(0.195, 0.22)
+    (a, b), x, gap = _sizes(rng, 0.56), _middle(rng), rng.uniform(0.19, 0.21)
     left, right = standing(x - gap, a, 0.6), standing(x + gap, b, -0.6)
-    grip = (x, GROUND - rng.uniform(0.38, 0.42) * (a + b) / 2)
-    return Staging((raised(left, right=grip), raised(right, left=grip)), EMBRACE)
+    grip = (x, GROUND - rng.uniform(0.36, 0.41) * (a + b) / 2)
+    return Staging((raised(left, left=grip), raised(right, right=grip)), EMBRACE)
 
 
 def hugging(rng: np.random.Generator) -> Staging:
     (a, b), x = _sizes(rng, 0.57), _middle(rng)
-    left = standing(x - 0.165 * a, a, 0.55, lean=0.13, tilt=0.1, eyes_closed=bool(rng.random() < 0.5))
-    right = standing(x + 0.165 * b, b, -0.55, lean=-0.13, tilt=-0.1, eyes_closed=bool(rng.random() < 0.5))
-    left = raised(left, right.torso(0.10, -0.17), right.torso(0.12, -0.10))
-    right = raised(right, left.torso(-0.12, -0.21), left.torso(-0.10, -0.05))
+    left = standing(x - 0.215 * a, a, 0.55, lean=0.13, tilt=-0.05, eyes_closed=bool(rng.random() < 0.5))
+    right = standing(x + 0.215 * b, b, -0.55, lean=-0.13, tilt=0.05, eyes_closed=bool(rng.random() < 0.5))
+    left = raised(left, right.torso(0.06, -0.19), right.torso(0.08, -0.10))
+    right = raised(right, left.torso(-0.08, -0.21), left.torso(-0.06, -0.05))
     return Staging((left, right), EMBRACE)
 
 

@@ -1,8 +1,9 @@
-"""The stock CLIP tokenizer, reduced to the world's words: the same ids for them, a hundredth of the size.
+"""The stock CLIP tokenizer, reduced to the world's words: they split as ever, into a fiftieth of the vocabulary.
 
 Byte-pair encoding always applies the highest-ranked merge present, so dropping merges that no word of the world ever
 uses cannot change how those words are split. Other words fall into single letters, whose embeddings are one shared
-row for the unknown. (Byte-pair merges: OpenAI CLIP, MIT licence.)
+row for the unknown. The tokens kept are renumbered in the order of their stock ids, which are kept beside them.
+(Byte-pair merges: OpenAI CLIP, MIT licence.)
 """
 
 import json
@@ -22,7 +23,7 @@ def reduce_tokenizer(stock: Path, target: Path, texts: list[str] | None = None) 
 
     Args:
         stock: folder with the stock CLIP `vocab.json` and `merges.txt` (ComfyUI's `comfy/sd1_tokenizer`, for one).
-        target: folder that receives `vocab.json`, `merges.txt` and `tokenizer_config.json`.
+        target: folder that receives `vocab.json`, `merges.txt`, `tokenizer_config.json` and `stock_ids.json`.
         texts: what must come out as in the stock tokenizer; the world's vocabulary by default.
     Returns:
         How many tokens are kept.
@@ -39,7 +40,9 @@ def reduce_tokenizer(stock: Path, target: Path, texts: list[str] | None = None) 
     merges = sorted(used, key=ranks.__getitem__)
     kept.update(letters, ("".join(pair) for pair in merges))
     target.mkdir(parents=True, exist_ok=True)
-    _write(target / "vocab.json", json.dumps({token: index for token, index in vocabulary.items() if token in kept}))
+    ordered = sorted(kept, key=vocabulary.__getitem__)
+    _write(target / "vocab.json", json.dumps({token: index for index, token in enumerate(ordered)}))
+    _write(target / "stock_ids.json", json.dumps([vocabulary[token] for token in ordered]))
     _write(target / "merges.txt", "\n".join([header, *(" ".join(pair) for pair in merges)]) + "\n")
     settings = {
         "tokenizer_class": "CLIPTokenizer",

@@ -17,7 +17,6 @@ from .corpus import Corpus
 from .loop import Settings, State, averaged, fit
 
 SETTINGS = Settings("vae", steps=60000, batch=16, lr=1e-3, average=0.998, weight_decay=0.0)
-REFINEMENT = Settings("refine", steps=60000, batch=16, lr=5e-4, average=0.998, weight_decay=0.0)
 GRADIENT_WEIGHT, SQUARE_WEIGHT, KL_WEIGHT = 1.0, 0.5, 1e-5
 
 
@@ -45,41 +44,24 @@ def pictures(array: np.ndarray, indices: np.ndarray, device: torch.device) -> Te
     return batch.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train(corpus: Corpus, folder: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS) -> State:
-    """Trains the autoencoder on scenes and portraits, each mirrored half of the time."""
+def train(out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS) -> State:
+    """Trains the autoencoder on scenes and portraits of `<out>/corpus` into `<out>/vae`."""
+    corpus = Corpus.open(out / "corpus")
     torch.manual_seed(settings.seed)
     vae = build_vae().to(device)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        batch = _draw(corpus, settings.batch, generator, device)
+        batch = draw_pictures(corpus, settings.batch, generator, device)
         posterior = vae.encode(fold(batch)).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
         parts = reconstruction(unfold(vae.decode(posterior.mean + posterior.std * noise).sample).float(), batch)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return {"loss": _total(parts) + KL_WEIGHT * kl, **parts, "kl": kl}
+        return {"loss": weighted(parts) + KL_WEIGHT * kl, **parts, "kl": kl}
 
-    return fit(settings, vae, loss, folder, device, minutes)
-
-
-def refine(
-    corpus: Corpus, vae: nn.Module, folder: Path, device: torch.device, minutes: float, settings: Settings = REFINEMENT
-) -> State:
-    """Trains the decoder alone on the means of a frozen encoder: pictures sharpen, latents stay what they are."""
-    vae.to(device).requires_grad_(False)
-    vae.decoder.requires_grad_(True)
-    vae.post_quant_conv.requires_grad_(True)
-
-    def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        batch = _draw(corpus, settings.batch, generator, device)
-        with torch.no_grad():
-            latents = vae.encode(fold(batch)).latent_dist.mean
-        parts = reconstruction(unfold(vae.decode(latents).sample).float(), batch)
-        return {"loss": _total(parts), **parts}
-
-    return fit(settings, vae, loss, folder, device, minutes)
+    return fit(settings, vae, loss, out / "vae", device, minutes)
 
 
-def _draw(corpus: Corpus, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+def draw_pictures(corpus: Corpus, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
     """Scenes and portraits three to one, mirrored half of the time."""
     draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
     scenes = count * 3 // 4
@@ -92,7 +74,7 @@ def _draw(corpus: Corpus, count: int, generator: torch.Generator, device: torch.
     return torch.where((torch.rand(count, 1, 1, 1, generator=generator) < 0.5).to(device), batch.flip(-1), batch)
 
 
-def _total(parts: dict[str, Tensor]) -> Tensor:
+def weighted(parts: dict[str, Tensor]) -> Tensor:
     return parts["l1"] + GRADIENT_WEIGHT * parts["edges"] + SQUARE_WEIGHT * parts["l2"]
 
 
