@@ -77,7 +77,7 @@ def _annotated_target(example: Example, side: int) -> Image.Image:
         x0, y0, x1, y1 = (example.boxes[subject] * side).tolist()
         draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=COLOURS[subject % len(COLOURS)], width=2)
         _draw_skeleton(picture, example.keypoints_target[subject], example.visible[subject], subject)
-        _label(picture, name, (int(x0) + 4, int(y0) + 4), subject)
+        _label(picture, name, (int(x0) + 3, max(2, int(y0) - 18)), subject)
     return picture
 
 

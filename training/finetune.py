@@ -96,7 +96,7 @@ def train(recipe: Recipe, accelerator: Accelerator, journal: Journal, speak) -> 
     if config.samples.every and accelerator.is_main_process:
         rows = torch.arange(0, len(crops), config.data.crops)[:config.samples.count].to(device)
         samples = SamplePictures(objective, crops.take(rows), identity.take(rows) if identity else None,
-                                 [triplet.prompt for triplet in recipe.triplets], negative,
+                                 [triplet.prompt for triplet in recipe.triplets[:len(rows)]], negative,
                                  recipe.frozen.base.vae, config, journal.folder)
         journal.folder.write_settings()
         samples.draw_without()

@@ -8,6 +8,7 @@ Two layouts, read the same:
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,9 @@ def _ours(folder: Path, name: str, entry: Any, relation: str, faults: list[str])
                    for key in wrong]
         return None
     subjects = len(entry["names"])
+    if len(entry["concepts"]) != subjects:
+        faults.append(_count_fault(where, entry["names"], len(entry["concepts"]), "concepts"))
+        return None
     return Triplet(
         name=name, target=folder / entry["target"], concepts=tuple(folder / path for path in entry["concepts"]),
         prompt=entry["prompt"], names=tuple(entry["names"]),
@@ -218,13 +222,17 @@ def _keypoints(value: Any, subjects: int, key: str, where: str, faults: list[str
     return torch.zeros(subjects, 0, 3) if tensor is None else tensor
 
 
+def _count_fault(where: str, names: Sequence[str], count: int, what: str) -> str:
+    return f"{where}: {len(names)} subjects are named ({', '.join(names)}), got {count} {what}."
+
+
 def _faults_of(triplet: Triplet, folder: Path) -> list[str]:
     """What does not fit together in one triplet."""
     where, subjects = f"{folder}, triplet {triplet.name}", len(triplet.names)
     faults = [f"{path}: missing; triplet {triplet.name} needs it." for path in triplet.files() if not path.is_file()]
     for what, count in (("concepts", len(triplet.concepts)), ("masks", len(triplet.masks) or subjects)):
         if count != subjects:
-            faults.append(f"{where}: {subjects} subjects are named ({', '.join(triplet.names)}), got {count} {what}.")
+            faults.append(_count_fault(where, triplet.names, count, what))
     target, concepts = triplet.keypoints_target, triplet.keypoints_concepts
     if len(target) < subjects:
         faults.append(f"{where}: {subjects} subjects are named, but the target has {len(target)} skeletons.")

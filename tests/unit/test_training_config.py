@@ -1,0 +1,91 @@
+"""The recipe's settings: presets read, every fault of a file in one report."""
+
+from pathlib import Path
+
+import pytest
+
+from training.config import load_config
+from training.faults import Faults
+
+PRESETS = sorted(Path("training/configs").glob("relation_*.toml"))
+
+
+@pytest.fixture
+def smallest(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('relation = "hugging"\n[data]\nfolder = "d"\n[models]\nbase = "b"\n[output]\nfolder = "out"\n')
+    return path
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_presets_are_whole_and_open_with_their_command(preset):
+    config = load_config(preset)
+    assert preset.read_text().splitlines()[0] == f"# python -m training.finetune training/configs/{preset.name}"
+    assert config.lora_file.name == "hugging.safetensors"
+
+
+def test_only_one_preset_has_the_released_error():
+    forms = {preset.stem: load_config(preset).loss.keypoint_form for preset in PRESETS}
+    assert {name for name, form in forms.items() if form == "as_released"} == {"relation_sdxl_as_released"}
+    assert load_config(PRESETS[0].parent / "relation_sdxl_as_released.toml").data.match_skeletons is False
+
+
+def test_defaults_and_overrides(smallest):
+    config = load_config(smallest, ["train.steps=7", "data.fit=pad", "train.lr=1", "lora.rank = 8"])
+    assert (config.train.steps, config.data.fit, config.train.lr, config.lora.rank) == (7, "pad", 1.0, 8)
+    assert config.train.batch_size == 8
+
+
+def test_every_fault_is_in_one_report(smallest):
+    smallest.write_text(smallest.read_text() + 'nmae = "x"\n[train]\nsteps = 1.5\noptimizer = "sgd"\nlr = -1\n')
+    with pytest.raises(Faults) as report:
+        load_config(smallest, ["models.base=3", "oops"])
+    text = str(report.value)
+    assert len(report.value.found) == 6
+    assert text.startswith("6 faults:")
+    for part in ("output.nmae: unknown key. Did you mean output.name?", "train.steps: expected a whole number, got 1.5",
+                 "train.optimizer: expected one of adamw, adamw_8bit, got 'sgd'",
+                 "train.lr: expected at least 0, got -1",
+                 "models.base: expected a string, got 3", "--set oops: expected table.key=value"):
+        assert part in text
+
+
+def test_missing_keys_are_asked_for(tmp_path):
+    (tmp_path / "c.toml").write_text("")
+    with pytest.raises(Faults) as report:
+        load_config(tmp_path / "c.toml")
+    keys = [fault.split(": ")[1] for fault in report.value.found]
+    assert keys == ["relation", "data.folder", "models.base", "output.folder"]
+
+
+@pytest.mark.parametrize(("override", "expected"), [
+    ("data.image_px=100", "data.image_px: expected a multiple of 8"),
+    ("models.identity=x", "models.clip_vision: the identity model reads photographs"),
+    ("models.clip_vision=x", "models.clip_vision: has no use without models.identity"),
+    ("train.micro_batch=3", "batch_size 8 is not a multiple of 3"),
+    ("train.warmup_steps=500", "leaves nothing of 500 steps"),
+    ("relation=' '", "relation: expected the predicate"),
+])
+def test_contradictions(smallest, override, expected):
+    with pytest.raises(Faults, match=expected):
+        load_config(smallest, [override])
+
+
+def test_min_snr_has_no_meaning_for_flow(smallest):
+    with pytest.raises(Faults, match="min-SNR weights are for epsilon and v"):
+        load_config(smallest, ["loss.min_snr_gamma=5", "loss.prediction=flow"])
+
+
+@pytest.mark.parametrize(("text", "expected"), [("a = [", "not TOML"), ("data = 3", "data: expected a table")])
+def test_broken_files(tmp_path, text, expected):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(Faults, match=expected):
+        load_config(tmp_path / "c.toml")
+    with pytest.raises(Faults, match="cannot be read"):
+        load_config(tmp_path / "absent.toml")
+
+
+def test_the_digest_tells_what_changes_the_result(smallest):
+    plain = load_config(smallest).digest()
+    assert load_config(smallest, ["output.folder=elsewhere", "samples.every=5", "train.device=cpu"]).digest() == plain
+    assert load_config(smallest, ["train.lr=2e-4"]).digest() != plain
