@@ -32,20 +32,24 @@ class RelateTestCheckpoint(io.ComfyNode):
 
 
 class RelateTestClipVision(io.ComfyNode):
-    """Stands for CLIPVisionLoader."""
+    """Stands for CLIPVisionLoader; `seconds` a picture give a test time to interrupt it."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="RelateTestClipVision",
             category="relate/test",
-            inputs=[io.Int.Input("weights_seed", default=4)],
+            inputs=[io.Int.Input("weights_seed", default=4), io.Float.Input("seconds", default=0.0, optional=True)],
             outputs=[io.ClipVision.Output()],
         )
 
     @classmethod
-    def execute(cls, weights_seed: int) -> io.NodeOutput:
-        return io.NodeOutput(tiny.clip_vision(weights_seed))
+    def execute(cls, weights_seed: int, seconds: float = 0.0) -> io.NodeOutput:
+        encoder = tiny.clip_vision(weights_seed)
+        encoder.model.vision_model.encoder.layers[0].layer_norm1.register_forward_pre_hook(
+            lambda *_: time.sleep(seconds)
+        )
+        return io.NodeOutput(encoder)
 
 
 class RelateTestControlNet(io.ComfyNode):
