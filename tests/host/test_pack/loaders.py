@@ -112,8 +112,32 @@ class RelateTestDigest(io.ComfyNode):
         return io.NodeOutput(ui={"digest": [digest], "finite": [bool(torch.isfinite(latent).all())]})
 
 
+class RelateTestNumber(io.ComfyNode):
+    """A number that is known only when the graph runs."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelateTestNumber",
+            category="relate/test",
+            inputs=[io.Float.Input("value")],
+            outputs=[io.Float.Output()],
+        )
+
+    @classmethod
+    def execute(cls, value: float) -> io.NodeOutput:
+        return io.NodeOutput(value)
+
+
 class RelateTestExtension(ComfyExtension):
     """The test pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [RelateTestCheckpoint, RelateTestClipVision, RelateTestControlNet, RelateTestSlowModel, RelateTestDigest]
+        return [
+            RelateTestCheckpoint,
+            RelateTestClipVision,
+            RelateTestControlNet,
+            RelateTestSlowModel,
+            RelateTestDigest,
+            RelateTestNumber,
+        ]

@@ -19,6 +19,7 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
 import comfy.sd
+import comfy.sd1_clip
 import comfy.sdxl_clip
 import comfy.supported_models
 import comfy.supported_models_base
@@ -143,15 +144,19 @@ def _text_config(width: int, heads: int, layers: int, activation: str) -> dict:
     }
 
 
-def clip(seed: int = 2) -> comfy.sd.CLIP:
-    """CLIP: SDXL's pair of text encoders with the stock tokenizers."""
-    target = comfy.supported_models_base.ClipTarget(comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLClipModel)
+def clip(kind: str = "sdxl", seed: int = 2) -> comfy.sd.CLIP:
+    """CLIP with the stock tokenizers: SDXL's pair of text encoders, or the single one of `sd15` or the `refiner`."""
+    classes = {
+        "sdxl": (comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLClipModel),
+        "refiner": (comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLRefinerClipModel),
+        "sd15": (comfy.sd1_clip.SD1Tokenizer, comfy.sd1_clip.SD1ClipModel),
+    }
     options = {
         "clip_l_model_config": _text_config(CLIP_L, 4, 3, "quick_gelu"),
         "clip_g_model_config": _text_config(CLIP_G, 5, 3, "gelu"),
         "dtype": torch.float32,
     }
-    result = comfy.sd.CLIP(target, model_options=options)
+    result = comfy.sd.CLIP(comfy.supported_models_base.ClipTarget(*classes[kind]), model_options=options)
     fill(result.cond_stage_model, seed)
     return result
 
