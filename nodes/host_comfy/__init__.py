@@ -4,5 +4,6 @@ folders      where files lie: ``models/relate``, ``models/loras``.
 models       load an identity model; read a host model's layout; the parts of a CLIP vision encoder.
 encoders     photographs and phrases to features, through ComfyUI's memory manager, remembered by photograph.
 attach       an identity branch or a relation LoRA onto a clone of a MODEL.
+miniworld    the miniworld's models as ComfyUI's own classes.
 run          what is known while a sampler runs: its prompt, and where the names stand in it.
 """

@@ -1,0 +1,47 @@
+"""Load Miniworld: everything the graphs need, with nothing to download."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .sockets import RelateIdentityModel, schema
+
+
+class RelateMiniworldLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RelateMiniworldLoader",
+            display_name="Load Miniworld",
+            category="relate/miniworld",
+            description="Loads the models of the miniworld that come with this pack: a small world of drawn plush "
+                        "creatures in which every node works as on SDXL, in seconds, on any computer. Pictures are "
+                        "128 x 128.",
+            search_aliases=["demo", "example", "tiny", "plush", "try out"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="A UNet of SDXL's architecture, for latents of 16 x 16."),
+                io.Clip.Output(display_name="clip", tooltip="Its two text encoders; they know the world's words."),
+                io.Vae.Output(display_name="vae", tooltip="Its VAE, factor 8, 4 channels."),
+                io.ClipVision.Output(display_name="clip_vision", tooltip="Its image encoder, for Encode Identity."),
+                io.ClipVision.Output(display_name="local_clip_vision",
+                                     tooltip="The same encoder distilled for local tokens."),
+                RelateIdentityModel.Output(display_name="identity_model", tooltip="Its identity model."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        from .host_comfy import miniworld, models
+
+        missing = miniworld.missing_parts()
+        if missing:
+            raise ValueError("models/miniworld of this pack: expected the models that come with it, "
+                             f"{', '.join(missing)} missing. Install the pack again, or make them with "
+                             "python -m training.miniworld.")
+        folder = miniworld.FOLDER
+        return io.NodeOutput(
+            miniworld.load_unet(), miniworld.load_clip(), miniworld.load_vae(),
+            miniworld.load_clip_vision(folder / "clip_vision"),
+            miniworld.load_clip_vision(folder / "local_clip_vision"),
+            models.load_identity_model(str(folder / "identity.safetensors")))
