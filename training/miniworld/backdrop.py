@@ -59,7 +59,8 @@ def paint_backdrop(backdrop: Backdrop, palette: Palette) -> list[Shape]:
     line = HORIZON + rng.uniform(-0.02, 0.02)
     earth = path(f"M0 {line:.3f}Q0.5 {line - _bulge(backdrop.place):.3f} 1 {line:.3f}L1 1L0 1Z")
     floor = Shape(earth, fill=palette.vertical("ground", ground, deep))
-    return [sky, *_props(backdrop.place, rng, line, palette), floor, *_details(backdrop.place, rng, line)]
+    props = _PROPS[backdrop.place](rng.uniform(0.12, 0.88), rng, line, palette)
+    return [sky, *props, floor, *_details(backdrop.place, rng, line)]
 
 
 def veil(light: str) -> str:
@@ -72,65 +73,86 @@ def _bulge(place: str) -> float:
     return {"meadow": 0.05, "desert": 0.06, "snow": 0.05}.get(place, 0.0)
 
 
-def _props(place: str, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
-    x = rng.uniform(0.12, 0.88)
-    if place == "meadow":
-        return [
-            _cloud(x, 0.14),
-            _cloud((x + 0.5) % 1, 0.24),
-            Shape(ellipse(x - 0.2, line + 0.02, 0.4, 0.12), fill="#8ccb74"),
+def _meadow(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
+    """Clouds and a far hill."""
+    return [
+        _cloud(x, 0.14),
+        _cloud((x + 0.5) % 1, 0.24),
+        Shape(ellipse(x - 0.2, line + 0.02, 0.4, 0.12), fill="#8ccb74"),
+    ]
+
+
+def _beach(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
+    """The sun over the sea."""
+    sea = Shape(
+        f'rect x="0" y="{line - 0.13:.3f}" width="1" height="0.2"',
+        fill=palette.vertical("sea", "#5fb6dd", "#93d6e8"),
+    )
+    return [Shape(ellipse(x, 0.15, 0.075, 0.075), fill="#ffe27a"), sea]
+
+
+def _snow(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
+    """Three peaks."""
+    peaks = [
+        polygon((c - 0.32, line + 0.05), (c, line - h), (c + 0.32, line + 0.05))
+        for c, h in ((x, 0.36), (x - 0.45, 0.26), (x + 0.45, 0.24))
+    ]
+    return [Shape(peak, fill=colour) for peak, colour in zip(peaks, ("#a9c0dc", "#b9cde4", "#b9cde4"))]
+
+
+def _forest(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
+    """Six trees."""
+    trees = []
+    for c in np.linspace(0.04, 0.96, 6) + rng.uniform(-0.05, 0.05, 6):
+        height = rng.uniform(0.4, 0.55)
+        trees += [
+            Shape(polygon((c - 0.11, line + 0.03), (c, line - height), (c + 0.11, line + 0.03)), fill="#6ea67a")
         ]
-    if place == "beach":
-        sea = Shape(
-            f'rect x="0" y="{line - 0.13:.3f}" width="1" height="0.2"',
-            fill=palette.vertical("sea", "#5fb6dd", "#93d6e8"),
-        )
-        return [Shape(ellipse(x, 0.15, 0.075, 0.075), fill="#ffe27a"), sea]
-    if place == "snow":
-        peaks = [
-            polygon((c - 0.32, line + 0.05), (c, line - h), (c + 0.32, line + 0.05))
-            for c, h in ((x, 0.36), (x - 0.45, 0.26), (x + 0.45, 0.24))
-        ]
-        return [Shape(peak, fill=colour) for peak, colour in zip(peaks, ("#a9c0dc", "#b9cde4", "#b9cde4"))]
-    if place == "forest":
-        trees = []
-        for c in np.linspace(0.04, 0.96, 6) + rng.uniform(-0.05, 0.05, 6):
-            height = rng.uniform(0.4, 0.55)
-            trees += [
-                Shape(polygon((c - 0.11, line + 0.03), (c, line - height), (c + 0.11, line + 0.03)), fill="#6ea67a")
-            ]
-        return trees
-    if place == "room":
-        left = x * 0.55 + 0.05
-        return [
-            Shape(
-                f'rect x="{left:.3f}" y="0.08" width="0.28" height="0.27" rx="0.02"',
-                fill="#cfeaf7",
-                stroke="#fffaf3",
-                width=0.028,
-            ),
-            Shape(f'rect x="0" y="{line - 0.035:.3f}" width="1" height="0.05"', fill="#fff6ea"),
-        ]
-    if place == "desert":
-        cactus = path(
-            f"M{x:.3f} {line + 0.03:.3f}L{x:.3f} {line - 0.22:.3f}"
-            f"M{x:.3f} {line - 0.07:.3f}L{x + 0.07:.3f} {line - 0.07:.3f}"
-            f"L{x + 0.07:.3f} {line - 0.15:.3f}"
-        )
-        return [
-            Shape(ellipse((x + 0.5) % 1, 0.16, 0.085, 0.085), fill="#fff1c4"),
-            Shape(cactus, stroke="#7fae6c", width=0.05),
-        ]
-    if place == "night":
-        stars = [
-            Shape(ellipse(sx, sy, 0.006, 0.006), fill="#fff7d6")
-            for sx, sy in rng.uniform((0.02, 0.02), (0.98, 0.5), (14, 2))
-        ]
-        return [
-            *stars,
-            Shape(ellipse(x, 0.15, 0.075, 0.075), fill="#fdf3c3"),
-            Shape(ellipse(x + 0.035, 0.135, 0.062, 0.062), fill="#333a70"),
-        ]
+    return trees
+
+
+def _room(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
+    """A window and a skirting board."""
+    left = x * 0.55 + 0.05
+    return [
+        Shape(
+            f'rect x="{left:.3f}" y="0.08" width="0.28" height="0.27" rx="0.02"',
+            fill="#cfeaf7",
+            stroke="#fffaf3",
+            width=0.028,
+        ),
+        Shape(f'rect x="0" y="{line - 0.035:.3f}" width="1" height="0.05"', fill="#fff6ea"),
+    ]
+
+
+def _desert(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
+    """The sun and a cactus."""
+    cactus = path(
+        f"M{x:.3f} {line + 0.03:.3f}L{x:.3f} {line - 0.22:.3f}"
+        f"M{x:.3f} {line - 0.07:.3f}L{x + 0.07:.3f} {line - 0.07:.3f}"
+        f"L{x + 0.07:.3f} {line - 0.15:.3f}"
+    )
+    return [
+        Shape(ellipse((x + 0.5) % 1, 0.16, 0.085, 0.085), fill="#fff1c4"),
+        Shape(cactus, stroke="#7fae6c", width=0.05),
+    ]
+
+
+def _night(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
+    """Stars and the moon."""
+    stars = [
+        Shape(ellipse(sx, sy, 0.006, 0.006), fill="#fff7d6")
+        for sx, sy in rng.uniform((0.02, 0.02), (0.98, 0.5), (14, 2))
+    ]
+    return [
+        *stars,
+        Shape(ellipse(x, 0.15, 0.075, 0.075), fill="#fdf3c3"),
+        Shape(ellipse(x + 0.035, 0.135, 0.062, 0.062), fill="#333a70"),
+    ]
+
+
+def _city(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
+    """Houses."""
     houses = []
     for at in np.arange(-0.05, 1.0, 0.19):
         height = rng.uniform(0.25, 0.5)
@@ -141,6 +163,18 @@ def _props(place: str, rng: np.random.Generator, line: float, palette: Palette) 
             )
         )
     return houses
+
+
+_PROPS = {
+    "meadow": _meadow,
+    "beach": _beach,
+    "snow": _snow,
+    "forest": _forest,
+    "room": _room,
+    "desert": _desert,
+    "night": _night,
+    "city": _city,
+}
 
 
 def _cloud(x: float, y: float) -> Shape:

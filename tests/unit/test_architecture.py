@@ -1,0 +1,132 @@
+"""The laws of dependency, read from every import of the repository; a breach is named by file and line."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+import tomllib
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("core", "nodes", "training")
+# Only these places may name these packages.
+DOORS = {
+    "comfy": "nodes/host_comfy/", "comfy_execution": "nodes/host_comfy/", "comfy_extras": "nodes/host_comfy/",
+    "folder_paths": "nodes/host_comfy/", "node_helpers": "nodes/host_comfy/", "server": "nodes/host_comfy/",
+    "latent_preview": "nodes/host_comfy/", "comfy_api": "nodes/",
+    "diffusers": "training/host_diffusers/", "transformers": "training/host_diffusers/",
+    "peft": "training/host_diffusers/", "open_clip": "training/host_diffusers/",
+}
+CORE_MAY = {"torch", "einops", "safetensors"} | set(sys.stdlib_module_names)
+
+
+def imports(path):
+    """(line, dotted name, leading dots) of every import of a file, wherever it stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name, 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, node.module or "", node.level
+
+
+def files(room):
+    return sorted((ROOT / room).rglob("*.py"))
+
+
+def breaches(room, is_breach):
+    found = []
+    for path in files(room):
+        for line, name, dots in imports(path):
+            where = path.relative_to(ROOT)
+            if is_breach(where, name, dots):
+                found.append(f"{where}:{line} imports {'.' * dots}{name}")
+    return found
+
+
+def test_there_is_something_to_check():
+    assert all(len(files(room)) > 5 for room in ROOMS)
+
+
+def test_core_imports_torch_einops_safetensors_and_nothing_else():
+    assert breaches("core", lambda where, name, dots: not dots and name.split(".")[0] not in CORE_MAY) == []
+
+
+def test_dots_never_climb_out_of_core():
+    assert breaches("core", lambda where, name, dots: dots > len(where.parts) - 1) == []
+
+
+def test_nodes_reach_core_by_dots_only():
+    assert breaches("nodes", lambda where, name, dots: not dots and name.split(".")[0] in ROOMS) == []
+
+
+def test_nodes_never_import_training():
+    assert breaches("nodes", lambda where, name, dots: dots == len(where.parts) and name.startswith("training")) == []
+
+
+def test_training_imports_core_by_name_and_never_nodes():
+    def is_breach(where, name, dots):
+        return name.split(".")[0] == "nodes" and not dots or dots > len(where.parts) - 1
+
+    assert breaches("training", is_breach) == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_hosts_are_named_at_their_door_only(room):
+    def is_breach(where, name, dots):
+        door = None if dots else DOORS.get(name.split(".")[0])
+        return door is not None and not where.as_posix().startswith(door)
+
+    assert breaches(room, is_breach) == []
+
+
+def test_the_pack_imports_nothing_when_it_loads():
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    assert [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))] == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_code_is_run_from_data(room):
+    """No eval or exec, no unpickling, no packages installed at run time."""
+    found = []
+    for path in files(room):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            loads_freely = called == "torch.load" and not any(
+                keyword.arg == "weights_only" and ast.unparse(keyword.value) == "True" for keyword in node.keywords)
+            if called in ("eval", "exec", "pickle.load", "pickle.loads", "os.system") or loads_freely:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno} calls {called}")
+    assert found == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_files_and_functions_stay_small(room):
+    found = []
+    for path in files(room):
+        text = path.read_text(encoding="utf-8")
+        lines = len(text.splitlines())
+        if lines > 250:
+            found.append(f"{path.relative_to(ROOT)} has {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno - node.lineno >= 60:
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} is over 60 lines")
+    assert found == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_sources_are_plain_text_on_every_system(room):
+    """Windows' cp1252 must read them: tools of the registry open sources with it."""
+    found = []
+    for path in files(room):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if line.encode("cp1252", errors="replace").decode("cp1252") != line:
+                found.append(f"{path.relative_to(ROOT)}:{number}")
+    assert found == []
+
+
+def test_both_lists_of_requirements_are_the_same():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
+    assert listed == project["dependencies"]
+    assert not any(mark in name for name in listed for mark in "=<>")
