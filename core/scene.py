@@ -51,17 +51,26 @@ class Box:
         x0, y0, x1, y1 = (min(max(edge, 0.0), 1.0) for edge in (x0, y0, x1, y1))
         return Box(x0, y0, x1, y1) if x0 < x1 and y0 < y1 else None
 
-    def cells(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """The cells it touches on an h x w grid: (column from, row from, column to, row to), ends exclusive."""
-        return (
-            math.floor(self.x0 * width + _EDGE_TOLERANCE),
-            math.floor(self.y0 * height + _EDGE_TOLERANCE),
-            math.ceil(self.x1 * width - _EDGE_TOLERANCE),
-            math.ceil(self.y1 * height - _EDGE_TOLERANCE),
-        )
-
 
 WHOLE_PICTURE = Box(0.0, 0.0, 1.0, 1.0)
+
+
+def coverage(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Which cells of a token grid boxes touch: floor of the low edges, ceil of the high ones.
+
+    Args:
+        boxes: (..., 4) fractions, x0 y0 x1 y1; zeros touch nothing.
+        height, width: of the grid.
+
+    Returns:
+        (..., h, w) bool.
+    """
+    edges = boxes.double() * torch.tensor([width, height, width, height], device=boxes.device)
+    low, high = (edges[..., :2] + _EDGE_TOLERANCE).floor(), (edges[..., 2:] - _EDGE_TOLERANCE).ceil()
+    columns, rows = (torch.arange(size, device=boxes.device) for size in (width, height))
+    across = (columns >= low[..., 0, None]) & (columns < high[..., 0, None])  # (..., w)
+    down = (rows >= low[..., 1, None]) & (rows < high[..., 1, None])  # (..., h)
+    return down[..., :, None] & across[..., None, :]
 
 
 @dataclass(frozen=True)
@@ -84,13 +93,8 @@ class Layout:
         Returns:
             (S, h, w) bool.
         """
-        coverage = torch.zeros(len(self.boxes), height, width, dtype=torch.bool)
-        for subject, box in enumerate(self.boxes):
-            seen = box.seen_through(window)
-            if seen is not None:
-                left, top, right, bottom = seen.cells(height, width)
-                coverage[subject, top:bottom, left:right] = True
-        return coverage
+        seen = [box.seen_through(window) for box in self.boxes]
+        return coverage(torch.stack([torch.zeros(4) if box is None else box.tensor() for box in seen]), height, width)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from einops import rearrange, reduce
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..shapes import expect
@@ -55,6 +56,28 @@ class VisionTower:
     last: ValuePath
     norm_after: Callable[[Tensor], Tensor]
     patch_size: int
+
+    @classmethod
+    def of(cls, vision: nn.Module, run: Callable[[nn.Module, Tensor], Tensor]) -> VisionTower:
+        """The parts of a vision transformer with transformers' module names; ComfyUI's classes have them too.
+
+        Args:
+            vision: the module with ``embeddings``, ``pre_layrnorm``, ``encoder.layers``, ``post_layernorm``.
+            run: calls one of its layers, as its library does.
+        """
+        embeddings, layers = vision.embeddings, vision.encoder.layers
+        last = layers[-1]
+        return cls(
+            patches=embeddings.patch_embedding,
+            class_embedding=embeddings.class_embedding,
+            positions=embeddings.position_embedding.weight,
+            norm_before=vision.pre_layrnorm,
+            blocks=[partial(run, layer) for layer in layers[:-1]],
+            last=ValuePath(last.layer_norm1, last.self_attn.v_proj, last.self_attn.out_proj, last.layer_norm2,
+                           last.mlp),
+            norm_after=vision.post_layernorm,
+            patch_size=embeddings.patch_embedding.kernel_size[0],
+        )
 
 
 def rescale_positions(positions: Tensor, height: int, width: int) -> Tensor:

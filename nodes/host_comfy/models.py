@@ -14,7 +14,7 @@ from comfy.ldm.modules.attention import optimized_attention_for_device
 
 from ...core.identity.extractor import IdentityConfig, IdentityModel
 from ...core.identity.files import load_identity
-from ...core.identity.local_tokens import ValuePath, VisionTower
+from ...core.identity.local_tokens import VisionTower
 from ...core.sites import UNetLayout
 
 log = logging.getLogger(__name__)
@@ -119,20 +119,5 @@ def vision_tower(clip_vision) -> VisionTower:
     if vision is None or getattr(vision.embeddings, "class_embedding", None) is None:
         raise ValueError("local_clip_vision: expected a CLIP vision encoder (ViT-bigG/14 distilled with CLIPSelf), "
                          f"got {type(clip_vision.model).__name__}.")
-    embeddings, layers = vision.embeddings, vision.encoder.layers
     attention = optimized_attention_for_device(clip_vision.load_device)
-
-    def block(layer):
-        return lambda x: layer(x, None, attention)
-
-    last = layers[-1]
-    return VisionTower(
-        patches=embeddings.patch_embedding,
-        class_embedding=embeddings.class_embedding,
-        positions=embeddings.position_embedding.weight,
-        norm_before=vision.pre_layrnorm,
-        blocks=[block(layer) for layer in layers[:-1]],
-        last=ValuePath(last.layer_norm1, last.self_attn.v_proj, last.self_attn.out_proj, last.layer_norm2, last.mlp),
-        norm_after=vision.post_layernorm,
-        patch_size=embeddings.patch_embedding.kernel_size[0],
-    )
+    return VisionTower.of(vision, lambda layer, x: layer(x, None, attention))

@@ -13,7 +13,7 @@ from core.attention import additive
 from core.identity.branch import IdentityBranch
 from core.identity.tokens import token_mask
 from core.relation.attention_loss import predicate_attention_loss
-from core.scene import Box, Layout
+from core.scene import Box, Layout, coverage
 from training.host_diffusers import (
     CrossAttentionExtras,
     IdentityBatch,
@@ -22,7 +22,7 @@ from training.host_diffusers import (
     cross_attentions,
     identity_batch,
 )
-from training.host_diffusers.identity import _Processor, coverage
+from training.host_diffusers.identity import _Processor
 
 GOLDEN = "tests/golden/dreamrelation_public.safetensors"
 BOXES = [[0.0, 0.2, 0.55, 0.85], [0.55, 0.26, 0.95, 0.90]]

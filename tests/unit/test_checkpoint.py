@@ -51,8 +51,8 @@ def test_the_prefixed_layout_loads_with_its_head_width(state, tmp_path):
 
 def test_heads_that_do_not_divide_are_explained(state, tmp_path):
     save(tmp_path / "ours.safetensors", state, {})
-    with pytest.raises(ValueError, match="attention width 8 is not a multiple of the head width 64; the file.s metadata "
-                                         "should name its 'head_width'"):
+    with pytest.raises(ValueError, match="attention width 8 is not a multiple of the head width 64; the file.s "
+                                         "metadata should name its 'head_width'"):
         load_identity(tmp_path / "ours.safetensors")
 
 

@@ -9,6 +9,14 @@ TWO = (Box(0, 0.2, 0.55, 0.85), Box(0.55, 0.26, 0.95, 0.90))
 THREE = (Box(0, 0.2, 0.45, 0.85), Box(0.45, 0.2, 0.7, 0.85), Box(0.55, 0.25, 0.95, 0.9))
 
 
+def rectangle(coverage):
+    """(column from, row from, column to, row to), ends exclusive; all of it covered."""
+    rows, columns = coverage.nonzero().unbind(dim=1)
+    left, top, right, bottom = (int(x) for x in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
+    assert coverage[top:bottom, left:right].all()
+    return left, top, right, bottom
+
+
 @pytest.mark.parametrize(("boxes", "side", "cells", "areas", "uncovered"), [
     (TWO, 64, [(0, 12, 36, 55), (35, 16, 61, 58)], [1548, 1092], 1495),
     (TWO, 32, [(0, 6, 18, 28), (17, 8, 31, 29)], [396, 294], 354),
@@ -17,22 +25,29 @@ THREE = (Box(0, 0.2, 0.45, 0.85), Box(0.45, 0.2, 0.7, 0.85), Box(0.55, 0.25, 0.9
 ])
 def test_cells_are_the_published_ones(boxes, side, cells, areas, uncovered):
     coverage = Layout(boxes).coverage(side, side)
-    assert [box.cells(side, side) for box in boxes] == cells
+    assert [rectangle(part) for part in coverage] == cells
     assert coverage.sum(dim=(1, 2)).tolist() == areas
     assert int((~coverage.any(dim=0)).sum()) == uncovered
 
 
 def test_cells_on_a_grid_of_another_shape():
-    assert Box(0.25, 0.5, 0.5, 1).cells(height=6, width=10) == (2, 3, 5, 6)
+    assert rectangle(Layout((Box(0.25, 0.5, 0.5, 1),)).coverage(6, 10)[0]) == (2, 3, 5, 6)
 
 
 def test_an_edge_on_a_cell_border_stays_there():
     # 0.15 * 20 is 3.0000000000000004 in binary: it must not take a fourth cell
-    assert Box(0, 0, 0.15, 0.15).cells(20, 20) == (0, 0, 3, 3)
+    assert rectangle(Layout((Box(0, 0, 0.15, 0.15),)).coverage(20, 20)[0]) == (0, 0, 3, 3)
 
 
 def test_every_box_covers_at_least_one_cell():
     assert Layout((Box(0.5, 0.5, 0.501, 0.501),)).coverage(4, 4).sum() == 1
+
+
+def test_a_window_shows_its_part_of_a_box():
+    layout = Layout((Box(0.25, 0, 0.75, 1), Box(0, 0, 0.4, 1)))
+    coverage = layout.coverage(4, 8, window=Box(0.5, 0.5, 1, 1))
+    assert rectangle(coverage[0]) == (0, 0, 4, 4)
+    assert not coverage[1].any()
 
 
 @pytest.mark.parametrize(("edges", "message"), [

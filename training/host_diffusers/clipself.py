@@ -36,33 +36,18 @@ class VisionEncoder:
 
 def encoder_of_transformers(model: nn.Module) -> VisionEncoder:
     """Takes a `CLIPVisionModelWithProjection` apart."""
-    vision = model.vision_model
-    embeddings, layers = vision.embeddings, vision.encoder.layers
 
-    def block(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-        def run(x: Tensor) -> Tensor:
-            out = layer(x, attention_mask=None)
-            return out[0] if isinstance(out, tuple) else out  # a tuple before transformers 5
+    def run(layer: nn.Module, x: Tensor) -> Tensor:
+        out = layer(x, attention_mask=None)
+        return out[0] if isinstance(out, tuple) else out  # a tuple before transformers 5
 
-        return run
-
-    last = layers[-1]
-    tower = VisionTower(
-        patches=embeddings.patch_embedding,
-        class_embedding=embeddings.class_embedding,
-        positions=embeddings.position_embedding.weight,
-        norm_before=vision.pre_layrnorm,
-        blocks=[block(layer) for layer in layers[:-1]],
-        last=ValuePath(last.layer_norm1, last.self_attn.v_proj, last.self_attn.out_proj, last.layer_norm2, last.mlp),
-        norm_after=vision.post_layernorm,
-        patch_size=embeddings.patch_embedding.kernel_size[0],
-    )
+    tower = VisionTower.of(model.vision_model, run)
     return VisionEncoder(
         model,
         tower,
         lambda pixels: model(pixel_values=pixels).image_embeds,
         model.visual_projection,
-        layers,
+        model.vision_model.encoder.layers,
         model.config.image_size,
     )
 

@@ -26,14 +26,13 @@ from torch import Tensor, nn
 from core.attention import additive, attend
 from core.identity.branch import IdentityBranch, image_attention
 from core.identity.tokens import token_gains, token_mask
+from core.scene import coverage
 from core.shapes import expect
 
 from .unet import cross_attentions, grid_of, unet_context
 
 # A name that diffusers passes to every attention without warning at those that do not take it (the self-attentions).
 _KWARG = "ip_hidden_states"
-# As core.scene: a box edge this close to a cell border is on it.
-_EDGE_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,25 +100,6 @@ class CrossAttentionExtras:
     def kwargs(self) -> dict[str, CrossAttentionExtras]:
         """For ``unet(..., cross_attention_kwargs=extras.kwargs())``."""
         return {_KWARG: self}
-
-
-def coverage(boxes: Tensor, height: int, width: int) -> Tensor:
-    """``Layout.coverage`` for a batch.
-
-    Args:
-        boxes: (B, S, 4) fractions; a box without area covers nothing.
-
-    Returns:
-        (B, S, h, w) bool.
-    """
-    expect(boxes, "B S 4", "boxes")
-    edges = boxes.double() * torch.tensor([width, height, width, height], device=boxes.device)
-    low = (edges[..., :2] + _EDGE_TOLERANCE).floor()
-    high = (edges[..., 2:] - _EDGE_TOLERANCE).ceil()
-    columns, rows = torch.arange(width, device=boxes.device), torch.arange(height, device=boxes.device)
-    across = (columns >= low[..., 0, None]) & (columns < high[..., 0, None])  # (B, S, w)
-    down = (rows >= low[..., 1, None]) & (rows < high[..., 1, None])  # (B, S, h)
-    return down[..., :, None] & across[..., None, :]
 
 
 def identity_batch(branch: IdentityBranch, subjects: Tensor, background: Tensor, boxes: Tensor, weights: Tensor,
