@@ -1,0 +1,96 @@
+"""ComfyUI's page in a headless Chromium: every shipped workflow opens with all its nodes and no error of ours.
+
+Screenshots are kept in out/browser/, to be looked at.
+"""
+
+import json
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.host.comfyui import find_browser
+from tests.host.conftest import PACK_FOLDER, ROOT
+
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+SHOTS = ROOT / "out" / "browser"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+READY = "() => window.app?.graph && window.app.extensionManager && document.querySelector('canvas')"
+# Opens a workflow as a dropped file does, and tells what the page made of it.
+OPEN = """async (workflow) => {
+  await window.app.loadGraphData(workflow, true, true);
+  return window.app.graph._nodes.map(n => [n.type, n.type in LiteGraph.registered_node_types && !n.has_errors]);
+}"""
+
+
+@pytest.fixture(scope="module")
+def page(comfy_server):
+    """ComfyUI's page, its console messages collected in `page.said`."""
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1920, "height": 1080})
+        page.said = []
+        page.on("console", lambda message: page.said.append((message.type, message.text, str(message.location))))
+        comfy_server.post("/settings", {"Comfy.TutorialCompleted": True})  # else the template browser covers the page
+        page.on("pageerror", lambda error: page.said.append(("error", str(error), error.stack or "")))
+        page.goto(comfy_server.url, wait_until="domcontentloaded")
+        page.wait_for_function(READY, timeout=120_000)
+        page.wait_for_timeout(3000)
+        yield page
+        browser.close()
+
+
+def errors_of_ours(page):
+    """Errors whose text or place names our pack; calls to outside hosts fail on a closed network and are none."""
+    return [said for said in page.said if said[0] == "error" and (PACK_FOLDER in str(said) or "Relate" in str(said))]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_opens_with_every_node(page, comfy_server, path):
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    nodes = page.evaluate(OPEN, workflow)
+    page.wait_for_timeout(1000)
+    dialogs = page.locator("[role=dialog]").all_inner_texts()
+    page.keyboard.press("Escape")
+    page.evaluate("window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    page.wait_for_timeout(1500)
+    page.screenshot(path=SHOTS / f"{path.stem}.png")
+    assert len(nodes) == len(workflow["nodes"]) > 0
+    assert [kind for kind, known in nodes if not known] == []
+    assert not [text for text in dialogs if "Missing Node" in text]
+    assert offered(dialogs) == sorted(lacking(workflow, comfy_server.base / "models")) != []
+    assert errors_of_ours(page) == []
+
+
+def lacking(workflow, models):
+    """Files that the workflow tells where to get and that do not lie in ComfyUI's `models` folder yet."""
+    named = [model for node in workflow["nodes"] for model in node.get("properties", {}).get("models", [])]
+    return {model["name"] for model in named if not (models / model["directory"] / model["name"]).exists()}
+
+
+def offered(dialogs):
+    """Files that the page's dialog offers to download: lines `folder / file`."""
+    lines = [line for text in dialogs for line in text.splitlines() if " / " in line]
+    return sorted(line.split(" / ")[1].strip() for line in lines)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_the_page_makes_the_api_twin_of_a_workflow(page, path):
+    """What the page would queue is the graph that the tests run, node by node and value by value."""
+    page.evaluate(OPEN, json.loads(path.read_text(encoding="utf-8")))
+    queued = page.evaluate("async () => (await window.app.graphToPrompt()).output")
+    twin = json.loads((ROOT / "tests" / "host" / "graphs" / path.name).read_text(encoding="utf-8"))
+    for node in queued.values():
+        if node["class_type"] == "PreviewAny":
+            node["inputs"].pop("preview", None)  # a widget in which the page shows what came out
+    assert {key: (node["class_type"], node["inputs"]) for key, node in queued.items()} == {
+        key: (node["class_type"], node["inputs"]) for key, node in twin.items()
+    }
