@@ -1,0 +1,40 @@
+"""The words [ref#1] ... [ref#9]: further T5 tokens with learned embeddings (DreamO arXiv:2504.16915, section 3.3).
+
+Row k - 1 of the published table is [ref#k], its last row [res], whose use is not documented. CLIP-L reads them as text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+WORDS = (*(f"[ref#{slot}]" for slot in range(1, 10)), "[res]")
+_WORD = re.compile(r"\[ref#(\d+)\]")
+
+
+def numbers_in(text: str) -> tuple[int, ...]:
+    """The numbers of the placeholders of a prompt, each once, in order; also those above 9."""
+    return tuple(dict.fromkeys(int(number) for number in _WORD.findall(text)))
+
+
+def faults(numbers: Sequence[int], slots: Sequence[int]) -> list[str]:
+    """What a prompt's placeholders and the references connected lack of each other.
+
+    Args:
+        numbers: of the placeholders in the prompt; empty means a prompt without them, which is fine.
+        slots: of the references.
+
+    Returns:
+        One sentence a fault.
+    """
+    lost = [f"[ref#{number}]" for number in numbers if number not in slots]
+    unnamed = [f"[ref#{slot}]" for slot in slots if numbers and slot not in numbers]
+    found = []
+    if lost:
+        have = ", ".join(map(str, slots)) or "none"
+        found.append(f"the prompt names {', '.join(lost)}, but no reference has that slot (there are: {have}); connect "
+                     "one more Reference Image or change the number")
+    if unnamed:
+        found.append(f"the prompt uses placeholders but not {', '.join(unnamed)}, whose reference is connected; write "
+                     "it after the words for that reference")
+    return found

@@ -1,0 +1,191 @@
+"""Where reference tokens stand, what is added to them, and which of them answers: by hand and by law."""
+
+import math
+
+import pytest
+import torch
+
+from core.routing.condition import Reference, Sequence, Tables, next_slot, positions, token_grid, with_reference
+from core.routing.photograph import cut_face, on_8_bits, on_white, published_size, resize
+from core.routing.placeholders import faults, numbers_in
+from core.routing.routing_map import Recorder, competitive_map, logit_map, mass_map, otsu_mask
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def reference(slot, **fields):
+    return Reference(random(1, 16, 4, 6, seed=slot), "subject", slot, **fields)
+
+
+@pytest.mark.parametrize(("size", "resolution", "wanted"), [
+    ((768, 1024), 512, (432, 576)), ((1080, 1920), 512, (384, 672)), ((600, 400), 512, (624, 416)),
+    ((100, 3000), 512, (80, 2800)), ((333, 777), 512, (320, 768)), ((64, 64), 512, (512, 512)),
+    ((512, 512), 512, (512, 512)), ((768, 1024), 1024, (880, 1168)), ((1080, 1920), 1024, (768, 1360)),
+    ((191, 264), 512, (432, 592)), ((1008, 928), 512, (528, 480)), ((612, 408), 512, (624, 416)),
+    ((1536, 1150), 512, (576, 432)), ((225, 225), 512, (512, 512)),
+])  # fmt: skip
+def test_the_published_sizes(size, resolution, wanted):
+    assert published_size(*size, resolution) == wanted
+
+
+def test_an_extreme_picture_keeps_one_token_a_side():
+    assert published_size(1, 100_000, 512) == (16, 161904)
+
+
+def test_shrinking_averages_areas():
+    picture = torch.arange(12.0).reshape(3, 4)
+    assert torch.equal(resize(picture, 1, 2), torch.tensor([[4.5, 6.5]]))
+    # 3 columns to 2: each takes one column and half of the middle one
+    torch.testing.assert_close(resize(torch.tensor([[0.0, 3.0, 6.0]]), 1, 2), torch.tensor([[1.0, 5.0]]))
+
+
+def test_enlarging_is_linear_between_neighbours():
+    row = torch.tensor([[0.0, 1.0]])
+    # 2 cells to 3: the middle one straddles the border half and half, the outer ones are copies
+    torch.testing.assert_close(resize(row, 1, 3), torch.tensor([[0.0, 0.5, 1.0]]))
+    torch.testing.assert_close(resize(row, 1, 4), torch.tensor([[0.0, 0.0, 1.0, 1.0]]))
+
+
+@pytest.mark.parametrize("size", [(7, 5), (31, 2), (1, 64), (16, 16)])
+def test_a_flat_picture_stays_flat_at_any_size(size):
+    torch.testing.assert_close(resize(torch.full((3, 13, 9), 0.25), *size), torch.full((3, *size), 0.25))
+
+
+def test_what_the_mask_leaves_out_is_white():
+    picture, mask = torch.zeros(3, 2, 2), torch.tensor([[1.0, 0.0], [0.5, 0.0]])
+    assert torch.equal(on_white(picture, mask)[0], torch.tensor([[0.0, 1.0], [0.5, 1.0]]))
+
+
+def test_a_face_is_cut_to_a_square_with_white_beyond_the_picture():
+    mask = torch.zeros(20, 30)
+    mask[:10, 25:] = 1.0
+    face = cut_face(torch.zeros(3, 20, 30), mask)
+    assert face.shape == (3, 11, 11) and face[:, 1:, :].min() == 0
+    assert (face == 0).sum() == 3 * 10 * 5 and face.max() == 1
+
+
+def test_eight_bits_keep_every_8_bit_value():
+    levels = torch.arange(256.0) / 255
+    assert torch.equal(on_8_bits(levels), levels)
+
+
+def test_positions_of_the_worked_example():
+    """1024 x 768 picture, references of 512 x 512 and 416 x 624 pixels: 48 x 64, 32 x 32 and 39 x 26 tokens."""
+    ids = positions((48, 64), ((32, 32), (39, 26)))
+    assert ids.dtype == torch.float32 and ids.shape == (32 * 32 + 39 * 26, 3)
+    first, second = ids[:1024], ids[1024:]
+    assert first[0].tolist() == [0, 48, 64] and first[-1].tolist() == [0, 79, 95]
+    assert first[1].tolist() == [0, 48, 65] and first[32].tolist() == [0, 49, 64]
+    assert second[0].tolist() == [0, 80, 96] and second[-1].tolist() == [0, 118, 121]
+
+
+def test_positions_do_not_collide_where_bfloat16_ones_do():
+    ids = positions((200, 200), ((320, 1),))[:, 1]
+    assert len(ids.unique()) == 320 and len(ids.bfloat16().unique()) == 187
+
+
+def test_an_odd_latent_is_rounded_up_to_tokens():
+    assert token_grid(9, 7) == (5, 4) and token_grid(8, 2) == (4, 1)
+
+
+def test_the_added_embeddings():
+    tables = Tables(random(2, 8), random(10, 8, seed=1))
+    added = tables.embedding(3, (2, 1), (4, 9))
+    assert added.shape == (1, 6, 8)
+    assert torch.equal(added[0, :3], tables.task[1].expand(3, -1))
+    assert torch.equal(added[0, 3], tables.task[0] + tables.index[4]) and torch.equal(added[0, 3], added[0, 4])
+    assert torch.equal(added[0, 5], tables.task[0] + tables.index[9])
+
+
+def test_rows_are_summed_in_the_tables_own_dtype():
+    tables = Tables(random(2, 8).bfloat16(), random(10, 8, seed=1).bfloat16())
+    assert torch.equal(tables.embedding(0, (1,), (2,))[0, 0], tables.task[0] + tables.index[2])
+
+
+def test_misshapen_tables_are_named():
+    with pytest.raises(ValueError, match=r"dreamo_idx_embedding.weight: expected shape \(10, D\) with D = 8, got"):
+        Tables(random(2, 8), random(10, 9))
+
+
+def test_references_stand_in_the_order_of_their_slots():
+    one, two = reference(1), reference(2)
+    assert with_reference((two,), one) == with_reference((one,), two) == (one, two)
+    assert next_slot((two,)) == 1 and next_slot((one, two)) == 3
+
+
+def test_a_slot_taken_and_a_tenth_reference_are_refused():
+    with pytest.raises(ValueError, match="reference 2: expected a free slot"):
+        with_reference((reference(2),), reference(2))
+    with pytest.raises(ValueError, match="expected at most 9"):
+        next_slot(tuple(reference(slot) for slot in range(1, 10)))
+
+
+def test_all_faults_of_a_reference_in_one_error():
+    with pytest.raises(ValueError, match=r"reference 12: image: .*NaN.*; task: .*; slot: .*; weight: .*; region: .*"):
+        Reference(torch.full((1, 16, 4, 4), math.nan), "ip", 12, torch.zeros(4, 4), -1.0)
+    with pytest.raises(ValueError, match=r"latent: expected \(1, channels, even, even\), got \(1, 16, 5, 4\)"):
+        Reference(torch.zeros(1, 16, 5, 4), "subject", 1)
+
+
+SEQUENCE = Sequence(text=3, image=(2, 4), references=((1, 2), (3, 1)), others=2)
+
+
+def test_the_sequence():
+    assert SEQUENCE.size == 3 + 8 + 2 + 2 + 3
+    assert SEQUENCE.image_tokens == slice(3, 11)
+    assert SEQUENCE.reference_tokens(0) == slice(13, 15) and SEQUENCE.reference_tokens(1) == slice(15, 18)
+
+
+def test_the_logit_map_is_equation_2_token_by_token():
+    query, key = random(2, 3, SEQUENCE.size, 4), random(2, 3, SEQUENCE.size, 4, seed=1)
+    found = logit_map(query, key, SEQUENCE)
+    assert found.shape == (2, 2, 2, 4)
+    for index, tokens in enumerate((range(13, 15), range(15, 18))):
+        products = torch.stack([query[:, :, token, None] @ key[:, :, 3:11].transpose(-1, -2) for token in tokens])
+        by_hand = (products / 2).mean(dim=(0, 2)).reshape(2, 2, 4)  # sqrt(4) = 2
+        torch.testing.assert_close(found[:, index], by_hand, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_the_mass_map_is_the_softmax_over_everything(chunk):
+    query, key = random(1, 2, SEQUENCE.size, 4), random(1, 2, SEQUENCE.size, 4, seed=1)
+    shares = (query @ key.transpose(-1, -2) / 2).softmax(-1).mean(dim=1)
+    found = mass_map(query, key, SEQUENCE, chunk)
+    torch.testing.assert_close(found[0, 1].flatten(), shares[0, 3:11, 15:18].sum(-1))
+
+
+def test_the_competitive_map_leaves_the_rest_to_the_background():
+    logits = torch.tensor([[[4.0, 0.0, 0.0, 0.0]], [[0.0, 40.0, 0.0, 0.0]]])
+    found = competitive_map(logits)
+    assert found[:, 0].argmax(dim=0).tolist()[:2] == [0, 1]
+    assert (found.sum(dim=0) < 1).all()
+    torch.testing.assert_close(found, competitive_map(logits * 7 + 3))
+    assert torch.equal(competitive_map(torch.zeros(2, 3, 3)), torch.full((2, 3, 3), 1 / 3))
+
+
+def test_otsu_splits_two_heaps():
+    values = torch.cat((torch.linspace(0, 1, 30), torch.linspace(5, 6, 10))).reshape(2, 20)
+    assert torch.equal(otsu_mask(values[None])[0], (values > 3).float())
+    assert otsu_mask(torch.ones(1, 4, 4)).sum() == 0
+
+
+def test_the_recorder_keeps_the_mean_of_whole_calls_only():
+    recorder = Recorder(2)
+    maps = [random(1, 2, 2, 3, seed=seed) for seed in range(4)]
+    recorder.take(maps[:2])
+    recorder.take(maps[:1])  # a block was skipped
+    recorder.take(maps[2:])
+    kept = recorder.result((1, 3))
+    assert recorder.left_out == 1 and kept.steps == 2 and kept.blocks.shape == (2, 1, 2, 2, 3)
+    torch.testing.assert_close(kept.blocks[0], (maps[0] + maps[2]) / 2)
+    torch.testing.assert_close(kept.logits, torch.stack(maps).mean(0))
+    assert Recorder(2).result((1,)) is None
+
+
+def test_placeholders_and_references_must_find_each_other():
+    assert numbers_in("a man from [ref#2] and [ref#1], [ref#2] [ref#12] [res]") == (2, 1, 12)
+    assert faults((1, 2), (1, 2)) == [] and faults((), (1, 2)) == []
+    lost, unnamed = faults((1, 3), (1, 2))
+    assert "[ref#3]" in lost and "there are: 1, 2" in lost and "[ref#2]" in unnamed
