@@ -13,6 +13,7 @@ Exit codes: 0 the promised file exists and loads; 1 stopped on the way; 2 someth
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -60,7 +61,8 @@ def run(options: argparse.Namespace) -> None:
         return say(f"wrote {options.preview_data}")
     accelerator = Accelerator(cpu=config.train.device == "cpu",
                               mixed_precision="fp16" if config.train.precision == "float16" else "no")
-    speak = say if accelerator.is_main_process else _silent
+    speak = say if accelerator.is_main_process else (lambda text: None)
+    logging.getLogger().setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
     recipe = gather(config, accelerator.device, accelerator.num_processes, options.resume)
     speak(plan(recipe, accelerator.num_processes))
     if options.dry_run:
@@ -190,10 +192,6 @@ def finish(recipe: Recipe, objective: relation.RelationObjective, samples: Sampl
         thumbnail=samples.thumbnail(config.train.steps) if samples else "")
     found = relation.export(objective, config.lora_file, card)
     speak(f"wrote {config.lora_file}; {found}")
-
-
-def _silent(text: str) -> None:
-    """What the other processes say."""
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from .optimise import rate_at
 from .recipe import Recipe
 from .run_folder import Checkpoint
 
+_ORDER = ("loss", "denoise", "keypoint", "attention")
+
 
 class Journal:
     """The losses of every step, in the run's folder.
@@ -72,7 +74,7 @@ class Journal:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on after a checkpoint."""
-        self._gathered = dict(checkpoint.history)
+        self._gathered = {name: checkpoint.history[name] for name in _ORDER if name in checkpoint.history}
         self._written = checkpoint.step
 
     def write(self, checkpoint: Checkpoint) -> None:

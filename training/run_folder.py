@@ -23,6 +23,7 @@ from core.checkpoint import read, save
 
 from .config import Config
 from .faults import Faults
+from .settled_file import settle
 
 _MARGIN = 64 * 1024**2  # bytes that must stay free
 
@@ -87,8 +88,9 @@ class RunFolder:
         """Replace the checkpoint at once; on any error the one before stays."""
         tensors = {f"lora.{name}": tensor for name, tensor in checkpoint.lora.items()} | checkpoint.optimizer
         tensors |= {f"history.{name}": tensor for name, tensor in checkpoint.history.items()}
-        save(self.checkpoint_file, tensors, {"kind": "training checkpoint", "step": str(checkpoint.step),
-                                             "scaler": json.dumps(checkpoint.scaler), **self._made_of})
+        metadata = {"kind": "training checkpoint", "step": str(checkpoint.step),
+                    "scaler": json.dumps(checkpoint.scaler), **self._made_of}
+        settle(self.checkpoint_file, lambda path: save(path, tensors, metadata))
 
     def read_checkpoint(self) -> Checkpoint | None:
         """Where the run stands, or None at its beginning.

@@ -33,6 +33,7 @@ from training.host_diffusers import (
     relation_of,
     unet_layout,
 )
+from training.settled_file import settle
 
 
 class RelationObjective(nn.Module):
@@ -125,22 +126,26 @@ def attach(unet: nn.Module, schedule: NoiseSchedule, config: Config, with_identi
 
 
 def export(objective: RelationObjective, path: Path, card: RelationCard) -> str:
-    """Write the file of the contract's section 4 and read it back, by our reader and by diffusers'.
+    """Write the file of the contract's section 4; it appears only after our reader and diffusers' have read it.
 
     Returns:
         What the readers found, one sentence.
 
     Raises:
-        Faults: what was read differs from what was trained; the file is taken away again.
+        Faults: what was read differs from what was trained; nothing was written.
     """
-    lora = relation_of(objective.unet, objective.config.lora.alpha)
-    save_relation(path, lora, card)
-    read = load_relation(path, unet_layout(objective.unet))
-    same = read.pairs.keys() == lora.pairs.keys() and all(
-        torch.equal(read.pairs[key].delta(), pair.delta()) for key, pair in lora.pairs.items())
-    theirs = read_with_diffusers(str(path), objective.unet)
-    if not same or theirs != len(lora.pairs):
-        path.unlink()
-        raise Faults(f"{path}: what was read back is not what was trained ({read.report()} by our reader, {theirs} of "
-                     f"{len(lora.pairs)} pairs by diffusers). The file was removed; the last checkpoint is whole.")
-    return f"read back: {read.report()}; diffusers reads {theirs} of {len(lora.pairs)} pairs"
+    lora, unet = relation_of(objective.unet, objective.config.lora.alpha), objective.unet
+    found: list[str] = []
+
+    def check(written: Path) -> None:
+        read = load_relation(written, unet_layout(unet))
+        same = read.pairs.keys() == lora.pairs.keys() and all(
+            torch.equal(read.pairs[key].delta(), pair.delta()) for key, pair in lora.pairs.items())
+        theirs = read_with_diffusers(str(written), unet)
+        found.append(f"read back: {read.report()}; diffusers reads {theirs} of {len(lora.pairs)} pairs")
+        if not same or theirs != len(lora.pairs):
+            raise Faults(f"{path}: what was read back is not what was trained ({found[0]}). Nothing was written; the "
+                         "last checkpoint is whole.")
+
+    settle(path, lambda written: save_relation(written, lora, card), check)
+    return found[0]
