@@ -105,9 +105,7 @@ def _forest(x: float, rng: np.random.Generator, line: float, palette: Palette) -
     trees = []
     for c in np.linspace(0.04, 0.96, 6) + rng.uniform(-0.05, 0.05, 6):
         height = rng.uniform(0.4, 0.55)
-        trees += [
-            Shape(polygon((c - 0.11, line + 0.03), (c, line - height), (c + 0.11, line + 0.03)), fill="#6ea67a")
-        ]
+        trees += [Shape(polygon((c - 0.11, line + 0.03), (c, line - height), (c + 0.11, line + 0.03)), fill="#6ea67a")]
     return trees
 
 

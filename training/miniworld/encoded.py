@@ -17,27 +17,27 @@ from .corpus import Corpus
 from .identity import SPECIES
 from .loop import averaged
 
-VIEWS = 2  # reference views of an identity that are encoded, of those drawn
 LOCAL_GRID = 4  # 16 local tokens, best in DreamRelation's table 7
 SUBJECTS = 3
 
 
-def encode(out: Path, device: torch.device, parts: tuple[str, ...]) -> Iterator[str]:
+def encode(out: Path, device: torch.device, parts: tuple[str, ...], views: int | None = None) -> Iterator[str]:
     """Encodes `<out>/corpus` into `<out>/encoded`; yields lines of progress.
 
     Args:
         out: holds corpus, clip and distill (for texts and references) and vae (for latents, which freeze it).
         device: where to compute.
+        views: reference views of an identity that are encoded; all that were drawn by default.
         parts: of PARTS; latents come last, since the autoencoder may train while the rest is encoded.
     """
     corpus = Corpus.open(out / "corpus")
     (out / "encoded").mkdir(exist_ok=True)
     for part in parts:
-        yield from _ENCODERS[part](out, corpus, device)
+        yield from _ENCODERS[part](out, corpus, device, views or corpus.size.portraits)
 
 
 @torch.no_grad()
-def _encode_texts(out: Path, corpus: Corpus, device: torch.device) -> Iterator[str]:
+def _encode_texts(out: Path, corpus: Corpus, device: torch.device, views: int) -> Iterator[str]:
     folder = out / "encoded"
     model, words = clip.load_trained(out / "clip")
     model.to(device)
@@ -57,11 +57,11 @@ def _encode_texts(out: Path, corpus: Corpus, device: torch.device) -> Iterator[s
 
 
 @torch.no_grad()
-def _encode_references(out: Path, corpus: Corpus, device: torch.device) -> Iterator[str]:
+def _encode_references(out: Path, corpus: Corpus, device: torch.device, views: int) -> Iterator[str]:
     model, _ = clip.load_trained(out / "clip")
     vision, encoder = model.vision.to(device), local.load_trained(out / "distill", model.vision)
     encoder.module.to(device)
-    rows = [who * corpus.size.portraits + view for who in range(corpus.size.identities) for view in range(VIEWS)]
+    rows = [who * corpus.size.portraits + view for who in range(corpus.size.identities) for view in range(views)]
     tokens = (VISION["image_size"] // VISION["patch_size"]) ** 2 + 1 + LOCAL_GRID**2
     shape = (len(rows), tokens, VISION["hidden_size"])
     references = np.lib.format.open_memmap(out / "encoded" / "references.npy", "w+", np.float16, shape)
@@ -70,13 +70,13 @@ def _encode_references(out: Path, corpus: Corpus, device: torch.device) -> Itera
         references[start : start + 64] = (
             encode_subjects(vision, encoder, pictures, None, LOCAL_GRID).half().cpu().numpy()
         )
-        if start % 1280 == 0:
+        if start % 640 == 0:
             yield f"references {start}/{len(rows)}"
     references.flush()
 
 
 @torch.no_grad()
-def _encode_latents(out: Path, corpus: Corpus, device: torch.device) -> Iterator[str]:
+def _encode_latents(out: Path, corpus: Corpus, device: torch.device, views: int) -> Iterator[str]:
     folder = out / "encoded"
     autoencoder = vae.load_trained(out / "vae").to(device)
     yield f"latent spread before scaling {vae.absorb_scale(autoencoder, corpus):.3f}"

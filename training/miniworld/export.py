@@ -1,5 +1,6 @@
 """The trained parts of a run, put together; written to `models/miniworld` in half precision."""
 
+import json
 from pathlib import Path
 
 from training.host_diffusers.miniworld import FOLDER
@@ -30,5 +31,25 @@ def assemble(out: Path) -> Miniworld:
 
 
 def export(out: Path, folder: Path = FOLDER) -> int:
-    """Writes the models of `<out>`; returns the bytes of weights."""
-    return save_miniworld(assemble(out), folder)
+    """Writes the models of `<out>` and `training.json`, what each was trained with; returns the bytes of weights."""
+    written = save_miniworld(assemble(out), folder)
+    (folder / "training.json").write_text(json.dumps(history(out), indent=1) + "\n", encoding="utf-8")
+    return written
+
+
+def history(out: Path) -> dict[str, dict]:
+    """Steps, samples and minutes of every recipe that ran in `<out>`, and the size of its corpus."""
+    corpus = json.loads((out / "corpus" / "corpus.json").read_text(encoding="utf-8"))
+    facts: dict[str, dict] = {
+        "corpus": {key: corpus[key] for key in ("scenes", "identities", "portraits", "seed", "pixels")}
+    }
+    for recipe in ("vae", "clip", "distill", "unet", "refine", "judges"):
+        pointer = out / recipe / "latest.json"
+        if pointer.exists():
+            told = json.loads(pointer.read_text(encoding="utf-8"))
+            facts[recipe] = {
+                "steps": told["step"],
+                "samples": told["samples"],
+                "minutes": round(told["seconds"] / 60, 1),
+            }
+    return facts

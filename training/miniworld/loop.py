@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .muon import Muon
+
 log = logging.getLogger(__name__)
 
 SHARD_BYTES = 15 * 2**20  # a checkpoint file stays below 16 MiB, so that it travels anywhere
@@ -33,7 +35,7 @@ class Settings:
         lr: learning rate after the warm-up.
         warmup_steps: linear warm-up.
         average: decay of the moving average at the end; early on it is shorter, (1 + n) / (10 + n).
-        weight_decay: AdamW's.
+        weight_decay: of matrices, decoupled.
         clip: largest gradient norm.
         seed: of every draw.
         save_minutes: between checkpoints.
@@ -53,9 +55,10 @@ class Settings:
 
 @dataclass
 class State:
-    """Where a run is: steps done, seconds trained, samples seen, and the moving average of the weights."""
+    """Where a run is: steps done, samples seen, seconds trained, and the moving average of the weights."""
 
     step: int
+    samples: int
     seconds: float
     average: dict[str, Tensor]
 
@@ -86,7 +89,7 @@ def fit(
         The final State.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=settings.lr, weight_decay=settings.weight_decay, betas=(0.9, 0.99))
+    optimiser = Muon(model, settings.lr, settings.weight_decay)
     state = resume(folder, model, optimiser)
     started, before = time.monotonic(), state.seconds
     saved = shown = started
@@ -102,6 +105,7 @@ def fit(
         nn.utils.clip_grad_norm_(trained, settings.clip)
         optimiser.step()
         state.step += 1
+        state.samples += settings.batch
         _follow(state, model, settings.average)
         seen += 1
         for name, value in losses.items():
@@ -151,7 +155,7 @@ def save(folder: Path, state: State, model: nn.Module, optimiser: torch.optim.Op
     for index, shard in enumerate(shards):
         names.append(f"{state.step:07d}-{index:02d}.safetensors")
         save_file({name: value.clone() for name, value in shard.items()}, folder / names[-1])
-    pointer = {"step": state.step, "seconds": state.seconds, "shards": names}
+    pointer = {"step": state.step, "samples": state.samples, "seconds": state.seconds, "shards": names}
     temporary = folder / "latest.json.tmp"
     temporary.write_text(json.dumps(pointer), encoding="utf-8")
     os.replace(temporary, folder / "latest.json")
@@ -167,7 +171,7 @@ def resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | No
         average = {
             name: value.detach().clone() for name, value in model.state_dict().items() if value.is_floating_point()
         }
-        return State(0, 0.0, average)
+        return State(0, 0, 0.0, average)
     tensors = _tensors(folder, pointer)
     device = next(model.parameters()).device
     model.load_state_dict(_part(tensors, "weights."))
@@ -178,7 +182,7 @@ def resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | No
             moments.setdefault(int(index), {})[name] = value
         optimiser.load_state_dict({"state": moments, "param_groups": optimiser.state_dict()["param_groups"]})
     average = {name: value.to(device) for name, value in _part(tensors, "average.").items()}
-    return State(pointer["step"], pointer["seconds"], average)
+    return State(pointer["step"], pointer["samples"], pointer["seconds"], average)
 
 
 def averaged(folder: Path) -> tuple[dict[str, Tensor], dict]:

@@ -94,5 +94,3 @@ def evaluation_plans(relation: str, count: int, seed: int, held_out: bool | None
         prompt = plain_prompt(relation, names, plan.backdrop.place)
         plans.append(replace(plan, caption=replace(plan.caption, prompt=prompt)))
     return plans
-
-

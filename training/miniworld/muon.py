@@ -1,0 +1,74 @@
+"""Muon: momentum whose step is orthogonalised, for matrices and convolutions; AdamW for the rest.
+
+Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), quintic Newton-Schulz; the
+step is scaled to AdamW's usual size as in Moonlight (arXiv:2502.16982, eq. 4), so that AdamW's learning rates serve.
+Small models on few samples learn in about half the steps with it, and its one moment a weight makes checkpoints small.
+"""
+
+import torch
+from torch import Tensor, nn
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+_ROUNDS = 5
+_ADAMW_SIZE = 0.2
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """Replaces the singular values of (m, n) by about 1."""
+    a, b, c = _COEFFICIENTS
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(_ROUNDS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for weights of two and more dimensions, AdamW (betas 0.9, 0.99) for vectors and embeddings.
+
+    Args:
+        model: whose parameters with gradients are trained.
+        lr: learning rate, AdamW's scale.
+        weight_decay: decoupled, on matrices only.
+        momentum: of Muon, Nesterov's.
+    """
+
+    def __init__(self, model: nn.Module, lr: float, weight_decay: float = 0.0, momentum: float = 0.95) -> None:
+        tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        matrices = [p for p in trained if p.ndim >= 2 and min(p.flatten(1).shape) > 1 and id(p) not in tables]
+        chosen = {id(p) for p in matrices}
+        rest = [p for p in trained if id(p) not in chosen]
+        groups = [{"params": matrices, "orthogonal": True}, {"params": rest, "orthogonal": False, "weight_decay": 0.0}]
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            update = self._orthogonal if group["orthogonal"] else self._adamw
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    update(parameter, self.state[parameter], group)
+
+    @staticmethod
+    def _orthogonal(parameter: Tensor, state: dict, group: dict) -> None:
+        if "moment" not in state:
+            state["moment"] = torch.zeros_like(parameter)
+        moment = state["moment"].lerp_(parameter.grad, 1 - group["momentum"])
+        ahead = torch.lerp(parameter.grad, moment, group["momentum"]).flatten(1)
+        change = orthogonalised(ahead.float()).view_as(parameter)
+        parameter.add_(change, alpha=-group["lr"] * _ADAMW_SIZE * max(ahead.shape) ** 0.5)
+
+    @staticmethod
+    def _adamw(parameter: Tensor, state: dict, group: dict) -> None:
+        if "moment" not in state:
+            state.update(moment=torch.zeros_like(parameter), square=torch.zeros_like(parameter), count=torch.zeros(()))
+        state["count"] += 1
+        count = float(state["count"])
+        moment = state["moment"].lerp_(parameter.grad, 0.1)
+        square = state["square"].lerp_(parameter.grad.square(), 0.01)
+        size = (square / (1 - 0.99**count)).sqrt_().add_(1e-8)
+        parameter.addcdiv_(moment, size, value=-group["lr"] / (1 - 0.9**count))
