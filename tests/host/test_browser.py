@@ -36,7 +36,7 @@ def page(comfy_server):
     SHOTS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
-        page = browser.new_page(viewport={"width": 1920, "height": 1080})
+        page = browser.new_page(viewport={"width": 2560, "height": 1400})
         page.said = []
         page.on("console", lambda message: page.said.append((message.type, message.text, str(message.location))))
         comfy_server.post("/settings", {"Comfy.TutorialCompleted": True})  # else the template browser covers the page
