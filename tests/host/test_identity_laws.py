@@ -154,17 +154,17 @@ def test_the_same_subjects_give_the_same_bits(studio, acted):
     assert torch.equal(studio.sample(studio.apply(studio.identity(again))), acted)
 
 
-def test_local_tokens_are_taken_from_each_subjects_own_photograph(studio, scene, tiny):
+def test_local_tokens_are_taken_from_each_subjects_own_photograph(studio, pack, scene, tiny):
+    """The published code reads the first subject's photograph for all of them."""
+    encode = pack.module("nodes.host_comfy.encoders").encode_subjects
     with torch.inference_mode():
         local = tiny.clip_vision(seed=6)
-    both = studio.identity(scene, local_clip_vision=local)
-    latent = studio.sample(studio.apply(both))
-    other = studio.scene(
-        {"name": "corgi", "image": photograph(60, 40, seed=1), "box": LEFT},
-        {"name": "fox", "image": photograph(30, 50, seed=3), "box": RIGHT},
-    )
-    assert torch.isfinite(latent).all()
-    assert not torch.equal(latent, studio.sample(studio.apply(studio.identity(other, local_clip_vision=local))))
+        together = encode(scene, studio.base.clip_vision, local)
+        fox_alone = encode(studio.scene({"name": "fox", "image": photograph(30, 50, seed=2)}), local, local)[0]
+    corgi, fox = (tokens[-16:] for tokens in together)  # a 4 x 4 grid, after the image tokens
+    torch.testing.assert_close(fox, fox_alone[-16:], atol=1e-5, rtol=0)
+    assert not torch.allclose(fox, corgi, atol=1e-2)
+    assert torch.isfinite(studio.sample(studio.apply(studio.identity(scene, local_clip_vision=local)))).all()
 
 
 def test_relation_lora_in_three_layouts_is_one_picture(studio, pack, plain):
