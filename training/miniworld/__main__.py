@@ -1,9 +1,12 @@
 """The miniworld's door: python -m training.miniworld VERB (see --help).
 
-Every training verb is bounded by --minutes, saves to --out and goes on from there when called again.
+In order: render, vae, clip, (python -m training.distill --model miniworld), encode, unet, refine, export; and to look
+and to count: sheets, truth, judges, measure. Training verbs are bounded by --minutes, save to --out and go on from
+there when called again; they run the same on a GPU (--device cuda --batch 128).
 """
 
 import argparse
+import json
 import logging
 import sys
 from dataclasses import replace
@@ -12,17 +15,12 @@ from pathlib import Path
 import torch
 
 from training.host_diffusers.miniworld import FOLDER
+from training.host_diffusers.miniworld_parts import load_miniworld
 
-from . import clip, encoded, export, judges, refine, unet, vae
+from . import clip, encoded, export, judges, refine, report, sheets, unet, vae
 from .corpus import CorpusSize, render_corpus
+from .relations import SEEN
 from .truth import render_truth
-
-
-def say(line: str) -> None:
-    """Command-line output, in one place."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
 
 # verb: what trains, its settings, what it is
 RECIPES = {
@@ -34,54 +32,98 @@ RECIPES = {
 }
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m training.miniworld", description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/miniworld"), help="where renders, checkpoints and sheets go"
-    )
+def say(line: str) -> None:
+    """Command-line output, in one place."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Every verb and what it takes."""
+    parser = argparse.ArgumentParser(prog="python -m training.miniworld", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out/miniworld"), help="where renders and checkpoints go")
     verbs = parser.add_subparsers(dest="verb", required=True)
     drawing = verbs.add_parser("render", help="draw the corpus all recipes train on")
     for name, value in vars(CorpusSize()).items():
         drawing.add_argument(f"--{name}", type=int, default=value)
-    drawing.add_argument("--processes", type=int, default=2)
     labelled = verbs.add_parser("truth", help="draw the labelled scenes the judges train on")
     labelled.add_argument("--scenes", type=int, default=9000)
     labelled.add_argument("--seed", type=int, default=0)
-    labelled.add_argument("--processes", type=int, default=2)
-    training = argparse.ArgumentParser(add_help=False)
-    training.add_argument("--minutes", type=float, default=60.0, help="length of this call")
-    training.add_argument("--device", default="cpu")
-    training.add_argument("--threads", type=int, default=2)
-    training.add_argument("--batch", type=int, help="samples a step; small on a CPU, large on a GPU")
-    training.add_argument("--lr", type=float, help="learning rate")
+    for verb in (drawing, labelled):
+        verb.add_argument("--processes", type=int, default=2)
+    computing = argparse.ArgumentParser(add_help=False)
+    computing.add_argument("--device", default="cpu")
+    computing.add_argument("--threads", type=int, default=2)
     for verb, (_, _, words) in RECIPES.items():
-        verbs.add_parser(verb, parents=[training], help=words)
-    encoding = verbs.add_parser("encode", parents=[training], help="freeze vae, clip and distill; encode the corpus")
+        training = verbs.add_parser(verb, parents=[computing], help=words)
+        training.add_argument("--minutes", type=float, default=60.0, help="length of this call")
+        training.add_argument("--batch", type=int, help="samples a step; small on a CPU, large on a GPU")
+        training.add_argument("--lr", type=float, help="learning rate")
+    encoding = verbs.add_parser("encode", parents=[computing], help="freeze vae, clip and distill; encode the corpus")
     encoding.add_argument("--parts", nargs="+", default=encoded.PARTS, choices=encoded.PARTS)
     encoding.add_argument("--views", type=int, help="reference views of an identity; all by default")
-    verbs.add_parser("export", parents=[training], help="write models/miniworld in half precision")
-    args = parser.parse_args()
+    verbs.add_parser("export", parents=[computing], help="write models/miniworld in half precision")
+    verbs.add_parser("sheets", parents=[computing], help="contact sheets of renders, reconstructions and samples")
+    counting = verbs.add_parser("measure", parents=[computing], help="count what the shipped models do")
+    counting.add_argument("--pictures", type=int, default=56)
+    return parser
+
+
+def draw(args: argparse.Namespace) -> None:
+    """The verbs render and truth."""
     if args.verb == "render":
         size = CorpusSize(args.scenes, args.identities, args.portraits, args.seed)
-        for line in render_corpus(args.out / "corpus", size, args.processes):
-            say(line)
-        return 0
-    if args.verb == "truth":
-        for line in render_truth(args.out / "truth", args.scenes, args.seed, args.processes):
-            say(line)
-        return 0
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
-    torch.set_num_threads(args.threads)
+        lines = render_corpus(args.out / "corpus", size, args.processes)
+    else:
+        lines = render_truth(args.out / "truth", args.scenes, args.seed, args.processes)
+    for line in lines:
+        say(line)
+
+
+def train(args: argparse.Namespace) -> None:
+    """The recipes, with the settings of their modules; batch and learning rate as asked."""
+    run, settings, _ = RECIPES[args.verb]
+    asked = {key: value for key in ("batch", "lr") if (value := getattr(args, key)) is not None}
+    run(args.out, torch.device(args.device), args.minutes, replace(settings, **asked))
+
+
+def look(args: argparse.Namespace) -> None:
+    """The verbs on finished models: encode, export, sheets, measure."""
     device = torch.device(args.device)
     if args.verb == "encode":
         for line in encoded.encode(args.out, device, tuple(args.parts), args.views):
             say(line)
     elif args.verb == "export":
         say(f"{export.export(args.out) / 1e6:.1f} MB of weights in models/{FOLDER.name}")
+    elif args.verb == "measure":
+        world = load_miniworld().to(device)
+        facts = report.write_measurements(world, args.out, FOLDER / "measurements.json", args.pictures)
+        say(json.dumps(facts, indent=1))
     else:
-        run, settings, _ = RECIPES[args.verb]
-        asked = {key: value for key in ("batch", "lr") if (value := getattr(args, key)) is not None}
-        run(args.out, device, args.minutes, replace(settings, **asked))
+        world, folder = load_miniworld().to(device), args.out / "sheets"
+        sheets.render_sheet(folder / "renders.png")
+        sheets.reconstruction_sheet(folder / "reconstructions.png", world)
+        sheets.comparison_sheet(folder / "comparison.png", world, (*SEEN[:9], "hugging"))
+        sheets.sample_sheet(folder / "samples.png", world)
+        say(f"four sheets in {folder}")
+
+
+def main() -> int:
+    args = arguments().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    try:
+        if args.verb in ("render", "truth"):
+            draw(args)
+            return 0
+        torch.set_num_threads(args.threads)
+        (train if args.verb in RECIPES else look)(args)
+    except FileNotFoundError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; the last checkpoint is whole, and the same command goes on from it\n")
+        return 130
     return 0
 
 

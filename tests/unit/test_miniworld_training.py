@@ -1,0 +1,163 @@
+"""What the miniworld's recipes are made of: the optimiser, the loop, the distillation's regions, the counting."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("resvg_py")
+pytest.importorskip("diffusers")
+
+from training.distill import GRIDS, grid_boxes, region_vectors
+from training.host_diffusers.clipself import letterbox
+from training.miniworld.judges import CROP, Judges, crop_boxes
+from training.miniworld.loop import Settings, averaged, fit
+from training.miniworld.measure import Share, measure
+from training.miniworld.muon import Muon, orthogonalised
+from training.miniworld.noise import add_noise, ddim, signal_shares
+from training.miniworld.renderer import render
+from training.miniworld.triplets import evaluation_plans
+from training.miniworld.truth import RELATIONS, TRAITS, trait_row
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (6, 20), (20, 6)])
+def test_orthogonalised_has_singular_values_near_one(shape):
+    values = torch.linalg.svdvals(orthogonalised(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
+    assert 0.6 < values.min() and values.max() < 1.3
+
+
+def test_muon_fits_a_small_net_and_leaves_the_frozen_alone():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 16), nn.SiLU(), nn.Linear(16, 3))
+    net[0].bias.requires_grad_(False)
+    before = net[0].bias.clone()
+    x = torch.randn(64, 4)
+    y = torch.sin(2 * x[:, :3])
+    optimiser = Muon(net, lr=0.02)
+    losses = []
+    for _ in range(150):
+        loss = (net(x) - y).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.6 * losses[0]
+    assert torch.equal(before, net[0].bias)
+
+
+def linear_run(folder, steps):
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+
+    def loss(step, generator):
+        x = torch.randn(8, 3, generator=generator)
+        return {"loss": (model(x) - x[:, :2]).square().mean()}
+
+    return fit(Settings("linear", steps, 8, 0.01, warmup_steps=2), model, loss, folder, torch.device("cpu"), 1)
+
+
+def test_stopping_and_resuming_changes_nothing(tmp_path):
+    linear_run(tmp_path / "whole", 9)
+    for stop in (4, 9):
+        state = linear_run(tmp_path / "parts", stop)
+    assert state.step == 9 and state.samples == 72
+    whole, parts = averaged(tmp_path / "whole")[0], averaged(tmp_path / "parts")[0]
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    assert len(list((tmp_path / "parts").glob("*.safetensors"))) == 1, "older checkpoints are dropped"
+
+
+def test_no_minutes_left_still_saves_a_whole_state(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+    settings = Settings("none", 5, 1, 0.01)
+    state = fit(settings, model, lambda step, generator: {"loss": model.weight.sum()}, tmp_path, torch.device("cpu"), 0)
+    assert state.step == 0 and averaged(tmp_path)[1]["step"] == 0
+
+
+def test_a_missing_run_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run the recipe"):
+        averaged(tmp_path)
+
+
+def test_ddim_recovers_what_a_perfect_predictor_knows():
+    shares = signal_shares(torch.device("cpu"))
+    assert shares.shape == (1000,) and shares[0] > 0.99 and shares[-1] < 0.01
+    clean = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+
+    def predict(latents, time):
+        share = shares[time]
+        return (latents - share.sqrt() * clean) / (1 - share).sqrt()
+
+    noise = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(ddim(predict, noise, 10), clean, atol=0.15), "SDXL stops at the first timestep, not at no noise"
+    assert torch.allclose(add_noise(clean, noise, torch.tensor([1.0])), clean)
+
+
+def test_the_references_24_grids():
+    assert len(GRIDS) == 24 and (1, 1) in GRIDS and (6, 6) in GRIDS and (1, 3) not in GRIDS
+    for seed in range(30):
+        boxes = grid_boxes(np.random.default_rng(seed))
+        assert 1 <= len(boxes) <= 20 and boxes.min() >= 0 and boxes.max() <= 1
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+def test_region_vectors_are_plain_means_on_whole_cells_and_areas_on_cut_ones():
+    dense = torch.arange(16.0).view(1, 4, 4)
+    boxes = np.array([[0, 0, 0.5, 0.5], [0, 0, 1, 1], [0, 0, 0.375, 0.25]])
+    found = region_vectors(dense, boxes)[:, 0]
+    assert torch.allclose(found, torch.tensor([dense[0, :2, :2].mean(), dense.mean(), (0 + 0.5 * 1) / 1.5]))
+
+
+def test_letterbox_keeps_the_shape_in_the_middle():
+    boxed = letterbox(torch.ones(3, 10, 20), 40)
+    assert boxed.shape == (3, 40, 40)
+    assert boxed[:, 10:30].min() > 0.99 and boxed[:, :10].max() == 0 and boxed[:, 30:].max() == 0
+
+
+def test_a_crop_of_the_whole_picture_is_the_picture():
+    images = torch.rand(1, 3, CROP, CROP, generator=torch.Generator().manual_seed(0))
+    crops, areas = crop_boxes(images, torch.tensor([[[0.0, 0, 1, 1]]]), margin=0.0)
+    assert torch.allclose(crops, images, atol=1e-5) and torch.equal(areas, torch.tensor([[0.0, 0, 1, 1]]))
+
+
+def test_wilson_interval():
+    share = Share.of(90, 100)
+    assert (
+        share.value == 0.9
+        and share.low == pytest.approx(0.8256, abs=1e-3)
+        and share.high == pytest.approx(0.9448, abs=1e-3)
+    )
+    assert Share.of(0, 10).low == 0 and Share.of(10, 10).high == 1
+    with pytest.raises(ValueError, match="at least one"):
+        Share.of(0, 0)
+
+
+class Oracle(Judges):
+    """Says what it is told, whatever it sees."""
+
+    def __init__(self, relations, traits):
+        super().__init__()
+        self.said, self.looks = relations, traits
+
+    def relation(self, images):
+        return nn.functional.one_hot(self.said, len(RELATIONS)).float()
+
+    def identity(self, crops):
+        logits = {
+            name: nn.functional.one_hot(self.looks[:, i], count).float()
+            for i, (name, count) in enumerate(TRAITS.items())
+        }
+        return logits, torch.zeros(len(crops), 17, 2)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_measure_counts_right_looks_and_swapped_looks(swapped):
+    plans = evaluation_plans("hugging", 3, 0)
+    looks = torch.tensor([[trait_row(who) for who in plan.identities] for plan in plans])
+    said = torch.tensor([RELATIONS.index("hugging")] * 2 + [RELATIONS.index("facing")])
+    drawn = looks.flip(1) if swapped else looks
+    images = torch.from_numpy(np.stack([render(plan, 64).image for plan in plans])).permute(0, 3, 1, 2) / 255
+    result = measure(Oracle(said, drawn.flatten(0, 1)), images, plans)
+    assert result.relation.value == pytest.approx(2 / 3)
+    assert result.confusion.value == (1.0 if swapped else 0.0)
+    assert result.whole.value == (0.0 if swapped else 1.0)
