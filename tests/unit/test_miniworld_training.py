@@ -89,7 +89,7 @@ def test_ddim_recovers_what_a_perfect_predictor_knows():
         return (latents - share.sqrt() * clean) / (1 - share).sqrt()
 
     noise = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(ddim(predict, noise, 10), clean, atol=0.15), "SDXL stops at the first timestep, not at no noise"
+    assert torch.allclose(ddim(predict, noise, 10), clean, atol=0.15), "SDXL stops at timestep 0, not at no noise"
     assert torch.allclose(add_noise(clean, noise, torch.tensor([1.0])), clean)
 
 
