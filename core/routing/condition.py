@@ -115,8 +115,16 @@ class Tables:
         if self.words is not None:
             expect(self.words, "10 E", "dreamo_t5_embedding.weight")
 
+    def rows(self, slots: tuple[int, ...]) -> Tensor:
+        """(1 + R, D) what is added to image tokens, then to the tokens of each reference.
+
+        Task and index rows are summed in the tables' own dtype, as published.
+        """
+        references = [self.task[REFERENCE_ROW] + self.index[slot] for slot in slots]
+        return torch.stack((self.task[IMAGE_ROW], *references))
+
     def embedding(self, image_tokens: int, lengths: tuple[int, ...], slots: tuple[int, ...]) -> Tensor:
-        """What is added after the input projection.
+        """The same row by row: what is added after the input projection.
 
         Args:
             image_tokens: N.
@@ -124,12 +132,10 @@ class Tables:
             slots: the slot of each.
 
         Returns:
-            (1, N + sum of lengths, D) in the tables' dtype: task and index rows are summed there, as published.
+            (1, N + sum of lengths, D) in the tables' dtype.
         """
-        image = self.task[IMAGE_ROW].expand(image_tokens, -1)
-        rows = [(self.task[REFERENCE_ROW] + self.index[slot]).expand(length, -1)
-                for length, slot in zip(lengths, slots, strict=True)]
-        return torch.cat((image, *rows))[None]
+        rows = zip(self.rows(slots), (image_tokens, *lengths), strict=True)
+        return torch.cat([row.expand(length, -1) for row, length in rows])[None]
 
 
 def token_grid(height: int, width: int) -> Grid:
