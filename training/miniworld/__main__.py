@@ -40,8 +40,9 @@ def say(line: str) -> None:
 
 def arguments() -> argparse.ArgumentParser:
     """Every verb and what it takes."""
-    parser = argparse.ArgumentParser(prog="python -m training.miniworld", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.miniworld", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("out/miniworld"), help="where renders and checkpoints go")
     verbs = parser.add_subparsers(dest="verb", required=True)
     drawing = verbs.add_parser("render", help="draw the corpus all recipes train on")

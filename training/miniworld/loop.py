@@ -21,6 +21,7 @@ from .muon import Muon
 
 log = logging.getLogger(__name__)
 
+LOG_SECONDS = 30
 SHARD_BYTES = 15 * 2**20  # a checkpoint file stays below 16 MiB, so that it travels anywhere
 
 
@@ -91,10 +92,8 @@ def fit(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = Muon(model, settings.lr, settings.weight_decay)
     state = resume(folder, model, optimiser)
-    started, before = time.monotonic(), state.seconds
-    saved = shown = started
-    sums: dict[str, float] = {}
-    seen = 0
+    started = saved = time.monotonic()
+    before, progress = state.seconds, Progress(settings)
     while state.step < settings.steps and time.monotonic() - started < 60 * minutes:
         for group in optimiser.param_groups:
             group["lr"] = settings.lr * min(1.0, (state.step + 1) / settings.warmup_steps)
@@ -107,26 +106,37 @@ def fit(
         state.step += 1
         state.samples += settings.batch
         _follow(state, model, settings.average)
-        seen += 1
-        for name, value in losses.items():
-            sums[name] = sums.get(name, 0.0) + float(value.detach())
-        now = time.monotonic()
-        state.seconds = before + now - started
-        if now - shown > 30 or state.step == settings.steps:
-            means = "  ".join(f"{name} {total / seen:.4f}" for name, total in sums.items())
-            log.info(
-                "%s step %d  %s  %.1f samples/s",
-                settings.name,
-                state.step,
-                means,
-                seen * settings.batch / (now - shown),
-            )
-            shown, seen, sums = now, 0, {}
-        if now - saved > 60 * settings.save_minutes:
+        progress.add(losses, state.step)
+        state.seconds = before + time.monotonic() - started
+        if time.monotonic() - saved > 60 * settings.save_minutes:
             save(folder, state, model, optimiser)
-            saved = now
+            saved = time.monotonic()
     save(folder, state, model, optimiser)
     return state
+
+
+class Progress:
+    """One log line every half minute: means of the losses since the last one, and samples a second."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._start()
+
+    def _start(self) -> None:
+        self.shown, self.seen = time.monotonic(), 0
+        self.sums: dict[str, Tensor] = {}  # tensors: a GPU is asked for numbers only when a line is shown
+
+    def add(self, losses: dict[str, Tensor], step: int) -> None:
+        self.seen += 1
+        for name, value in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach()
+        waited = time.monotonic() - self.shown
+        if waited < LOG_SECONDS and step < self.settings.steps:
+            return
+        means = "  ".join(f"{name} {float(total) / self.seen:.4f}" for name, total in self.sums.items())
+        pace = self.seen * self.settings.batch / waited
+        log.info("%s step %d  %s  %.1f samples/s", self.settings.name, step, means, pace)
+        self._start()
 
 
 def _follow(state: State, model: nn.Module, decay: float) -> None:

@@ -13,16 +13,16 @@ _ROUNDS = 5
 _ADAMW_SIZE = 0.2
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """Replaces the singular values of (m, n) by about 1."""
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """Replaces the singular values of (..., m, n) matrices by about 1."""
     a, b, c = _COEFFICIENTS
-    tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.T if tall else matrix
-    x = x / (x.norm() + 1e-7)
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(_ROUNDS):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if tall else x
+    return x.mT if tall else x
 
 
 class Muon(torch.optim.Optimizer):
@@ -47,20 +47,29 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         for group in self.param_groups:
-            update = self._orthogonal if group["orthogonal"] else self._adamw
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    update(parameter, self.state[parameter], group)
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if group["weight_decay"] and moved:
+                torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
+            if group["orthogonal"]:
+                self._orthogonal(moved, group)
+            else:
+                for parameter in moved:
+                    self._adamw(parameter, self.state[parameter], group)
 
-    @staticmethod
-    def _orthogonal(parameter: Tensor, state: dict, group: dict) -> None:
-        if "moment" not in state:
-            state["moment"] = torch.zeros_like(parameter)
-        moment = state["moment"].lerp_(parameter.grad, 1 - group["momentum"])
-        ahead = torch.lerp(parameter.grad, moment, group["momentum"]).flatten(1)
-        change = orthogonalised(ahead.float()).view_as(parameter)
-        parameter.add_(change, alpha=-group["lr"] * _ADAMW_SIZE * max(ahead.shape) ** 0.5)
+    def _orthogonal(self, parameters: list[Tensor], group: dict) -> None:
+        """Matrices of one shape go through Newton-Schulz together: on a GPU that is one launch for all of them."""
+        alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
+        for parameter in parameters:
+            state = self.state[parameter]
+            if "moment" not in state:
+                state["moment"] = torch.zeros_like(parameter)
+            moment = state["moment"].lerp_(parameter.grad, 1 - group["momentum"])
+            ahead = torch.lerp(parameter.grad, moment, group["momentum"]).flatten(1).float()
+            alike.setdefault(tuple(ahead.shape), []).append((parameter, ahead))
+        for shape, members in alike.items():
+            changes = orthogonalised(torch.stack([ahead for _, ahead in members]))
+            for (parameter, _), change in zip(members, changes):
+                parameter.add_(change.view_as(parameter), alpha=-group["lr"] * _ADAMW_SIZE * max(shape) ** 0.5)
 
     @staticmethod
     def _adamw(parameter: Tensor, state: dict, group: dict) -> None:
