@@ -78,8 +78,8 @@ class RelateLayout(io.ComfyNode):
             node_id="RelateLayout",
             display_name="Layout",
             category="relate/scene",
-            description="Gives the subjects of a scene new boxes, in order. Takes boxes drawn with Create Bounding "
-                        "Boxes, found by a detector (SAM, RT-DETR), or written as text.",
+            description="Gives the subjects of a scene new boxes, in order. Draw them on the node, or connect Create "
+                        "Bounding Boxes or a detector (SAM, RT-DETR), or write them as text.",
             search_aliases=["bounding boxes", "regions", "box editor"],
             inputs=[
                 RelateScene.Input("scene", tooltip="The scene whose subjects get the boxes."),
