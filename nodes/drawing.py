@@ -14,6 +14,7 @@ from ..core.scene import Scene, Subject
 # Okabe-Ito: told apart with any colour vision.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#999999")
 PAPER, GRID = "#20242b", "#2c313a"
+PHOTOGRAPH_ALPHA = 180
 
 
 def draw_layout(scene: Scene, width: int, height: int) -> Tensor:
@@ -24,9 +25,13 @@ def draw_layout(scene: Scene, width: int, height: int) -> Tensor:
         pen.line([(width * step // 8, 0), (width * step // 8, height)], fill=GRID)
         pen.line([(0, height * step // 8), (width, height * step // 8)], fill=GRID)
     unit = max(1, round(min(width, height) / 256))
-    for index, subject in enumerate(scene.subjects):
+    for subject in scene.subjects:
         _draw_photograph(canvas, subject)
-        _draw_box(pen, subject, index, (width, height), unit)
+    for index, subject in enumerate(scene.subjects):
+        left, top, right, bottom = _edges(subject, (width, height))
+        pen.rectangle([left, top, max(left, right - 1), max(top, bottom - 1)], outline=COLOURS[index % len(COLOURS)],
+                      width=2 * unit)
+    _draw_labels(pen, scene, (width, height), unit)
     return _tensor(canvas)[None]
 
 
@@ -40,22 +45,28 @@ def _draw_photograph(canvas: Image.Image, subject: Subject) -> None:
     """The first photograph, fitted into the box, half transparent."""
     left, top, right, bottom = _edges(subject, canvas.size)
     photograph = _picture(subject.photographs[0])
-    alpha = Image.new("L", photograph.size, 150) if subject.mask is None else _picture(subject.mask[:1]).convert("L")
+    alpha = Image.new("L", photograph.size, 255) if subject.mask is None else _picture(subject.mask[:1]).convert("L")
     scale = min((right - left) / photograph.width, (bottom - top) / photograph.height)
     size = max(1, int(photograph.width * scale)), max(1, int(photograph.height * scale))
     corner = (left + right - size[0]) // 2, (top + bottom - size[1]) // 2
-    canvas.paste(photograph.resize(size, Image.LANCZOS), corner, alpha.resize(size).point(lambda a: a * 150 // 255))
+    alpha = alpha.resize(size).point(lambda a: a * PHOTOGRAPH_ALPHA // 255)
+    canvas.paste(photograph.resize(size, Image.LANCZOS), corner, alpha)
 
 
-def _draw_box(pen: ImageDraw.ImageDraw, subject: Subject, index: int, size: tuple[int, int], unit: int) -> None:
-    left, top, right, bottom = _edges(subject, size)
-    colour = COLOURS[index % len(COLOURS)]
-    pen.rectangle([left, top, max(left, right - 1), max(top, bottom - 1)], outline=colour, width=2 * unit)
-    label = f"{index + 1} {subject.name}" + ("" if subject.weight == 1 else f"  x{subject.weight:g}")
+def _draw_labels(pen: ImageDraw.ImageDraw, scene: Scene, size: tuple[int, int], unit: int) -> None:
+    """Names over everything, at the upper left of their boxes, moved down where another name stands already."""
     font = ImageFont.load_default(size=max(9, 11 * unit))
-    x0, y0, x1, y1 = pen.textbbox((left + 4 * unit, top + 3 * unit), label, font=font)
-    pen.rectangle([x0 - 4 * unit, y0 - 3 * unit, x1 + 4 * unit, y1 + 3 * unit], fill=colour)
-    pen.text((left + 4 * unit, top + 3 * unit), label, fill="black", font=font)
+    taken: list[tuple[int, int, int, int]] = []
+    for index, subject in enumerate(scene.subjects):
+        left, top, _, _ = _edges(subject, size)
+        label = f"{index + 1} {subject.name}" + ("" if subject.weight == 1 else f"  x{subject.weight:g}")
+        _, _, x1, y1 = pen.textbbox((0, 0), label, font=font)
+        wide, high = x1 + 8 * unit, y1 + 6 * unit
+        while any(left < r and left + wide > x and top < b and top + high > y for x, y, r, b in taken):
+            top += high
+        taken.append((left, top, left + wide, top + high))
+        pen.rectangle(taken[-1], fill=COLOURS[index % len(COLOURS)])
+        pen.text((left + 4 * unit, top + 3 * unit), label, fill="black", font=font)
 
 
 def feature_colours(dense: Tensor) -> Tensor:

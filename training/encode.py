@@ -21,7 +21,7 @@ from torch import Tensor
 
 from core.checkpoint import save
 from core.identity.extractor import SubjectFeatures
-from core.identity.local_tokens import dense_features, pool
+from core.identity.local_tokens import DENSE_SCALE, dense_features, pool
 from core.identity.photograph import normalise, squares
 from core.scene import Box, Layout
 
@@ -36,7 +36,6 @@ from .triplets import Triplet
 
 log = logging.getLogger(__name__)
 _VERSION = 1  # of the cache; raised whenever an encoding changes
-_DENSE_SCALE = 4  # the dense map is read at 896 pixels for CLIP's 224
 _LENGTH = 77
 
 
@@ -202,7 +201,7 @@ def _photograph_tokens(examples: list[Example], config: Config, frozen: Frozen, 
         return tokens
     progress("encoding photographs, dense")
     local_encoder = encoder_of_transformers(frozen.vision("local_clip_vision", dtype).to(device))
-    size = _DENSE_SCALE * local_encoder.image_size
+    size = DENSE_SCALE * local_encoder.image_size
     with torch.no_grad():
         for example, of_subjects in zip(examples, tokens):
             for subject, photograph in enumerate(example.photographs):

@@ -18,6 +18,9 @@ from torch.nn import functional as F
 
 from ..shapes import expect
 
+# The dense map is read at this many times the encoder's own size: 896 pixels for CLIP's 224.
+DENSE_SCALE = 4
+
 
 @dataclass(frozen=True)
 class ValuePath:

@@ -17,13 +17,10 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ...core.identity.local_tokens import dense_features, pool
+from ...core.identity.local_tokens import DENSE_SCALE, dense_features, pool
 from ...core.identity.photograph import normalise, squares
 from ...core.scene import Scene, Subject
 from .models import vision_tower
-
-# The dense map is read at four times the encoder's own size: 896 pixels for CLIP's 224.
-DENSE_SCALE = 4
 
 _remembered = WeakIdKeyDictionary()
 

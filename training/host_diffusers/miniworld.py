@@ -105,7 +105,6 @@ IDENTITY = ResamplerConfig(
     phrase_width=TEXT_L["hidden_size"],
 )
 BACKGROUND_TOKENS = 4
-DENSE_SCALE = 4  # the dense map is read at four times the encoder's own size, as everywhere in this pack
 
 
 def build_vae() -> nn.Module:

@@ -22,7 +22,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionM
 from core.checkpoint import save
 from core.identity.extractor import IdentityModel
 from core.identity.files import load_identity
-from core.identity.local_tokens import dense_features, pool
+from core.identity.local_tokens import DENSE_SCALE, dense_features, pool
 from core.identity.photograph import normalise, squares
 
 from . import miniworld as sizes
@@ -118,7 +118,7 @@ def encode_subjects(
         size = sizes.VISION["image_size"]
         tokens = vision(pixel_values=normalise(squares(part, mask, size)), output_hidden_states=True).hidden_states[-2]
         if grid:
-            dense = dense_features(local.tower, normalise(squares(part, mask, sizes.DENSE_SCALE * size)))
+            dense = dense_features(local.tower, normalise(squares(part, mask, DENSE_SCALE * size)))
             tokens = torch.cat((tokens, pool(dense, grid)), dim=1)
         rows.append(tokens)
     return torch.cat(rows)
