@@ -6,6 +6,9 @@ VENV    ?= .venv
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip --disable-pip-version-check --no-input
 COMFYUI := $(shell $(PYTHON) tests/host/comfyui.py)
+ifeq ($(.SHELLSTATUS),1)
+$(error no ComfyUI where COMFYUI_PATH points: correct it or unset it)
+endif
 
 # With a ComfyUI its own requirements rule (torch and torchvision must be built for each other); a stamp for each case.
 # torchaudio is left out of them: nothing here needs it, and one built for another CUDA than torch breaks transformers.

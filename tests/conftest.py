@@ -24,16 +24,21 @@ def _group_of(path: Path) -> str:
     return folder if folder in GROUPS else "unit"
 
 
-def _lacking(config: pytest.Config) -> dict[str, str]:
-    if not hasattr(config, "relate_lacking"):
-        config.relate_lacking = why_not()
-    return config.relate_lacking
+LACKING = pytest.StashKey[dict[str, str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Find out once what this machine lacks; a wrong COMFYUI_PATH ends the run with that one message."""
+    try:
+        config.stash[LACKING] = why_not()
+    except FileNotFoundError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out files of a group that cannot run here: their imports (comfy, diffusers) would fail."""
     if collection_path.suffix == ".py" and TESTS in collection_path.parents:
-        return True if _group_of(collection_path) in _lacking(config) else None
+        return True if _group_of(collection_path) in config.stash[LACKING] else None
     return None
 
 
@@ -48,12 +53,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The very last lines, one a group: how many of its tests ran, or what would enable it."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or config.option.collectonly or hasattr(config, "workerinput"):
+    if reporter is None or LACKING not in config.stash or config.option.collectonly or hasattr(config, "workerinput"):
         return
-    lacking, counts = _lacking(config), dict.fromkeys(GROUPS, 0)
-    ran = [report for outcome in ("passed", "failed") for report in reporter.stats.get(outcome, [])]
-    for report in ran:
-        counts[_group_of(config.rootpath / report.nodeid.split("::")[0])] += 1
+    lacking = config.stash[LACKING]
+    ran, left_out = (_count(config, reporter, outcomes) for outcomes in (("passed", "failed"), ("skipped",)))
     for group in GROUPS:
-        state = f"SKIPPED. To enable: {lacking[group]}" if group in lacking else f"{counts[group]} tests ran"
-        reporter.write_line(f"{group:8} {state}")
+        state = f"{ran[group]} tests ran" + (f", {left_out[group]} skipped (why: above)" if left_out[group] else "")
+        reporter.write_line(f"{group:8} {f'SKIPPED. To enable: {lacking[group]}' if group in lacking else state}")
+
+
+def _count(config: pytest.Config, reporter, outcomes: tuple[str, ...]) -> dict[str, int]:
+    """How many tests of each group ended so."""
+    counts = dict.fromkeys(GROUPS, 0)
+    for report in (report for outcome in outcomes for report in reporter.stats.get(outcome, [])):
+        counts[_group_of(config.rootpath / report.nodeid.split("::")[0])] += 1
+    return counts
