@@ -7,6 +7,7 @@ that is computed a second time. Fused attention keeps its inputs, its output and
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,10 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from .host_diffusers import attach_relation, relation_parameters
+from .host_diffusers import (
+    CrossAttentionExtras,
+    IdentityBatch,
+    attach_identity,
+    attach_relation,
+    cross_attentions,
+    grid_of,
+    relation_parameters,
+)
 
 # The largest temporary buffers: a few activations of the finest level.
 _WORKSPACE = 1.05
+_IDENTITY_TOKENS = 4 + 2 * 16
 
 
 @dataclass(frozen=True)
@@ -81,16 +91,16 @@ def estimate(unet: nn.Module, latent: int, batch: int, dtype: torch.dtype, rank:
         rank: of the LoRA.
         checkpointing: whether blocks are computed twice.
         eight_bit: optimiser state in 8 bits.
-        with_identity: image cross-attention at every site; its keys and values are counted for one batch.
+        with_identity: image cross-attention at every site, of two subjects.
     """
     unet = unet.to(dtype).requires_grad_(False)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in unet.parameters())
     attach_relation(unet, rank, rank, torch.Generator())
     trained = sum(parameter.numel() for parameter in relation_parameters(unet).values())
     unet.train()
-    kept = _saved(unet, latent, batch, checkpointing)
     if with_identity:
-        kept += round(0.06 * kept)  # one more attention a site shares its query; measured, see tests/bench/finetune.py
+        attach_identity(unet)
+    kept = _saved(unet, latent, batch, checkpointing, with_identity)
     return MemoryEstimate(weights, trained * (4 + 4 + (2 if eight_bit else 8)), kept)
 
 
@@ -107,7 +117,18 @@ def _inputs(unet: nn.Module, latent: int, batch: int) -> tuple[tuple, dict]:
         "added_cond_kwargs": conditions}
 
 
-def _saved(unet: nn.Module, latent: int, batch: int, checkpointing: bool) -> int:
+def _identity(unet: nn.Module, latent: int, batch: int) -> IdentityBatch:
+    """Keys, values and masks of two subjects without numbers."""
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(shape, dtype=unet.dtype, device="meta")
+
+    sites = cross_attentions(unet)
+    masks = {level: empty(batch, math.prod(grid_of((latent, latent), level)), _IDENTITY_TOKENS)
+             for level in {level for _, _, level in sites}}
+    return IdentityBatch(tuple((empty(batch, _IDENTITY_TOKENS, site.width),) * 2 for site, _, _ in sites), masks)
+
+
+def _saved(unet: nn.Module, latent: int, batch: int, checkpointing: bool, with_identity: bool) -> int:
     """Bytes of all distinct tensors that one forward pass leaves for the backward pass, parameters excluded."""
     kept = _Storages(unet)
     blocks: list[int] = []
@@ -126,6 +147,8 @@ def _saved(unet: nn.Module, latent: int, batch: int, checkpointing: bool) -> int
     if checkpointing:
         unet.enable_gradient_checkpointing(twice)
     arguments, keywords = _inputs(unet, latent, batch)
+    extras = CrossAttentionExtras(_identity(unet, latent, batch) if with_identity else None)
+    keywords["cross_attention_kwargs"] = extras.kwargs()
     with torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor), _FusedAttention():
         unet(*arguments, **keywords)
     return kept.bytes() + max(blocks, default=0)
