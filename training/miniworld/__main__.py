@@ -63,6 +63,7 @@ def arguments() -> argparse.ArgumentParser:
         training.add_argument("--lr", type=float, help="learning rate")
     encoding = verbs.add_parser("encode", parents=[computing], help="freeze vae, clip and distill; encode the corpus")
     encoding.add_argument("--parts", nargs="+", default=encoded.PARTS, choices=encoded.PARTS)
+    encoding.add_argument("--identities", type=int, help="only the first of them, and scenes of these; all by default")
     encoding.add_argument("--views", type=int, help="reference views of an identity; all by default")
     verbs.add_parser("export", parents=[computing], help="write models/miniworld in half precision")
     verbs.add_parser("sheets", parents=[computing], help="contact sheets of renders, reconstructions and samples")
@@ -93,7 +94,7 @@ def look(args: argparse.Namespace) -> None:
     """The verbs on finished models: encode, export, sheets, measure."""
     device = torch.device(args.device)
     if args.verb == "encode":
-        for line in encoded.encode(args.out, device, tuple(args.parts), args.views):
+        for line in encoded.encode(args.out, device, tuple(args.parts), args.identities, args.views):
             say(line)
     elif args.verb == "export":
         say(f"{export.export(args.out) / 1e6:.1f} MB of weights in models/{FOLDER.name}")

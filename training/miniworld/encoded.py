@@ -21,23 +21,35 @@ LOCAL_GRID = 4  # 16 local tokens, best in DreamRelation's table 7
 SUBJECTS = 3
 
 
-def encode(out: Path, device: torch.device, parts: tuple[str, ...], views: int | None = None) -> Iterator[str]:
+@dataclass(frozen=True)
+class Extent:
+    """How much of a corpus is encoded: its first `identities` with `views` portraits each, and their scenes."""
+
+    identities: int
+    views: int
+
+
+def encode(
+    out: Path, device: torch.device, parts: tuple[str, ...], identities: int | None = None, views: int | None = None
+) -> Iterator[str]:
     """Encodes `<out>/corpus` into `<out>/encoded`; yields lines of progress.
 
     Args:
         out: holds corpus, clip and distill (for texts and references) and vae (for latents, which freeze it).
         device: where to compute.
-        views: reference views of an identity that are encoded; all that were drawn by default.
         parts: of PARTS; latents come last, since the autoencoder may train while the rest is encoded.
+        identities, views: less than was drawn, where time is short; see Extent.
     """
     corpus = Corpus.open(out / "corpus")
+    extent = Extent(identities or corpus.size.identities, views or corpus.size.portraits)
     (out / "encoded").mkdir(exist_ok=True)
     for part in parts:
-        yield from _ENCODERS[part](out, corpus, device, views or corpus.size.portraits)
+        yield from _ENCODERS[part](out, corpus, device, extent)
+    (out / "encoded" / "extent.json").write_text(json.dumps(vars(extent)), encoding="utf-8")
 
 
 @torch.no_grad()
-def _encode_texts(out: Path, corpus: Corpus, device: torch.device, views: int) -> Iterator[str]:
+def _encode_texts(out: Path, corpus: Corpus, device: torch.device, extent: Extent) -> Iterator[str]:
     folder = out / "encoded"
     model, words = clip.load_trained(out / "clip")
     model.to(device)
@@ -57,11 +69,11 @@ def _encode_texts(out: Path, corpus: Corpus, device: torch.device, views: int) -
 
 
 @torch.no_grad()
-def _encode_references(out: Path, corpus: Corpus, device: torch.device, views: int) -> Iterator[str]:
+def _encode_references(out: Path, corpus: Corpus, device: torch.device, extent: Extent) -> Iterator[str]:
     model, _ = clip.load_trained(out / "clip")
     vision, encoder = model.vision.to(device), local.load_trained(out / "distill", model.vision)
     encoder.module.to(device)
-    rows = [who * corpus.size.portraits + view for who in range(corpus.size.identities) for view in range(views)]
+    rows = [who * corpus.size.portraits + view for who in range(extent.identities) for view in range(extent.views)]
     tokens = (VISION["image_size"] // VISION["patch_size"]) ** 2 + 1 + LOCAL_GRID**2
     shape = (len(rows), tokens, VISION["hidden_size"])
     references = np.lib.format.open_memmap(out / "encoded" / "references.npy", "w+", np.float16, shape)
@@ -76,22 +88,21 @@ def _encode_references(out: Path, corpus: Corpus, device: torch.device, views: i
 
 
 @torch.no_grad()
-def _encode_latents(out: Path, corpus: Corpus, device: torch.device, views: int) -> Iterator[str]:
+def _encode_latents(out: Path, corpus: Corpus, device: torch.device, extent: Extent) -> Iterator[str]:
     folder = out / "encoded"
     autoencoder = vae.load_trained(out / "vae").to(device)
     yield f"latent spread before scaling {vae.absorb_scale(autoencoder, corpus):.3f}"
     save_file(
         {name: value.cpu().contiguous() for name, value in autoencoder.state_dict().items()}, folder / "vae.safetensors"
     )
-    batches = np.array_split(np.arange(len(corpus.scenes)), max(1, len(corpus.scenes) // 64))
-    latents = torch.cat(
-        [
-            autoencoder.encode(vae.fold(vae.pictures(corpus.scenes, rows, device))).latent_dist.mean.float().cpu()
-            for rows in batches
-        ]
-    )
-    np.save(folder / "latents.npy", (latents * VAE["scaling_factor"]).half().numpy())
-    yield f"latents {len(corpus.scenes)}"
+    scenes = np.array([row for row, facts in enumerate(corpus.scene_facts) if max(facts["who"]) < extent.identities])
+    latents = [
+        autoencoder.encode(vae.fold(vae.pictures(corpus.scenes, rows, device))).latent_dist.mean.float().cpu()
+        for rows in np.array_split(scenes, max(1, len(scenes) // 64))
+    ]
+    np.save(folder / "latents.npy", (torch.cat(latents) * VAE["scaling_factor"]).half().numpy())
+    np.save(folder / "scenes.npy", scenes)
+    yield f"latents of {len(scenes)} scenes"
 
 
 _ENCODERS = {"texts": _encode_texts, "references": _encode_references, "latents": _encode_latents}
@@ -104,7 +115,8 @@ class Encoded:
 
     Attributes:
         latents: (N, 4, 16, 16) float16 of unit variance.
-        text, pooled: (N + 1, 77, 192) and (N + 1, 128) float16; the last row is the empty prompt.
+        scenes: (N,) which scene of the corpus each is, the row of its text.
+        text, pooled: (M + 1, 77, 192) and (M + 1, 128) float16 of all M scenes; the last row is the empty prompt.
         phrases: (8, 64) of the species, in the order of SPECIES.
         references: (identities * views, 81, 128) float16.
         views: references an identity.
@@ -114,6 +126,7 @@ class Encoded:
     """
 
     latents: np.ndarray
+    scenes: np.ndarray
     text: np.ndarray
     pooled: np.ndarray
     phrases: np.ndarray
@@ -131,25 +144,21 @@ class Encoded:
             FileNotFoundError: not encoded yet.
         """
         folder = out / "encoded"
-        if not all(
-            (folder / f"{name}.npy").exists() for name in ("latents", "text", "pooled", "phrases", "references")
-        ):
-            raise FileNotFoundError(
-                f"{folder}: expected an encoded corpus, found none; run python -m training.miniworld encode"
-            )
-        corpus = Corpus.open(out / "corpus")
-        who = np.full((len(corpus.scene_facts), SUBJECTS), -1)
+        names = ("latents", "scenes", "text", "pooled", "phrases", "references")
+        if not all((folder / f"{name}.npy").exists() for name in names):
+            raise FileNotFoundError(f"{folder}: expected an encoded corpus; run python -m training.miniworld encode")
+        mapped = ("text", "references")
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r" if name in mapped else None) for name in names}
+        told = json.loads((out / "corpus" / "corpus.json").read_text(encoding="utf-8"))
+        facts = Corpus.open(out / "corpus").scene_facts
+        who = np.full((len(arrays["scenes"]), SUBJECTS), -1)
         boxes = np.zeros((len(who), SUBJECTS, 4), np.float32)
-        for row, facts in enumerate(corpus.scene_facts):
-            who[row, : len(facts["who"])] = facts["who"]
-            boxes[row, : len(facts["who"])] = facts["boxes"]
-        bank = json.loads((out / "corpus" / "corpus.json").read_text(encoding="utf-8"))["bank"]
-        species = np.array([SPECIES.index(code.split("-")[0]) for code in bank])
-        arrays = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r" if name in ("text", "references") else None)
-            for name in ("latents", "text", "pooled", "phrases", "references")
-        }
-        return cls(**arrays, views=len(arrays["references"]) // len(bank), who=who, boxes=boxes, species=species)
+        for row, scene in enumerate(arrays["scenes"]):
+            count = len(facts[scene]["who"])
+            who[row, :count], boxes[row, :count] = facts[scene]["who"], facts[scene]["boxes"]
+        species = np.array([SPECIES.index(code.split("-")[0]) for code in told["bank"]])
+        views = json.loads((folder / "extent.json").read_text(encoding="utf-8"))["views"]
+        return cls(**arrays, views=views, who=who, boxes=boxes, species=species)
 
 
 def frozen_vae(out: Path, refined: bool = True) -> torch.nn.Module:

@@ -103,7 +103,7 @@ def draw_conditions(data: Encoded, rows: np.ndarray, draw: np.random.Generator) 
     chance = draw.random(len(rows))
     no_text = (chance < DROP_TEXT) | (chance >= 1 - DROP_BOTH)
     no_image = ((chance >= DROP_TEXT) & (chance < DROP_TEXT + DROP_IMAGE)) | (chance >= 1 - DROP_BOTH)
-    texts = np.where(no_text, len(data.text) - 1, rows)
+    texts = np.where(no_text, len(data.text) - 1, data.scenes[rows])
     views = np.where(present, who, 0) * data.views + draw.integers(data.views, size=who.shape)
     return {
         "text": np.stack([data.text[row] for row in texts]),
