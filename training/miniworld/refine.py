@@ -10,7 +10,7 @@ from .encoded import frozen_vae
 from .loop import Settings, State, fit
 from .vae import draw_pictures, fold, reconstruction, unfold, weighted
 
-SETTINGS = Settings("refine", steps=60000, batch=16, lr=5e-4, average=0.998, weight_decay=0.0)
+SETTINGS = Settings("refine", steps=60000, batch=8, lr=1e-3, average=0.998, weight_decay=0.0)
 
 
 def train(out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS) -> State:

@@ -16,7 +16,7 @@ from training.host_diffusers.miniworld import SPACE_TO_DEPTH, VAE, build_vae
 from .corpus import Corpus
 from .loop import Settings, State, averaged, fit
 
-SETTINGS = Settings("vae", steps=60000, batch=16, lr=1e-3, average=0.998, weight_decay=0.0)
+SETTINGS = Settings("vae", steps=60000, batch=8, lr=1.5e-3, average=0.998, weight_decay=0.0)
 GRADIENT_WEIGHT, SQUARE_WEIGHT, KL_WEIGHT = 1.0, 0.5, 1e-5
 
 
