@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 import comfy.lora
 import torch
 from comfy.ldm.modules.attention import optimized_attention
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
 from ...core.attention import additive
@@ -80,11 +79,16 @@ class IdentityPatch:
         self._added: list[tuple[Callable, dict]] = []
         self._cast: dict[tuple, tuple[Tensor, Tensor]] = {}
 
-    def __deepcopy__(self, memo: dict) -> IdentityPatch:
-        """A clone of the MODEL gets its own list of added callbacks, and shares keys and values."""
-        twin = IdentityPatch(self.identity, self.index, copy.deepcopy(self.before, memo))
+    def twin(self) -> IdentityPatch:
+        """The same for a clone of the MODEL: its own list of added callbacks, shared keys and values."""
+        before = self.before.twin() if isinstance(self.before, IdentityPatch) else self.before
+        twin = IdentityPatch(self.identity, self.index, before)
         twin._added = list(self._added)
         return twin
+
+    def __deepcopy__(self, memo: dict) -> IdentityPatch:
+        """ComfyUI before 0.4 copies patches deeply with a clone; keys and values need no copy."""
+        return self.twin()
 
     def to(self, target) -> IdentityPatch:
         """ComfyUI moves patches with the model. Keys and values are cast when used, so only release is needed."""
@@ -199,7 +203,16 @@ def attach_identity(model, projected: ProjectedIdentity, names: tuple[str, ...],
         before = occupied.get((block, number, transformer), occupied.get((block, number)))
         clone.set_model_attn2_replace(IdentityPatch(identity, index, before), block, number, transformer)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "relate", start_run(identity, names, tokenizer))
+    clone.add_callback_with_key(CallbacksMP.ON_CLONE, "relate", _part_from)
     return clone
+
+
+def _part_from(_original, clone) -> None:
+    """Newer ComfyUI shares patch objects between clones; what another pack adds to one must stay out of the other."""
+    slots = clone.model_options["transformer_options"]["patches_replace"]["attn2"]
+    for slot, patch in slots.items():
+        if isinstance(patch, IdentityPatch):
+            slots[slot] = patch.twin()
 
 
 def attach_relation(model, lora: RelationLoRA, strength: float):

@@ -119,9 +119,10 @@ def encode_phrases(clip, phrases: list[str]) -> Tensor:
                          f"({type(clip.cond_stage_model).__name__}). Connect the CLIP of an SDXL base checkpoint.")
     clip.load_model()
     before = clip_l.return_projected_pooled
-    clip_l.set_clip_options({"projected_pooled": False})
+    # ComfyUI with dynamic memory must be told where to compute: there the weights stay where they are
+    clip_l.set_clip_options({"projected_pooled": False, "execution_device": clip.patcher.load_device})
     try:
         pooled = [clip_l.encode_token_weights(clip.tokenize(phrase)["l"])[1] for phrase in phrases]
     finally:
-        clip_l.set_clip_options({"projected_pooled": before})
+        clip_l.set_clip_options({"projected_pooled": before, "execution_device": None})
     return torch.cat([row.reshape(1, -1) for row in pooled]).float().cpu()

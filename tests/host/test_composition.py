@@ -77,6 +77,23 @@ def test_a_pack_added_onto_ours_stays_out_of_the_model_it_was_not_added_to(studi
     assert torch.equal(studio.sample(ours), acted)
 
 
+def test_it_stays_out_also_where_clones_share_patch_objects(studio, identity, acted, monkeypatch):
+    """Newer ComfyUI copies lists and dictionaries of a clone's options, and shares what is in them."""
+    import comfy.model_patcher
+
+    def containers(value, *_):
+        if isinstance(value, dict):
+            return {key: containers(item) for key, item in value.items()}
+        return [containers(item) for item in value] if isinstance(value, list) else value
+
+    monkeypatch.setattr(comfy.model_patcher.copy, "deepcopy", containers)
+    ours = studio.apply(identity)
+    theirs = attach_foreign(ours)
+    monkeypatch.undo()
+    assert torch.equal(studio.sample(ours), acted)
+    assert not torch.allclose(studio.sample(theirs), acted, atol=1e-1)
+
+
 def test_a_foreign_window_is_respected(studio, identity, acted):
     never = attach_foreign(studio.apply(identity), sigma_start=0.001, sigma_end=0.0)
     assert torch.equal(studio.sample(never), acted)
