@@ -11,6 +11,8 @@ GROUPS = {
     "scene": ("RelateSubject", "RelateLayout", "RelateLayoutPreview"),
     "identity": ("RelateIdentityModelLoader", "RelateEncodeIdentity", "RelateApplyIdentity", "RelateFeaturePreview"),
     "relation": ("RelateRelationLoader",),
+    "references": ("RelateDreamOLoader", "RelateReference", "RelateApplyReferences"),
+    "routing": ("RelateRoutingSampler", "RelateRoutingPreview"),
 }
 
 

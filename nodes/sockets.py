@@ -7,6 +7,8 @@ from comfy_api.latest import io
 RelateScene = io.Custom("RELATE_SCENE")
 RelateIdentityModel = io.Custom("RELATE_IDENTITY_MODEL")
 RelateIdentity = io.Custom("RELATE_IDENTITY")
+RelateReferences = io.Custom("RELATE_REFERENCES")
+RelateRoutingMap = io.Custom("RELATE_ROUTING_MAP")
 # ComfyUI 0.15 brought the box socket, 0.27 the editor that feeds it; before that the name alone connects.
 BoundingBox = getattr(io, "BoundingBox", None) or io.Custom("BOUNDING_BOX")
 Array = getattr(io, "Array", None) or io.Custom("ARRAY")
@@ -17,3 +19,9 @@ _KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
 def schema(**fields) -> io.Schema:
     """A node's schema; fields this ComfyUI does not know yet (``search_aliases`` before 0.11) are left out."""
     return io.Schema(**{name: value for name, value in fields.items() if name in _KNOWN})
+
+
+def advanced(widget: io.Input) -> io.Input:
+    """The same input behind "show advanced inputs", in a frontend that has that; older ones show it."""
+    widget.extra_dict = {**(widget.extra_dict or {}), "advanced": True}
+    return widget

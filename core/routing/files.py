@@ -56,8 +56,7 @@ _NEG = Adapter("quality_neg", -0.8, ("dreamo_quality_lora_neg_comfyui.safetensor
                                      "dreamo_quality_lora_neg.safetensors"))
 _SFT = Adapter("sft", 1.0, ("dreamo_sft_lora.safetensors",))
 _DPO = Adapter("dpo", 1.25, ("dreamo_dpo_lora.safetensors",))  # ComfyUI-DreamO's own workflow says 1.2
-TURBO = Adapter("turbo", 1.0, ("flux-turbo.safetensors", "FLUX.1-Turbo-Alpha.safetensors",
-                               "diffusion_pytorch_model.safetensors"))
+TURBO = Adapter("turbo", 1.0, ("flux-turbo.safetensors", "FLUX.1-Turbo-Alpha.safetensors"))
 ADAPTERS = (_DREAMO, _CFG, _POS, _NEG, _SFT, _DPO)
 PRESETS = {"v1.1": (_DREAMO, _CFG, _SFT, _DPO), "v1": (_DREAMO, _CFG, _POS, _NEG)}
 

@@ -92,3 +92,31 @@ def _linear_weights(before: int, after: int) -> Tensor:
     weights.scatter_add_(1, index[:, None], (1 - share)[:, None])
     weights.scatter_add_(1, (index + 1).clamp_max(before - 1)[:, None], share[:, None])
     return weights
+
+
+def prepare(picture: Tensor, mask: Tensor | None, task: str, resolution: int) -> Tensor:
+    """A reference as the model was trained to see it.
+
+    Args:
+        picture: (3, H, W) in [0, 1].
+        mask: (H, W) in [0, 1], what to keep; None keeps everything. A style reference keeps its background.
+        task: subject, identity, style or try-on. A face is cut to a square of ``resolution``; without a mask that
+            says where the face is, the whole picture is kept and resized by area, as the others.
+        resolution: root of the area aimed at, in pixels.
+
+    Returns:
+        (3, h, w) in [0, 1] on the 8-bit grid, h and w multiples of 16.
+
+    Raises:
+        ValueError: a picture that is no numbers, or a mask that keeps nothing.
+    """
+    if not torch.isfinite(picture).all():
+        raise ValueError("image: expected numbers in [0, 1], got NaN or infinity; load the picture again.")
+    if mask is not None and not bool((mask > 0.5).any()):
+        raise ValueError("mask: expected some of the picture to keep (white), got an empty mask.")
+    if task == "identity" and mask is not None:
+        side = max(SIDE, resolution // SIDE * SIDE)
+        return on_8_bits(resize(cut_face(picture, mask), side, side))
+    if mask is not None and task != "style":
+        picture = on_white(picture, mask)
+    return on_8_bits(resize(picture, *published_size(*picture.shape[-2:], resolution)))

@@ -201,14 +201,18 @@ class Groups:
 
     @classmethod
     def of(cls, bias: Bias) -> Groups | None:
-        """Rows of equal visibility together; None if the bias is not hard everywhere."""
-        matrix = bias.dense()
-        visible = matrix == 0
-        if not bool((visible | (matrix <= -HARD)).all()):
-            return None
-        patterns, owner = torch.unique(visible, dim=0, return_inverse=True)
-        return cls(tuple(((owner == index).nonzero()[:, 0], pattern.nonzero()[:, 0])
-                         for index, pattern in enumerate(patterns)))
+        """Rows of equal factors together; None if the bias is not hard everywhere.
+
+        Rows with equal factors see the same, so the matrix is never built.
+        """
+        factors, owner = torch.unique(bias.rows, dim=1, return_inverse=True)
+        members = []
+        for index, factor in enumerate(factors.unbind(dim=1)):
+            seen = factor @ bias.columns
+            if not bool(((seen == 0) | (seen <= -HARD)).all()):
+                return None
+            members.append(((owner == index).nonzero()[:, 0], (seen == 0).nonzero()[:, 0]))
+        return cls(tuple(members))
 
     def to(self, device: torch.device) -> Groups:
         return Groups(tuple((rows.to(device), columns.to(device)) for rows, columns in self.members))

@@ -1,0 +1,60 @@
+"""What connects references, prompts and Flux: encoding pictures, checking the words, building what is applied."""
+
+from __future__ import annotations
+
+import logging
+
+from torch import Tensor
+
+from ...core.routing.condition import Reference
+from ...core.routing.placeholders import faults, numbers_in
+from ...core.routing.routing import Routing
+from .flux import WORDS_KEY, attach_references
+from .flux_loader import tables_of
+from .run import positive_texts
+
+log = logging.getLogger(__name__)
+
+FLUX_CHANNELS = 16
+STYLE_PROMPT = "generate a same style image"
+
+
+def encode_picture(vae, picture: Tensor) -> Tensor:
+    """(3, h, w) in [0, 1] to a latent (1, 16, h/8, w/8), the mode of the VAE's posterior.
+
+    Raises:
+        ValueError: not Flux's VAE.
+    """
+    channels = getattr(vae, "latent_channels", FLUX_CHANNELS)
+    if channels != FLUX_CHANNELS:
+        raise ValueError(f"vae: expected Flux's VAE (ae.safetensors, {FLUX_CHANNELS} latent channels), got one with "
+                         f"{channels}. Load it with Load VAE.")
+    return vae.encode(picture.movedim(0, -1)[None])
+
+
+def apply(model, positive: list, references: tuple[Reference, ...], **routing) -> tuple:
+    """MODEL and CONDITIONING with the references that have a weight; untouched when there are none."""
+    tables = tables_of(model)
+    acting = tuple(reference for reference in references if reference.weight != 0)
+    check_words(positive, acting)
+    return attach_references(model, positive, Routing(acting, tables, **routing))
+
+
+def check_words(positive: list, references: tuple[Reference, ...]) -> None:
+    """Warn of placeholders and references that do not find each other, and of a style without its sentence."""
+    entries = [entry[WORDS_KEY] for _, entry in positive if WORDS_KEY in entry]
+    texts = positive_texts()
+    written = tuple(dict.fromkeys(number for text in texts for number in numbers_in(text)))
+    if written and not entries:
+        log.warning("Relate: the prompt has %s, but it was encoded by a CLIP that reads placeholders as plain text. "
+                    "Connect the CLIP of Load DreamO to the text encoder.", f"[ref#{written[0]}]")
+    numbers = tuple(dict.fromkeys((*written, *(number for places in entries for number in places))))
+    for fault in faults(numbers, tuple(reference.slot for reference in references)):
+        log.warning("Relate: %s.", fault)
+    styles = [reference.slot for reference in references if reference.task == "style"]
+    if styles and len(references) > 1:
+        log.warning("Relate: reference %d is a style; DreamO was not made to combine a style with other references.",
+                    styles[0])
+    if styles and texts and not any(text.lower().lstrip().startswith(STYLE_PROMPT) for text in texts):
+        log.warning("Relate: reference %d is a style; begin the prompt with '%s.', as DreamO was trained.", styles[0],
+                    STYLE_PROMPT)

@@ -1,0 +1,96 @@
+"""The placeholders [ref#1] ... [ref#9] as tokens of a clone of a Flux CLIP.
+
+The clone's tokenizer is a copy with ten more tokens. Where it would give their numbers it gives their learned
+embeddings, as ComfyUI's textual inversion does, so every node that encodes a prompt with the clone understands them,
+weights in parentheses included. Where they stand is written into the CONDITIONING.
+"""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor
+
+from ...core.routing.placeholders import WORDS
+from .flux import WORDS_KEY
+
+
+class PlaceholderTokenizer:
+    """A T5 tokenizer that knows the placeholders; everything else is the tokenizer it was made from."""
+
+    def __init__(self, before, table: Tensor) -> None:
+        self._before = copy.copy(before)
+        self._before.tokenizer = copy.deepcopy(before.tokenizer)
+        self._before.tokenizer.add_tokens(list(WORDS), special_tokens=False)
+        numbers = self._before.tokenizer.convert_tokens_to_ids(list(WORDS))
+        self._rows = dict(zip(numbers, table.float().unbind(0), strict=True))
+        self._slots = {id(row): slot for slot, row in enumerate(self._rows.values(), start=1) if slot < len(WORDS)}
+
+    def __getattr__(self, name: str):
+        if name.startswith("__") or name == "_before":  # asked while it is being copied
+            raise AttributeError(name)
+        return getattr(self._before, name)
+
+    def __deepcopy__(self, memo: dict) -> PlaceholderTokenizer:
+        return self
+
+    def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options) -> list[list[tuple]]:
+        """As ComfyUI's, embeddings in the places of the placeholders."""
+        chunks = self._before.tokenize_with_weights(text, return_word_ids, **options)
+        return [[(self._row(token), *rest) for token, *rest in chunk] for chunk in chunks]
+
+    def _row(self, token):
+        return self._rows.get(token, token) if isinstance(token, int) else token
+
+    def places(self, chunks: list[list[tuple]]) -> dict[int, tuple[int, ...]]:
+        """By number, where placeholders stand in the text sequence."""
+        found: dict[int, list[int]] = {}
+        tokens = [token for chunk in chunks for token, *_ in chunk]
+        for place, token in enumerate(tokens):
+            if id(token) in self._slots:
+                found.setdefault(self._slots[id(token)], []).append(place)
+        return {slot: tuple(places) for slot, places in found.items()}
+
+
+class _WithPlaces:
+    """What a CLIP learns: to write the places of the placeholders into the CONDITIONING, and to stay so when cloned."""
+
+    def clone(self):
+        return _as(type(self), super().clone())
+
+    def encode_from_tokens_scheduled(self, tokens, unprojected=False, add_dict=None, show_pbar=True):
+        places = self.tokenizer.t5xxl.places(tokens["t5xxl"])
+        return super().encode_from_tokens_scheduled(tokens, unprojected=unprojected, show_pbar=show_pbar,
+                                                    add_dict={**(add_dict or {}), WORDS_KEY: places})
+
+
+def _as(kind: type, clip):
+    twin = kind.__new__(kind)
+    twin.__dict__.update(clip.__dict__)
+    return twin
+
+
+def with_placeholders(clip, table: Tensor):
+    """A clone of a Flux CLIP that knows the placeholders.
+
+    Args:
+        table: (10, E), E the width of its T5.
+
+    Raises:
+        ValueError: a CLIP without T5, or one of another width.
+    """
+    t5 = getattr(clip.cond_stage_model, "t5xxl", None)
+    if t5 is None or not hasattr(clip.tokenizer, "t5xxl"):
+        raise ValueError("clip: expected Flux's text encoders (CLIP-L and T5-XXL), got one without T5 "
+                         f"({type(clip.cond_stage_model).__name__}). Load them with DualCLIPLoader, type flux.")
+    width = t5.transformer.get_input_embeddings().weight.shape[1]
+    if table.shape[1] != width:
+        raise ValueError(f"clip: its T5 has width {width}, the placeholders' embeddings {table.shape[1]}. They belong "
+                         "to T5-XXL as Flux uses it.")
+    clone = clip.clone()
+    kind = type(clone) if isinstance(clone, _WithPlaces) else type("PlaceholderCLIP", (_WithPlaces, type(clone)), {})
+    twin = _as(kind, clone)
+    twin.tokenizer = copy.copy(clone.tokenizer)
+    before = clone.tokenizer.t5xxl
+    twin.tokenizer.t5xxl = PlaceholderTokenizer(getattr(before, "_before", before), table)
+    return twin
