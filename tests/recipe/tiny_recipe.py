@@ -26,9 +26,9 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def write_tokenizer(folder: Path) -> None:
-    """CLIP's tokenizer without merges: one token a letter."""
+    """CLIP's tokenizer without merges: one token a letter; "!" is id 0 as there."""
     folder.mkdir(parents=True, exist_ok=True)
-    symbols = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), ".</w>", ",</w>", "-</w>",
+    symbols = ["!", *LETTERS, *(f"{letter}</w>" for letter in LETTERS), ".</w>", ",</w>", "-</w>",
                "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({symbol: index for index, symbol in enumerate(symbols)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
@@ -38,9 +38,9 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def _text_config(width: int, activation: str) -> CLIPTextConfig:
-    return CLIPTextConfig(vocab_size=58, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=3,
+    return CLIPTextConfig(vocab_size=59, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=3,
                           num_attention_heads=4, projection_dim=width, max_position_embeddings=77,
-                          bos_token_id=55, eos_token_id=56, pad_token_id=56, hidden_act=activation)
+                          bos_token_id=56, eos_token_id=57, pad_token_id=57, hidden_act=activation)
 
 
 def write_base(folder: Path) -> UNet2DConditionModel:
