@@ -19,10 +19,10 @@ class PlaceholderTokenizer:
     """A T5 tokenizer that knows the placeholders; everything else is the tokenizer it was made from."""
 
     def __init__(self, before, table: Tensor) -> None:
-        self._before = copy.copy(before)
-        self._before.tokenizer = copy.deepcopy(before.tokenizer)
-        self._before.tokenizer.add_tokens(list(WORDS), special_tokens=False)
-        numbers = self._before.tokenizer.convert_tokens_to_ids(list(WORDS))
+        self._before = before
+        self._knowing = copy.copy(before)
+        self._knowing.tokenizer = _with_words(before.tokenizer)
+        numbers = self._knowing.tokenizer.convert_tokens_to_ids(list(WORDS))
         self._rows = dict(zip(numbers, table.float().unbind(0), strict=True))
         self._slots = {id(row): slot for slot, row in enumerate(self._rows.values(), start=1) if slot < len(WORDS)}
 
@@ -35,8 +35,10 @@ class PlaceholderTokenizer:
         return self
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options) -> list[list[tuple]]:
-        """As ComfyUI's, embeddings in the places of the placeholders."""
-        chunks = self._before.tokenize_with_weights(text, return_word_ids, **options)
+        """As ComfyUI's, embeddings in the places of the placeholders; a text without them is left to ComfyUI's."""
+        if not any(word in text for word in WORDS):
+            return self._before.tokenize_with_weights(text, return_word_ids, **options)
+        chunks = self._knowing.tokenize_with_weights(text, return_word_ids, **options)
         return [[(self._row(token), *rest) for token, *rest in chunk] for chunk in chunks]
 
     def _row(self, token):
@@ -50,6 +52,22 @@ class PlaceholderTokenizer:
             if id(token) in self._slots:
                 found.setdefault(self._slots[id(token)], []).append(place)
         return {slot: tuple(places) for slot, places in found.items()}
+
+
+def _with_words(tokenizer):
+    """A copy of a T5 tokenizer with the placeholders, spaces around them as DreamO was trained.
+
+    Version 5 of transformers splits at spaces first, and so loses the one before an added token and puts one after it.
+    The tokenizer's own file, and version 4, only mark the beginning of a text.
+    """
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    twin = copy.deepcopy(tokenizer)
+    twin.add_tokens(list(WORDS), special_tokens=False)
+    backend = twin.backend_tokenizer
+    backend.normalizer = normalizers.Sequence([backend.normalizer, normalizers.Replace(Regex(" {2,}"), " ")])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="first")
+    return twin
 
 
 class _WithPlaces:

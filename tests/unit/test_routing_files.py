@@ -1,0 +1,110 @@
+"""Every published layout of DreamO's files, and a clear word for those that are none."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from core.routing.files import PRESETS, find_file, load_flux_lora, load_tables, normalise
+
+
+def pair(stem, rank=2, into=6, out=9, names=("down", "up")):
+    return {f"{stem}.{names[0]}.weight": torch.ones(rank, into), f"{stem}.{names[1]}.weight": torch.ones(out, rank)}
+
+
+@pytest.mark.parametrize(("stem", "wanted"), [
+    ("double_blocks_3_processor_qkv_lora1", "diffusion_model.double_blocks.3.img_attn.qkv"),
+    ("double_blocks.3.processor.qkv_lora1", "diffusion_model.double_blocks.3.img_attn.qkv"),
+    ("double_blocks_12.processor.qkv_lora2", "diffusion_model.double_blocks.12.txt_attn.qkv"),
+    ("double_blocks_0.proj_lora1", "diffusion_model.double_blocks.0.img_attn.proj"),
+    ("model.double_blocks_18_proj_lora2", "diffusion_model.double_blocks.18.txt_attn.proj"),
+    ("single_blocks_37_processor_qkv_lora", "diffusion_model.single_blocks.37.linear1_qkv"),
+    ("single_blocks.7.processor.proj_lora", "diffusion_model.single_blocks.7.linear2"),
+])  # fmt: skip
+def test_fused_names_with_dots_and_underscores(stem, wanted):
+    lora = normalise(pair(stem), "file")
+    assert set(lora.state) == {f"{wanted}.lora_down.weight", f"{wanted}.lora_up.weight"}
+    assert lora.layout == "fused" and lora.pairs == 1 and lora.left_out == ()
+
+
+def test_a_whole_root_file_has_152_pairs():
+    state = {}
+    for block in range(19):
+        for name in ("qkv_lora1", "qkv_lora2", "proj_lora1", "proj_lora2"):
+            state |= pair(f"double_blocks_{block}_{name}")
+    for block in range(38):
+        for name in ("qkv_lora", "proj_lora"):
+            state |= pair(f"single_blocks_{block}_{name}")
+    lora = normalise({**state, "dreamo_task_embedding.weight": torch.ones(2, 4)}, "file")
+    assert len(state) == 304 and lora.pairs == 152 and lora.left_out == ()
+
+
+@pytest.mark.parametrize("names", [("lora_A", "lora_B"), ("lora_down", "lora_up"), ("lora.down", "lora.up"),
+                                   ("lora_A.default", "lora_B.default")])  # fmt: skip
+def test_split_names(names):
+    module = "transformer.single_transformer_blocks.5.attn.to_q"
+    lora = normalise({**pair(module, names=names), f"{module}.alpha": torch.tensor(1.0)}, "file")
+    assert set(lora.state) == {f"{module}.lora_down.weight", f"{module}.lora_up.weight", f"{module}.alpha"}
+    assert lora.layout == "split"
+
+
+def test_what_is_no_lora_of_flux_is_reported():
+    lora = normalise({**pair("double_blocks_0_qkv_lora1"), "notes": torch.ones(1)}, "file")
+    assert lora.left_out == ("notes",)
+
+
+def test_half_a_pair_is_refused():
+    state = pair("double_blocks_0_qkv_lora1")
+    del state["double_blocks_0_qkv_lora1.up.weight"]
+    with pytest.raises(ValueError, match="f.safetensors: 1 of 1 pairs have only one half: diffusion_model.double_b"):
+        normalise(state, "f.safetensors")
+
+
+def test_a_file_of_something_else_is_named(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file({f"double_blocks.{i}.img_mod.lin.weight": torch.ones(1) for i in range(20)}, path)
+    with pytest.raises(ValueError, match=r"other.safetensors: expected a LoRA for Flux, found none among its 20 .*"
+                                         r"a Flux diffusion model"):
+        load_flux_lora(path)
+    with pytest.raises(ValueError, match=r"expected DreamO's embeddings .* but dreamo_task_embedding.weight, "
+                                         r"dreamo_idx_embedding.weight missing among its 20 tensors"):
+        load_tables(path)
+
+
+def test_tables_of_both_files(tmp_path):
+    tables = {"dreamo_task_embedding.weight": torch.ones(2, 4), "dreamo_idx_embedding.weight": torch.ones(10, 4),
+              "dreamo_t5_embedding.weight": torch.arange(12.0)[:, None].expand(12, 3)}
+    save_file({key: value.contiguous() for key, value in tables.items()}, tmp_path / "embedding.safetensors")
+    found = load_tables(tmp_path / "embedding.safetensors")
+    assert found.words.shape == (10, 3) and found.words[0, 0] == 2  # the last ten rows, as the published code takes
+    save_file({"dreamo_task_embedding.weight": torch.ones(2, 4), "dreamo_idx_embedding.weight": torch.ones(10, 4),
+               **pair("double_blocks_0_qkv_lora1")}, tmp_path / "dreamo.safetensors")
+    assert load_tables(tmp_path / "dreamo.safetensors").words is None
+
+
+def test_a_misshapen_table_is_named_with_its_file(tmp_path):
+    save_file({"dreamo_task_embedding.weight": torch.ones(3, 4), "dreamo_idx_embedding.weight": torch.ones(10, 4)},
+              tmp_path / "t.safetensors")
+    with pytest.raises(ValueError, match=r"t.safetensors: dreamo_task_embedding.weight: expected shape \(2, D\)"):
+        load_tables(tmp_path / "t.safetensors")
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    path = tmp_path / "cut.safetensors"
+    save_file(pair("double_blocks_0_qkv_lora1"), path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="cut.safetensors: expected a whole file of tensors"):
+        load_flux_lora(path)
+
+
+def test_presets_are_the_published_ones():
+    weights = {name: {adapter.name: adapter.strength for adapter in adapters} for name, adapters in PRESETS.items()}
+    assert weights == {"v1": {"dreamo": 1.0, "cfg_distill": 1.0, "quality_pos": 0.15, "quality_neg": -0.8},
+                       "v1.1": {"dreamo": 1.0, "cfg_distill": 1.0, "sft": 1.0, "dpo": 1.25}}
+
+
+def test_files_are_found_in_folders_and_comfyuis_layout_goes_first():
+    (dreamo, *_) = PRESETS["v1"]
+    assert find_file(dreamo, ["dreamo.safetensors", "sub\\dreamo_comfyui.safetensors"]) == \
+        "sub\\dreamo_comfyui.safetensors"
+    assert find_file(dreamo, ["v1/Dreamo.safetensors"]) == "v1/Dreamo.safetensors"
+    assert find_file(dreamo, ["my_dreamo.safetensors"]) is None
