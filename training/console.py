@@ -33,6 +33,9 @@ def command(run: Callable[[], None]) -> int:
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}\n")
         return 130 if isinstance(stopped.__cause__, KeyboardInterrupt) else 1
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("Stopped before the first step; nothing was lost.\n")
         return 130

@@ -27,6 +27,7 @@ from core.scene import Box, Layout
 
 from .config import Config
 from .data import Example, annotation_bytes, placement_of, prepare
+from .faults import Faults
 from .host_diffusers.clipself import encoder_of_transformers
 from .host_diffusers.frozen import Frozen
 from .host_diffusers.pictures import encode_pictures, image_tokens
@@ -140,6 +141,9 @@ def _encode_all(examples: list[Example], config: Config, frozen: Frozen, device:
     """One encoder after the other, each gone before the next comes."""
     rows = [_annotations(example) for example in examples]
     phrases = _add_text(rows, examples, frozen, device, dtype, progress)
+    if frozen.identity_config and phrases[0].shape[-1] != frozen.identity_config.resampler.phrase_width:
+        raise Faults(f"models.identity: it reads phrases of width {frozen.identity_config.resampler.phrase_width}, the "
+                     f"base's first text encoder says {phrases[0].shape[-1]}. Choose the identity model of this base.")
     progress("encoding with the VAE")
     vae = frozen.base.vae().to(device)
     for row, example in zip(rows, examples):

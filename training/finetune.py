@@ -34,7 +34,7 @@ from .host_diffusers import IdentityBatch, identity_batch, relation_parameters
 from .journal import Journal
 from .methods import relation
 from .optimise import build_optimizer, optimizer_tensors, rate_at, restore_optimizer
-from .recipe import Recipe, gather, plan
+from .recipe import Recipe, gather, plan, precision_of
 from .run_folder import Checkpoint
 from .sample_pictures import SamplePictures
 
@@ -59,8 +59,8 @@ def run(options: argparse.Namespace) -> None:
         triplets = load_triplets(config.data, config.relation)
         save_picture(triplet_sheet([prepare(triplet, config.data) for triplet in triplets]), Path(options.preview_data))
         return say(f"wrote {options.preview_data}")
-    accelerator = Accelerator(cpu=config.train.device == "cpu",
-                              mixed_precision="fp16" if config.train.precision == "float16" else "no")
+    half = precision_of(config) == torch.float16  # whose gradients accelerate scales; the other precisions are ours
+    accelerator = Accelerator(cpu=config.train.device == "cpu", mixed_precision="fp16" if half else "no")
     speak = say if accelerator.is_main_process else (lambda text: None)
     logging.getLogger().setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
     recipe = gather(config, accelerator.device, accelerator.num_processes, options.resume)
@@ -75,6 +75,9 @@ def run(options: argparse.Namespace) -> None:
         raise Stopped(f"Stopped. {journal.where_it_stands()}") from error
     except OSError as error:
         raise Stopped(f"Writing failed: {error}. {journal.where_it_stands()}") from error
+    except torch.OutOfMemoryError as error:
+        raise Stopped(f"Out of memory: {str(error).splitlines()[0]} Set train.gradient_checkpointing = true or "
+                      f"train.micro_batch = 1. {journal.where_it_stands()}") from error
     finally:
         accelerator.end_training()
 

@@ -81,8 +81,7 @@ def gather(config: Config, device: torch.device, processes: int, resume: bool) -
         _or_faults(lambda: folder.check(resume, _bytes_to_write(config, triplets)), faults)
     if faults:
         raise Faults(faults)
-    dtype = _PRECISIONS.get(config.train.precision) or _automatic(device)
-    return Recipe(config, triplets, dataset, frozen, folder, dtype, config.train.micro_batch or share)
+    return Recipe(config, triplets, dataset, frozen, folder, precision_of(config), config.train.micro_batch or share)
 
 
 def _or_faults(read: Callable[[], Any], faults: list[str]) -> Any:
@@ -93,8 +92,18 @@ def _or_faults(read: Callable[[], Any], faults: list[str]) -> Any:
         return None
 
 
-def _automatic(device: torch.device) -> torch.dtype:
-    if device.type != "cuda":
+def precision_of(config: Config) -> torch.dtype:
+    """The asked precision; automatically bfloat16 on cards that have it, float16 on older ones, float32 elsewhere.
+
+    Raises:
+        Faults: float16 without a CUDA device, where its gradients cannot be scaled.
+    """
+    wanted, on_card = config.train.precision, config.train.device in ("auto", "cuda") and torch.cuda.is_available()
+    if wanted == "float16" and not on_card:
+        raise Faults('train.precision: "float16" needs a CUDA device; use "float32" or "bfloat16".')
+    if wanted != "auto":
+        return _PRECISIONS[wanted]
+    if not on_card:
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 

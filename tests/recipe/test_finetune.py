@@ -393,3 +393,41 @@ def test_diffusers_pipeline_loads_the_file_with_equal_pictures(world):
             parameter.copy_(getattr(lora.pairs[site, projection], role))
     torch.testing.assert_close(ours(*arguments, added_cond_kwargs=conditions).sample, theirs, atol=1e-5, rtol=1e-5)
     assert (theirs - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("key", "wrong", "expected"), [
+    ("clip_vision", "identity.safetensors", "models.clip_vision: identity.safetensors: expected a CLIP vision encoder"),
+    ("identity", "clip_vision/model.safetensors", "models.identity: model.safetensors: expected an identity model"),
+])
+def test_a_wrong_file_for_a_model_is_named(world, capsys, key, wrong, expected):
+    assert finetune.main([config_of(world), "--set", f"models.{key}={world / 'models' / wrong}"]) == 2
+    assert expected in capsys.readouterr().err
+    assert not (world / "out").exists()
+
+
+def test_half_precision_needs_a_card(world, capsys):
+    assert finetune.main([config_of(world), "--set", "train.precision=float16"]) == 2
+    assert 'train.precision: "float16" needs a CUDA device' in capsys.readouterr().err
+
+
+def test_bfloat16_keeps_the_lora_in_float32(world):
+    config = config_of(world, train='precision = "bfloat16"')
+    assert finetune.main([config, "--set", "train.steps=2", "--set", "samples.every=0"]) == 0
+    with safe_open(world / "out" / "hugging.safetensors", "pt") as file:
+        tensors = [file.get_tensor(key) for key in file.keys() if not key.endswith("alpha")]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+    assert any(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in tensors)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("prediction", ["v", "epsilon"])
+def test_other_predictions_and_schedules_run(world, prediction, schedule):
+    config = config_of(world, train=f'schedule = "{schedule}"', loss=f'prediction = "{prediction}"\nmin_snr_gamma = 5')
+    assert finetune.main([config, "--set", "train.steps=1", "--set", "samples.every=0"]) == 0
+
+
+def test_the_released_losses_run_with_their_error(parts):
+    objective, crops, identity = parts(loss='keypoint_form = "as_released"\nkeypoint_weight = 0.1')
+    released = evaluate(objective, crops, identity)["keypoint"]
+    objective, crops, identity = parts()
+    assert not torch.isclose(released, evaluate(objective, crops, identity)["keypoint"] / 4)

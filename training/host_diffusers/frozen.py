@@ -47,8 +47,20 @@ class Frozen:
         return model.eval().requires_grad_(False)
 
     def vision(self, which: str, dtype: torch.dtype) -> nn.Module:
-        """``clip_vision`` or ``local_clip_vision``."""
-        return load_vision(self.paths[which], dtype)
+        """``clip_vision`` or ``local_clip_vision``.
+
+        Raises:
+            Faults: not such an encoder, or not the one the identity model reads.
+        """
+        try:
+            model = load_vision(self.paths[which], dtype)
+        except ValueError as error:
+            raise Faults(f"models.{which}: {error}") from error
+        wanted = self.identity_config.resampler.image_width
+        if model.config.hidden_size != wanted:
+            raise Faults(f"models.{which}: {self.paths[which]} is {model.config.hidden_size} wide, the identity model "
+                         f"reads encoders of width {wanted} (1664 is CLIP ViT-bigG/14).")
+        return model
 
     def fingerprint(self) -> str:
         """Hash of all files: of their sizes and 64 blocks of each, so that 10 GB take no time."""

@@ -1,0 +1,115 @@
+"""The pure parts of the loop: draws, rates, the optimiser's state, settled files, the progress line."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from core.checkpoint import save
+from training.batches import draw
+from training.config import TrainConfig
+from training.console import Progress, Stopped, clock, command, say
+from training.faults import Faults
+from training.optimise import build_optimizer, optimizer_tensors, rate_at, restore_optimizer
+from training.settled_file import settle
+
+
+def test_draws_are_functions_of_seed_and_step():
+    one, same, other = draw(3, 7, 8, 5, (4, 8, 8)), draw(3, 7, 8, 5, (4, 8, 8)), draw(3, 8, 8, 5, (4, 8, 8))
+    assert torch.equal(one.noise, same.noise) and torch.equal(one.rows, same.rows)
+    assert not torch.equal(one.noise, other.noise)
+    assert one.noise.shape == (8, 4, 8, 8)
+    assert int(one.rows.max()) < 5 and 0 <= int(one.timesteps.min()) <= int(one.timesteps.max()) < 1000
+    assert torch.equal(torch.cat((one.part(0, 3).noise, one.part(3, 8).noise)), one.noise)
+
+
+def test_a_batch_of_eight_is_eight_with_two_crops():
+    rows = torch.cat([draw(0, step, 8, 2, (1,)).rows for step in range(50)])
+    assert len(rows) == 400
+    assert 150 < int(rows.sum()) < 250
+
+
+@pytest.mark.parametrize(("schedule", "expected"), [
+    ("constant", [0.25, 0.5, 0.75, 1, 1, 1]), ("linear", [0.25, 0.5, 0.75, 1, 2 / 3, 1 / 3]),
+    ("cosine", [0.25, 0.5, 0.75, 1, 0.75, 0.25])])
+def test_rates(schedule, expected):
+    config = TrainConfig(steps=6, lr=1.0, warmup_steps=3, schedule=schedule)
+    assert [rate_at(step, config) for step in range(6)] == pytest.approx(expected)
+
+
+def trained(parameter, optimizer, steps):
+    for step in range(steps):
+        parameter.grad = torch.full_like(parameter, 0.1 * (step + 1))
+        optimizer.step()
+
+
+def test_a_restored_optimiser_goes_on_to_the_same_bits():
+    config = TrainConfig(lr=0.1)
+    one, two = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    first = build_optimizer([one], config)
+    trained(one, first, 2)
+    kept = {name: tensor.clone() for name, tensor in optimizer_tensors(first).items()}
+    two.data.copy_(one.data)
+    second = build_optimizer([two], config)
+    restore_optimizer(second, kept)
+    trained(one, first, 3)
+    trained(two, second, 3)
+    assert torch.equal(one, two)
+
+
+def test_eight_bits_are_asked_for_by_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(Faults, match="needs the package bitsandbytes"):
+        build_optimizer([torch.nn.Parameter(torch.ones(1))], TrainConfig(optimizer="adamw_8bit"))
+
+
+def test_settled_files_have_the_same_bytes_in_every_process(tmp_path):
+    code = ("import sys, torch\nfrom pathlib import Path\nfrom core.checkpoint import save\n"
+            "from training.settled_file import settle\n"
+            "settle(Path(sys.argv[1]), lambda path: save(path, {'x': torch.arange(3.0)}, "
+            "{name: name * 3 for name in 'abcdefghij'}))\n")
+    for name in ("a", "b", "c"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / f"{name}.safetensors")], check=True)
+    contents = {(tmp_path / f"{name}.safetensors").read_bytes() for name in ("a", "b", "c")}
+    assert len(contents) == 1
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert file.metadata()["d"] == "ddd"
+        assert file.get_tensor("x").tolist() == [0, 1, 2]
+
+
+def test_a_file_that_is_not_right_never_appears(tmp_path):
+    path = tmp_path / "x.safetensors"
+
+    def wrong(written):
+        raise ValueError(f"{written.name} is wrong")
+
+    with pytest.raises(ValueError, match="is wrong"):
+        settle(path, lambda written: save(written, {"x": torch.ones(1)}, {}), wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_is_one_line_a_second(capsys):
+    progress = Progress(10, 20)
+    assert not progress.due(11)
+    assert progress.due(20)
+    progress.started -= 5
+    progress.tell(15, {"loss": 0.123456}, 1e-4)
+    line = capsys.readouterr().out
+    assert line.startswith("step 15/20  loss 0.1235  lr 1.00e-04  1.00 steps/s  0:05 left")
+    assert [clock(seconds) for seconds in (5, 65, 3700)] == ["0:05", "1:05", "1:01:40"]
+
+
+@pytest.mark.parametrize(("error", "code", "text"), [
+    (None, 0, ""), (Faults(["a", "b"]), 2, "2 faults:\n  1. a\n  2. b\n"), (Faults("a"), 2, "a\n"),
+    (Stopped("why"), 1, "why\n"), (KeyboardInterrupt(), 130, "Stopped before the first step; nothing was lost.\n"),
+    (PermissionError(13, "Permission denied", "x.png"), 1, "[Errno 13] Permission denied: 'x.png'\n")])
+def test_exit_codes(capsys, error, code, text):
+    def run():
+        say("working")
+        if error:
+            raise error
+
+    assert command(run) == code
+    assert capsys.readouterr().err == text
