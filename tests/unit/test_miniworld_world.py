@@ -32,8 +32,14 @@ def test_the_world_is_as_large_as_promised():
 
 
 def test_a_third_of_the_identities_is_held_out_by_their_own_hash():
-    everyone = [Identity(s, fur, belly, pattern, accessory, 0) for s in SPECIES for fur in range(len(FUR_NAMES))
-                for belly in range(BELLY_HUES) for pattern in PATTERNS for accessory in ACCESSORIES]
+    everyone = [
+        Identity(s, fur, belly, pattern, accessory, 0)
+        for s in SPECIES
+        for fur in range(len(FUR_NAMES))
+        for belly in range(BELLY_HUES)
+        for pattern in PATTERNS
+        for accessory in ACCESSORIES
+    ]
     assert abs(np.mean([who.held_out for who in everyone]) - 1 / 3) < 0.01
     assert Identity("fox", 3, 1, "spots", "crown", 2).held_out == Identity("fox", 3, 1, "spots", "crown", 2).held_out
     assert Identity("bear", 0, 0, "plain", "nothing", 0).held_out is False  # pinned: the same on every machine
@@ -90,8 +96,10 @@ def test_reach_gets_there_or_stretches_as_far_as_plush_does(angle, distance):
 @pytest.mark.parametrize(("relation", "paws"), [("shaking hands with", 1), ("high-fiving", 1), ("jumping with", 1)])
 def test_paws_that_should_touch_touch(relation, paws):
     for seed in range(20):
-        first, second = (solve(pose)[[KEYPOINTS.index("left front paw"), KEYPOINTS.index("right front paw")]]
-                         for pose in stage(generator(seed), relation).poses)
+        first, second = (
+            solve(pose)[[KEYPOINTS.index("left front paw"), KEYPOINTS.index("right front paw")]]
+            for pose in stage(generator(seed), relation).poses
+        )
         gaps = np.linalg.norm(first[:, None] - second[None], axis=-1)
         assert gaps.min() < 0.02
 
