@@ -67,8 +67,7 @@ def run(options: argparse.Namespace) -> None:
     speak(plan(recipe, accelerator.num_processes))
     if options.dry_run:
         return None
-    again = f"python -m training.finetune {options.config} --resume"
-    journal = Journal(recipe, again)
+    journal = Journal(recipe, again=f"python -m training.finetune {options.config} --resume")
     try:
         return train(recipe, accelerator, journal, speak)
     except KeyboardInterrupt as error:

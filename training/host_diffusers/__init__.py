@@ -5,7 +5,7 @@ identity    attach_identity: the parallel image cross-attention beside every tex
 relation    attach_relation: a relation LoRA, through peft.
 text        encode_prompts, encode_phrases.
 pictures    encode_pictures, decode_latents, image_tokens.
-base        open_base: a diffusers folder, one SDXL checkpoint file (single_file, tokenizer), or the miniworld.
+base        open_base: a diffusers folder, or one SDXL checkpoint file (single_file, tokenizer).
 clip_vision load_vision: CLIP vision encoders from disk; clipself takes them apart for dense features.
 frozen      open_frozen: all frozen models of a recipe.
 miniworld   the miniworld's sizes; miniworld_parts its models in one object.

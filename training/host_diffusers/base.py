@@ -15,9 +15,6 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from training.denoising import NoiseSchedule
 from training.faults import Faults
 
-from .clip_vision import is_miniworld
-from .miniworld import build_unet
-from .miniworld_parts import load_miniworld
 from .single_file import open_single_file
 from .text import TextEncoders
 from .tokenizer import find_tokenizer
@@ -60,8 +57,6 @@ def open_base(path: str | Path, tokenizer: str = "") -> Base:
     if not path.is_dir():
         raise Faults(f"models.base: {path} is neither a folder nor a file. Give an SDXL checkpoint (.safetensors) or a "
                      "diffusers folder.")
-    if is_miniworld(path):
-        return _miniworld(path)
     missing = [part for part in ("unet", "vae", "text_encoder", "text_encoder_2")
                if not (path / part / "config.json").is_file()]
     if missing:
@@ -84,21 +79,6 @@ def open_base(path: str | Path, tokenizer: str = "") -> Base:
             _frozen(CLIPTextModelWithProjection, path, "text_encoder_2", dtype)),
         files=tuple(sorted(path.glob("*/*.safetensors")) + sorted(path.glob("*/*.json"))),
     )
-
-
-def _miniworld(path: Path) -> Base:
-    """The miniworld's own folder: small enough to be read whole for each part."""
-    def empty() -> nn.Module:
-        with torch.device("meta"):
-            return build_unet()
-
-    def text(dtype: torch.dtype) -> TextEncoders:
-        world = load_miniworld(path)
-        return TextEncoders.of_words(world.words, world.text_l.to(dtype), world.text_g.to(dtype))
-
-    return Base(name="miniworld", schedule=NoiseSchedule.of_betas("epsilon"), empty_unet=empty,
-                unet=lambda dtype: load_miniworld(path).unet.to(dtype), vae=lambda: load_miniworld(path).vae, text=text,
-                files=tuple(sorted(path.glob("*.safetensors"))))
 
 
 def _empty(config: dict) -> nn.Module:

@@ -1,4 +1,4 @@
-"""CLIP vision encoders from disk: a transformers folder, one file in either key layout, or the miniworld's."""
+"""CLIP vision encoders from disk: a transformers folder, or one file in either key layout."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from core.checkpoint import compare_keys, describe, read, shapes
 from core.identity.files import load_vision_tower
-
-from .miniworld_parts import load_miniworld
 
 # Heads cannot be read from tensors. Width: (heads, activation) of bigG, H, L and B; other widths have 64 a head.
 _KNOWN = {1664: (16, "gelu"), 1280: (16, "gelu"), 1024: (16, "quick_gelu"), 768: (12, "quick_gelu")}
@@ -34,17 +32,9 @@ def load_vision(path: str | Path, dtype: torch.dtype) -> nn.Module:
             model = CLIPVisionModelWithProjection.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: not a CLIP vision encoder of transformers ({error}).") from error
-    elif is_miniworld(path.parent):
-        world = load_miniworld(path.parent)
-        model = world.local.module if path.name.startswith("local") else world.vision
     else:
         model = _from_file(path, dtype)
     return model.to(dtype).eval().requires_grad_(False)
-
-
-def is_miniworld(folder: Path) -> bool:
-    """A folder in the miniworld's layout."""
-    return (folder / "unet.safetensors").is_file() and (folder / "config.json").is_file()
 
 
 def _from_file(path: Path, dtype: torch.dtype) -> nn.Module:

@@ -38,13 +38,6 @@ class TextEncoders:
 
         return cls(ids, lambda text: _count(tokenizer, text), clip_l, clip_g)
 
-    @classmethod
-    def of_words(cls, words: Any, clip_l: nn.Module, clip_g: nn.Module) -> TextEncoders:
-        """With the miniworld's ``Words``: encoders that hold only the rows of its vocabulary."""
-        end = words.tokenizer.eos_token_id
-        return cls(lambda texts, pad: words.compact_ids(words.ids(list(texts), end if pad is None else pad)),
-                   lambda text: _count(words.tokenizer, text), clip_l, clip_g)
-
     def to(self, device: torch.device) -> TextEncoders:
         self.clip_l.to(device)
         self.clip_g.to(device)
