@@ -6,7 +6,8 @@
 The student reads a picture at several times CLIP's size without attention in its last block; each cell of a random grid
 must then say what the teacher says of that cell's crop: loss 1 - cos. Only the last blocks learn. Where we differ from
 the reference: the trunk that teacher and student share is kept once, the q and k of the last block (unused) do not
-decay, and teacher crops are cut from the picture at the size the student sees.
+decay, the rate stays constant and the result is a moving average, and teacher crops are cut from the picture at the
+size the student sees.
 """
 
 from __future__ import annotations
@@ -204,7 +205,12 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     rebuild = _rebuilder(encoder)
-    settings = replace(Settings("distill", args.steps, args.batch, args.lr), warmup_steps=1000, weight_decay=0.1)
+    settings = replace(
+        Settings("distill", args.steps, args.batch, args.lr),
+        warmup_steps=max(1, min(1000, args.steps // 10)),
+        weight_decay=0.1,
+        plain=("",),
+    )
     student, _ = distil(
         encoder,
         rebuild,

@@ -40,6 +40,7 @@ class Settings:
         clip: largest gradient norm.
         seed: of every draw.
         save_minutes: between checkpoints.
+        plain: parts of names that AdamW trains, see Muon; ("",) is AdamW for everything.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Settings:
     clip: float = 1.0
     seed: int = 0
     save_minutes: float = 5.0
+    plain: tuple[str, ...] = ()
 
 
 @dataclass
@@ -90,7 +92,7 @@ def fit(
         The final State.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = Muon(model, settings.lr, settings.weight_decay)
+    optimiser = Muon(model, settings.lr, settings.weight_decay, plain=settings.plain)
     state = resume(folder, model, optimiser)
     started = saved = time.monotonic()
     before, progress = state.seconds, Progress(settings)

@@ -32,16 +32,35 @@ class Muon(torch.optim.Optimizer):
         model: whose parameters with gradients are trained.
         lr: learning rate, AdamW's scale.
         weight_decay: decoupled, on matrices only.
+        plain: parts of names whose matrices AdamW trains too: large ones that do little, where orthogonalising costs
+            more than it brings; "" is in every name.
         momentum: of Muon, Nesterov's.
     """
 
-    def __init__(self, model: nn.Module, lr: float, weight_decay: float = 0.0, momentum: float = 0.95) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: float,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        plain: tuple[str, ...] = (),
+    ) -> None:
         tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        matrices = [p for p in trained if p.ndim >= 2 and min(p.flatten(1).shape) > 1 and id(p) not in tables]
-        chosen = {id(p) for p in matrices}
-        rest = [p for p in trained if id(p) not in chosen]
-        groups = [{"params": matrices, "orthogonal": True}, {"params": rest, "orthogonal": False, "weight_decay": 0.0}]
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        wide = {
+            name: p
+            for name, p in trained.items()
+            if p.ndim >= 2 and min(p.flatten(1).shape) > 1 and id(p) not in tables
+        }
+        matrices = [p for name, p in wide.items() if not any(part in name for part in plain)]
+        others = [p for name, p in wide.items() if any(part in name for part in plain)]
+        vectors = [p for name, p in trained.items() if name not in wide]
+        groups = [
+            {"params": matrices, "orthogonal": True},
+            {"params": others, "orthogonal": False},
+            {"params": vectors, "orthogonal": False, "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()

@@ -18,7 +18,16 @@ from .encoded import Encoded
 from .loop import Settings, State, averaged, fit
 from .noise import STEPS, add_noise, signal_shares
 
-SETTINGS = Settings("unet", steps=400000, batch=8, lr=1e-3, warmup_steps=300, average=0.9995, weight_decay=0.01)
+SETTINGS = Settings(
+    "unet",
+    steps=400000,
+    batch=8,
+    lr=1.5e-3,
+    warmup_steps=60,
+    average=0.9995,
+    weight_decay=0.01,
+    plain=("embedding", "latent_proj"),
+)
 STRENGTH = 0.6
 DROP_IMAGE, DROP_TEXT, DROP_BOTH, DROP_GROUNDING = 0.05, 0.05, 0.05, 0.1
 SNR_CEILING = 5.0
