@@ -12,7 +12,7 @@ import training.finetune as finetune
 import training.run_folder
 from core.relation.lora import load_relation
 from core.sites import SDXL
-from tests.recipe.tiny_recipe import write_all, write_config
+from tests.recipe.tiny_recipe import write_all, write_authors, write_config, write_tokenizer
 from training.config import load_config
 from training.console import say
 from training.data import load_triplets
@@ -20,9 +20,10 @@ from training.denoising import NoiseSchedule
 from training.encode import encode
 from training.host_diffusers import attach_relation, relation_parameters, set_relation, unet_layout
 from training.host_diffusers.frozen import open_frozen
-from training.host_diffusers.single_file import SDXL_UNET, _empty
+from training.host_diffusers.single_file import SDXL_CLIP_G, SDXL_CLIP_L, SDXL_UNET, SDXL_VAE, _empty
 from training.methods import relation
 from training.methods.relation import RelationObjective
+from training.prepare import convert
 
 CPU = torch.device("cpu")
 
@@ -431,3 +432,51 @@ def test_the_released_losses_run_with_their_error(parts):
     released = evaluate(objective, crops, identity)["keypoint"]
     objective, crops, identity = parts()
     assert not torch.isclose(released, evaluate(objective, crops, identity)["keypoint"] / 4)
+
+
+def test_dry_run_of_full_size_sdxl(world, capsys):
+    """Only configs are needed for a plan: nothing of 10 GB is read."""
+    base = world / "sdxl"
+    for part, config in (("unet", SDXL_UNET), ("vae", SDXL_VAE), ("text_encoder", SDXL_CLIP_L),
+                         ("text_encoder_2", SDXL_CLIP_G)):
+        (base / part).mkdir(parents=True)
+        (base / part / "config.json").write_text(json.dumps(config))
+    write_tokenizer(base / "tokenizer")
+    path = write_config(world / "sdxl.toml", world, identity=False, train="gradient_checkpointing = true")
+    path.write_text(path.read_text().replace("image_px = 64", "image_px = 1024"))
+    changes = ["--set", f"models.base={base}", "--set", "train.micro_batch=1"]
+    assert finetune.main([str(path), "--dry-run", *changes]) == 0
+    said = capsys.readouterr().out
+    assert "3,143,680 parameters (rank 4), float32" in said
+    assert "(sdxl, epsilon prediction, 70 text cross-attentions)" in said
+    assert "9.56 frozen UNet" in said  # 2,567,463,684 numbers in float32
+
+
+def test_pictures_of_one_two_and_three_subjects_in_one_run(world, capsys):
+    """Rows of a batch are padded; a padded subject has no box, no joint and no weight."""
+    (world / "data").unlink()
+    lines = []
+    for count in (1, 2, 3):
+        entries = [json.loads(line) for line in _ours(world / f"of{count}").splitlines()]
+        entry = entries[0]
+        for key in ("concepts", "masks", "boxes", "keypoints_target", "keypoints_concepts"):
+            entry[key] = (entry[key] * 2)[:count]
+        entry["names"] = ["fox", "bear", "owl"][:count]
+        for key in ("concepts", "masks"):
+            entry[key] = [f"../of{count}/{path}" for path in entry[key]]
+        entry["target"] = f"../of{count}/{entry['target']}"
+        lines.append(json.dumps(entry))
+    (world / "data").mkdir()
+    (world / "data" / "triplets.jsonl").write_text("\n".join(lines))
+    assert finetune.main([config_of(world, data="match_skeletons = false")]) == 0
+    config = load_config(config_of(world, data="match_skeletons = false"))
+    crops = encode(load_triplets(config.data, ""), config, open_frozen(config.models), CPU, torch.float32, say)
+    assert crops.present.tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert crops.boxes[0, 1:].abs().sum() == 0
+    assert crops.visible[0, 1:].sum() == 0
+
+
+def _ours(folder):
+    write_authors(folder.with_name(folder.name + "_authors"), count=1, swapped=())
+    convert(folder.with_name(folder.name + "_authors"), folder)
+    return (folder / "triplets.jsonl").read_text()

@@ -37,7 +37,14 @@ def attach_relation(unet: nn.Module, rank: int, alpha: float, generator: torch.G
         with torch.no_grad():
             down.copy_(torch.randn(down.shape, generator=generator) / rank)
             up.zero_()
-    return lambda: unet.delete_adapters(_ADAPTER)
+
+    def detach() -> None:
+        if set(unet.peft_config) == {_ADAPTER}:
+            unet.unload_lora()  # nobody else's LoRA is on it: the plain layers come back
+        else:
+            unet.delete_adapters(_ADAPTER)
+
+    return detach
 
 
 def _layers(unet: nn.Module):
