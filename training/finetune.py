@@ -114,13 +114,13 @@ def train(recipe: Recipe, accelerator: Accelerator, journal: Journal, speak) -> 
         done = step + 1
         if accelerator.is_main_process and progress.due(done):
             progress.tell(done, journal.last(), rate)
+        if samples and (done % config.samples.every == 0 or done == settings.steps):
+            samples.draw(done)  # before the checkpoint: a run resumed from it has all pictures up to it
         if done % config.output.checkpoint_every == 0 or done == settings.steps:
             journal.gather(accelerator)
             if accelerator.is_main_process:
                 journal.check()
                 journal.write(checkpoint_of(done, parameters, optimizer, accelerator, journal))
-        if samples and (done % config.samples.every == 0 or done == settings.steps):
-            samples.draw(done)
     if accelerator.is_main_process:
         finish(recipe, objective, samples, speak)
     accelerator.wait_for_everyone()

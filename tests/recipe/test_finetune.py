@@ -136,6 +136,21 @@ def test_a_resumed_run_ends_with_the_same_bytes(world, monkeypatch):
         assert (world / "a" / name).read_bytes() == (world / "b" / name).read_bytes(), name
 
 
+def test_interrupted_before_the_export_it_is_exported_on_resume(world, monkeypatch):
+    config = config_of(world)
+    honest = relation.export
+
+    def crash(*_):
+        raise Crash
+
+    monkeypatch.setattr(relation, "export", crash)
+    with pytest.raises(Crash):
+        finetune.main([config])
+    monkeypatch.setattr(relation, "export", honest)
+    assert finetune.main([config, "--resume"]) == 0
+    assert (world / "out" / "hugging.safetensors").is_file()
+
+
 def test_resuming_under_other_settings_is_refused(world, monkeypatch, capsys):
     config = config_of(world)
     interrupt_at(monkeypatch, 2, Crash())
