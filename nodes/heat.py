@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from ..core.routing.routing_map import RoutingMap, otsu_mask
 
-# A path through OKLab (B. Ottosson, 2020): lightness rises evenly from dark blue to light yellow, so equal steps of a
+# A path through OKLab (B. Ottosson, 2020): lightness rises evenly from dark violet to light yellow, equal steps of a
 # map are equal steps to the eye, also in grey and for any colour vision.
-LIGHTNESS, HUE, CHROMA = (0.18, 0.94), (285.0, 105.0), 0.13
+LIGHTNESS, HUE, CHROMA = (0.18, 0.94), (285.0, 460.0), 0.16  # all inside sRGB: nothing is clipped
 OVERLAY = 0.6
 PREVIEW_SIDE = 256
 

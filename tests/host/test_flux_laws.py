@@ -294,3 +294,26 @@ def test_preview_routing(flux, pack, placed):
         pack.run("RelateRoutingPreview", routing_map=routing_map, reference=5)
     with pytest.raises(ValueError, match="routing_map: expected recorded maps, got none"):
         pack.run("RelateRoutingPreview", routing_map=None, reference=1)
+
+
+def test_the_colours_of_maps_are_even_to_the_eye(pack):
+    """Equal steps of OKLab's lightness from the colours themselves, back through sRGB."""
+    colours = pack.module("nodes.heat").heat_colours(torch.linspace(0, 1, 33))
+    assert 0 < colours.min() and colours.max() < 1  # nothing was clipped
+    linear = torch.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    cones = linear @ torch.tensor([[0.4122214708, 0.2119034982, 0.0883024619], [0.5363325363, 0.6806995451,
+                                   0.2817188376], [0.0514459929, 0.1073969566, 0.6299787005]])
+    lightness = cones ** (1 / 3) @ torch.tensor([0.2104542553, 0.7936177850, -0.0040720468])
+    steps = lightness[1:] - lightness[:-1]
+    torch.testing.assert_close(steps, steps.mean().expand(32), atol=1e-3, rtol=0)
+
+
+def test_the_live_preview_shows_the_maps_beside_the_picture(flux, pack, placed, monkeypatch):
+    import comfy.utils
+
+    shown = []
+    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute",
+                        lambda self, value, total=None, preview=None: shown.append((value, total, preview)))
+    flux.route(placed, record="maps")
+    assert [(value, total) for value, total, _ in shown] == [(1, 2), (2, 2)]
+    assert all(kind == "JPEG" and picture.width > picture.height > 0 for _, _, (kind, picture, _) in shown)
