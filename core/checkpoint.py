@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 FORMAT = "relate/1"
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of torch's two kinds of archive
 SHOWN = 3  # keys of each sort that an error shows before it counts the rest
 
 
@@ -36,6 +37,7 @@ def read(path: str | Path) -> tuple[dict, dict[str, str]]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path.name}: no such file in {path.parent}. Put it there or choose another.")
+    _check_beginning(path)
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
@@ -53,10 +55,25 @@ def read(path: str | Path) -> tuple[dict, dict[str, str]]:
     return content, {}
 
 
+def _check_beginning(path: Path) -> None:
+    """What was saved in place of a file by a failed download is told from its first bytes.
+
+    Raises:
+        ValueError: the file is empty, or neither safetensors nor a torch archive.
+    """
+    with path.open("rb") as file:
+        first = file.read(16)
+    if not first:
+        raise ValueError(f"{path.name}: expected a file of tensors, but it is empty. Download it again.")
+    if path.suffix != ".safetensors" and first[:4] != _ZIP and first[:1] != _PICKLE:
+        raise ValueError(f"{path.name}: expected a torch archive, but it begins with {first!r}: not a file of tensors, "
+                         "perhaps a web page saved in its place. Download it again and compare the size.")
+
+
 def _is_zip(path: Path) -> bool:
     """Only torch's zip archives can be memory-mapped."""
     with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+        return file.read(4) == _ZIP
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

@@ -156,8 +156,8 @@ def normalise(state: dict[str, Tensor], layout: UNetLayout, file: str, metadata:
     if not parts:
         belongs = describe(state) or "Its keys are of no known LoRA layout."
         raise ValueError(f"{file}: 0 of {len(layout.sites())} text cross-attentions of this model found in it. "
-                         f"{belongs} Expected a relation LoRA for {base_name(layout)}.")
-    _check(parts, layout, file)
+                         f"{belongs} Expected a relation LoRA for {base_name(layout.context_width)}.")
+    _check(parts, layout, file, metadata)
     pairs = {}
     for address, part in parts.items():
         alpha = float(part["alpha"]) if "alpha" in part else float(part["down"].shape[0])
@@ -165,11 +165,10 @@ def normalise(state: dict[str, Tensor], layout: UNetLayout, file: str, metadata:
     return RelationLoRA(pairs, layout, metadata, tuple(sorted(set(left_out))))
 
 
-def base_name(layout: UNetLayout) -> str:
+def base_name(context_width: int) -> str:
     """The field's name of a UNet by its context width."""
     names = {2048: "SDXL", 768: "SD 1.5", 1024: "SD 2"}
-    width = layout.context_width
-    return names.get(width, f"a UNet with context width {width}")
+    return names.get(context_width, f"a UNet of context width {context_width}")
 
 
 def _addresses(layout: UNetLayout) -> dict[str, tuple[str, str]]:
@@ -199,7 +198,8 @@ def _split(key: str) -> tuple[str, str | None]:
     return module.replace(".processor.", ".").replace(".", "_"), role
 
 
-def _check(parts: dict[tuple[str, str], dict[str, Tensor]], layout: UNetLayout, file: str) -> None:
+def _check(parts: dict[tuple[str, str], dict[str, Tensor]], layout: UNetLayout, file: str,
+           metadata: dict[str, str]) -> None:
     """All faults of all pairs in one error."""
     widths = {site.diffusers: site.width for site in layout.sites()}
     faults = []
@@ -220,5 +220,6 @@ def _check(parts: dict[tuple[str, str], dict[str, Tensor]], layout: UNetLayout, 
                 context.add(int(part["down"].shape[-1]))
     if faults:
         shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
-        other = f" Its context width is {sorted(context)}, the model's {layout.context_width}." if context else ""
-        raise ValueError(f"{file}: {len(faults)} of {len(parts)} pairs do not fit {base_name(layout)}: {shown}.{other}")
+        bases = metadata.get("base") or ", ".join(sorted(base_name(width) for width in context))
+        other = f" It was made for {bases}, the model is {base_name(layout.context_width)}." if bases else ""
+        raise ValueError(f"{file}: {len(faults)} of {len(parts)} pairs do not fit this model: {shown}.{other}")

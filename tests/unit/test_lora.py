@@ -93,11 +93,13 @@ def test_modules_that_are_no_cross_attention_are_named(pairs):
 
 
 def test_a_lora_of_another_base_is_refused(pairs):
-    with pytest.raises(ValueError, match="16 of 16 pairs do not fit SDXL: .*Its context width is .12., the model"):
+    with pytest.raises(ValueError, match="16 of 16 pairs do not fit this model: .*It was made for a UNet of context "
+                                         "width 12, the model is SDXL."):
         normalise(spelled(pairs, "authors"), SDXL, "file", {})
-    with pytest.raises(ValueError, match=r"pairs do not fit a UNet with context width 13: .*and \d+ more. Its context "
-                                         r"width is \[12\], the model's 13."):
-        normalise(spelled(pairs, "authors"), UNetLayout.of_depths((8, 16), 1, (0, 1), 13), "file", {})
+    with pytest.raises(ValueError, match=r"pairs do not fit this model: .*and \d+ more. It was made for miniworld, the "
+                                         "model is a UNet of context width 13."):
+        normalise(spelled(pairs, "authors"), UNetLayout.of_depths((8, 16), 1, (0, 1), 13), "file",
+                  {"base": "miniworld"})
 
 
 def test_a_file_without_a_single_pair_is_an_error():
