@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .config import DataConfig
@@ -59,7 +59,7 @@ def open_picture(path: Path, mode: str = "RGB") -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return image.convert(mode)
+            return ImageOps.exif_transpose(image).convert(mode)  # telephones turn pictures by a note in the file
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise Faults(f"{path}: not a whole picture ({error}). Save it again as PNG or JPEG.") from error
 

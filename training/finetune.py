@@ -36,7 +36,7 @@ from .methods import relation
 from .optimise import build_optimizer, optimizer_tensors, rate_at, restore_optimizer
 from .recipe import Recipe, gather, plan, precision_of
 from .run_folder import Checkpoint
-from .sample_pictures import SamplePictures
+from .sample_pictures import SamplePictures, sample_pictures
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,13 +97,9 @@ def train(recipe: Recipe, accelerator: Accelerator, journal: Journal, speak) -> 
     model, optimizer = accelerator.prepare(objective, optimizer)
     crops = crops.to(device)
     samples = None
-    if config.samples.every and accelerator.is_main_process:
-        rows = torch.arange(0, len(crops), config.data.crops)[:config.samples.count].to(device)
-        samples = SamplePictures(objective, crops.take(rows), identity.take(rows) if identity else None,
-                                 [triplet.prompt for triplet in recipe.triplets[:len(rows)]], negative,
-                                 recipe.frozen.base.vae, config, journal.folder)
-        journal.folder.write_settings()
-        samples.draw_without()
+    if accelerator.is_main_process:
+        journal.folder.begin()
+        samples = sample_pictures(recipe, objective, crops, identity, negative)
     progress = Progress(start, settings.steps)
     for step in range(start, settings.steps):
         rate = rate_at(step, settings)

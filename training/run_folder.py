@@ -80,8 +80,10 @@ class RunFolder:
         if self.checkpoint_file.exists():
             self.read_checkpoint()
 
-    def write_settings(self) -> None:
-        """The settings as they were understood, for people."""
+    def begin(self) -> None:
+        """Clear away what a killed process left half written; write the settings as understood, for people."""
+        for leftover in self.path.glob(".*.part*"):
+            leftover.unlink()
         self._write(self.path / "settings.json", json.dumps(self._settings, indent=1) + "\n")
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:

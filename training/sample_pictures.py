@@ -16,6 +16,7 @@ from .encode import Encoded
 from .host_diffusers import CrossAttentionExtras, IdentityBatch, set_relation
 from .host_diffusers.pictures import decode_latents
 from .methods.relation import RelationObjective
+from .recipe import Recipe
 from .run_folder import RunFolder
 from .sampling import sample, seeded_noise
 
@@ -91,6 +92,25 @@ class SamplePictures:
         vae = self.load_vae().to(latents.device)
         for path, pixels in zip(self._files(name), decode_latents(vae, latents)):
             save_picture(to_picture(pixels), path)
+
+
+def sample_pictures(recipe: Recipe, objective: RelationObjective, crops: Encoded, identity: IdentityBatch | None,
+                    negative: tuple[Tensor, Tensor] | None) -> SamplePictures | None:
+    """For a run: the middle crops of its first triplets, drawn without the LoRA at once; None if it wants none.
+
+    Args:
+        crops, identity: of all crops, on the UNet's device.
+        negative: encoded; None where no pictures are wanted.
+    """
+    config = recipe.config
+    if negative is None:
+        return None
+    rows = torch.arange(0, len(crops), config.data.crops)[:config.samples.count].to(crops.latents.device)
+    samples = SamplePictures(objective, crops.take(rows), identity.take(rows) if identity else None,
+                             [triplet.prompt for triplet in recipe.triplets[:len(rows)]], negative,
+                             recipe.frozen.base.vae, config, recipe.folder)
+    samples.draw_without()
+    return samples
 
 
 def _shown(path) -> Image.Image:

@@ -76,6 +76,8 @@ def test_the_whole_recipe(world, capsys, caplog):
 def test_a_finished_run_is_not_overwritten(world, capsys):
     config = config_of(world)
     assert finetune.main([config, "--set", "train.steps=1", "--set", "samples.every=0"]) == 0
+    assert (world / "out" / "settings.json").is_file()
+    assert not (world / "out" / "samples").exists()
     before = (world / "out" / "hugging.safetensors").read_bytes()
     for more in ([], ["--resume"], ["--dry-run"]):
         assert finetune.main([config, *more]) == 2
@@ -130,10 +132,12 @@ def test_a_resumed_run_ends_with_the_same_bytes(world, monkeypatch):
     with pytest.raises(Crash):
         finetune.main([broken])
     mend()
+    (world / "b" / ".checkpoint.safetensors.x1.part").write_bytes(b"half a file")
     assert finetune.main([broken]) == 2  # not without being asked
     assert finetune.main([broken, "--resume"]) == 0
     for name in ("hugging.safetensors", "checkpoint.safetensors", "history.csv", "samples.png", "loss.png"):
         assert (world / "a" / name).read_bytes() == (world / "b" / name).read_bytes(), name
+    assert not list((world / "b").glob(".*"))
 
 
 def test_interrupted_before_the_export_it_is_exported_on_resume(world, monkeypatch):

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.unit.synthetic_triplets import BOXES, write_authors
 from training.config import DataConfig
 from training.contact_sheet import loss_chart, triplet_sheet
-from training.data import dataset_sha256, load_triplets, prepare
+from training.data import dataset_sha256, load_triplets, open_picture, prepare
 from training.faults import Faults
 from training.placement import Placement, box_of
 from training.prepare import convert
@@ -99,6 +99,17 @@ def test_a_marked_pixel_is_where_its_keypoint_says(tmp_path, size, fit, crop):
     lit = light > 0.5
     box = box_of(lit.numpy())
     torch.testing.assert_close(example.boxes[0], box, atol=1.01 / 256, rtol=0)
+
+
+def test_pictures_are_turned_as_telephones_note_it(tmp_path):
+    picture = Image.new("RGB", (4, 2))
+    picture.putpixel((0, 0), (255, 0, 0))
+    note = picture.getexif()
+    note[0x0112] = 6  # turn by 90 degrees to the right
+    picture.save(tmp_path / "x.png", exif=note)
+    turned = open_picture(tmp_path / "x.png")
+    assert turned.size == (2, 4)
+    assert turned.getpixel((1, 0)) == (255, 0, 0)
 
 
 def test_keypoints_outside_or_unseen_do_not_count(tmp_path):
