@@ -132,8 +132,8 @@ def test_an_empty_file_and_no_file(tmp_path):
     with pytest.raises(ValueError, match="empty.bin: expected a file of tensors, but it is empty"):
         read(tmp_path / "empty.bin")
     (tmp_path / "page.bin").write_text("<!DOCTYPE html><title>Sign in</title>")
-    with pytest.raises(ValueError, match="page.bin: expected a torch archive, but it begins with b.<!DOCTYPE html>..: not "
-                                         "a file of tensors, perhaps a web page"):
+    with pytest.raises(ValueError, match="page.bin: expected a torch archive, but it begins with b.<!DOCTYPE html>..: "
+                                         "not a file of tensors, perhaps a web page"):
         read(tmp_path / "page.bin")
     with pytest.raises(ValueError, match="absent.bin: no such file in"):
         read(tmp_path / "absent.bin")
