@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
         raise Stopped(f"Stopped. {journal.where_it_stands()}") from error
     except OSError as error:
         raise Stopped(f"Writing failed: {error}. {journal.where_it_stands()}") from error
-    except torch.OutOfMemoryError as error:
+    except torch.cuda.OutOfMemoryError as error:
         raise Stopped(f"Out of memory: {str(error).splitlines()[0]} Set train.gradient_checkpointing = true or "
                       f"train.micro_batch = 1. {journal.where_it_stands()}") from error
     finally:

@@ -439,8 +439,7 @@ def test_bfloat16_keeps_the_lora_in_float32(world):
     assert any(not torch.equal(tensor, tensor.bfloat16().float()) for tensor in tensors)
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
-@pytest.mark.parametrize("prediction", ["v", "epsilon"])
+@pytest.mark.parametrize(("prediction", "schedule"), [("v", "linear"), ("epsilon", "cosine")])
 def test_other_predictions_and_schedules_run(world, prediction, schedule):
     config = config_of(world, train=f'schedule = "{schedule}"', loss=f'prediction = "{prediction}"\nmin_snr_gamma = 5')
     assert finetune.main([config, "--set", "train.steps=1", "--set", "samples.every=0"]) == 0

@@ -5,6 +5,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 import training.memory
+from tests.bench.finetune import measure, settings, table
 from tests.bench.finetune_networks import small_sizes
 from training.host_diffusers import CrossAttentionExtras, IdentityBatch, attach_identity, attach_relation
 from training.memory import _identity, _inputs, estimate
@@ -68,3 +69,10 @@ def test_checkpointing_keeps_a_fraction_and_eight_bits_save():
     assert told(eight_bit=True).trained == told().trained * 10 // 16
     assert told(dtype=torch.float32).weights == 2 * told().weights
     assert "GiB a process" in training.memory.MemoryEstimate(2**30, 0, 2**30).sentence()
+
+
+@pytest.mark.parametrize("setting", settings([2])[:1] + settings([2])[-1:], ids=lambda setting: setting.name)
+def test_the_benchmark_runs_at_its_smallest(setting):
+    row = measure(setting, small_sizes(), torch.device("cpu"), torch.float32, steps=1)
+    assert row["pictures_a_second"] > 0
+    assert setting.name in table([row, {**row, "setting": "published"}])
