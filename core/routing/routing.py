@@ -13,11 +13,9 @@ from .routing_map import Recorder
 from .steering import (
     Bias,
     Channels,
-    Groups,
     Steering,
     attend_channels,
     attend_dense,
-    attend_groups,
     bias_of,
     check_regions,
 )
@@ -90,29 +88,24 @@ class Routing:
             steering = self.steering(sequence, area, inside)
             check_regions(steering, sequence)
             bias = bias_of(steering, sequence)
-            self._kept[key] = None if bias is None else Attention.of(bias, steering.hard, width, device, dtype)
+            self._kept[key] = None if bias is None else Attention.of(bias.to(device), width, dtype)
         return self._kept[key]
 
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """Steered attention in the cheapest form that says it exactly."""
+    """Steered attention, as channels: on the CPU never slower than the matrix (tests.bench.routing), and maskless."""
 
     bias: Bias
     channels: Channels
-    groups: Groups | None
 
     @classmethod
-    def of(cls, bias: Bias, hard: bool, width: int, device: torch.device, dtype: torch.dtype) -> Attention:
-        """All forms of a bias, on their device; ``width`` is that of a head."""
-        groups = Groups.of(bias) if hard else None
-        bias = bias.to(device)
-        return cls(bias, Channels.of(bias, width, dtype), groups and groups.to(device))
+    def of(cls, bias: Bias, width: int, dtype: torch.dtype) -> Attention:
+        """For heads of ``width`` channels."""
+        return cls(bias, Channels.of(bias, width, dtype))
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         """(B, H, S, d) each to (B, H, S, d); mask is another pack's, additive."""
         if mask is not None:  # beside another mask (Redux) the bias must be written out
             return attend_dense(query, key, value, self.bias.dense(query.dtype) + mask)
-        if self.groups is not None:
-            return attend_groups(query, key, value, self.groups)
         return attend_channels(query, key, value, self.channels)

@@ -119,12 +119,14 @@ class Flux:
         made = steering.Steering(strength, 0.0, (1.0, 1.0), self.regions)
         bias = steering.bias_of(made, self.sequence)
         head = self.widths["hidden_size"] // self.widths["num_heads"]
-        forms = self.core["routing"].Attention.of(bias, made.hard, head, self.device, self.dtype)
+        groups = steering.Groups.of(bias)
+        forms = self.core["routing"].Attention.of(bias.to(self.device), head, self.dtype)
         matrix = forms.bias.dense(self.dtype)
         ways = {"matrix": lambda q, k, v, _: steering.attend_dense(q, k, v, matrix),
                 "channels": lambda q, k, v, _: steering.attend_channels(q, k, v, forms.channels)}
-        if forms.groups is not None:
-            ways["groups"] = lambda q, k, v, _: steering.attend_groups(q, k, v, forms.groups)
+        if groups is not None:
+            groups = groups.to(self.device)
+            ways["groups"] = lambda q, k, v, _: steering.attend_groups(q, k, v, groups)
         return {name: lambda form=form: self.ours(attention=form) for name, form in ways.items()}
 
     def ways(self) -> dict[str, Callable[[], Tensor]]:

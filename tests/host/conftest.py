@@ -15,7 +15,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-from tests.host import api_graphs, synthetic
+from tests.host import api_graphs, flux_studio, synthetic
 from tests.host.comfyui import find_comfyui
 from tests.host.pictures import photograph, png
 from tests.host.server import ComfyServer
@@ -33,6 +33,7 @@ def base_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ComfyUI's folders for this session: models from `synthetic.py`, one photograph, nothing of the user's."""
     base = tmp_path_factory.mktemp("comfyui")
     synthetic.save_models(base / "models")
+    flux_studio.save_files(base / "models")
     (base / "input").mkdir()
     (base / "input" / "subject.png").write_bytes(png(photograph(96, 64)))
     (base / "custom_nodes").mkdir()

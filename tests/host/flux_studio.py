@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -82,36 +83,6 @@ def save_files(models: Path) -> None:
     save_file(fused_lora(width=2 * WIDTH), models / "loras" / "wide_flux.safetensors")
 
 
-def tiny_clip(tiny: ModuleType, seed: int = 2):
-    """CLIP: CLIP-L and T5 with the stock tokenizers."""
-    import comfy.sd
-    import comfy.supported_models_base
-    import comfy.text_encoders.flux as flux
-
-    t5 = {"d_model": CONTEXT, "d_ff": 64, "d_kv": 16, "num_heads": 2, "num_layers": 2}
-    small = {"hidden_size": POOLED, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2,
-             "projection_dim": POOLED, "hidden_act": "quick_gelu"}
-    target = comfy.supported_models_base.ClipTarget(flux.FluxTokenizer, flux.flux_clip(dtype_t5=torch.float32))
-    options = {"t5xxl_model_config": t5, "clip_l_model_config": small, "dtype": torch.float32}
-    clip = comfy.sd.CLIP(target, model_options=options)
-    tiny.fill(clip.cond_stage_model, seed)
-    return clip
-
-
-def tiny_vae(tiny: ModuleType, seed: int = 3):
-    """VAE with Flux's 16 channels: factor 8."""
-    import comfy.sd
-
-    widths = {"double_z": True, "z_channels": 16, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 32,
-              "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}
-    network = comfy.sd.AutoencoderKL(ddconfig=widths, embed_dim=16)
-    tiny.fill(network, seed)
-    vae = comfy.sd.VAE(sd=network.state_dict(), config={"params": {"ddconfig": widths, "embed_dim": 16}},
-                       dtype=torch.float32)
-    vae.latent_channels = 16
-    return vae
-
-
 @dataclass(frozen=True)
 class FluxStudio:
     """The pack's nodes and ComfyUI's, on one tiny Flux."""
@@ -165,9 +136,9 @@ class FluxStudio:
         return latent["samples"], *rest
 
 
-def make(pack: Pack, comfy: ModuleType, tiny: ModuleType, models: Path) -> FluxStudio:
-    save_files(models)
+def make(pack: Pack, comfy: ModuleType, tiny: ModuleType) -> FluxStudio:
     with torch.inference_mode():
-        base = SimpleNamespace(model=tiny.model("flux", unet=WIDTHS), clip=tiny_clip(tiny), vae=tiny_vae(tiny))
+        parts = importlib.import_module(f"{tiny.__package__}.flux")
+        base = SimpleNamespace(model=tiny.model("flux", unet=WIDTHS), clip=parts.clip(), vae=parts.vae())
     bare = FluxStudio(pack, comfy, base, None)
     return FluxStudio(pack, comfy, base, bare.load())

@@ -10,8 +10,8 @@ from tests.host.pictures import photograph
 
 
 @pytest.fixture(scope="module")
-def flux(pack, comfy, tiny, base_directory):
-    return flux_studio.make(pack, comfy, tiny, base_directory / "models")
+def flux(pack, comfy, tiny):
+    return flux_studio.make(pack, comfy, tiny)
 
 
 def refused(message, action, **inputs):

@@ -133,7 +133,7 @@ def test_soft_regions_one_way_of_formulas(pack, formula):
     one_way = steering.Steering(2.0, 0.0, (1.0, 1.0), tuple(each.region for each in routing.references),
                                 to_image=False)
     bias = steering.bias_of(one_way, sequence)
-    attention = pack.module("core.routing.routing").Attention.of(bias, False, 24, torch.device("cpu"), torch.float32)
+    attention = pack.module("core.routing.routing").Attention.of(bias, 24, torch.float32)
     override = pack.module("nodes.host_comfy.flux").Override(sequence, attention, None, slice(None), None)
     out = run(pack, formula, routing_of(pack, formula), optimized_attention_override=override)
     assert out.double().sum().item() == pytest.approx(30.786219, abs=2e-4)

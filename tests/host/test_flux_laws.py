@@ -9,8 +9,8 @@ from tests.host.test_identity_laws import patches_of
 
 
 @pytest.fixture(scope="module")
-def flux(pack, comfy, tiny, base_directory):
-    return flux_studio.make(pack, comfy, tiny, base_directory / "models")
+def flux(pack, comfy, tiny):
+    return flux_studio.make(pack, comfy, tiny)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from tests.host.flux_studio import fused_lora, split_lora
 
 
 @pytest.fixture(scope="module")
-def flux(pack, comfy, tiny, base_directory):
-    return flux_studio.make(pack, comfy, tiny, base_directory / "models")
+def flux(pack, comfy, tiny):
+    return flux_studio.make(pack, comfy, tiny)
 
 
 def merged(model) -> dict[str, torch.Tensor]:

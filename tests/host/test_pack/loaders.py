@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import ComfyExtension, io
 
 from . import tiny
+from .flux import RelateTestFlux
 
 
 class RelateTestCheckpoint(io.ComfyNode):
@@ -135,6 +136,7 @@ class RelateTestExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             RelateTestCheckpoint,
+            RelateTestFlux,
             RelateTestClipVision,
             RelateTestControlNet,
             RelateTestSlowModel,
