@@ -12,13 +12,25 @@ TEST_LOADERS = {
     "CheckpointLoaderSimple": ("RelateTestCheckpoint", {"kind": "sdxl", "weights_seed": 1}),
     "CLIPVisionLoader": ("RelateTestClipVision", {"weights_seed": 4}),
     "ControlNetLoader": ("RelateTestControlNet", {"weights_seed": 5}),
+    "UNETLoader": ("RelateTestFlux", {"weights_seed": 1}),
+    "DualCLIPLoader": ("RelateTestFluxClip", {"weights_seed": 2}),
+    "VAELoader": ("RelateTestFluxVae", {"weights_seed": 3}),
 }
 TEST_FILES = {
     "RelateIdentityModelLoader": {"model_name": "ms_adapter.bin"},
     "RelateRelationLoader": {"lora_name": "relation_kohya.safetensors"},
     "LoraLoaderModelOnly": {"lora_name": "relation_kohya.safetensors"},
+    # the tiny Flux has fewer blocks than the LoRAs of the tests, which are for one of two
+    "RelateDreamOLoader": {"preset": "custom", "turbo_lora": "none"} | {
+        f"{name}_lora": "none" for name in ("dreamo", "cfg_distill", "quality_pos", "quality_neg", "sft", "dpo")},
 }
-SMALL = {"EmptyLatentImage": {"width": 256, "height": 192}, "KSampler": {"steps": 2}}
+SMALL = {
+    "EmptyLatentImage": {"width": 256, "height": 192},
+    "EmptySD3LatentImage": {"width": 256, "height": 192},
+    "KSampler": {"steps": 2},
+    "RelateReference": {"resolution": 256},
+    "RelateRoutingSampler": {"steps": 2},
+}
 
 
 def shipped() -> list[Path]:

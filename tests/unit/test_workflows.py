@@ -14,13 +14,15 @@ WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 API_GRAPHS = ROOT / "tests" / "host" / "graphs"
 STOCK = {
     "CLIPTextEncode", "CLIPVisionLoader", "Canny", "CheckpointLoaderSimple", "ControlNetApplyAdvanced",
-    "ControlNetLoader", "EmptyLatentImage", "KSampler", "LoadImage", "PreviewAny", "PreviewImage", "SaveImage",
-    "VAEDecode",
+    "ControlNetLoader", "DualCLIPLoader", "EmptyLatentImage", "EmptySD3LatentImage", "FluxGuidance", "InvertMask",
+    "KSampler", "LoadImage", "MaskComposite", "PreviewAny", "PreviewImage", "SaveImage", "SolidMask", "UNETLoader",
+    "VAEDecode", "VAELoader",
 }  # fmt: skip
 NOTES = {"Note", "MarkdownNote"}  # known to the page only, never sent to the server
-MODEL_FOLDERS = {"checkpoints", "clip_vision", "controlnet", "loras", "relate"}
+MODEL_FOLDERS = {"checkpoints", "clip_vision", "controlnet", "diffusion_models", "loras", "relate", "text_encoders",
+                 "vae"}
 # values the page keeps among the widgets' and does not send: what becomes of the seed, LoadImage's upload button
-PAGE_ONLY = {"KSampler": {1}, "LoadImage": {1}}
+PAGE_ONLY = {"KSampler": {1}, "LoadImage": {1}, "RelateRoutingSampler": {1}}
 TITLE = 30  # a node's title stands above its position, a group's inside its box
 MAX_THUMBNAIL = 60 * 1024
 

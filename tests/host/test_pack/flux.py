@@ -39,7 +39,7 @@ def vae(seed: int = 3) -> comfy.sd.VAE:
 
 
 class RelateTestFlux(io.ComfyNode):
-    """Stands for the three loaders of Flux."""
+    """Stands for UNETLoader, or for all three loaders of Flux."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -53,3 +53,37 @@ class RelateTestFlux(io.ComfyNode):
     @classmethod
     def execute(cls, weights_seed: int) -> io.NodeOutput:
         return io.NodeOutput(tiny.model("flux", weights_seed), clip(), vae())
+
+
+class RelateTestFluxClip(io.ComfyNode):
+    """Stands for DualCLIPLoader."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelateTestFluxClip",
+            category="relate/test",
+            inputs=[io.Int.Input("weights_seed", default=2)],
+            outputs=[io.Clip.Output()],
+        )
+
+    @classmethod
+    def execute(cls, weights_seed: int) -> io.NodeOutput:
+        return io.NodeOutput(clip(weights_seed))
+
+
+class RelateTestFluxVae(io.ComfyNode):
+    """Stands for VAELoader."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelateTestFluxVae",
+            category="relate/test",
+            inputs=[io.Int.Input("weights_seed", default=3)],
+            outputs=[io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, weights_seed: int) -> io.NodeOutput:
+        return io.NodeOutput(vae(weights_seed))

@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import ComfyExtension, io
 
 from . import tiny
-from .flux import RelateTestFlux
+from .flux import RelateTestFlux, RelateTestFluxClip, RelateTestFluxVae
 
 
 class RelateTestCheckpoint(io.ComfyNode):
@@ -137,6 +137,8 @@ class RelateTestExtension(ComfyExtension):
         return [
             RelateTestCheckpoint,
             RelateTestFlux,
+            RelateTestFluxClip,
+            RelateTestFluxVae,
             RelateTestClipVision,
             RelateTestControlNet,
             RelateTestSlowModel,
