@@ -79,8 +79,9 @@ def _routed(model, positive: list, references: tuple[Reference, ...], settings: 
     if strength and all(reference.region is None for reference in references):
         log.warning("Relate: routing_strength is %g, but no reference has a region; connect a mask to the region of "
                     "a Reference Image.", settings.routing_strength)
-    # the last sigma is 0, which no step starts from: the whole schedule must include whatever comes before it
-    window = (sampling.percent_to_sigma(start), -1.0 if end >= 1 else sampling.percent_to_sigma(end))
+    # both ends open: whatever a scheduler's first and last sigmas are, the whole schedule is inside
+    window = (float("inf") if start <= 0 else sampling.percent_to_sigma(start),
+              -1.0 if end >= 1 else sampling.percent_to_sigma(end))
     model, positive = flux_references.apply(
         model, positive, references, strength=strength if steers else 0.0, isolation=isolation if steers else 0.0,
         window=window, recorder=recorder, picture=picture,

@@ -8,6 +8,7 @@ import torch
 from core.routing.condition import Reference, Sequence, Tables, next_slot, positions, token_grid, with_reference
 from core.routing.photograph import cut_face, on_8_bits, on_white, published_size, resize
 from core.routing.placeholders import faults, numbers_in
+from core.routing.routing import Routing
 from core.routing.routing_map import Recorder, competitive_map, logit_map, mass_map, otsu_mask
 
 
@@ -189,3 +190,30 @@ def test_placeholders_and_references_must_find_each_other():
     assert faults((1, 2), (1, 2)) == [] and faults((), (1, 2)) == []
     lost, unnamed = faults((1, 3), (1, 2))
     assert "[ref#3]" in lost and "there are: 1, 2" in lost and "[ref#2]" in unnamed
+
+
+def test_a_regional_conditioning_sees_its_part_of_a_region():
+    """The reference may act in the left half; an area there needs no steering, one on the right is all outside."""
+    left = torch.zeros(16, 24)
+    left[:, :12] = 1.0
+    routing = Routing((reference(1, region=left),), Tables(random(2, 8), random(10, 8)), strength=2.0, picture=(8, 12))
+
+    def attention(area, grid):
+        sequence = Sequence(1, grid, ((2, 3),))
+        return routing.attention(sequence, area, True, 8, torch.device("cpu"), torch.float32)
+
+    assert attention((8, 6, 0, 0), (4, 3)) is None
+    outside = attention((8, 6, 0, 6), (4, 3)).bias.dense()
+    assert (outside[1:13, 13:] == -2).all() and (outside[13:, 1:13] == -2).all()
+    whole = attention(None, (4, 6)).bias.dense()[1:25, 25].reshape(4, 6)
+    assert (whole[:, :3] == 0).all() and (whole[:, 3:] == -2).all()
+
+
+def test_attention_is_made_once_a_layout_and_plain_outside_the_window():
+    left = torch.zeros(4, 4)
+    left[:, :2] = 1.0
+    routing = Routing((reference(1, region=left),), Tables(random(2, 8), random(10, 8)), strength=2.0)
+    sequence = Sequence(1, (4, 4), ((2, 3),))
+    arguments = (8, torch.device("cpu"), torch.float32)
+    assert routing.attention(sequence, None, True, *arguments) is routing.attention(sequence, None, True, *arguments)
+    assert routing.attention(sequence, None, False, *arguments) is None
