@@ -7,4 +7,5 @@ attention   heads in, heads out; boxes to masks on a token grid.
 checkpoint  files: read without running anything, compared key by key, written whole or not at all.
 identity/   who the subjects are (MS-Diffusion arXiv:2406.07209, CLIPSelf arXiv:2310.01403).
 relation/   what happens between them (DreamRelation arXiv:2410.23280).
+routing/    whose features go where, on Flux (DreamO arXiv:2504.16915).
 """

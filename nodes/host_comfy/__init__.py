@@ -6,4 +6,7 @@ encoders     photographs and phrases to features, through ComfyUI's memory manag
 attach       an identity branch or a relation LoRA onto a clone of a MODEL.
 miniworld    the miniworld's models as ComfyUI's own classes.
 run          what is known while a sampler runs: its prompt, and where the names stand in it.
+flux         reference images onto a clone of a Flux MODEL and its conditioning (with flux_loader: DreamO's files;
+             flux_words: the placeholders; flux_references: encoding and checks; flux_sampler: a steered run).
+samplers     the names of samplers and schedulers.
 """
