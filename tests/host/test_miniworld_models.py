@@ -1,0 +1,91 @@
+"""The miniworld's models are the same networks in both hosts: random weights, saved as the recipes save them."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+
+from tests.host.conftest import ROOT
+from training.host_diffusers import miniworld as sizes
+from training.host_diffusers import miniworld_parts as parts
+from training.host_diffusers.clipself import encoder_of_transformers
+
+CAPTION = "a fox"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A miniworld of random weights on disk."""
+    target = tmp_path_factory.mktemp("miniworld")
+    shutil.copytree(ROOT / "models" / "miniworld" / "tokenizer", target / "tokenizer")
+    torch.manual_seed(0)
+    words = sizes.Words(target / "tokenizer")
+    world = parts.Miniworld(
+        sizes.build_vae(), sizes.build_text_l(len(words)), sizes.build_text_g(len(words)), sizes.build_vision(),
+        encoder_of_transformers(sizes.build_vision()), sizes.build_unet(), sizes.build_identity(), words)
+    parts.save_miniworld(world, target)
+    return target
+
+
+@pytest.fixture(scope="module")
+def diffusers(folder):
+    return parts.load_miniworld(folder)
+
+
+@pytest.fixture(scope="module")
+def comfyui(pack):
+    return pack.module("nodes.host_comfy.miniworld")
+
+
+def close(ours, theirs):
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+@torch.inference_mode()
+def test_the_unet_is_the_same(comfyui, diffusers, folder):
+    from comfy.ldm.modules.diffusionmodules.openaimodel import timestep_embedding
+
+    draw = torch.Generator().manual_seed(0)
+    latent = torch.randn(2, 4, 16, 16, generator=draw)
+    context, pooled = diffusers.encode_prompts([CAPTION, "a bear"])
+    ids, times = torch.full((2, 6), 128.0), torch.full((2,), 400.0)
+    theirs = diffusers.unet(latent, times, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}).sample
+    conditions = torch.cat((pooled, timestep_embedding(ids.flatten(), 256).reshape(2, -1)), dim=1)
+    model = comfyui.load_unet(folder)
+    close(model.model.diffusion_model(latent, times, context=context, y=conditions), theirs)
+
+
+@torch.inference_mode()
+def test_the_text_encoders_are_the_same(pack, comfyui, diffusers, folder):
+    clip = comfyui.load_clip(folder)
+    context, pooled = diffusers.encode_prompts([CAPTION])
+    ours, ours_pooled = clip.encode_from_tokens(clip.tokenize(CAPTION), return_pooled=True)
+    close(ours, context)
+    close(ours_pooled, pooled)
+    encoders = pack.module("nodes.host_comfy.encoders")
+    close(encoders.encode_phrases(clip, ["fox"]), diffusers.encode_phrases(["fox"]))
+
+
+@torch.inference_mode()
+def test_the_vae_decodes_the_same_picture(comfyui, diffusers, folder):
+    latent = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    picture = comfyui.load_vae(folder).decode(latent / sizes.VAE["scaling_factor"])
+    close(picture.movedim(-1, 1), diffusers.to_images(latent))
+
+
+@torch.inference_mode()
+def test_the_image_encoders_are_the_same(pack, comfyui, diffusers, folder):
+    encoders, scene = pack.module("nodes.host_comfy.encoders"), pack.module("core.scene")
+    photograph = torch.rand(1, 3, 70, 50, generator=torch.Generator().manual_seed(2))
+    subjects = scene.Scene((scene.Subject("fox", photograph),))
+    found = encoders.encode_subjects(subjects, comfyui.load_clip_vision(folder / "clip_vision"),
+                                     comfyui.load_clip_vision(folder / "local_clip_vision"), 4)
+    close(found[0], diffusers.encode_subjects(photograph)[0])
+
+
+def test_missing_parts_are_named(comfyui, tmp_path):
+    assert comfyui.missing_parts(tmp_path) == [
+        "unet", "vae", "text_encoder", "text_encoder_2", "clip_vision", "local_clip_vision", "identity.safetensors",
+        "tokenizer/stock_ids.json"]
