@@ -11,6 +11,7 @@ GROUPS = {
     "scene": ("RelateSubject", "RelateLayout", "RelateLayoutPreview"),
     "identity": ("RelateIdentityModelLoader", "RelateEncodeIdentity", "RelateApplyIdentity", "RelateFeaturePreview"),
     "relation": ("RelateRelationLoader",),
+    "miniworld": ("RelateMiniworldLoader",),
     "references": ("RelateDreamOLoader", "RelateReference", "RelateApplyReferences"),
     "routing": ("RelateRoutingSampler", "RelateRoutingPreview"),
 }

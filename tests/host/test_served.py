@@ -18,6 +18,7 @@ NODES = {
     "RelateApplyIdentity": (["model", "identity", "weight", "start_at", "end_at", "layout"], ["MODEL"]),
     "RelateRelationLoader": (["model", "lora_name", "strength"], ["MODEL", "STRING"]),
     "RelateLayoutPreview": (["scene", "width", "height"], ["IMAGE"]),
+    "RelateMiniworldLoader": ([], ["MODEL", "CLIP", "VAE", "CLIP_VISION", "CLIP_VISION", "RELATE_IDENTITY_MODEL"]),
     "RelateFeaturePreview": (["scene", "local_clip_vision"], ["IMAGE"]),
 }
 DEFAULTS = {
