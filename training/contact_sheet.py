@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from .data import Example
+from .settled_file import write_whole
 
 PAPER, INK, FAINT = (255, 255, 255), (30, 30, 36), (205, 205, 212)
 COLOURS = ((214, 62, 78), (33, 119, 191), (38, 152, 88), (207, 131, 16), (128, 76, 176), (90, 90, 90))
@@ -38,13 +39,7 @@ def to_picture(pixels: Tensor, side: int | None = None) -> Image.Image:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """PNG under a temporary name, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        picture.save(temporary, format="PNG")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, lambda temporary: picture.save(temporary, format="PNG"))
 
 
 def triplet_sheet(examples: Sequence[Example], side: int = 320) -> Image.Image:

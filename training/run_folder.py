@@ -23,7 +23,7 @@ from core.checkpoint import read, save
 
 from .config import Config
 from .faults import Faults
-from .settled_file import settle
+from .settled_file import settle, write_whole
 
 _MARGIN = 64 * 1024**2  # bytes that must stay free
 
@@ -130,10 +130,7 @@ class RunFolder:
         self._write(self.path / "history.csv", text.getvalue())
 
     def _write(self, path: Path, text: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        try:
+        def write(temporary: Path) -> None:
             temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+
+        write_whole(path, write)

@@ -1,4 +1,4 @@
-"""Safetensors whose bytes are a function of their contents, and which appear only when they are whole and right.
+"""Files that appear only when they are whole and right; safetensors whose bytes are a function of their contents.
 
 The library writes metadata in an order that differs from run to run. Sorted, two runs with the same result have the
 same file, so that "resumed ends as uninterrupted" can be checked with a hash.
@@ -11,6 +11,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Let a file be written under a temporary name beside it, then rename it; its folder is made.
+
+    Args:
+        path: where the file is to appear.
+        write: writes to the path it is given, and raises if what it wrote is not right.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def settle(path: Path, write: Callable[[Path], None], check: Callable[[Path], None] = lambda path: None) -> None:
     """Write a file under a temporary name beside it, sort its metadata, check it, then rename it.
 
@@ -19,15 +35,12 @@ def settle(path: Path, write: Callable[[Path], None], check: Callable[[Path], No
         write: writes safetensors to the path it is given.
         check: raises if what was written is not right; the file then never appears.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
-    try:
+    def settled(temporary: Path) -> None:
         write(temporary)
         _sort_metadata(temporary)
         check(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_whole(path, settled)
 
 
 def _sort_metadata(path: Path) -> None:

@@ -70,7 +70,7 @@ def test_the_whole_recipe(world, capsys, caplog):
     for name in ("samples.png", "loss.png", "settings.json", "samples/without-1.png", "samples/step-000004-1.png"):
         assert (out / name).is_file()
     assert list((out / "tensorboard").iterdir())
-    assert not list(world.rglob("*.part"))
+    assert not list(world.rglob("*.part*"))
 
 
 def test_a_finished_run_is_not_overwritten(world, capsys):
