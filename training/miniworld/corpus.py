@@ -17,7 +17,7 @@ import numpy as np
 from .captions import draw_caption
 from .identity import Identity, draw_identity
 from .renderer import render
-from .scene import draw_plan, portrait
+from .scene import Plan, draw_plan, portrait
 
 PIXELS = 128
 
@@ -53,7 +53,10 @@ def _portrait(size: CorpusSize, identities: list[Identity], index: int) -> tuple
     }
 
 
-def _scene(size: CorpusSize, identities: list[Identity], index: int) -> tuple[np.ndarray, dict]:
+def scene_plan(
+    size: CorpusSize, identities: list[Identity], index: int
+) -> tuple[np.random.Generator, list[int], Plan]:
+    """What scene `index` of a corpus shows: its generator, as far as it was used, who takes part, and the plan."""
     rng = np.random.default_rng((size.seed, 2, index))
     who = _different_species(rng, identities)
     plan = draw_plan(rng, identities=None)
@@ -61,6 +64,11 @@ def _scene(size: CorpusSize, identities: list[Identity], index: int) -> tuple[np
     plan = draw_plan(
         rng, relation=plan.relation, identities=tuple(identities[w] for w in chosen), backdrop=plan.backdrop
     )
+    return rng, chosen, plan
+
+
+def _scene(size: CorpusSize, identities: list[Identity], index: int) -> tuple[np.ndarray, dict]:
+    rng, chosen, plan = scene_plan(size, identities, index)
     drawn = render(plan, PIXELS)
     described = draw_caption(rng, plan.relation, plan.identities, plan.backdrop, described=True)
     return drawn.image, {
