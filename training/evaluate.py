@@ -1,0 +1,162 @@
+"""RelationBench's scores of any folder of pictures (DreamRelation, arXiv:2410.23280).
+
+    python -m training.evaluate PICTURES --prompts prompts.jsonl --out out/evaluation
+    python -m training.evaluate PICTURES --prompts prompts.jsonl --clip ViT-B-32 --clip-weights clip.safetensors
+    python -m training.evaluate PICTURES --prompts prompts.jsonl --clip miniworld
+    python -m training.evaluate relationbench --subjects photographs/ --out prompts.jsonl
+
+The prompts file has one JSON object a line:
+
+    {"picture": "0001.png", "prompt": "A cat is hugging a plushie bear.", "relation": "hugging",
+     "references": ["cat.jpg", "bear.jpg"], "names": ["cat", "plushie bear"]}
+
+Pictures are looked for in PICTURES, references beside the prompts file. Only "picture" and "prompt" are needed: without
+"relation" spaCy finds it, without references there is no CLIP-I and no DINO. `relationbench` writes such a file: the 25
+templates filled with your own subjects. Written: table.md, scores.json, sheet.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .console import command, say
+from .contact_sheet import save_picture
+from .evaluation.predicates import MODEL, Parser
+from .evaluation.prompts import Entry, read_prompts
+from .evaluation.relationbench import prompts_text, relationbench
+from .faults import Faults
+from .settled_file import write_whole
+
+CLIP, DINO = "openai/clip-vit-base-patch32", "facebook/dino-vits16"  # DreamBooth's (arXiv:2208.12242)
+DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["relationbench"]:
+        options = _relationbench_parser().parse_args(arguments[1:])
+        return command(lambda: write_relationbench(options))
+    options = _parser().parse_args(arguments)
+    return command(lambda: evaluate(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path, help="folder of generated pictures")
+    parser.add_argument("--prompts", type=Path, required=True, help="what each picture should show, JSON lines")
+    parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="folder to write to")
+    parser.add_argument("--clip", default=CLIP,
+                        help="a folder of transformers or a hub's owner/name, an open_clip architecture, or miniworld")
+    parser.add_argument("--clip-weights", default="", help="of an open_clip architecture: a file or one of open_clip's "
+                        "tags; a file of OpenAI's weights needs --clip ViT-B-32-quickgelu")
+    parser.add_argument("--dino", help=f"a folder of transformers or a hub's owner/name, or none; {DINO}, but none "
+                        "with --clip miniworld")
+    parser.add_argument("--spacy", default=MODEL, help="pipeline that finds predicates: a name or a folder")
+    parser.add_argument("--batch", type=int, default=32, help="pictures encoded at once")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    return parser
+
+
+def _relationbench_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate relationbench", description="Writes the prompts "
+                                     "file of RelationBench for your own subjects: each of its 25 templates with four "
+                                     "of them, or four pairs.")
+    parser.add_argument("--subjects", type=Path, required=True,
+                        help="folder with a picture, or a folder of pictures, of each subject; its name is the subject")
+    parser.add_argument("--out", type=Path, required=True, help="prompts file to write, JSON lines")
+    parser.add_argument("--seeds", type=int, default=1, help="pictures of each case")
+    return parser
+
+
+def write_relationbench(options: argparse.Namespace) -> None:
+    """The verb `relationbench`.
+
+    Raises:
+        Faults: no subjects; the file exists.
+    """
+    if options.seeds < 1:
+        raise Faults(f"--seeds {options.seeds}: expected at least 1.")
+    if options.out.exists():
+        raise Faults(f"--out {options.out} exists; choose a file that does not, so that nothing is overwritten.")
+    text = prompts_text(options.subjects, options.out.parent, options.seeds)
+    write_whole(options.out, lambda path: path.write_text(text, encoding="utf-8"))
+    say(f"wrote {len(text.splitlines())} lines to {options.out}. Draw each prompt with its references and its seed; "
+        f"save it under the name in 'picture'. As published: {relationbench()['settings']}.")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Measure a folder.
+
+    Raises:
+        Faults: of the prompts file, the pictures, the encoders.
+    """
+    from .evaluation.measured import score_pictures
+    from .evaluation.report import report_json, summaries, table_text
+    from .evaluation.sheet import contact_sheet
+    from .host_diffusers.embedders import load_clip, load_dino
+
+    if options.batch < 1:
+        raise Faults(f"--batch {options.batch}: expected at least 1.")
+    entries = read_prompts(options.prompts, options.pictures)
+    dtype, dino_name = DTYPES[options.dtype], options.dino or ("none" if options.clip == "miniworld" else DINO)
+    predicates, clip, dino = all_or_faults(
+        lambda: find_predicates(entries, options.spacy),
+        lambda: load_clip(options.clip, options.clip_weights, options.device, dtype),
+        lambda: None if dino_name == "none" else load_dino(dino_name, options.device, dtype))
+    scores = score_pictures(entries, predicates, clip, dino, options.batch)
+    backbones = {"CLIP": clip.name} | ({"DINO": dino.name} if dino else {})
+    table = summaries(entries, scores)
+    text = table_text(table, backbones)
+    whole = report_json(table, backbones, entries, predicates, scores)
+    write_whole(options.out / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
+    write_whole(options.out / "scores.json", lambda path: path.write_text(whole, encoding="utf-8"))
+    save_picture(contact_sheet(entries, predicates, scores), options.out / "sheet.png")
+    say(text)
+    say(f"wrote table.md, scores.json and sheet.png to {options.out}")
+
+
+def all_or_faults(*steps: Callable[[], Any]) -> list[Any]:
+    """The results of all steps, or what is wrong with any of them in one report.
+
+    Raises:
+        Faults: of every step.
+    """
+    results, faults = [], []
+    for step in steps:
+        try:
+            results.append(step())
+        except Faults as found:
+            faults += found.found
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise Faults(faults)
+    return results
+
+
+def find_predicates(entries: Sequence[Entry], model: str) -> list[str | None]:
+    """The given ones, and spaCy's for the rest; None where there is no verb, with a message.
+
+    Raises:
+        Faults: spaCy is needed and not installed.
+    """
+    parser = None if all(entry.relation for entry in entries) else Parser(model)
+    found = [entry.relation or parser.predicate(entry.prompt, entry.names, entry.subjects) for entry in entries]
+    lines = [str(entry.line) for entry, predicate in zip(entries, found) if not predicate]
+    if lines:
+        say(f"no predicate found in {len(lines)} of {len(entries)} prompts (lines {', '.join(lines[:10])}"
+            f"{' ...' if len(lines) > 10 else ''}): CLIP-R leaves them out. Give 'relation' there.")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

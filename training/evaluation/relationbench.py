@@ -1,0 +1,110 @@
+"""RelationBench (DreamRelation, arXiv:2410.23280): its 25 templates, filled with subjects of one's own.
+
+The paper measures 44 objects of DreamBench and CustomConcept101 in 100 cases, single and multi together as we read it;
+which objects met which template is not published. Here each template meets four subjects, or four ordered pairs, in an
+order that depends on nothing but the subjects' names: 25 x 4 = 100, and every subject comes up equally often.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+from ..faults import Faults
+
+CASES = 4
+_BLANK = "{ }"
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+@cache
+def relationbench() -> dict[str, Any]:
+    """The shipped facts: `templates` (`prompt` and its predicate, `relation`), `settings`, `published`."""
+    return json.loads(Path(__file__).with_name("relationbench.json").read_text(encoding="utf-8"))
+
+
+def find_subjects(folder: Path) -> list[tuple[str, Path]]:
+    """Names and photographs of a folder of subjects.
+
+    Args:
+        folder: one picture a subject, or one folder of pictures a subject, of which the first is taken. The file's or
+            folder's name is the subject's, without a number at its end: `plushie_bear2.jpg` is "plushie bear".
+
+    Raises:
+        Faults: not a folder, or no subjects in it.
+    """
+    subjects = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        photographs = [file for file in inside if file.suffix.lower() in _PICTURES]
+        name = " ".join(re.sub(r"\d+$", "", path.name if path.is_dir() else path.stem).replace("_", " ").split())
+        if photographs and name:
+            subjects.append((name, photographs[0]))
+    if not subjects:
+        raise Faults(f"--subjects {folder}: expected a folder with one picture (png, jpg, webp, bmp) or one folder of "
+                     "pictures for each subject, named as the prompt should say it, e.g. plushie_bear.jpg; found none.")
+    return subjects
+
+
+def cases(subjects: list[tuple[str, Path]], seeds: int) -> Iterator[dict[str, Any]]:
+    """Lines of the prompts file, without the folder of the references.
+
+    Args:
+        subjects: names and photographs; subjects of one name are never put into one picture.
+        seeds: pictures of each case.
+
+    Yields:
+        `picture`, `prompt`, `relation`, `references`, `names`, `template` (from 1), `seed` (from 0).
+    """
+    pairs = [pair for pair in permutations(subjects, 2) if pair[0][0] != pair[1][0]]
+    choices = {1: [(subject,) for subject in subjects], 2: pairs}
+    for chosen in choices.values():
+        random.Random(0).shuffle(chosen)
+    used = dict.fromkeys(choices, 0)
+    number = 0
+    for index, template in enumerate(relationbench()["templates"], 1):
+        count = template["prompt"].count(_BLANK)
+        for _ in range(min(CASES, len(choices[count]))):
+            who = choices[count][used[count] % len(choices[count])]
+            used[count] += 1
+            prompt = template["prompt"]
+            for name, _photograph in who:
+                prompt = prompt.replace(_BLANK, name, 1)
+            for seed in range(seeds):
+                number += 1
+                yield {"picture": f"{number:04d}.png", "prompt": prompt, "relation": template["relation"],
+                       "references": [photograph for _name, photograph in who], "names": [name for name, _ in who],
+                       "template": index, "seed": seed}
+
+
+def prompts_text(folder: Path, beside: Path, seeds: int) -> str:
+    """The prompts file of a folder of subjects.
+
+    Args:
+        folder: see `find_subjects`.
+        beside: the folder the file will be in; references are written relative to it.
+        seeds: pictures of each case.
+
+    Raises:
+        Faults: no subjects.
+    """
+    lines = []
+    for case in cases(find_subjects(folder), seeds):
+        # A relative path leads from one drive of Windows to another nowhere: then it stays whole.
+        case["references"] = [_relative(path.resolve(), beside.resolve()) for path in case["references"]]
+        lines.append(json.dumps(case, ensure_ascii=False))
+    return "\n".join(lines) + "\n"
+
+
+def _relative(path: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return path.as_posix()

@@ -1,0 +1,82 @@
+"""What people read: one table, and everything behind it as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from .prompts import Entry
+from .relationbench import relationbench
+from .scores import GROUPS, METRICS, Score, summarise
+
+Scores = Sequence[Mapping[str, float | None]]
+
+
+def summaries(entries: Sequence[Entry], scores: Scores) -> dict[str, dict[str, Score]]:
+    """Group to metric to Score; what no picture of a group has is left out.
+
+    Args:
+        entries: N pictures.
+        scores: N times metric to 100 cos or None.
+    """
+    table: dict[str, dict[str, Score]] = {}
+    for group in GROUPS:
+        inside = [index for index, entry in enumerate(entries) if group in ("overall", entry.group)]
+        for metric in METRICS:
+            rows = [index for index in inside if scores[index].get(metric) is not None]
+            if rows:
+                table.setdefault(group, {})[metric] = summarise([scores[index][metric] for index in rows],
+                                                                [entries[index].case for index in rows])
+    return table
+
+
+def table_text(table: Mapping[str, Mapping[str, Score]], backbones: Mapping[str, str]) -> str:
+    """The table as Markdown: means, 95 % intervals, and the paper's numbers below.
+
+    Args:
+        table: of `summaries`.
+        backbones: "CLIP" and perhaps "DINO" to their names.
+    """
+    metrics = [metric for metric in METRICS if any(metric in row for row in table.values())]
+    lines = ["| " + " | ".join(["", "pictures", "cases", *metrics]) + " |", "|---" * (len(metrics) + 3) + "|"]
+    for group, row in table.items():
+        most = max(row.values(), key=lambda score: score.pictures)
+        cells = [_cell(row.get(metric), most.pictures) for metric in metrics]
+        lines.append("| " + " | ".join([group, str(most.pictures), str(most.cases), *cells]) + " |")
+    encoders = "; ".join(f"{kind} {name}" for kind, name in backbones.items())
+    notes = [f"Encoders: {encoders}.", "Cosines times 100: mean [95 % bootstrap interval over cases].",
+             "CLIP-I and DINO of several subjects: the mean over the references."]
+    if backbones["CLIP"] == "miniworld":
+        notes.append("The miniworld's own CLIP: its numbers compare with one another only. There is no DINO of it.")
+        return "\n".join(lines) + "\n\n" + "\n".join(notes) + "\n"
+    published = relationbench()["published"]
+    for row in published["rows"]:
+        told = dict(zip(published["metrics"], row["scores"]))
+        cells = ["-" if metric not in told else f"{told[metric]:.1f}" for metric in metrics]
+        lines.append("| " + " | ".join([f"*published: {row['method']}, {row['group']}*", "", "", *cells]) + " |")
+    notes.append(f"Rows in italics: {published['note']}. Other encoders or subjects are not comparable with them.")
+    return "\n".join(lines) + "\n\n" + "\n".join(notes) + "\n"
+
+
+def _cell(score: Score | None, pictures: int) -> str:
+    """A mean with its interval, and of how many pictures where that is not all."""
+    if score is None:
+        return "-"
+    interval = "" if score.low is None else f" [{score.low:.1f}, {score.high:.1f}]"
+    return f"{score.mean:.1f}{interval}" + (f" ({score.pictures} pictures)" if score.pictures < pictures else "")
+
+
+def report_json(table: Mapping[str, Mapping[str, Score]], backbones: Mapping[str, str], entries: Sequence[Entry],
+                predicates: Sequence[str | None], scores: Scores) -> str:
+    """Means, intervals, published rows, and every picture with its predicate and scores."""
+    pictures: list[dict[str, Any]] = [
+        {"picture": entry.picture.name, "prompt": entry.prompt, "predicate": predicate,
+         "predicate_from": None if not predicate else "prompts file" if entry.relation else "parsed",
+         "references": [path.name for path in entry.references], "group": entry.group, "scores": dict(own)}
+        for entry, predicate, own in zip(entries, predicates, scores)]
+    groups = {group: {metric: asdict(score) for metric, score in row.items()} for group, row in table.items()}
+    facts = {"encoders": dict(backbones), "published": relationbench()["published"], "groups": groups,
+             "pictures": pictures}
+    return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"

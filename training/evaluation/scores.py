@@ -1,0 +1,84 @@
+"""RelationBench's four scores (DreamRelation, arXiv:2410.23280), as cosines of embeddings times 100.
+
+CLIP-T  picture and whole prompt            (CLIP image and text embeddings)
+CLIP-R  picture and predicate alone         (nouns inflate CLIP-T: a picture of both subjects scores without a relation)
+CLIP-I  picture and reference photograph    (CLIP image embeddings)
+DINO    picture and reference photograph    (DINO class tokens)
+
+The paper names no encoders; those of DreamBooth (arXiv:2208.12242) are the default: CLIP ViT-B/32 and DINO ViT-S/16.
+Nor does it say how several subjects are scored: here a picture is compared with each reference and the mean taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+from torch.nn import functional as F
+
+METRICS = ("CLIP-T", "CLIP-R", "CLIP-I", "DINO")
+GROUPS = ("single", "multi", "overall")
+RESAMPLES = 2000
+
+
+def similarity(pictures: Tensor, others: Tensor) -> Tensor:
+    """100 cos of rows: (N, E) and (N, E), of any lengths, to (N,)."""
+    return 100 * F.cosine_similarity(pictures.float(), others.float(), dim=-1)
+
+
+def subject_similarity(pictures: Tensor, references: Tensor, rows: Sequence[Sequence[int]]) -> list[float | None]:
+    """CLIP-I and DINO: each picture against its references, the mean over them.
+
+    Args:
+        pictures: (N, E).
+        references: (R, E), every photograph once.
+        rows: for each picture the rows of its references; none where it has none.
+
+    Returns:
+        N numbers, None for a picture without references.
+    """
+    return [float(similarity(picture.expand(len(own), -1), references[list(own)]).mean()) if own else None
+            for picture, own in zip(pictures, rows)]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean over pictures.
+
+    Attributes:
+        mean: of 100 cos.
+        low, high: 95 % interval; None where there is one case only.
+        pictures: how many.
+        cases: how many different prompts with their references; seeds of one case are not independent.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    pictures: int
+    cases: int
+
+
+def summarise(values: Sequence[float], cases: Sequence[Hashable], seed: int = 0) -> Score:
+    """Mean and percentile bootstrap over cases (Efron & Tibshirani 1993, chapter 13).
+
+    Args:
+        values: one a picture, at least one.
+        cases: which case each picture is of; whole cases are drawn.
+        seed: of the resamples.
+
+    Raises:
+        ValueError: no values.
+    """
+    if not values:
+        raise ValueError("summarise: expected at least one value, got none")
+    kinds = {case: index for index, case in enumerate(dict.fromkeys(cases))}
+    which = np.array([kinds[case] for case in cases])
+    sums, counts = np.bincount(which, values), np.bincount(which)
+    low = high = None
+    if len(kinds) > 1:
+        drawn = np.random.default_rng(seed).integers(len(kinds), size=(RESAMPLES, len(kinds)))
+        low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), (2.5, 97.5)).tolist()
+    return Score(float(sums.sum() / counts.sum()), low, high, len(values), len(kinds))

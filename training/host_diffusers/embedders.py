@@ -1,0 +1,161 @@
+"""Encoders that measure: CLIP for pictures and texts, DINO for pictures; transformers', open_clip's, the miniworld's.
+
+Pictures are resized as each encoder's own preprocessing says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from core.identity.photograph import normalise
+
+Pictures = Callable[[Sequence[Image.Image]], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Embedder:
+    """An encoder, ready.
+
+    Attributes:
+        name: as it was asked for, with its weights.
+        pictures: RGB pictures of any sizes to (N, E) float32 on the CPU.
+        texts: texts to (N, E) in the same space; None for DINO.
+    """
+
+    name: str
+    pictures: Pictures
+    texts: Callable[[Sequence[str]], Tensor] | None = None
+
+
+def load_clip(name: str, weights: str, device: str, dtype: torch.dtype) -> Embedder:
+    """Opens a CLIP.
+
+    Args:
+        name: `miniworld`; a folder of transformers or a hub's `owner/name`; or an open_clip architecture.
+        weights: of the open_clip architecture: a checkpoint file, or one of open_clip's tags.
+
+    Raises:
+        ValueError: no such model, or an architecture without weights.
+    """
+    if name == "miniworld":
+        return _miniworld(device, dtype)
+    if _is_transformers(name):
+        return _opened(f"--clip {name}", lambda: _transformers_clip(name, device, dtype))
+    if not weights:
+        raise ValueError(f"--clip {name}: expected an open_clip architecture with --clip-weights FILE, a folder of "
+                         "transformers, a hub's owner/name, or miniworld; got a name alone.")
+    return _opened(f"--clip {name} --clip-weights {weights}", lambda: _open_clip(name, weights, device, dtype))
+
+
+def load_dino(name: str, device: str, dtype: torch.dtype) -> Embedder:
+    """Opens a DINO (any vision transformer of transformers whose first token is the class): a folder or `owner/name`.
+
+    Raises:
+        ValueError: no such model.
+    """
+    from transformers import AutoModel
+
+    def load() -> Embedder:
+        model = AutoModel.from_pretrained(name, torch_dtype=dtype).to(device).eval()
+        return Embedder(name, _pictures(_pixels(name), device, dtype,
+                                        lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0]))
+
+    return _opened(f"--dino {name}", load)
+
+
+def _is_transformers(name: str) -> bool:
+    return Path(name).is_dir() or "/" in name
+
+
+def _opened(what: str, load: Callable[[], Embedder]) -> Embedder:
+    """The libraries raise many kinds for one user's mistake: not there, not reachable, not such a model."""
+    try:
+        return load()
+    except AssertionError as error:  # of a torch without CUDA
+        raise ValueError(f"{what}: {error}. Choose another --device.") from error
+    except ImportError as error:
+        raise ValueError(f"{what}: {error}. Install it with: pip install -e '.[backbones]'") from error
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{what}: cannot be opened ({error})") from error
+
+
+def _pictures(prepare: Callable[[Sequence[Image.Image]], Tensor], device: str, dtype: torch.dtype,
+              encode: Callable[[Tensor], Tensor]) -> Pictures:
+    @torch.no_grad()
+    def embed(pictures: Sequence[Image.Image]) -> Tensor:
+        return encode(prepare(pictures).to(device, dtype)).float().cpu()
+
+    return embed
+
+
+def _pixels(name: str) -> Callable[[Sequence[Image.Image]], Tensor]:
+    """A transformers folder's own preprocessing; PIL's, so that it is the same with and without torchvision."""
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(name, backend="pil")
+    return lambda pictures: processor(images=list(pictures), return_tensors="pt")["pixel_values"]
+
+
+def _transformers_clip(name: str, device: str, dtype: torch.dtype) -> Embedder:
+    from transformers import AutoTokenizer, CLIPModel
+
+    # Halves and projections are called one by one: `get_image_features` does not return the same in every version.
+    model = CLIPModel.from_pretrained(name, torch_dtype=dtype).to(device).eval()
+    tokenizer, longest = AutoTokenizer.from_pretrained(name), model.config.text_config.max_position_embeddings
+
+    def image(pixels: Tensor) -> Tensor:
+        return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+
+    @torch.no_grad()
+    def texts(words: Sequence[str]) -> Tensor:
+        ids = tokenizer(list(words), padding=True, truncation=True, max_length=longest, return_tensors="pt")
+        pooled = model.text_model(input_ids=ids["input_ids"].to(device)).pooler_output
+        return model.text_projection(pooled).float().cpu()
+
+    return Embedder(name, _pictures(_pixels(name), device, dtype, image), texts)
+
+
+def _open_clip(name: str, weights: str, device: str, dtype: torch.dtype) -> Embedder:
+    import open_clip
+
+    model, transform = open_clip.create_model_from_pretrained(name, pretrained=weights)
+    model, tokenizer = model.to(device, dtype).eval(), open_clip.get_tokenizer(name)
+
+    @torch.no_grad()
+    def texts(words: Sequence[str]) -> Tensor:
+        return model.encode_text(tokenizer(list(words)).to(device)).float().cpu()
+
+    return Embedder(f"{name}, {Path(weights).name}",
+                    _pictures(lambda pictures: torch.stack([transform(picture) for picture in pictures]), device, dtype,
+                              model.encode_image), texts)
+
+
+def _miniworld(device: str, dtype: torch.dtype) -> Embedder:
+    """Its vision tower and G-like text encoder, which were trained on each other; pictures are squashed, as there."""
+    from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
+
+    from . import miniworld as sizes
+
+    kinds = {"clip_vision": CLIPVisionModelWithProjection, "text_encoder_2": CLIPTextModelWithProjection}
+    vision, text = (kind.from_pretrained(sizes.FOLDER / part, torch_dtype=dtype).to(device).eval()
+                    for part, kind in kinds.items())
+    words, side = sizes.Words(sizes.FOLDER / "tokenizer"), sizes.VISION["image_size"]
+
+    def prepare(pictures: Sequence[Image.Image]) -> Tensor:
+        small = [picture.resize((side, side), Image.Resampling.BILINEAR) for picture in pictures]
+        pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in small]))
+        return normalise(pixels.permute(0, 3, 1, 2) / 255)
+
+    @torch.no_grad()
+    def texts(prompts: Sequence[str]) -> Tensor:
+        return text(input_ids=words.ids(list(prompts), 0).to(device)).text_embeds.float().cpu()
+
+    return Embedder("miniworld", _pictures(prepare, device, dtype,
+                                           lambda pixels: vision(pixel_values=pixels).image_embeds), texts)
