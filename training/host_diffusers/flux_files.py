@@ -1,7 +1,7 @@
 """The small Flux on disk, beside the miniworld's other models: a diffusers transformer and DreamO's tables.
 
-`models/miniworld/flux/` has `config.json` and `diffusion_pytorch_model.safetensors` as diffusers writes them, and
-`embedding.safetensors` under DreamO's own names. Its text encoder and autoencoder are the miniworld's.
+`models/miniworld/flux/` has `transformer`, a diffusers folder, and `embedding.safetensors` under DreamO's own names.
+Its text encoder and autoencoder are the miniworld's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from .flux import FLUX, TEXT_TOKENS, RoutedFlux
 from .miniworld import FOLDER
 
 FLUX_FOLDER = FOLDER / "flux"
-WEIGHTS, EMBEDDING = "diffusion_pytorch_model.safetensors", "embedding.safetensors"
+CONFIG, WEIGHTS = "transformer/config.json", "transformer/diffusion_pytorch_model.safetensors"
+EMBEDDING = "embedding.safetensors"
 
 
 def save_flux(model: RoutedFlux, folder: Path) -> int:
@@ -28,7 +29,7 @@ def save_flux(model: RoutedFlux, folder: Path) -> int:
         folder: receives the three files, each whole or not at all.
     """
     config = {"_class_name": "FluxTransformer2DModel", "patch_size": 1, **FLUX}
-    write_text(folder / "config.json", json.dumps(config, indent=1) + "\n")
+    write_text(folder / CONFIG, json.dumps(config, indent=1) + "\n")
     save(folder / WEIGHTS, {key: value.half() for key, value in model.transformer.state_dict().items()},
          {"format": "pt"})
     tables = model.rows()
