@@ -118,14 +118,15 @@ class RelateReference(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The picture. Each picture of a batch becomes a reference of its own. "
                                                 "An alpha channel serves as mask."),
-                io.Vae.Input("vae", tooltip="Flux's VAE."),
+                io.Vae.Input("vae", tooltip="The model's own VAE: Flux's."),
                 io.Combo.Input("task", options=list(TASKS), default="subject",
                                tooltip="subject and try-on: what the mask keeps, on white. identity: a face, cut to a "
                                        "square around the mask. style: the whole picture; begin the prompt with "
                                        "'generate a same style image.'"),
-                io.Int.Input("resolution", default=512, min=256, max=1024, step=16,
+                io.Int.Input("resolution", default=512, min=64, max=1024, step=16,
                              tooltip="Root of the picture's area in pixels, the shape is kept. 512 is as published; "
-                                     "more shows fine detail and text, is slower and less editable."),
+                                     "more shows fine detail and text, is slower and less editable. 128 for the "
+                                     "miniworld."),
                 io.Mask.Input("mask", optional=True,
                               tooltip="White where the picture is to be kept: from Remove Background, a face parser, "
                                       "SAM, or painted. Without it the background is kept."),

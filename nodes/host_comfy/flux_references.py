@@ -15,29 +15,38 @@ from .run import positive_texts
 
 log = logging.getLogger(__name__)
 
-FLUX_CHANNELS = 16
 STYLE_PROMPT = "generate a same style image"
 
 
 def encode_picture(vae, picture: Tensor) -> Tensor:
-    """(3, h, w) in [0, 1] to a latent (1, 16, h/8, w/8), the mode of the VAE's posterior.
-
-    Raises:
-        ValueError: not Flux's VAE.
-    """
-    channels = getattr(vae, "latent_channels", FLUX_CHANNELS)
-    if channels != FLUX_CHANNELS:
-        raise ValueError(f"vae: expected Flux's VAE (ae.safetensors, {FLUX_CHANNELS} latent channels), got one with "
-                         f"{channels}. Load it with Load VAE.")
+    """(3, h, w) in [0, 1] to a latent (1, C, h/8, w/8), the mode of the VAE's posterior."""
     return vae.encode(picture.movedim(0, -1)[None])
 
 
 def apply(model, positive: list, references: tuple[Reference, ...], **routing) -> tuple:
-    """MODEL and CONDITIONING with the references that have a weight; untouched when there are none."""
+    """MODEL and CONDITIONING with the references that have a weight; untouched when there are none.
+
+    Raises:
+        ValueError: a MODEL without DreamO, or references of another family's VAE.
+    """
     tables = tables_of(model)
     acting = tuple(reference for reference in references if reference.weight != 0)
+    check_channels(acting, model.get_model_object("latent_format").latent_channels)
     check_words(positive, acting)
     return attach_references(model, positive, Routing(acting, tables, **routing))
+
+
+def check_channels(references: tuple[Reference, ...], channels: int) -> None:
+    """References must be latents of the model's own kind.
+
+    Raises:
+        ValueError: another number of channels.
+    """
+    for reference in references:
+        if reference.latent.shape[1] != channels:
+            raise ValueError(f"vae: reference {reference.slot} was encoded by a VAE of {reference.latent.shape[1]} "
+                             f"latent channels, the model has {channels}. Connect the model's own VAE to Reference "
+                             "Image; Flux's is ae.safetensors, loaded with Load VAE.")
 
 
 def check_words(positive: list, references: tuple[Reference, ...]) -> None:
