@@ -1,4 +1,4 @@
-"""The placeholders [ref#1] ... [ref#9] as tokens of a clone of a Flux CLIP.
+"""The placeholders [ref#1] ... [ref#9] as tokens of a clone of a Flux CLIP: of its T5, or of the miniworld's CLIP-G.
 
 The clone's tokenizer is a copy with ten more tokens. Where it would give their numbers it gives their learned
 embeddings, as ComfyUI's textual inversion does, so every node that encodes a prompt with the clone understands them,
@@ -8,6 +8,7 @@ weights in parentheses included. Where they stand is written into the CONDITIONI
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -15,13 +16,31 @@ from ...core.routing.placeholders import WORDS
 from .flux import WORDS_KEY
 
 
-class PlaceholderTokenizer:
-    """A T5 tokenizer that knows the placeholders; everything else is the tokenizer it was made from."""
+@dataclass(frozen=True)
+class Reader:
+    """The encoder of a CLIP that reads placeholders.
 
-    def __init__(self, before, table: Tensor) -> None:
+    Attributes:
+        part: its attribute of the CLIP's tokenizer and model.
+        key: of its tokens.
+        marks_spaces: its tokenizer writes spaces as tokens, as T5's does.
+    """
+
+    part: str
+    key: str
+    marks_spaces: bool
+
+
+T5, CLIP_G = Reader("t5xxl", "t5xxl", True), Reader("clip_g", "g", False)
+
+
+class PlaceholderTokenizer:
+    """A tokenizer that knows the placeholders; everything else is the tokenizer it was made from."""
+
+    def __init__(self, before, table: Tensor, marks_spaces: bool) -> None:
         self._before = before
         self._knowing = copy.copy(before)
-        self._knowing.tokenizer = _with_words(before.tokenizer)
+        self._knowing.tokenizer = _with_words(before.tokenizer, marks_spaces)
         numbers = self._knowing.tokenizer.convert_tokens_to_ids(list(WORDS))
         self._rows = dict(zip(numbers, table.float().unbind(0), strict=True))
         self._slots = {id(row): slot for slot, row in enumerate(self._rows.values(), start=1) if slot < len(WORDS)}
@@ -54,8 +73,8 @@ class PlaceholderTokenizer:
         return {slot: tuple(places) for slot, places in found.items()}
 
 
-def _with_words(tokenizer):
-    """A copy of a T5 tokenizer with the placeholders, spaces around them as DreamO was trained.
+def _with_words(tokenizer, marks_spaces: bool):
+    """A copy of a tokenizer with the placeholders; of T5's with spaces around them as DreamO was trained.
 
     Version 5 of transformers splits at spaces first, and so loses the one before an added token and puts one after it.
     The tokenizer's own file, and version 4, only mark the beginning of a text.
@@ -64,6 +83,8 @@ def _with_words(tokenizer):
 
     twin = copy.deepcopy(tokenizer)
     twin.add_tokens(list(WORDS), special_tokens=False)
+    if not marks_spaces:
+        return twin
     backend = twin.backend_tokenizer
     backend.normalizer = normalizers.Sequence([backend.normalizer, normalizers.Replace(Regex(" {2,}"), " ")])
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="first")
@@ -73,11 +94,13 @@ def _with_words(tokenizer):
 class _WithPlaces:
     """What a CLIP learns: to write the places of the placeholders into the CONDITIONING, and to stay so when cloned."""
 
+    reader: Reader
+
     def clone(self):
         return _as(type(self), super().clone())
 
     def encode_from_tokens_scheduled(self, tokens, unprojected=False, add_dict=None, show_pbar=True):
-        places = self.tokenizer.t5xxl.places(tokens["t5xxl"])
+        places = getattr(self.tokenizer, self.reader.part).places(tokens[self.reader.key])
         return super().encode_from_tokens_scheduled(tokens, unprojected=unprojected, show_pbar=show_pbar,
                                                     add_dict={**(add_dict or {}), WORDS_KEY: places})
 
@@ -88,27 +111,31 @@ def _as(kind: type, clip):
     return twin
 
 
-def with_placeholders(clip, table: Tensor):
+def with_placeholders(clip, table: Tensor, reader: Reader = T5):
     """A clone of a Flux CLIP that knows the placeholders.
 
     Args:
-        table: (10, E), E the width of its T5.
+        table: (10, E), E the width of its reader.
+        reader: T5, or the miniworld's CLIP_G.
 
     Raises:
         ValueError: a CLIP without T5, or one of another width.
     """
-    t5 = getattr(clip.cond_stage_model, "t5xxl", None)
-    if t5 is None or not hasattr(clip.tokenizer, "t5xxl"):
+    encoder = getattr(clip.cond_stage_model, reader.part, None)
+    if encoder is None or not hasattr(clip.tokenizer, reader.part):
         raise ValueError("clip: expected Flux's text encoders (CLIP-L and T5-XXL), got one without T5 "
                          f"({type(clip.cond_stage_model).__name__}). Load them with DualCLIPLoader, type flux.")
-    width = t5.transformer.get_input_embeddings().weight.shape[1]
+    width = encoder.transformer.get_input_embeddings().weight.shape[1]
     if table.shape[1] != width:
         raise ValueError(f"clip: its T5 has width {width}, the placeholders' embeddings {table.shape[1]}. They belong "
                          "to T5-XXL as Flux uses it.")
     clone = clip.clone()
-    kind = type(clone) if isinstance(clone, _WithPlaces) else type("PlaceholderCLIP", (_WithPlaces, type(clone)), {})
+    kind = type(clone)
+    if not isinstance(clone, _WithPlaces):
+        kind = type("PlaceholderCLIP", (_WithPlaces, kind), {"reader": reader})
     twin = _as(kind, clone)
     twin.tokenizer = copy.copy(clone.tokenizer)
-    before = clone.tokenizer.t5xxl
-    twin.tokenizer.t5xxl = PlaceholderTokenizer(getattr(before, "_before", before), table)
+    before = getattr(clone.tokenizer, reader.part)
+    before = getattr(before, "_before", before)
+    setattr(twin.tokenizer, reader.part, PlaceholderTokenizer(before, table, reader.marks_spaces))
     return twin
