@@ -12,6 +12,7 @@ GROUPS = {
     "identity": ("RelateIdentityModelLoader", "RelateEncodeIdentity", "RelateApplyIdentity", "RelateFeaturePreview"),
     "relation": ("RelateRelationLoader",),
     "miniworld": ("RelateMiniworldLoader",),
+    "miniworld_flux": ("RelateMiniworldFluxLoader",),
     "references": ("RelateDreamOLoader", "RelateReference", "RelateApplyReferences"),
     "routing": ("RelateRoutingSampler", "RelateRoutingPreview"),
 }

@@ -65,7 +65,7 @@ def missing_parts(folder: Path = FOLDER) -> list[str]:
 
 def load_unet(folder: Path = FOLDER):
     """MODEL."""
-    config, state = _part(folder / "unet")
+    config, state = read_part(folder / "unet")
     widths = config["block_out_channels"]
     head_width = widths[0] // config["attention_head_dim"][0]
     resnets = [config["layers_per_block"]] * len(widths)
@@ -95,22 +95,27 @@ def load_unet(folder: Path = FOLDER):
 def load_clip(folder: Path = FOLDER) -> comfy.sd.CLIP:
     """CLIP with the stock tokenizer: rows of words the world does not have share one embedding."""
     target = comfy.supported_models_base.ClipTarget(comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLClipModel)
-    stock_ids = torch.tensor(json.loads((folder / "tokenizer" / "stock_ids.json").read_text(encoding="utf-8")))
-    parts = {"clip_l": _part(folder / "text_encoder"), "clip_g": _part(folder / "text_encoder_2")}
-    options = {f"{name}_model_config": _text_sizes(config) for name, (config, _) in parts.items()}
+    parts = {"clip_l": read_part(folder / "text_encoder"), "clip_g": read_part(folder / "text_encoder_2")}
+    options = {f"{name}_model_config": text_sizes(config) for name, (config, _) in parts.items()}
     clip = comfy.sd.CLIP(target, model_options=options | {"dtype": torch.float32})
     for name, (_, state) in parts.items():
-        rows = state["text_model.embeddings.token_embedding.weight"]
-        table = rows[-1:].expand(STOCK_VOCABULARY, -1).clone()
-        table[stock_ids] = rows[:-1]
-        state["text_model.embeddings.token_embedding.weight"] = table
-        transformer = getattr(clip.cond_stage_model, name).transformer
-        state.setdefault("text_projection.weight", torch.eye(rows.shape[1]))  # L has none: nothing reads it
-        transformer.load_state_dict(state, strict=True)
+        load_text(getattr(clip.cond_stage_model, name).transformer, state, folder)
     return clip
 
 
-def _text_sizes(config: dict) -> dict:
+def load_text(transformer: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
+    """Weights of a text encoder, its compact rows of embeddings spread over the stock vocabulary."""
+    stock_ids = torch.tensor(json.loads((folder / "tokenizer" / "stock_ids.json").read_text(encoding="utf-8")))
+    rows = state["text_model.embeddings.token_embedding.weight"]
+    table = rows[-1:].expand(STOCK_VOCABULARY, -1).clone()
+    table[stock_ids] = rows[:-1]
+    whole = {"text_projection.weight": torch.eye(rows.shape[1]), **state,  # L has no projection: nothing reads it
+             "text_model.embeddings.token_embedding.weight": table}
+    transformer.load_state_dict(whole, strict=True)
+
+
+def text_sizes(config: dict) -> dict:
+    """The sizes of a text encoder, for ComfyUI."""
     names = ("hidden_size", "intermediate_size", "num_attention_heads", "hidden_act", "num_hidden_layers",
              "projection_dim")
     return {name: config[name] for name in names}
@@ -118,7 +123,7 @@ def _text_sizes(config: dict) -> dict:
 
 def load_vae(folder: Path = FOLDER) -> comfy.sd.VAE:
     """VAE: a stock KL autoencoder behind space-to-depth."""
-    config, state = _part(folder / "vae")
+    config, state = read_part(folder / "vae")
     widths = config["block_out_channels"]
     sizes = {
         "double_z": True, "z_channels": config["latent_channels"], "resolution": 256,
@@ -151,13 +156,13 @@ def load_clip_vision(folder: Path) -> comfy.clip_vision.ClipVisionModel:
     encoder = comfy.clip_vision.ClipVisionModel(str(folder / "config.json"))
     encoder.dtype = torch.float32
     encoder.model.float()
-    _, state = _part(folder)
+    _, state = read_part(folder)
     state.pop("vision_model.embeddings.position_ids", None)
     encoder.model.load_state_dict(state, strict=True)
     return encoder
 
 
-def _part(folder: Path) -> tuple[dict, dict[str, Tensor]]:
+def read_part(folder: Path) -> tuple[dict, dict[str, Tensor]]:
     """Config and float32 weights of one part."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     state = {}

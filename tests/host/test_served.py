@@ -19,6 +19,8 @@ NODES = {
     "RelateRelationLoader": (["model", "lora_name", "strength"], ["MODEL", "STRING"]),
     "RelateLayoutPreview": (["scene", "width", "height"], ["IMAGE"]),
     "RelateMiniworldLoader": ([], ["MODEL", "CLIP", "VAE", "CLIP_VISION", "CLIP_VISION", "RELATE_IDENTITY_MODEL"]),
+    "RelateMiniworldFluxLoader": ([], ["MODEL", "CLIP", "VAE"]),
+    "RelateMiniworldCreature": (["creature"], ["IMAGE", "STRING"]),
     "RelateFeaturePreview": (["scene", "local_clip_vision"], ["IMAGE"]),
 }
 DEFAULTS = {

@@ -1,0 +1,43 @@
+"""Load Miniworld Flux: reference images and their routing, with nothing to download."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .sockets import schema
+
+
+class RelateMiniworldFluxLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RelateMiniworldFluxLoader",
+            display_name="Load Miniworld Flux",
+            category="relate/miniworld",
+            description="Loads the miniworld's small Flux, which was trained with DreamO's references, placeholders "
+                        "and routing: every node for references works on it as on FLUX.1-dev with Load DreamO, in "
+                        "seconds, on any computer. Pictures are 128 x 128.",
+            search_aliases=["demo", "example", "tiny", "plush", "dreamo", "try out"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="A Flux of 5 million parameters that knows DreamO, for "
+                                                              "latents of 16 x 16. Connect to Apply References or "
+                                                              "Routing-aware Flux Sampler."),
+                io.Clip.Output(display_name="clip", tooltip="Its text encoder; it knows the world's words, and "
+                                                            "[ref#1] to [ref#9]."),
+                io.Vae.Output(display_name="vae", tooltip="Its VAE, factor 8, 4 channels; also for Reference Image, "
+                                                          "with resolution 128."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        from .host_comfy import miniworld, miniworld_flux
+
+        missing = miniworld_flux.missing_parts()
+        if missing:
+            raise ValueError("models/miniworld of this pack: expected the miniworld's Flux, "
+                             f"{', '.join(missing)} missing. Install the pack again if it should have come with it, or "
+                             "make it: python -m training.miniworld flux, then python -m training.miniworld "
+                             "flux-export.")
+        return io.NodeOutput(miniworld_flux.load_flux(), miniworld_flux.load_clip(), miniworld.load_vae())

@@ -1,0 +1,139 @@
+"""The miniworld's Flux is the same in both hosts, from prompt and photographs to the picture, steered and not."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("resvg_py")
+
+from core.routing.steering import HARD
+from tests.host.conftest import ROOT
+from training.host_diffusers.flux import RoutedFlux
+from training.host_diffusers.flux_files import load_flux, save_flux
+from training.host_diffusers.flux_text import PlaceholderWords, encode_ids
+from training.host_diffusers.miniworld_parts import load_miniworld
+from training.miniworld.flux_sampling import FluxWorld, box_region, generate
+from training.miniworld.sampling import request_of
+from training.miniworld.triplets import evaluation_plans
+
+PROMPT = "a fox [ref#1] is facing a bear [ref#2], in the snow"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The miniworld's own encoders beside a Flux of random weights."""
+    target = tmp_path_factory.mktemp("miniworld")
+    for name in ("tokenizer", "text_encoder_2", "vae"):
+        (target / name).symlink_to(ROOT / "models" / "miniworld" / name)
+    torch.manual_seed(0)
+    model = RoutedFlux()
+    for parameter in model.parameters():
+        parameter.data += 0.04 * torch.randn_like(parameter)
+    for table in model.tables.values():
+        table.data += 0.5 * torch.randn_like(table)
+    save_flux(model, target / "flux")
+    return target
+
+
+@pytest.fixture(scope="module")
+def ours(folder):
+    """The training's side."""
+    world = load_miniworld()
+    return FluxWorld(load_flux(folder / "flux"), world.text_g, world.vae, PlaceholderWords())
+
+
+@pytest.fixture(scope="module")
+def theirs(pack, folder):
+    """ComfyUI's side."""
+    flux, miniworld = (pack.module(f"nodes.host_comfy.{name}") for name in ("miniworld_flux", "miniworld"))
+    with torch.inference_mode():
+        return types.SimpleNamespace(model=flux.load_flux(folder), clip=flux.load_clip(folder),
+                                     vae=miniworld.load_vae(folder))
+
+
+@pytest.fixture(scope="module")
+def request_():
+    """Two creatures and their boxes."""
+    return request_of(evaluation_plans("facing", 1, 3)[0], np.random.default_rng(0))
+
+
+def close(one, other, atol=2e-4):
+    torch.testing.assert_close(one, other, atol=atol, rtol=0)
+
+
+def test_nothing_is_missing_and_what_is_gets_named(pack, folder, tmp_path):
+    flux = pack.module("nodes.host_comfy.miniworld_flux")
+    assert flux.missing_parts(folder) == []
+    assert flux.missing_parts(tmp_path) == ["flux/transformer", "text_encoder_2", "vae", "flux/embedding.safetensors",
+                                            "tokenizer/stock_ids.json"]
+
+
+def test_without_weights_the_node_says_what_makes_them(pack, monkeypatch, tmp_path):
+    flux = pack.module("nodes.host_comfy.miniworld_flux")
+    monkeypatch.setattr(flux.missing_parts, "__defaults__", (tmp_path,))
+    with pytest.raises(ValueError, match="expected the miniworld's Flux, flux/transformer.*miniworld flux-export"):
+        pack.run("RelateMiniworldFluxLoader")
+
+
+@torch.inference_mode()
+def test_plain_flux_is_the_same(ours, theirs):
+    draw = torch.Generator().manual_seed(0)
+    noisy, time = torch.randn(2, 4, 16, 16, generator=draw), torch.tensor([0.2, 0.9])
+    text, pooled = torch.randn(2, 24, 128, generator=draw), torch.randn(2, 128, generator=draw)
+    close(theirs.model.model.diffusion_model(noisy, time, context=text, y=pooled), ours.flux(noisy, time, text, pooled))
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("prompt", [PROMPT, "a fox", ""])
+def test_prompts_are_read_the_same(ours, theirs, prompt):
+    ids = ours.words.ids([prompt])
+    text, pooled = encode_ids(ours.text_g, ids, ours.flux.tables["words"])
+    (found, entry), = theirs.clip.encode_from_tokens_scheduled(theirs.clip.tokenize(prompt))
+    close(found, text)
+    close(entry["pooled_output"], pooled)
+    places = ours.words.places(ids, 2)[0].tolist()
+    assert entry["relate_placeholders"] == ({1: (places[0],), 2: (places[1],)} if "ref" in prompt else {})
+
+
+@torch.inference_mode()
+def test_a_long_prompt_goes_on_in_a_second_chunk(theirs):
+    found = theirs.clip.encode_from_tokens(theirs.clip.tokenize("a fox is facing a bear " * 6))
+    assert found.shape == (1, 48, 128)
+
+
+@pytest.mark.parametrize(("nats", "strength"), [(0.0, 0.0), (3.0, 3.0), (HARD, 20.0)])
+def test_a_picture_is_the_same(pack, comfy, ours, theirs, request_, nats, strength):
+    """From prompt and photographs: two steps with guidance, off, soft and hard."""
+    references = None
+    for image, box in zip(request_.references, request_.boxes):
+        chain = {} if references is None else {"references": references}
+        references, shown = pack.run("RelateReference", image=image.movedim(0, -1)[None], vae=theirs.vae,
+                                     resolution=128, region=box_region(box)[None], **chain)
+        assert torch.equal(shown[0], image.movedim(0, -1))
+    names, prompt = request_.names, request_.prompt
+    for slot, name in enumerate(names, start=1):
+        prompt = prompt.replace(name, f"{name} [ref#{slot}]", 1)
+    with torch.inference_mode():
+        positive, negative = (comfy.CLIPTextEncode().encode(theirs.clip, text)[0] for text in (prompt, ""))
+    found = pack.run(
+        "RelateRoutingSampler", model=theirs.model, positive=positive, negative=negative,
+        latent_image={"samples": torch.zeros(1, 4, 16, 16)}, references=references, seed=5, steps=2, cfg=3.0,
+        routing_strength=strength, record="maps")
+    with torch.inference_mode():
+        picture = theirs.vae.decode(found[0]["samples"])
+    wanted = generate(ours, request_, 5, nats, steps=2, guidance=3.0)
+    close(picture[0].movedim(-1, 0), wanted, atol=2e-3)
+    assert found[1].slots == (1, 2) and found[1].blocks.shape == (9, 1, 2, 8, 8)
+
+
+def test_references_of_another_familys_vae_are_refused(pack, comfy, theirs, request_):
+    latent = torch.zeros(1, 16, 16, 16)
+    reference = pack.module("core.routing.condition").Reference(latent, "subject", 1)
+    with torch.inference_mode():
+        positive = comfy.CLIPTextEncode().encode(theirs.clip, "a fox")[0]
+    with pytest.raises(ValueError, match="encoded by a VAE of 16 latent channels, the model has 4"):
+        pack.run("RelateApplyReferences", model=theirs.model, positive=positive, references=(reference,))
