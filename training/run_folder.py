@@ -23,7 +23,7 @@ from core.checkpoint import read, save
 
 from .config import Config
 from .faults import Faults
-from .settled_file import settle, write_whole
+from .settled_file import settle, write_text
 
 _MARGIN = 64 * 1024**2  # bytes that must stay free
 
@@ -84,7 +84,7 @@ class RunFolder:
         """Clear away what a killed process left half written; write the settings as understood, for people."""
         for leftover in self.path.glob(".*.part*"):
             leftover.unlink()
-        self._write(self.path / "settings.json", json.dumps(self._settings, indent=1) + "\n")
+        write_text(self.path / "settings.json", json.dumps(self._settings, indent=1) + "\n")
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Replace the checkpoint at once; on any error the one before stays."""
@@ -127,10 +127,4 @@ class RunFolder:
         columns = [values.tolist() for values in history.values()]
         for step, row in enumerate(zip(*columns, rates), 1):
             writer.writerow([step, *(f"{value:.8g}" for value in row)])
-        self._write(self.path / "history.csv", text.getvalue())
-
-    def _write(self, path: Path, text: str) -> None:
-        def write(temporary: Path) -> None:
-            temporary.write_text(text, encoding="utf-8")
-
-        write_whole(path, write)
+        write_text(self.path / "history.csv", text.getvalue())

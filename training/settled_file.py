@@ -27,6 +27,14 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """`write_whole` for text, UTF-8."""
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    write_whole(path, write)
+
+
 def settle(path: Path, write: Callable[[Path], None], check: Callable[[Path], None] = lambda path: None) -> None:
     """Write a file under a temporary name beside it, sort its metadata, check it, then rename it.
 

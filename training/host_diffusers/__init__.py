@@ -2,7 +2,7 @@
 
 unet        where a UNet has its text cross-attentions.
 identity    attach_identity: the parallel image cross-attention beside every text cross-attention.
-relation    attach_relation: a relation LoRA, through peft.
+relation    attach_relation: a relation LoRA, through peft; merge_relation: a finished one, into the weights.
 text        encode_prompts, encode_phrases.
 pictures    encode_pictures, decode_latents, image_tokens.
 base        open_base: a diffusers folder, or one SDXL checkpoint file (single_file, tokenizer).
@@ -12,11 +12,18 @@ miniworld   the miniworld's sizes; miniworld_parts its models in one object.
 """
 
 from .identity import CrossAttentionExtras, IdentityBatch, PredicateProbe, attach_identity, identity_batch
-from .relation import attach_relation, read_with_diffusers, relation_of, relation_parameters, set_relation
+from .relation import (
+    attach_relation,
+    merge_relation,
+    read_with_diffusers,
+    relation_of,
+    relation_parameters,
+    set_relation,
+)
 from .unet import cross_attentions, grid_of, unet_layout
 
 __all__ = [
     "CrossAttentionExtras", "IdentityBatch", "PredicateProbe", "attach_identity", "attach_relation",
-    "cross_attentions", "grid_of", "identity_batch", "read_with_diffusers", "relation_of", "relation_parameters",
-    "set_relation", "unet_layout",
+    "cross_attentions", "grid_of", "identity_batch", "merge_relation", "read_with_diffusers", "relation_of",
+    "relation_parameters", "set_relation", "unet_layout",
 ]

@@ -80,6 +80,35 @@ def set_relation(unet: nn.Module, enabled: bool) -> None:
         unet.disable_adapters()
 
 
+def merge_relation(unet: nn.Module, lora: RelationLoRA, strength: float = 1.0) -> Callable[[], None]:
+    """Add a relation to the weights of a UNet that only draws; no layer is left in its way.
+
+    Args:
+        unet: without adapters, laid out as the LoRA is.
+        lora: as `core.relation.lora.load_relation` reads it.
+        strength: its share.
+
+    Returns:
+        restore: puts the very weights back that were there before.
+    """
+    kept = []
+    for site, attention, _ in cross_attentions(unet):
+        for projection in PROJECTIONS:
+            pair = lora.pairs.get((site.diffusers, projection))
+            if pair is not None:
+                weight = attention.get_submodule(projection).weight
+                kept.append((weight, weight.detach().clone()))
+                with torch.no_grad():
+                    weight.add_(strength * pair.delta().to(weight))
+
+    def restore() -> None:
+        with torch.no_grad():
+            for weight, before in kept:
+                weight.copy_(before)
+
+    return restore
+
+
 def read_with_diffusers(path: str, unet: nn.Module) -> int:
     """How many of the file's pairs diffusers' own LoRA loader recognises for this UNet."""
     from diffusers import StableDiffusionXLPipeline

@@ -1,8 +1,9 @@
 """The miniworld's door: python -m training.miniworld VERB (see --help).
 
-In order: render, vae, clip, (python -m training.distill --model miniworld), encode, unet, refine, export; and to look
-and to count: sheets, truth, judges, measure. Training verbs are bounded by --minutes, save to --out and go on from
-there when called again; they run the same on a GPU (--device cuda --batch 128).
+In order: render, vae, clip, (python -m training.distill --model miniworld), encode, unet, refine, truth, judges,
+export; begin goes on from the shipped weights instead of from nothing. To look and to count: sheets, measure, demo,
+ablate. The small Flux, after encode: flux, flux --routing off, flux-export, flux-measure. Training verbs are bounded by
+--minutes, save to --out and go on from there when called again; they run the same on a GPU (--device cuda --batch 128).
 """
 
 import argparse
@@ -14,10 +15,12 @@ from pathlib import Path
 
 import torch
 
+from training.console import Stopped
+from training.host_diffusers.flux_files import FLUX_FOLDER
 from training.host_diffusers.miniworld import FOLDER
 from training.host_diffusers.miniworld_parts import load_miniworld
 
-from . import clip, encoded, export, judges, refine, report, sheets, unet, vae
+from . import ablate, begin, clip, demo, encoded, export, flux, flux_measure, judges, refine, report, sheets, unet, vae
 from .corpus import CorpusSize, render_corpus
 from .relations import SEEN
 from .truth import render_truth
@@ -27,6 +30,7 @@ RECIPES = {
     "vae": (vae.train, vae.SETTINGS, "train the autoencoder"),
     "clip": (clip.train, clip.SETTINGS, "train the text encoders and the vision tower"),
     "unet": (unet.train, unet.SETTINGS, "train the UNet with its identity model"),
+    "flux": (flux.train, flux.SETTINGS, "train the small Flux, with or without routing"),
     "judges": (judges.train, judges.SETTINGS, "train the judges of relation and identity"),
     "refine": (refine.train, refine.SETTINGS, "train the decoder further, the latents unchanged"),
 }
@@ -61,14 +65,25 @@ def arguments() -> argparse.ArgumentParser:
         training.add_argument("--minutes", type=float, default=60.0, help="length of this call")
         training.add_argument("--batch", type=int, help="samples a step; small on a CPU, large on a GPU")
         training.add_argument("--lr", type=float, help="learning rate")
+        if verb == "flux":
+            training.add_argument("--routing", choices=("on", "off"), default="on", help="DreamO's two further losses")
     encoding = verbs.add_parser("encode", parents=[computing], help="freeze vae, clip and distill; encode the corpus")
     encoding.add_argument("--parts", nargs="+", default=encoded.PARTS, choices=encoded.PARTS)
     encoding.add_argument("--identities", type=int, help="only the first of them, and scenes of these; all by default")
     encoding.add_argument("--views", type=int, help="reference views of an identity; all by default")
+    verbs.add_parser("begin", parents=[computing], help="train on from models/miniworld instead of from nothing")
     verbs.add_parser("export", parents=[computing], help="write models/miniworld in half precision")
     verbs.add_parser("sheets", parents=[computing], help="contact sheets of renders, reconstructions and samples")
+    showing = verbs.add_parser("demo", help="learn a held-out relation from 5 triplets, draw it, count; into --out")
+    removing = verbs.add_parser("ablate", help="what each part of the method brings; into --out and the model card")
+    removing.add_argument("--minutes", type=float, default=600.0, help="begin nothing new after these; call again")
+    for verb in (showing, removing):
+        verb.add_argument("--threads", type=int, default=2)
+    verbs.add_parser("flux-export", parents=[computing], help="write models/miniworld/flux in half precision")
     counting = verbs.add_parser("measure", parents=[computing], help="count what the shipped models do")
-    counting.add_argument("--pictures", type=int, default=56)
+    comparing = verbs.add_parser("flux-measure", parents=[computing], help="count what routing does to identities")
+    for verb in (counting, comparing):
+        verb.add_argument("--pictures", type=int, default=56)
     return parser
 
 
@@ -87,20 +102,28 @@ def train(args: argparse.Namespace) -> None:
     """The recipes, with the settings of their modules; batch and learning rate as asked."""
     run, settings, _ = RECIPES[args.verb]
     asked = {key: value for key in ("batch", "lr") if (value := getattr(args, key)) is not None}
-    run(args.out, torch.device(args.device), args.minutes, replace(settings, **asked))
+    more = {"routing": args.routing == "on"} if args.verb == "flux" else {}
+    run(args.out, torch.device(args.device), args.minutes, replace(settings, **asked), **more)
 
 
 def look(args: argparse.Namespace) -> None:
-    """The verbs on finished models: encode, export, sheets, measure."""
+    """The verbs on finished models: begin, encode, export, sheets, measure; flux-export, flux-measure."""
     device = torch.device(args.device)
     if args.verb == "encode":
         for line in encoded.encode(args.out, device, tuple(args.parts), args.identities, args.views):
             say(line)
+    elif args.verb == "begin":
+        say(f"begun from models/{FOLDER.name}: {', '.join(begin.begin(args.out)) or 'nothing, all runs are there'}")
     elif args.verb == "export":
         say(f"{export.export(args.out) / 1e6:.1f} MB of weights in models/{FOLDER.name}")
+    elif args.verb == "flux-export":
+        say(f"{flux.export(args.out) / 1e6:.1f} MB of weights in models/{FOLDER.name}/{FLUX_FOLDER.name}")
+    elif args.verb == "flux-measure":
+        for line in flux_measure.measure_flux(args.out, FLUX_FOLDER / "measurements.json", args.pictures):
+            say(line)
     elif args.verb == "measure":
         world = load_miniworld().to(device)
-        facts = report.write_measurements(world, args.out, FOLDER / "measurements.json", args.pictures)
+        facts = report.write_measurements(world, FOLDER / "README.md", args.pictures)
         say(json.dumps(facts, indent=1))
     else:
         world, folder = load_miniworld().to(device), args.out / "sheets"
@@ -111,6 +134,16 @@ def look(args: argparse.Namespace) -> None:
         say(f"four sheets in {folder}")
 
 
+def experiment(args: argparse.Namespace) -> None:
+    """The verbs demo and ablate."""
+    if args.verb == "demo":
+        demo.run(args.out)
+        return
+    for line in ablate.ablate(args.out, args.minutes):
+        say(line)
+    say(ablate.tables(ablate.write_results(args.out, FOLDER / "README.md")))
+
+
 def main() -> int:
     args = arguments().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
@@ -119,7 +152,11 @@ def main() -> int:
             draw(args)
             return 0
         torch.set_num_threads(args.threads)
-        (train if args.verb in RECIPES else look)(args)
+        kinds = {**dict.fromkeys(RECIPES, train), "demo": experiment, "ablate": experiment}
+        kinds.get(args.verb, look)(args)
+    except Stopped as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     except FileNotFoundError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -6,7 +6,7 @@ from pathlib import Path
 from training.host_diffusers.miniworld import FOLDER
 from training.host_diffusers.miniworld_parts import Miniworld, save_miniworld
 
-from . import clip, local, unet
+from . import clip, judges, local, unet
 from .encoded import frozen_vae
 
 
@@ -31,8 +31,10 @@ def assemble(out: Path) -> Miniworld:
 
 
 def export(out: Path, folder: Path = FOLDER) -> int:
-    """Writes the models of `<out>` and `training.json`, what each was trained with; returns the bytes of weights."""
+    """Writes the models of `<out>`, judges too, and `training.json`, what each was trained with; returns bytes."""
     written = save_miniworld(assemble(out), folder)
+    if (out / "judges" / "latest.json").exists():
+        judges.ship(out, folder)
     (folder / "training.json").write_text(json.dumps(history(out), indent=1) + "\n", encoding="utf-8")
     return written
 

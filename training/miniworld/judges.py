@@ -3,6 +3,7 @@
 They see renders blurred, shrunk and recoloured a little, so that a sample's softness is not taken for another answer.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.checkpoint import read, save
+from training.host_diffusers.miniworld import FOLDER
+
 from .loop import Settings, State, averaged, fit
 from .truth import RELATIONS, TRAITS, Truth
 
 SETTINGS = Settings("judges", steps=6000, batch=32, lr=1e-3, warmup_steps=50, average=0.995, weight_decay=0.01)
+FILE = "judges.safetensors"
 CROP = 64
 KEYPOINTS = 17
 
@@ -29,6 +34,12 @@ def _stage(width_in: int, width_out: int) -> nn.Sequential:
     )
 
 
+def _trunk(width_out: int) -> tuple[nn.Module, ...]:
+    """24 channels of 32 x 32 to one vector; where things are is kept, since poses and keypoints are places."""
+    narrow = nn.Conv2d(96, 32, 1)
+    return (_stage(24, 48), _stage(48, 64), _stage(64, 96), narrow, nn.Flatten(), nn.Linear(512, width_out), nn.SiLU())
+
+
 class Judges(nn.Module):
     """`relation`: (B, 3, 128, 128) to logits; `identity`: (B, 3, 64, 64) crops to logits by trait and keypoints."""
 
@@ -36,26 +47,13 @@ class Judges(nn.Module):
         super().__init__()
         self.scene = nn.Sequential(
             nn.PixelUnshuffle(2),
-            _stage(12, 32),
-            _stage(32, 64),
-            _stage(64, 96),
-            _stage(96, 128),
-            nn.Flatten(),
-            nn.Linear(128 * 16, 128),
-            nn.SiLU(),
+            _stage(12, 24),
+            *_trunk(128),
             nn.Linear(128, len(RELATIONS)),
         )
-        self.body = nn.Sequential(
-            _stage(3, 32),
-            _stage(32, 64),
-            _stage(64, 96),
-            _stage(96, 128),
-            nn.Flatten(),
-            nn.Linear(128 * 16, 192),
-            nn.SiLU(),
-        )
-        self.traits = nn.ModuleDict({name: nn.Linear(192, count) for name, count in TRAITS.items()})
-        self.keypoints = nn.Linear(192, 2 * KEYPOINTS)
+        self.body = nn.Sequential(_stage(3, 24), *_trunk(160))
+        self.traits = nn.ModuleDict({name: nn.Linear(160, count) for name, count in TRAITS.items()})
+        self.keypoints = nn.Linear(160, 2 * KEYPOINTS)
 
     def relation(self, images: Tensor) -> Tensor:
         return self.scene(images * 2 - 1)
@@ -159,6 +157,28 @@ def validate(out: Path) -> dict[str, float]:
 
 def load_trained(out: Path) -> Judges:
     """The averaged judges of a run, in evaluation mode, on the CPU."""
+    return _with(averaged(out / "judges")[0])
+
+
+def ship(out: Path, folder: Path = FOLDER) -> dict[str, float]:
+    """Writes `judges.safetensors` in half precision; what `validate` finds goes into its metadata and is returned."""
+    accuracy = {name: round(value, 4) for name, value in validate(out).items()}
+    weights = {name: value.half().contiguous() for name, value in load_trained(out).state_dict().items()}
+    save(folder / FILE, weights, {"kind": "judges of the miniworld", "accuracy": json.dumps(accuracy)})
+    return accuracy
+
+
+def load_shipped(folder: Path = FOLDER) -> Judges:
+    """The judges that come with the miniworld, in float32."""
+    return _with({name: value.float() for name, value in read(folder / FILE)[0].items()})
+
+
+def shipped_accuracy(folder: Path = FOLDER) -> dict[str, float]:
+    """How often the shipped judges are right on renders they never saw, by what is judged; see `validate`."""
+    return json.loads(read(folder / FILE)[1]["accuracy"])
+
+
+def _with(weights: dict[str, Tensor]) -> Judges:
     judges = Judges()
-    judges.load_state_dict(averaged(out / "judges")[0])
+    judges.load_state_dict(weights)
     return judges.eval().requires_grad_(False)

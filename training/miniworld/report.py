@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from training.host_diffusers.miniworld_parts import Miniworld
+from training.settled_file import write_text
 
 from . import judges
-from .measure import measure
+from .measure import Share, measure
 from .relations import HELD_OUT, SEEN
 from .renderer import render
 from .sheets import samples
@@ -17,22 +18,19 @@ from .triplets import evaluation_plans
 from .vae import reconstruction
 
 
-def measure_world(world: Miniworld, out: Path, pictures: int, seed: int = 0) -> dict:
-    """Counts, on identities never seen: reconstruction error; with trained judges also relations and identities.
+def measure_world(world: Miniworld, pictures: int, seed: int = 0) -> dict:
+    """Counts, on identities never seen: reconstruction error, relations, identities and confusions.
 
     Args:
         world: the models.
-        out: holds the judges' run and their truth, if there are any.
         pictures: samples for the seen and for the held-out relations each.
         seed: of plans and noise.
     Returns:
         Numbers by name, for JSON.
     """
     facts: dict = {"reconstruction": _reconstruction(world, seed)}
-    if not (out / "judges" / "latest.json").exists():
-        return facts
-    judge = judges.load_trained(out)
-    facts["judges_on_renders"] = judges.validate(out)
+    judge = judges.load_shipped()
+    facts["judges_on_renders"] = judges.shipped_accuracy()
     for name, relations in (("seen_relations", SEEN), ("held_out_relations", HELD_OUT)):
         plans = [evaluation_plans(relations[index % len(relations)], 1, seed + index)[0] for index in range(pictures)]
         facts[name] = measure(judge, samples(world, plans, seed), plans).table()
@@ -41,11 +39,48 @@ def measure_world(world: Miniworld, out: Path, pictures: int, seed: int = 0) -> 
     return facts
 
 
-def write_measurements(world: Miniworld, out: Path, path: Path, pictures: int) -> dict:
-    """Writes `measure_world` as JSON and returns it."""
-    facts = measure_world(world, out, pictures)
-    path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+def write_measurements(world: Miniworld, card: Path, pictures: int) -> dict:
+    """Writes `measure_world` into `measurements.json` beside the model card and between the card's marks."""
+    facts = measure_world(world, pictures)
+    write_text(card.with_name("measurements.json"), json.dumps(facts, indent=1) + "\n")
+    write_section(card, "measured", measured(facts))
     return facts
+
+
+def measured(facts: dict) -> str:
+    """The measurements as Markdown, in percent with 95 % intervals."""
+    rows = {
+        "samples, seen relations": facts["seen_relations"],
+        "samples, held-out relations": facts["held_out_relations"],
+        "the autoencoder's copies of renders": facts["judges_on_reconstructions"],
+    }
+    lines = ["| unseen identities | relation | traits right | all five right | confusion | pictures |",
+             "| --- | --- | --- | --- | --- | --- |"]
+    for name, row in rows.items():
+        cells = [str(Share(**row[key])) for key in ("relation", "identity", "whole", "confusion")]
+        lines.append(f"| {name} | {' | '.join(cells)} | {row['relation']['trials']} |")
+    known = facts["judges_on_renders"]
+    right = ", ".join(f"{name} {100 * value:.1f}" for name, value in known.items() if name != "keypoint_error")
+    lost = facts["reconstruction"]
+    return "\n".join(lines) + (
+        f"\n\nThe judges on renders they never saw, in % right: {right}; keypoints off by "
+        f"{known['keypoint_error']:.3f} of a box side. Autoencoder: PSNR {lost['psnr']} dB, L1 {lost['l1']} (pictures "
+        "in [-1, 1])."
+    )
+
+
+def write_section(card: Path, name: str, text: str) -> None:
+    """Replaces what stands between the card's marks `<!-- name -->` and `<!-- /name -->`.
+
+    Raises:
+        ValueError: the card has no such marks.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    whole = card.read_text(encoding="utf-8")
+    if begin not in whole or end not in whole.partition(begin)[2]:
+        raise ValueError(f"{card}: expected the marks {begin} and {end}, between which the results go; add them")
+    before, _, rest = whole.partition(begin)
+    write_text(card, f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
 
 
 def _renders(plans: list) -> torch.Tensor:

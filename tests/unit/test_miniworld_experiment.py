@@ -1,0 +1,75 @@
+"""The laboratory's bookkeeping: boxes cut apart, intervals, sections of the card, tables from finished cells."""
+
+import numpy as np
+import pytest
+import torch
+
+from training.miniworld import ablate
+from training.miniworld.experiment import apart
+from training.miniworld.measure import JUDGED, Measurement, Share, Verdicts
+from training.miniworld.report import write_section
+
+
+def verdicts(pictures, relation, right=True, swapped=False):
+    shape = (pictures, 2, len(JUDGED))
+    return Verdicts(np.full(pictures, relation), np.full(shape, right), np.ones(shape, bool), np.full(shape, swapped),
+                    np.full(pictures, 0.25))
+
+
+def test_boxes_are_cut_where_they_overlap_less():
+    left, right = torch.tensor([[0.1, 0.2, 0.6, 0.8], [0.5, 0.2, 0.9, 0.8]])
+    cut = apart(torch.stack((left, right)))
+    torch.testing.assert_close(cut, torch.tensor([[0.1, 0.2, 0.55, 0.8], [0.55, 0.2, 0.9, 0.8]]))
+    torch.testing.assert_close(apart(torch.stack((right, left))), cut.flip(0))
+
+
+def test_boxes_one_above_the_other_are_cut_across():
+    boxes = torch.tensor([[0.2, 0.1, 0.8, 0.6], [0.1, 0.5, 0.9, 0.9]])
+    torch.testing.assert_close(apart(boxes), torch.tensor([[0.2, 0.1, 0.8, 0.55], [0.1, 0.55, 0.9, 0.9]]))
+
+
+def test_separate_boxes_stay():
+    boxes = torch.tensor([[0.0, 0.0, 0.4, 1.0], [0.5, 0.0, 1.0, 1.0]])
+    assert torch.equal(apart(boxes), boxes)
+
+
+def test_the_bootstrap_resamples_pictures_not_traits():
+    """Traits that always fail together make the interval of as many coin flips as there are pictures."""
+    together = np.repeat([0.0, 10.0], 50)
+    share = Share.of_parts(together, np.full(100, 10.0))
+    assert share.value == 0.5 and 0.38 < share.low < 0.43 and 0.57 < share.high < 0.62
+    assert Share.of_parts(np.full(20, 10.0), np.full(20, 10.0)) == Share(1.0, 1.0, 1.0, 20)
+    with pytest.raises(ValueError, match="got nothing"):
+        Share.of_parts(np.zeros(3), np.zeros(3))
+
+
+def test_joined_verdicts_are_counted_over_all_pictures():
+    score = Measurement.of(Verdicts.joined([verdicts(30, True), verdicts(10, False, right=False, swapped=True)]))
+    assert score.relation.value == score.identity.value == score.whole.value == 0.75
+    assert score.confusion.value == 0.25 and score.keypoints.value == 0.25 and score.relation.trials == 40
+
+
+def test_a_section_of_the_card_is_replaced_and_nothing_else(tmp_path):
+    card = tmp_path / "card.md"
+    card.write_text("before\n<!-- numbers -->\nold\n<!-- /numbers -->\nafter\n", encoding="utf-8")
+    write_section(card, "numbers", "new")
+    write_section(card, "numbers", "newer")
+    assert card.read_text(encoding="utf-8") == "before\n<!-- numbers -->\nnewer\n<!-- /numbers -->\nafter\n"
+    with pytest.raises(ValueError, match="<!-- others -->"):
+        write_section(card, "others", "new")
+
+
+def test_finished_cells_become_tables_and_missing_ones_do_not(tmp_path):
+    (tmp_path / "cells").mkdir()
+    for seed, relation in ((0, True), (1, False)):
+        np.savez(tmp_path / "cells" / f"full-{seed}.npz", **vars(verdicts(20, relation)))
+    found = ablate.results(tmp_path)
+    assert list(found) == ["full"] and found["full"]["seeds"] == [1.0, 0.0]
+    assert found["full"]["relation"]["value"] == 0.5 and found["full"]["relation"]["trials"] == 40
+    text = ablate.tables(found)
+    assert "| full | 50.0 (" in text and text.count("\n") == 2
+
+
+def test_every_row_has_its_recipe_and_a_name_of_its_own():
+    assert len({row.name for row in ablate.ROWS}) == len(ablate.ROWS)
+    assert {row.recipe for row in ablate.ROWS} == {"", *ablate.RECIPES}

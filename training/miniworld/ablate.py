@@ -1,0 +1,161 @@
+"""The paper's claims, tested in the miniworld: its table 4 in small, and what else a user may ask.
+
+Every cell learns the held-out relation anew for every seed, draws the same scenes of unseen identities and is counted
+by the judges. A finished (row, seed) is a file; stopped at any moment, the same command goes on with what is missing.
+Source of the rows: DreamRelation arXiv:2410.23280, tables 4 (parts left out) and 7 (local tokens), its KML weights.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from training.console import clock
+from training.contact_sheet import save_picture
+from training.host_diffusers.miniworld_parts import Miniworld, load_miniworld
+from training.settled_file import write_text, write_whole
+
+from .experiment import Drawing, Recipe, draw, learn, strangers, with_relation
+from .judges import Judges, load_shipped
+from .measure import Measurement, Share, Verdicts, judge
+from .report import write_section
+from .sheets import pixels, tiled
+
+PICTURES, SEEDS = 72, (0, 1, 2)
+FULL = "full"
+RECIPES = {
+    FULL: Recipe(),
+    "without relation-aware data": Recipe(copy_paste=True),
+    "without local tokens": Recipe(overrides=('models.local_clip_vision=""',)),
+    "without KML": Recipe(overrides=("loss.keypoint_weight=0.0",)),
+    "KML weight 1e-2": Recipe(overrides=("loss.keypoint_weight=1e-2",)),
+    "KML weight 1e-4": Recipe(overrides=("loss.keypoint_weight=1e-4",)),
+    "local grid 2": Recipe(overrides=("identity.local_grid=2",)),
+    "local grid 8": Recipe(overrides=("identity.local_grid=8",)),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the tables.
+
+    Attributes:
+        table: its heading.
+        name: of the line.
+        recipe: key of RECIPES; empty draws with the base alone.
+        how: the pictures are asked for.
+    """
+
+    table: str
+    name: str
+    recipe: str = FULL
+    how: Drawing = field(default=Drawing())
+
+
+_PARTS, _WEIGHTS, _GRIDS = "Parts left out (paper's table 4)", "Weight of the keypoint loss", "Local tokens"
+_STRENGTHS, _BOXES = "Strength of the image branch when drawing", "Boxes when drawing"
+ROWS = (
+    Row(_PARTS, "base alone", ""),
+    Row(_PARTS, FULL),
+    Row(_PARTS, "without relation-aware data", "without relation-aware data"),
+    Row(_PARTS, "without local tokens", "without local tokens", Drawing(grid=0)),
+    Row(_PARTS, "without KML", "without KML"),
+    Row(_STRENGTHS, "strength 0", how=Drawing(strength=0.0)),
+    Row(_STRENGTHS, "strength 0.3", how=Drawing(strength=0.3)),
+    Row(_STRENGTHS, "strength 0.9", how=Drawing(strength=0.9)),
+    Row(_STRENGTHS, "strength 1.2", how=Drawing(strength=1.2)),
+    Row(_BOXES, "boxes cut apart", how=Drawing(boxes="apart")),
+    Row(_WEIGHTS, "KML weight 1e-2", "KML weight 1e-2"),
+    Row(_WEIGHTS, "KML weight 1e-4", "KML weight 1e-4"),
+    Row(_GRIDS, "local grid 2", "local grid 2", Drawing(grid=2)),
+    Row(_GRIDS, "local grid 8", "local grid 8", Drawing(grid=8)),
+)
+
+
+def ablate(out: Path, minutes: float, pictures: int = PICTURES, seeds: tuple[int, ...] = SEEDS) -> Iterator[str]:
+    """Fill in what is missing of every row and seed; yields lines of progress.
+
+    Args:
+        out: receives `<recipe>/<seed>/` with the relations and `cells/` with what was counted.
+        minutes: no new cell is begun after these.
+        pictures: of every row and seed.
+        seeds: of triplets, training, scenes and noise.
+    """
+    world, jury = load_miniworld(), load_shipped()
+    began = time.monotonic()
+    missing = [(row, seed) for row in ROWS for seed in seeds if not _cell(out, row, seed).exists()]
+    for index, (row, seed) in enumerate(missing):
+        if time.monotonic() - began > 60 * minutes:
+            yield f"{len(missing) - index} cells are missing; the same command goes on with them"
+            return
+        verdicts = _count(out, world, jury, row, seed, pictures)
+        score = Measurement.of(verdicts)
+        yield (f"{row.name}, seed {seed}: relation {score.relation}, identity {score.identity}, "
+               f"{clock(time.monotonic() - began)}")
+
+
+def _count(out: Path, world: Miniworld, jury: Judges, row: Row, seed: int, pictures: int) -> Verdicts:
+    recipe = RECIPES[row.recipe or FULL]
+    lora = learn(recipe, out / row.recipe.replace(" ", "_") / str(seed), seed) if row.recipe else None
+    plans = strangers(recipe.relation, pictures, 1000 + seed)
+    with with_relation(world, lora):
+        images = draw(world, plans, 1000 + seed, row.how)
+    verdicts = judge(jury, images, plans)
+    cell = _cell(out, row, seed)
+    save_picture(tiled(pixels(images[:12])), cell.with_suffix(".png"))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **vars(verdicts))
+
+    write_whole(cell, write)
+    return verdicts
+
+
+def results(out: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, dict]:
+    """Rows that have at least one finished seed: pooled scores, and the relation's share in every seed."""
+    found = {}
+    for row in ROWS:
+        parts = [_read(_cell(out, row, seed)) for seed in seeds if _cell(out, row, seed).exists()]
+        if parts:
+            pooled = Measurement.of(Verdicts.joined(parts)).table()
+            found[row.name] = {
+                "table": row.table, **pooled, "seeds": [round(float(part.relation.mean()), 3) for part in parts]
+            }
+    return found
+
+
+def tables(found: dict[str, dict]) -> str:
+    """The results as Markdown, in percent with 95 % intervals; keypoints in box sides."""
+    lines: list[str] = []
+    heading = ""
+    for name, row in found.items():
+        if row["table"] != heading:
+            heading = row["table"]
+            lines += ["", f"| {heading} | relation | identity | confusion | keypoint distance | pictures |",
+                      "| --- | --- | --- | --- | --- | --- |"]
+        cells = [str(Share(**row[key])) for key in ("relation", "identity", "confusion")]
+        distance = row["keypoints"]
+        lines.append(f"| {name} | {' | '.join(cells)} | {distance['value']:.3f} ({distance['low']:.3f} to "
+                     f"{distance['high']:.3f}) | {row['relation']['trials']} |")
+    return "\n".join(lines).strip()
+
+
+def write_results(out: Path, card: Path) -> dict[str, dict]:
+    """`ablation.json` beside the model card, and the tables between its marks; returns the results."""
+    found = results(out)
+    write_text(card.with_name("ablation.json"), json.dumps(found, indent=1) + "\n")
+    write_section(card, "ablation", tables(found))
+    return found
+
+
+def _cell(out: Path, row: Row, seed: int) -> Path:
+    return out / "cells" / f"{row.name.replace(' ', '_')}-{seed}.npz"
+
+
+def _read(path: Path) -> Verdicts:
+    with np.load(path, allow_pickle=False) as arrays:
+        return Verdicts(**arrays)

@@ -1,0 +1,166 @@
+"""One experiment of the miniworld's laboratory: learn a relation from a few triplets, draw it for strangers, count.
+
+Used by the demo (one experiment) and by the ablation (many). Training triplets show seen identities; pictures are asked
+for identities that no training has seen.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.relation.lora import load_relation
+from training import finetune
+from training.console import Stopped
+from training.host_diffusers import merge_relation, unet_layout
+from training.host_diffusers.miniworld_parts import Miniworld
+
+from .judges import Judges
+from .measure import Verdicts, judge
+from .sampling import STRENGTH, generate, request_of
+from .scene import Plan
+from .triplets import evaluation_plans, write_triplets
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs" / "relation_miniworld.toml"
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the relation is learnt.
+
+    Attributes:
+        relation: held out of the base's training.
+        triplets: how many are learnt from; the paper uses 5.
+        copy_paste: cut the concepts from the targets (the paper's "without relation-aware data").
+        overrides: ``table.key=value`` over relation_miniworld.toml.
+    """
+
+    relation: str = "hugging"
+    triplets: int = 5
+    copy_paste: bool = False
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are asked for.
+
+    Attributes:
+        strength: of the image branch.
+        grid: of the local tokens; 0 leaves them out.
+        boxes: overlapping as the relation needs them, or cut apart where they overlap.
+    """
+
+    strength: float = STRENGTH
+    grid: int = 4
+    boxes: str = "overlapping"
+
+
+PLAIN = Drawing()
+
+
+def learn(recipe: Recipe, folder: Path, seed: int) -> Path:
+    """Draw the triplets and fine-tune, or take the file that an earlier call made.
+
+    Args:
+        recipe: what to learn, how.
+        folder: receives `triplets/` and `run/`.
+        seed: of the triplets and of the training.
+
+    Returns:
+        The relation LoRA.
+
+    Raises:
+        Stopped: the command failed; it has said why.
+    """
+    lora = folder / "run" / "relation.safetensors"
+    if not lora.exists():
+        write_triplets(folder / "triplets", recipe.relation, recipe.triplets, seed, copy_paste=recipe.copy_paste)
+        settings = (
+            f"relation={recipe.relation}",
+            f"data.folder={folder / 'triplets'}",
+            f"output.folder={folder / 'run'}",
+            f"output.cache={folder / 'cache'}",
+            "output.name=relation",
+            f"train.seed={seed}",
+            *recipe.overrides,
+        )
+        told = [part for setting in settings for part in ("--set", setting)]
+        resume = ["--resume"] if (folder / "run" / "checkpoint.safetensors").exists() else []
+        if code := finetune.main([str(CONFIG), *told, *resume]):
+            raise Stopped(f"{folder}: python -m training.finetune ended with {code}; what it said stands above")
+    return lora
+
+
+@contextmanager
+def with_relation(world: Miniworld, lora: Path | None, strength: float = 1.0) -> Iterator[None]:
+    """The miniworld with a relation in its UNet; None leaves it as it is."""
+    if lora is None:
+        yield
+        return
+    restore = merge_relation(world.unet, load_relation(lora, unet_layout(world.unet)), strength)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def draw(
+    world: Miniworld, plans: list[Plan], seed: int, how: Drawing = PLAIN, tell: Callable[[int], None] | None = None
+) -> Tensor:
+    """Pictures of plans, one each: the same plan and seed give the same noise and the same references.
+
+    Args:
+        world: the models.
+        plans: of two creatures each.
+        seed: of noise and references.
+        how: see Drawing.
+        tell: hears how many are done after every batch.
+
+    Returns:
+        (B, 3, 128, 128) in [0, 1].
+    """
+    pictures = []
+    for start in range(0, len(plans), BATCH):
+        requests = []
+        for index, plan in enumerate(plans[start : start + BATCH], start):
+            request = request_of(plan, np.random.default_rng((seed, 13, index)))
+            boxes = request.boxes if how.boxes == "overlapping" else apart(request.boxes)
+            requests.append(replace(request, boxes=boxes))
+        pictures.append(generate(world, requests, seed + start, strength=how.strength, grid=how.grid))
+        if tell is not None:
+            tell(min(start + BATCH, len(plans)))
+    return torch.cat(pictures)
+
+
+def apart(boxes: Tensor) -> Tensor:
+    """Two boxes cut at the middle of their overlap, along the side where they overlap less: (2, 4) to (2, 4)."""
+    low, high = torch.maximum(boxes[0, :2], boxes[1, :2]), torch.minimum(boxes[0, 2:], boxes[1, 2:])
+    overlap = high - low
+    if bool((overlap <= 0).any()):
+        return boxes
+    side = int(overlap.argmin())
+    middle = (low[side] + high[side]) / 2
+    first = int(boxes[:, side].argmin())
+    result = boxes.clone()
+    result[first, side + 2], result[1 - first, side] = middle, middle
+    return result
+
+
+def strangers(relation: str, count: int, seed: int) -> list[Plan]:
+    """Scenes of a relation with identities that no training has seen, in its plainest wording."""
+    return evaluation_plans(relation, count, seed)
+
+
+def verdicts(
+    world: Miniworld, judges: Judges, plans: list[Plan], seed: int, how: Drawing = PLAIN,
+    tell: Callable[[int], None] | None = None,
+) -> tuple[Tensor, Verdicts]:
+    """Pictures of plans and what the judges say of them."""
+    pictures = draw(world, plans, seed, how, tell)
+    return pictures, judge(judges, pictures, plans)
