@@ -22,6 +22,7 @@ from training.host_diffusers.miniworld_parts import load_miniworld
 
 from . import ablate, begin, clip, demo, encoded, export, flux, flux_measure, judges, refine, report, sheets, unet, vae
 from .corpus import CorpusSize, render_corpus
+from .creatures import write_creatures
 from .relations import SEEN
 from .truth import render_truth
 
@@ -55,6 +56,7 @@ def arguments() -> argparse.ArgumentParser:
     labelled = verbs.add_parser("truth", help="draw the labelled scenes the judges train on")
     labelled.add_argument("--scenes", type=int, default=9000)
     labelled.add_argument("--seed", type=int, default=0)
+    verbs.add_parser("creatures", help="draw the twelve creatures of the Miniworld Creature node, into the pack")
     for verb in (drawing, labelled):
         verb.add_argument("--processes", type=int, default=2)
     computing = argparse.ArgumentParser(add_help=False)
@@ -88,8 +90,10 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def draw(args: argparse.Namespace) -> None:
-    """The verbs render and truth."""
-    if args.verb == "render":
+    """The verbs render, truth and creatures."""
+    if args.verb == "creatures":
+        lines = map(str, write_creatures(FOLDER / "creatures"))
+    elif args.verb == "render":
         size = CorpusSize(args.scenes, args.identities, args.portraits, args.seed)
         lines = render_corpus(args.out / "corpus", size, args.processes)
     else:
@@ -148,7 +152,7 @@ def main() -> int:
     args = arguments().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     try:
-        if args.verb in ("render", "truth"):
+        if args.verb in ("render", "truth", "creatures"):
             draw(args)
             return 0
         torch.set_num_threads(args.threads)
