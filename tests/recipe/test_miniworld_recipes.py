@@ -15,6 +15,7 @@ from training.host_diffusers.base import open_base
 from training.host_diffusers.miniworld import FOLDER, Words, build_unet
 from training.host_diffusers.miniworld_parts import load_miniworld, save_miniworld
 from training.miniworld import clip, encoded, export, local, refine, unet, vae
+from training.miniworld.begin import begin
 from training.miniworld.corpus import CorpusSize, render_corpus
 from training.miniworld.loop import averaged
 from training.miniworld.sampling import generate, request_of
@@ -162,3 +163,14 @@ def test_expanded_rows_are_the_stock_table():
     table = words.expand_rows(rows)
     assert table.shape == (49408, 1)
     assert table[words.stock_ids[5]] == 5 and table[40000] == len(words) - 1
+
+
+def test_training_on_begins_with_the_shipped_weights(tmp_path):
+    assert begin(tmp_path) == ["vae", "clip", "unet"]
+    assert begin(tmp_path) == []
+    world = load_miniworld()
+    weights, told = averaged(tmp_path / "unet")
+    assert all(torch.equal(weights[f"unet.{name}"], value) for name, value in world.unet.state_dict().items())
+    assert all(torch.equal(weights[f"identity.{name}"], value) for name, value in world.identity.state_dict().items())
+    assert told["step"] == json.loads((FOLDER / "training.json").read_text(encoding="utf-8"))["unet"]["steps"]
+    assert {"vision", "text_l", "text_g"} <= {name.split(".")[0] for name in averaged(tmp_path / "clip")[0]}
