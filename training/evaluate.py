@@ -4,6 +4,7 @@
     python -m training.evaluate PICTURES --prompts prompts.jsonl --clip ViT-B-32 --clip-weights clip.safetensors
     python -m training.evaluate PICTURES --prompts prompts.jsonl --clip miniworld
     python -m training.evaluate relationbench --subjects photographs/ --out prompts.jsonl
+    python -m training.evaluate miniworld --relation hugging --out scenes/
 
 The prompts file has one JSON object a line:
 
@@ -12,7 +13,8 @@ The prompts file has one JSON object a line:
 
 Pictures are looked for in PICTURES, references beside the prompts file. Only "picture" and "prompt" are needed: without
 "relation" spaCy finds it, without references there is no CLIP-I and no DINO. `relationbench` writes such a file: the 25
-templates filled with your own subjects. Written: table.md, scores.json, sheet.png.
+templates filled with your own subjects; `miniworld` one of drawn scenes, in which --exact counts what really happens.
+Written: table.md, scores.json, sheet.png.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from .evaluation.predicates import MODEL, Parser
 from .evaluation.prompts import Entry, read_prompts
 from .evaluation.relationbench import prompts_text, relationbench
 from .faults import Faults
-from .settled_file import write_whole
+from .settled_file import write_text
 
 CLIP, DINO = "openai/clip-vit-base-patch32", "facebook/dino-vits16"  # DreamBooth's (arXiv:2208.12242)
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -40,11 +42,11 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16}
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["relationbench"]:
-        options = _relationbench_parser().parse_args(arguments[1:])
-        return command(lambda: write_relationbench(options))
-    options = _parser().parse_args(arguments)
-    return command(lambda: evaluate(options))
+    writers = {"relationbench": (_relationbench_parser, write_relationbench),
+               "miniworld": (_miniworld_parser, write_miniworld)}
+    parser, run = writers.get(arguments[0] if arguments else "", (_parser, evaluate))
+    options = parser().parse_args(arguments if run is evaluate else arguments[1:])
+    return command(lambda: run(options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
                         "tags; a file of OpenAI's weights needs --clip ViT-B-32-quickgelu")
     parser.add_argument("--dino", help=f"a folder of transformers or a hub's owner/name, or none; {DINO}, but none "
                         "with --clip miniworld")
+    parser.add_argument("--exact", action="store_true", help="count relations, identities and confusions as well; for "
+                        "the miniworld's scenes only")
     parser.add_argument("--spacy", default=MODEL, help="pipeline that finds predicates: a name or a folder")
     parser.add_argument("--batch", type=int, default=32, help="pictures encoded at once")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -77,6 +81,17 @@ def _relationbench_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _miniworld_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate miniworld", description="Writes scenes of the "
+                                     "miniworld to draw and to measure with --exact: prompts, boxes, references, and "
+                                     "the true renders in truth/.")
+    parser.add_argument("--relation", required=True, help="e.g. hugging")
+    parser.add_argument("--scenes", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0, help="of the scenes")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    return parser
+
+
 def write_relationbench(options: argparse.Namespace) -> None:
     """The verb `relationbench`.
 
@@ -88,9 +103,24 @@ def write_relationbench(options: argparse.Namespace) -> None:
     if options.out.exists():
         raise Faults(f"--out {options.out} exists; choose a file that does not, so that nothing is overwritten.")
     text = prompts_text(options.subjects, options.out.parent, options.seeds)
-    write_whole(options.out, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(options.out, text)
     say(f"wrote {len(text.splitlines())} lines to {options.out}. Draw each prompt with its references and its seed; "
         f"save it under the name in 'picture'. As published: {relationbench()['settings']}.")
+
+
+def write_miniworld(options: argparse.Namespace) -> None:
+    """The verb `miniworld`.
+
+    Raises:
+        Faults: no such relation, no scenes; the file exists.
+    """
+    from .evaluation.exact import write_scenes
+
+    if options.scenes < 1:
+        raise Faults(f"--scenes {options.scenes}: expected at least 1.")
+    write_scenes(options.out, options.relation, options.scenes, options.seed)
+    say(f"wrote {options.scenes} scenes to {options.out / 'prompts.jsonl'}. Draw each prompt with its references in "
+        "its boxes; save it under the name in 'picture'; measure with --clip miniworld --exact.")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -108,17 +138,18 @@ def evaluate(options: argparse.Namespace) -> None:
         raise Faults(f"--batch {options.batch}: expected at least 1.")
     entries = read_prompts(options.prompts, options.pictures)
     dtype, dino_name = DTYPES[options.dtype], options.dino or ("none" if options.clip == "miniworld" else DINO)
-    predicates, clip, dino = all_or_faults(
+    predicates, clip, dino, (exact_text, exact) = all_or_faults(
         lambda: find_predicates(entries, options.spacy),
         lambda: load_clip(options.clip, options.clip_weights, options.device, dtype),
-        lambda: None if dino_name == "none" else load_dino(dino_name, options.device, dtype))
+        lambda: None if dino_name == "none" else load_dino(dino_name, options.device, dtype),
+        lambda: count_exactly(entries) if options.exact else ("", {}))
     scores = score_pictures(entries, predicates, clip, dino, options.batch)
     backbones = {"CLIP": clip.name} | ({"DINO": dino.name} if dino else {})
     table = summaries(entries, scores)
-    text = table_text(table, backbones)
-    whole = report_json(table, backbones, entries, predicates, scores)
-    write_whole(options.out / "table.md", lambda path: path.write_text(text, encoding="utf-8"))
-    write_whole(options.out / "scores.json", lambda path: path.write_text(whole, encoding="utf-8"))
+    text = table_text(table, backbones) + exact_text
+    whole = report_json(table, backbones, entries, predicates, scores, exact)
+    write_text(options.out / "table.md", text)
+    write_text(options.out / "scores.json", whole)
     save_picture(contact_sheet(entries, predicates, scores), options.out / "sheet.png")
     say(text)
     say(f"wrote table.md, scores.json and sheet.png to {options.out}")
@@ -141,6 +172,19 @@ def all_or_faults(*steps: Callable[[], Any]) -> list[Any]:
     if faults:
         raise Faults(faults)
     return results
+
+
+def count_exactly(entries: Sequence[Entry]) -> tuple[str, dict[str, Any]]:
+    """The miniworld's own scores, as Markdown and for JSON.
+
+    Raises:
+        Faults: lines without a plan.
+        ValueError: the judges are not there.
+    """
+    from .evaluation import exact
+
+    found, known = exact.judged(entries)
+    return "\n" + exact.exact_text(found, known), exact.facts(found, known)
 
 
 def find_predicates(entries: Sequence[Entry], model: str) -> list[str | None]:

@@ -1,6 +1,7 @@
 """python -m training.evaluate with tiny encoders of transformers and open_clip, and with the miniworld's own CLIP."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, ViTConfig, ViTMod
 from core.identity.photograph import CLIP_MEAN, CLIP_STD, normalise
 from training.data import to_tensor
 from training.evaluate import main
+from training.evaluation.exact import facts, judged, plans_of
 from training.evaluation.measured import embed_files, score_pictures
-from training.evaluation.prompts import Entry
+from training.evaluation.prompts import Entry, read_prompts
 from training.faults import Faults
 from training.host_diffusers.embedders import Embedder, load_clip, load_dino
 from training.host_diffusers.miniworld import FOLDER
 from training.miniworld.identity import draw_identities
+from training.miniworld.relations import standing_next_to
 from training.miniworld.renderer import render
 from training.miniworld.scene import portrait
 
@@ -171,6 +174,42 @@ def test_the_miniworld_has_no_dino(asked, capsys):
     assert main([*asked, "--clip", "miniworld"]) == 0
     out = capsys.readouterr().out
     assert "There is no DINO" in out and "| DINO |" not in out and "published" not in out
+
+
+def test_the_miniworlds_scenes_are_counted_exactly(tmp_path, capsys):
+    """True renders against renders with the looks exchanged, and against another relation."""
+    scenes = tmp_path / "scenes"
+    assert main(["miniworld", "--relation", "kissing", "--scenes", "6", "--out", str(scenes)]) == 0
+    assert main(["miniworld", "--relation", "kissing", "--out", str(scenes)]) == 2
+    entries = read_prompts(scenes / "prompts.jsonl", scenes / "truth")
+    for entry, plan in zip(entries, plans_of(entries)):
+        assert np.array_equal(render(plan, 128).image, np.asarray(Image.open(entry.picture)))
+        for name, wrong in {"exchanged": replace(plan, identities=plan.identities[::-1]),
+                            "apart": replace(plan, staging=standing_next_to(np.random.default_rng(0)))}.items():
+            (scenes / name).mkdir(exist_ok=True)
+            Image.fromarray(render(wrong, 128).image).save(scenes / name / entry.picture.name)
+    assert main([str(scenes / "truth"), "--prompts", str(scenes / "prompts.jsonl"), "--clip", "miniworld", "--exact",
+                 "--device", CPU, "--out", str(tmp_path / "out")]) == 0
+    assert "| exact, in % | 6 |" in capsys.readouterr().out
+    written = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))["exact"]
+    found = {name: facts(*judged(read_prompts(scenes / "prompts.jsonl", scenes / name)))
+             for name in ("truth", "exchanged", "apart")}
+    assert found["truth"] == written
+    value = {name: {key: share["value"] for key, share in row.items() if key != "judges_on_renders"}
+             for name, row in found.items()}
+    assert value["truth"]["relation"] > 0.5 > value["apart"]["relation"]
+    assert value["truth"]["identity"] > value["exchanged"]["identity"]
+    assert value["truth"]["confusion"] < 0.3 and value["exchanged"]["confusion"] > 0.6
+    assert value["truth"]["keypoints"] < value["apart"]["keypoints"]
+    assert 0 < found["truth"]["judges_on_renders"]["relation"] <= 1
+
+
+def test_exact_counts_need_plans(asked, capsys):
+    assert main([*asked, "--clip", "miniworld", "--exact"]) == 2
+    told = capsys.readouterr().err
+    assert "3 faults" in told and "line 2: no 'plan'. --exact needs lines as" in told
+    with pytest.raises(Faults, match="line 1: 'plan' cannot be read"):
+        plans_of([Entry(1, FOLDER, "a", plan={"relation": "hugging"})])
 
 
 @pytest.mark.parametrize(("options", "expected"), [

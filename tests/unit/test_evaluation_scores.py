@@ -76,7 +76,7 @@ def test_the_miniworlds_numbers_stand_alone(tmp_path):
 
 def test_json_has_every_picture_and_where_its_predicate_is_from(tmp_path):
     own = entries(tmp_path)
-    facts = json.loads(report_json(summaries(own, SCORES), {"CLIP": "ours"}, own, ["hugs", "sleeps", None], SCORES))
+    facts = json.loads(report_json(summaries(own, SCORES), {"CLIP": "ours"}, own, ["hugs", "sleeps", None], SCORES, {}))
     assert [row["predicate_from"] for row in facts["pictures"]] == ["prompts file", "parsed", None]
     assert [row["group"] for row in facts["pictures"]] == ["multi", "single", ""]
     assert facts["pictures"][0]["scores"]["CLIP-R"] == 20.0

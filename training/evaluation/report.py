@@ -69,8 +69,8 @@ def _cell(score: Score | None, pictures: int) -> str:
 
 
 def report_json(table: Mapping[str, Mapping[str, Score]], backbones: Mapping[str, str], entries: Sequence[Entry],
-                predicates: Sequence[str | None], scores: Scores) -> str:
-    """Means, intervals, published rows, and every picture with its predicate and scores."""
+                predicates: Sequence[str | None], scores: Scores, exact: Mapping[str, Any]) -> str:
+    """Means, intervals, published rows, and every picture with its predicate and scores; the exact scores if any."""
     pictures: list[dict[str, Any]] = [
         {"picture": entry.picture.name, "prompt": entry.prompt, "predicate": predicate,
          "predicate_from": None if not predicate else "prompts file" if entry.relation else "parsed",
@@ -78,5 +78,5 @@ def report_json(table: Mapping[str, Mapping[str, Score]], backbones: Mapping[str
         for entry, predicate, own in zip(entries, predicates, scores)]
     groups = {group: {metric: asdict(score) for metric, score in row.items()} for group, row in table.items()}
     facts = {"encoders": dict(backbones), "published": relationbench()["published"], "groups": groups,
-             "pictures": pictures}
+             "pictures": pictures} | ({"exact": dict(exact)} if exact else {})
     return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"
