@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,10 +14,10 @@ pytest.importorskip("resvg_py")
 
 from core.routing.steering import HARD
 from training.host_diffusers.flux import FLUX, RoutedFlux, attend_plain, sequence_of
-from training.host_diffusers.flux_files import CONFIG, EMBEDDING, WEIGHTS, load_flux, save_flux
+from training.host_diffusers.flux_files import CONFIG, EMBEDDING, WEIGHTS, load_flux
 from training.host_diffusers.flux_text import PlaceholderWords, encode_ids, with_placeholders
 from training.host_diffusers.miniworld import Words, build_text_g
-from training.miniworld import clip, encoded, flux, flux_data, flux_measure, flux_sampling, judges, truth, vae
+from training.miniworld import clip, encoded, flux, flux_data, flux_measure, flux_sampling, judges, vae
 from training.miniworld.corpus import Corpus, CorpusSize, render_corpus
 from training.miniworld.loop import averaged
 from training.miniworld.muon import Muon
@@ -192,12 +192,13 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(out, tmp_path):
 
 def test_an_exported_model_is_the_trained_one_in_half_precision(runs, tmp_path):
     trained = flux.load_trained(runs)
-    assert save_flux(trained, tmp_path) < 12e6
+    assert flux.export(runs, tmp_path) < 12e6
     read = load_flux(tmp_path)
     for name, value in trained.state_dict().items():
         torch.testing.assert_close(read.state_dict()[name], value, atol=2e-3, rtol=2e-3)
     files = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
-    assert files == {CONFIG, WEIGHTS, EMBEDDING}
+    assert files == {CONFIG, WEIGHTS, EMBEDDING, "training.json"}
+    assert json.loads((tmp_path / "training.json").read_text())["samples"] == 4
     theirs = FluxTransformer2DModel.from_pretrained(tmp_path, subfolder="transformer")
     assert tuple(theirs.config.axes_dims_rope) == (4, 14, 14)
 
@@ -254,44 +255,41 @@ def test_steering_acts_and_strength_zero_is_plain(runs):
     assert attend is attend_plain and sequence_of(24, noisy, references).size == 24 + 3 * 64
 
 
-def test_measuring_writes_every_row_and_a_sheet(runs, monkeypatch):
-    monkeypatch.setattr(flux_measure, "validate", lambda out: {"species": 0.5})
-    monkeypatch.setattr(flux_measure, "generate", lambda world, request, seed, strength: flux_sampling.generate(
-        world, request, seed, strength, steps=1))
-    list(truth.render_truth(runs / "truth", 20, 0, 1))
-    judges.train(runs, CPU, 1, short(judges.SETTINGS, 1))
-    lines = list(flux_measure.measure_flux(runs, 2))
-    facts = json.loads((runs / "flux_measured" / "measured.json").read_text())
+def test_measuring_writes_every_row_a_table_and_a_sheet(runs, monkeypatch, tmp_path):
+    short_runs = partial(flux_sampling.generate, steps=1)
+    monkeypatch.setattr(flux_measure, "generate", short_runs)
+    (tmp_path / "README.md").write_text("before\n<!-- flux -->\n<!-- /flux -->\nafter\n")
+    lines = list(flux_measure.measure_flux(runs, 2, tmp_path))
+    facts = json.loads((tmp_path / "flux" / "measurements.json").read_text())
     rows = [f"{name}, steering {steering}" for name in flux_measure.TRAINED for steering in flux_sampling.STEERING]
     assert len(lines) == len(rows) == 6 and set(rows) <= set(facts)
-    assert {"identity", "confusion", "whole", "relation"} <= set(facts[rows[0]])
+    assert facts["renders"]["identity"]["value"] > 0.8, "the shipped judges know true renders"
     assert facts["trained"]["with routing"]["steps"] == 2
-    assert (runs / "flux_measured" / "samples.png").exists()
+    card = (tmp_path / "README.md").read_text()
+    assert card.startswith("before") and card.endswith("after\n") and all(f"| {row} |" in card for row in rows)
+    assert (runs / "sheets" / "flux.png").exists()
 
 
-def test_a_mirrored_picture_is_turned_back():
-    plans = evaluation_plans("facing", 2, 0)
-    images = flux_measure.renders(plans)
+def test_creatures_are_looked_for_where_their_species_are():
+    (plan,) = evaluation_plans("facing", 1, 0)
+    options = flux_measure.Layouts.of(plan, np.random.default_rng(0))
+    assert options.plans[0] is plan and options.boxes.shape == (flux_measure.LAYOUTS, 2, 4)
 
-    class ByColour(judges.Judges):
-        """Knows the asked species by the crop of the true render, and nothing else."""
+    class Sharp(judges.Judges):
+        """Is surest of a species in a crop that is exactly the true one."""
 
         def identity(self, crops):
-            distance = (crops[:, None] - self.known[None]).square().mean(dim=(2, 3, 4))
-            logits = torch.full((len(crops), 8), -30.0)
-            for column, who in enumerate(self.species):
-                logits[:, who] = torch.maximum(logits[:, who], -100 * distance[:, column])
-            return {"species": logits}, None
+            distance = (crops[:, None] - self.known).square().mean(dim=(2, 3, 4))
+            return {"species": torch.full((len(crops), 8), -9.0).index_copy(1, self.asked, -100 * distance)}, None
 
-    judge = ByColour()
-    boxes = torch.from_numpy(np.stack([flux_measure.render(plan, 64).boxes for plan in plans]))
-    judge.known = judges.crop_boxes(images, boxes)[0]
-    judge.species = [flux_measure.SPECIES.index(who.species) for plan in plans for who in plan.identities]
-    turned = torch.cat((images[:1], images[1:].flip(-1)))
-    assert torch.equal(flux_measure.as_planned(judge, turned, plans), images)
+    judge = Sharp()
+    judge.asked = torch.tensor([flux_measure.SPECIES.index(who.species) for who in plan.identities])
+    for drawn in (0, 5, 11):
+        image = flux_measure.renders([options.plans[drawn]])
+        judge.known = judges.crop_boxes(image, options.boxes[drawn, None])[0]
+        assert flux_measure.located(judge, image, [options]) == [options.plans[drawn]]
 
 
-def test_measuring_without_a_run_says_what_to_run(out, tmp_path):
-    (tmp_path / "judges").mkdir()
-    with pytest.raises(FileNotFoundError, match="run the recipe"):
-        list(flux_measure.measure_flux(Path(tmp_path), 2))
+def test_measuring_without_a_run_says_what_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="training.miniworld flux"):
+        list(flux_measure.measure_flux(tmp_path, 2, tmp_path))

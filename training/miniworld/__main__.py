@@ -123,7 +123,7 @@ def look(args: argparse.Namespace) -> None:
     elif args.verb == "flux-export":
         say(f"{flux.export(args.out) / 1e6:.1f} MB of weights in models/{FOLDER.name}/{FLUX_FOLDER.name}")
     elif args.verb == "flux-measure":
-        for line in flux_measure.measure_flux(args.out, FLUX_FOLDER / "measurements.json", args.pictures):
+        for line in flux_measure.measure_flux(args.out, args.pictures):
             say(line)
     elif args.verb == "measure":
         world = load_miniworld().to(device)

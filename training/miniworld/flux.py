@@ -6,6 +6,7 @@ norm and rotary positions; targets are the exact share of a token that a creatur
 tenth. Times are drawn as SD3 draws them (arXiv:2403.03206, section 3.1, logit-normal 0, 1).
 """
 
+import json
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,9 @@ from core.routing.condition import Sequence
 from core.routing.routing_loss import placeholder_loss, routing_loss, total_loss
 from core.routing.routing_map import logit_map
 from training.host_diffusers.flux import RoutedFlux, attend_plain, sequence_of
+from training.host_diffusers.flux_files import FLUX_FOLDER, save_flux
 from training.host_diffusers.flux_text import encode_ids
+from training.settled_file import write_text
 
 from . import clip
 from .flux_data import FluxBatch, FluxData, prepare
@@ -141,3 +144,23 @@ def load_trained(out: Path, routing: bool = True) -> RoutedFlux:
     model = RoutedFlux()
     model.load_state_dict(averaged(out / run_name(routing))[0])
     return model.eval().requires_grad_(False)
+
+
+def export(out: Path, folder: Path = FLUX_FOLDER) -> int:
+    """Writes the variant with routing and `training.json`, what it was trained with; returns the bytes of weights.
+
+    Raises:
+        FileNotFoundError: not trained yet.
+    """
+    written = save_flux(load_trained(out), folder)
+    write_text(folder / "training.json", json.dumps(history(out, True), indent=1) + "\n")
+    return written
+
+
+def history(out: Path, routing: bool) -> dict[str, float]:
+    """Steps, samples and minutes of a variant's run; empty if it never ran."""
+    pointer = out / run_name(routing) / "latest.json"
+    if not pointer.exists():
+        return {}
+    told = json.loads(pointer.read_text(encoding="utf-8"))
+    return {"steps": told["step"], "samples": told["samples"], "minutes": round(told["seconds"] / 60, 1)}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from training.host_diffusers.flux_text import PlaceholderWords, with_placeholders
@@ -164,17 +165,9 @@ def prepare(out: Path, device: torch.device, processes: int) -> Iterator[str]:
     if _made(folder) == source:
         return
     corpus = Corpus.open(out / "corpus")
-    autoencoder = frozen_vae(out, refined=False).to(device)
-    rows = np.array_split(np.arange(len(corpus.portraits)), max(1, len(corpus.portraits) // 64))
-    portraits = [
-        autoencoder.encode(vae.fold(vae.pictures(corpus.portraits, part, device))).latent_dist.mean.half().cpu()
-        for part in rows
-    ]
-    _save(folder / "portraits.npy", (torch.cat(portraits) * VAE["scaling_factor"]).numpy())
-    yield f"latents of {len(corpus.portraits)} portraits"
     cover = np.zeros((len(corpus.scenes), SUBJECTS, TOKEN_SIDE, TOKEN_SIDE), np.uint8)
     work = partial(_cover, corpus.size, bank(corpus.size))
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(processes) as pool:  # before torch computes: a forked child must not wait for its threads
         for index, (found, boxes) in enumerate(pool.map(work, range(len(cover)), chunksize=50)):
             if boxes != corpus.scene_facts[index]["boxes"]:
                 raise ValueError(f"{out / 'corpus'}: scene {index} is not what its seed draws now; render it again")
@@ -182,15 +175,21 @@ def prepare(out: Path, device: torch.device, processes: int) -> Iterator[str]:
             if index % 2000 == 1999:
                 yield f"masks {index + 1}/{len(cover)}"
     _save(folder / "cover.npy", cover)
+    autoencoder = frozen_vae(out, refined=False).to(device)
+    portraits = [
+        autoencoder.encode(vae.fold(vae.pictures(corpus.portraits, rows, device))).latent_dist.mean.half().cpu()
+        for rows in np.array_split(np.arange(len(corpus.portraits)), max(1, len(corpus.portraits) // 64))
+    ]
+    _save(folder / "portraits.npy", (torch.cat(portraits) * VAE["scaling_factor"]).numpy())
+    yield f"latents of {len(corpus.portraits)} portraits"
     write_text(folder / "made.json", json.dumps(source))
 
 
 def _cover(size: CorpusSize, identities: list[Identity], index: int) -> tuple[np.ndarray, list]:
     """(S, 8, 8) uint8 of at most two creatures of a scene, and the boxes of all."""
     drawn = render(scene_plan(size, identities, index)[2])
-    masks = torch.from_numpy(drawn.masks[:SUBJECTS]).float()
-    shares = torch.nn.functional.adaptive_avg_pool2d(masks, TOKEN_SIDE)
-    return (shares * 255).round().to(torch.uint8).numpy(), np.round(drawn.boxes, 5).tolist()
+    cells = rearrange(drawn.masks[:SUBJECTS], "s (h p) (w q) -> s h w (p q)", h=TOKEN_SIDE, w=TOKEN_SIDE)
+    return np.round(255 * cells.mean(-1)).astype(np.uint8), np.round(drawn.boxes, 5).tolist()
 
 
 def _check_encoded(out: Path) -> None:

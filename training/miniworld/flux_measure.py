@@ -1,14 +1,13 @@
 """What routing does to identities, counted: trained with it or without, steered when drawing or not.
 
-The small Flux is not told where creatures stand, so a picture may show the layout asked for or its mirror image: the
-one in which the judge finds the asked species in their boxes more likely is counted. Poses are the model's own too.
-What that costs the judge is measured on true renders with poses drawn anew (`renders_posed_anew`): no row can be
-expected above it.
+The small Flux is not told where creatures stand. The judge looks for them: of several layouts that the renderer draws
+for the relation, the one counts whose boxes most likely hold the species asked for; looks have no say in it. What is
+lost that way is measured on true renders with poses drawn anew (`renders_posed_anew`): no row can be expected above it.
 """
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,44 +15,71 @@ import torch
 from torch import Tensor
 
 from training.contact_sheet import save_picture
+from training.host_diffusers.miniworld import FOLDER
 from training.settled_file import write_text
 
-from .flux import run_name
+from .flux import history
 from .flux_sampling import STEERING, FluxWorld, generate
 from .identity import SPECIES
-from .judges import Judges, crop_boxes, load_trained, validate
-from .measure import measure
+from .judges import Judges, crop_boxes, load_shipped, shipped_accuracy
+from .measure import Share, measure
 from .relations import SEEN
 from .renderer import render
+from .report import write_section
 from .sampling import Request, request_of
 from .scene import Plan, stage
 from .sheets import pixels, tiled
 from .triplets import evaluation_plans
 
 TRAINED = {"with routing": True, "without routing": False}
+BOUNDS = ("renders", "renders_posed_anew")
+LAYOUTS = 16
+SCORES = ("identity", "whole", "confusion", "relation")
 SHOWN = 8
 
 
-def measure_flux(out: Path, pictures: int, seed: int = 0) -> Iterator[str]:
-    """Counts every variant that is trained into `<out>/flux_measured/measured.json`; yields a line a row.
+@dataclass(frozen=True, eq=False)
+class Layouts:
+    """Ways in which a picture may show what it was asked for.
 
-    The same plans, references and noise for every row. A sheet of the first pictures goes beside the numbers.
+    Attributes:
+        plans: K, the first as it was asked for.
+        boxes: (K, 2, 4) where the two creatures stand.
+    """
+
+    plans: tuple[Plan, ...]
+    boxes: Tensor
+
+    @classmethod
+    def of(cls, plan: Plan, rng: np.random.Generator) -> "Layouts":
+        """The plan, and the same with poses drawn anew, mirrored half of the time."""
+        plans = (plan, *(replace(plan, staging=stage(rng, plan.relation)) for _ in range(LAYOUTS - 1)))
+        return cls(plans, torch.from_numpy(np.stack([render(each, 64).boxes for each in plans])))
+
+
+def measure_flux(out: Path, pictures: int, folder: Path = FOLDER, seed: int = 0) -> Iterator[str]:
+    """Counts every variant that is trained into `flux/measurements.json` and the model card; yields a line a row.
+
+    The same plans, references and noise for every row. A sheet of the first pictures goes to `<out>/sheets/flux.png`.
 
     Args:
-        out: holds the runs and the judges'.
+        out: holds the runs.
         pictures: of every row.
+        folder: the miniworld's, with the card.
         seed: of plans, references and noise.
     Raises:
-        FileNotFoundError: no judges, or no variant trained yet.
+        FileNotFoundError: no variant trained yet.
     """
-    judge, folder = load_trained(out), out / "flux_measured"
-    variants = {name: routing for name, routing in TRAINED.items() if _pointer(out, routing).exists()}
+    judge = load_shipped()
+    variants = {name: routing for name, routing in TRAINED.items() if history(out, routing)}
     if not variants:
         raise FileNotFoundError(f"{out}: expected a trained Flux; run python -m training.miniworld flux")
     plans = [evaluation_plans(SEEN[index % len(SEEN)], 1, seed + index)[0] for index in range(pictures)]
     requests = [request_of(plan, np.random.default_rng((seed, 13, index))) for index, plan in enumerate(plans)]
-    facts = {"pictures": pictures, "seed": seed, "judges_on_renders": validate(out), **bounds(judge, plans, seed)}
-    facts["trained"] = {name: run_facts(out, routing) for name, routing in variants.items()}
+    layouts = [Layouts.of(plan, np.random.default_rng((seed, 19, index))) for index, plan in enumerate(plans)]
+    facts = {"pictures": pictures, "seed": seed, "judges_on_renders": shipped_accuracy()}
+    facts |= bounds(judge, plans, layouts, seed)
+    facts["trained"] = {name: history(out, routing) for name, routing in variants.items()}
     sheet = [render(plan).image for plan in plans[:SHOWN]]
     for subject in range(2):
         sheet += pixels(torch.stack([request.references[subject] for request in requests[:SHOWN]]))
@@ -61,13 +87,26 @@ def measure_flux(out: Path, pictures: int, seed: int = 0) -> Iterator[str]:
         world = FluxWorld.open(out, routing)
         for steering, strength in STEERING.items():
             images = draw(world, requests, seed, strength)
-            row = measure(judge, as_planned(judge, images, plans), plans).table()
+            row = measure(judge, images, located(judge, images, layouts)).table()
             facts[f"{name}, steering {steering}"] = row
             sheet += pixels(images[:SHOWN])
-            shown = (f"{score} {row[score]['value']:.3f}" for score in ("identity", "confusion", "relation"))
+            shown = (f"{score} {Share(**row[score])}" for score in SCORES)
             yield f"{name}, steering {steering}: {', '.join(shown)}"
-    write_text(folder / "measured.json", json.dumps(facts, indent=1) + "\n")
-    save_picture(tiled(sheet, columns=min(SHOWN, pictures)), folder / "samples.png")
+    write_text(folder / "flux" / "measurements.json", json.dumps(facts, indent=1) + "\n")
+    write_section(folder / "README.md", "flux", table(facts))
+    save_picture(tiled(sheet, columns=min(SHOWN, pictures)), out / "sheets" / "flux.png")
+
+
+def table(facts: dict) -> str:
+    """The rows as Markdown, in percent with 95 % intervals."""
+    rows = [name for name in facts if "steering" in name] + list(BOUNDS)
+    lines = [f"| {' | '.join(('trained, steered when drawing', *SCORES, 'pictures'))} |", "| --- " * 6 + "|"]
+    for name in rows:
+        cells = [str(Share(**facts[name][score])) for score in SCORES]
+        lines.append(f"| {' | '.join((name.replace('_', ' '), *cells, str(facts['pictures'])))} |")
+    runs = facts["trained"].items()
+    trained = "; ".join(f"{name}: {run['samples']} samples in {run['minutes']} minutes" for name, run in runs)
+    return "\n".join((*lines, "", f"Trained {trained}."))
 
 
 def draw(world: FluxWorld, requests: list[Request], seed: int, strength: float) -> Tensor:
@@ -75,26 +114,15 @@ def draw(world: FluxWorld, requests: list[Request], seed: int, strength: float) 
     return torch.stack([generate(world, request, seed + index, strength) for index, request in enumerate(requests)])
 
 
-def run_facts(out: Path, routing: bool) -> dict[str, float]:
-    """Steps, samples and minutes of a variant."""
-    told = json.loads(_pointer(out, routing).read_text(encoding="utf-8"))
-    return {"steps": told["step"], "samples": told["samples"], "minutes": round(told["seconds"] / 60, 1)}
-
-
-def _pointer(out: Path, routing: bool) -> Path:
-    return out / run_name(routing) / "latest.json"
-
-
-def bounds(judge: Judges, plans: list[Plan], seed: int) -> dict[str, dict]:
-    """The judge's scores on true renders: as planned, and with poses drawn anew."""
+def bounds(judge: Judges, plans: list[Plan], layouts: list[Layouts], seed: int) -> dict[str, dict]:
+    """The judge's scores on true renders: as planned, and with poses drawn anew, which it has to find."""
     anew = [
         replace(plan, staging=stage(np.random.default_rng((seed, 17, index)), plan.relation))
         for index, plan in enumerate(plans)
     ]
-    return {
-        "renders": measure(judge, renders(plans), plans).table(),
-        "renders_posed_anew": measure(judge, as_planned(judge, renders(anew), plans), plans).table(),
-    }
+    shown, moved = renders(plans), renders(anew)
+    counted = (measure(judge, shown, plans), measure(judge, moved, located(judge, moved, layouts)))
+    return {name: row.table() for name, row in zip(BOUNDS, counted)}
 
 
 def renders(plans: list[Plan]) -> Tensor:
@@ -104,15 +132,13 @@ def renders(plans: list[Plan]) -> Tensor:
 
 
 @torch.no_grad()
-def as_planned(judge: Judges, images: Tensor, plans: list[Plan]) -> Tensor:
-    """Pictures (B, 3, H, W), mirrored where the asked species then stand in their boxes more likely."""
-    boxes = torch.from_numpy(np.stack([render(plan, 64).boxes for plan in plans]))
-    asked = torch.tensor([[SPECIES.index(who.species) for who in plan.identities] for plan in plans])
-
-    def likelihood(pictures: Tensor) -> Tensor:
-        logits = judge.identity(crop_boxes(pictures, boxes)[0])[0]["species"].log_softmax(dim=-1)
-        return logits.gather(1, asked.flatten()[:, None]).view(len(plans), -1).sum(dim=1)
-
-    mirrored = images.flip(-1)
-    better = likelihood(mirrored) > likelihood(images)
-    return torch.where(better[:, None, None, None], mirrored, images)
+def located(judge: Judges, images: Tensor, layouts: list[Layouts]) -> list[Plan]:
+    """For each of the pictures (B, 3, H, W) the layout in whose boxes the asked species are most likely."""
+    found = []
+    for image, options in zip(images, layouts):
+        asked = torch.tensor([SPECIES.index(who.species) for who in options.plans[0].identities])
+        crops, _ = crop_boxes(image.expand(len(options.plans), -1, -1, -1), options.boxes)
+        shares = judge.identity(crops)[0]["species"].log_softmax(dim=-1).unflatten(0, (-1, len(asked)))  # (K, 2, 8)
+        likelihood = shares[:, torch.arange(len(asked)), asked].sum(dim=1)
+        found.append(options.plans[int(likelihood.argmax())])
+    return found
