@@ -9,6 +9,7 @@ base        open_base: a diffusers folder, or one SDXL checkpoint file (single_f
 clip_vision load_vision: CLIP vision encoders from disk; clipself takes them apart for dense features.
 frozen      open_frozen: all frozen models of a recipe.
 miniworld   the miniworld's sizes; miniworld_parts its models in one object.
+flux        the miniworld's Flux with references (flux_text: its prompts with placeholders; flux_files: on disk).
 """
 
 from .identity import CrossAttentionExtras, IdentityBatch, PredicateProbe, attach_identity, identity_batch
