@@ -11,7 +11,7 @@ GROUPS = {
     "scene": ("RelateSubject", "RelateLayout", "RelateLayoutPreview"),
     "identity": ("RelateIdentityModelLoader", "RelateEncodeIdentity", "RelateApplyIdentity", "RelateFeaturePreview"),
     "relation": ("RelateRelationLoader",),
-    "miniworld": ("RelateMiniworldLoader",),
+    "miniworld": ("RelateMiniworldLoader", "RelateMiniworldCreature"),
     "miniworld_flux": ("RelateMiniworldFluxLoader",),
     "references": ("RelateDreamOLoader", "RelateReference", "RelateApplyReferences"),
     "routing": ("RelateRoutingSampler", "RelateRoutingPreview"),

@@ -1,6 +1,8 @@
-"""Pictures for people: boxes over a canvas, dense features as colours."""
+"""Pictures for people: boxes over a canvas, dense features as colours; pictures read from files."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -97,6 +99,12 @@ def beside(photographs: Tensor, colours: Tensor) -> Tensor:
     side = photographs.shape[-1]
     colours = F.interpolate(colours, size=(side, side), mode="nearest")
     return rearrange(torch.cat((photographs, colours), dim=-1), "v c h w -> v h w c")
+
+
+def read_picture(path: Path) -> Tensor:
+    """IMAGE (1, H, W, 3) in [0, 1] of a file."""
+    with Image.open(path) as picture:
+        return _tensor(picture)[None]
 
 
 def _picture(pixels: Tensor) -> Image.Image:

@@ -1,8 +1,8 @@
-"""Load Miniworld: everything the graphs need, with nothing to download."""
+"""Load Miniworld and Miniworld Creature: everything the graphs need, with nothing to download."""
 
 from __future__ import annotations
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from .sockets import RelateIdentityModel, schema
 
@@ -45,3 +45,34 @@ class RelateMiniworldLoader(io.ComfyNode):
             miniworld.load_clip_vision(folder / "clip_vision"),
             miniworld.load_clip_vision(folder / "local_clip_vision"),
             models.load_identity_model(str(folder / "identity.safetensors")))
+
+
+class RelateMiniworldCreature(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        from .host_comfy import folders
+
+        return schema(
+            node_id="RelateMiniworldCreature",
+            display_name="Miniworld Creature",
+            category="relate/miniworld",
+            description="A picture of one of the miniworld's creatures, for a Subject. They come with this pack; its "
+                        "training has seen none of them.",
+            search_aliases=["demo", "example", "plush", "reference", "photograph"],
+            inputs=[io.Combo.Input("creature", options=folders.creatures(),
+                                   tooltip="Its name for the prompt, the colour of its fur, what it wears.")],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The picture, 256 x 256. Connect to a Subject."),
+                io.String.Output(display_name="name",
+                                 tooltip="What the prompt calls it, such as fox. Connect to the Subject's name."),
+            ],
+            is_output_node=True,  # else a picture out of the cache is not shown in a page opened later
+        )
+
+    @classmethod
+    def execute(cls, creature) -> io.NodeOutput:
+        from .drawing import read_picture
+        from .host_comfy import folders
+
+        picture = read_picture(folders.creature_path(creature))
+        return io.NodeOutput(picture, creature.split("-")[0], ui=ui.PreviewImage(picture))

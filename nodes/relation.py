@@ -16,6 +16,7 @@ class RelateRelationLoader(io.ComfyNode):
     def define_schema(cls):
         from .host_comfy import folders
 
+        folders.register()
         return schema(
             node_id="RelateRelationLoader",
             display_name="Load Relation",
@@ -25,7 +26,8 @@ class RelateRelationLoader(io.ComfyNode):
             search_aliases=["lora", "relation lora", "interaction", "dreamrelation", "relationbooth"],
             inputs=[
                 io.Model.Input("model", tooltip="An SDXL model. It is not changed; a clone is."),
-                io.Combo.Input("lora_name", options=folders.lora_files(), tooltip="A file in models/loras."),
+                io.Combo.Input("lora_name", options=folders.lora_files(),
+                               tooltip="A file in models/loras, or a miniworld_ file, which comes with the pack."),
                 io.Float.Input("strength", default=1.0, min=-3.0, max=3.0, step=0.05,
                                tooltip="Strength of the relation. 1 is as trained; 0 is the untouched model."),
             ],

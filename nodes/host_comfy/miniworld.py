@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.checkpoint import read
+from .folders import MINIWORLD as FOLDER
 
-FOLDER = Path(__file__).resolve().parents[2] / "models" / "miniworld"
 STOCK_VOCABULARY = 49408
 VAE_LEVELS = 4  # ComfyUI's conversion of diffusers' names counts levels from four
 

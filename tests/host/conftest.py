@@ -18,11 +18,12 @@ import torch
 from tests.host import api_graphs, flux_studio, synthetic
 from tests.host.comfyui import find_comfyui
 from tests.host.pictures import photograph, png
-from tests.host.server import ComfyServer
+from tests.host.server import ComfyServer, device_flags
 from tests.host.studio import Pack, Studio
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
+MINIWORLD_RELATION = ROOT / "models" / "miniworld" / "relations" / "miniworld_hugging.safetensors"
 TEST_PACK = Path(__file__).parent / "test_pack"
 # A dot and a hyphen: names that users' folders have and Python's modules cannot.
 PACK_FOLDER = "ComfyUI-Relate-v1.0"
@@ -34,6 +35,8 @@ def base_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("comfyui")
     synthetic.save_models(base / "models")
     flux_studio.save_files(base / "models")
+    if not MINIWORLD_RELATION.exists():  # until the pack brings one
+        synthetic.save_miniworld_relation(base / "models" / "loras" / MINIWORLD_RELATION.name)
     (base / "input").mkdir()
     (base / "input" / "subject.png").write_bytes(png(photograph(96, 64)))
     (base / "custom_nodes").mkdir()
@@ -105,8 +108,7 @@ def studio(pack: Pack, comfy: ModuleType, tiny_sdxl: SimpleNamespace) -> Studio:
 @pytest.fixture(scope="session")
 def comfy_server(base_directory: Path):
     """A running ComfyUI with our pack and the test pack."""
-    flags = () if torch.cuda.is_available() else ("--cpu",)
-    with ComfyServer(find_comfyui(), base_directory, {}, flags) as server:
+    with ComfyServer(find_comfyui(), base_directory, {}, device_flags()) as server:
         yield server
 
 

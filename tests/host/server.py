@@ -158,11 +158,19 @@ class ComfyServer:
             return Run("refused", error=str(refused))
         return self.wait(prompt_id, graph)
 
-    def images(self, run: Run) -> list[bytes]:
-        """The files that SaveImage and PreviewImage nodes of a run wrote."""
-        shown = [image for output in run.outputs.values() for image in output.get("images", [])]
+    def images(self, run: Run, nodes: list[str] | None = None) -> list[bytes]:
+        """The files that SaveImage and PreviewImage nodes of a run wrote: all of them, or those of some nodes."""
+        outputs = [output for node_id, output in run.outputs.items() if nodes is None or node_id in nodes]
+        shown = [image for output in outputs for image in output.get("images", [])]
         query = "/view?filename={filename}&subfolder={subfolder}&type={type}"
         return [self.get_bytes(query.format(**image).replace(" ", "%20")) for image in shown]
+
+
+def device_flags() -> tuple[str, ...]:
+    """What ComfyUI must be told where there is no GPU."""
+    import torch
+
+    return () if torch.cuda.is_available() else ("--cpu",)
 
 
 def _refusal(answer: dict) -> str:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.host.conftest import ROOT
+from tests.host.conftest import MINIWORLD_RELATION, ROOT
 
 
 def test_the_pack_is_loaded_under_its_path_and_imports_nothing_by_name(pack, comfy):
@@ -45,6 +45,8 @@ def test_registering_twice_lists_a_folder_once(pack, comfy):
         pack.module("nodes.host_comfy.folders").register()
     paths, endings = folder_paths.folder_names_and_paths["relate"]
     assert len(paths) == len(set(paths)) and ".safetensors" in endings
+    loras = folder_paths.get_folder_paths("loras")
+    assert len(loras) == len(set(loras)) and loras[-1] == str(MINIWORLD_RELATION.parent)  # after the user's own
 
 
 def test_loading_imports_nothing_heavy(comfy):
