@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.host.api_graphs import for_test, node, shipped, two_subjects, without
+from tests.host.api_graphs import for_test, node, saving, shipped, two_subjects, without
 from tests.host.conftest import ROOT
 from tests.host.pictures import photograph, png
 
@@ -32,9 +32,8 @@ def test_a_shipped_graph_runs_to_a_saved_picture(comfy_server, path):
     graph = for_test(path)
     run = comfy_server.run(graph)
     assert run.status == "success", run.error
-    saved = [node_id for node_id, value in graph.items() if value["class_type"] == "SaveImage"]
-    pictures = [image for node_id in saved for image in run.outputs[node_id]["images"]]
-    assert pictures and Image.open(io.BytesIO(comfy_server.images(run)[-1])).size[0] > 0
+    pictures = comfy_server.images(run, saving(graph))
+    assert pictures and Image.open(io.BytesIO(pictures[-1])).size[0] > 0
 
 
 def test_the_same_graph_twice_runs_nothing_the_second_time(comfy_server, graph):
