@@ -35,8 +35,6 @@ def base_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("comfyui")
     synthetic.save_models(base / "models")
     flux_studio.save_files(base / "models")
-    if not MINIWORLD_RELATION.exists():  # until the pack brings one
-        synthetic.save_miniworld_relation(base / "models" / "loras" / MINIWORLD_RELATION.name)
     (base / "input").mkdir()
     (base / "input" / "subject.png").write_bytes(png(photograph(96, 64)))
     (base / "custom_nodes").mkdir()

@@ -146,17 +146,3 @@ def save_models(models: Path) -> None:
             save_file(relation_lora(layout, blocks), models / "loras" / f"{prefix}relation_{layout}.safetensors")
         save_file(relation_lora("kohya", blocks, seed=22), models / "loras" / f"{prefix}style.safetensors")
     save_file(relation_lora("kohya", width_factor=2), models / "loras" / "another_base.safetensors")
-
-
-def save_miniworld_relation(path: Path) -> None:
-    """A relation of noise that fits the miniworld's UNet."""
-    from core.relation.lora import RelationCard, save_relation
-    from training.host_diffusers import attach_relation, relation_of, relation_parameters
-    from training.host_diffusers.miniworld import build_unet
-
-    unet, generator = build_unet(), torch.Generator().manual_seed(31)
-    attach_relation(unet, 4, 4.0, generator)
-    with torch.no_grad():
-        for parameter in relation_parameters(unet).values():
-            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-    save_relation(path, relation_of(unet, 4.0), RelationCard("miniworld", "is hugging", rank=4, alpha=4.0))

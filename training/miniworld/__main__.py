@@ -79,6 +79,7 @@ def arguments() -> argparse.ArgumentParser:
     showing = verbs.add_parser("demo", help="learn a held-out relation from 5 triplets, draw it, count; into --out")
     removing = verbs.add_parser("ablate", help="what each part of the method brings; into --out and the model card")
     removing.add_argument("--minutes", type=float, default=600.0, help="begin nothing new after these; call again")
+    removing.add_argument("--seeds", type=int, nargs="+", default=ablate.SEEDS, choices=ablate.SEEDS)
     for verb in (showing, removing):
         verb.add_argument("--threads", type=int, default=2)
     verbs.add_parser("flux-export", parents=[computing], help="write models/miniworld/flux in half precision")
@@ -143,7 +144,7 @@ def experiment(args: argparse.Namespace) -> None:
     if args.verb == "demo":
         demo.run(args.out)
         return
-    for line in ablate.ablate(args.out, args.minutes):
+    for line in ablate.ablate(args.out, args.minutes, seeds=tuple(args.seeds)):
         say(line)
     say(ablate.tables(ablate.write_results(args.out, FOLDER / "README.md")))
 

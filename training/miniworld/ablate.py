@@ -8,7 +8,7 @@ Source of the rows: DreamRelation arXiv:2410.23280, tables 4 (parts left out) an
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from training.settled_file import write_text, write_whole
 
 from .experiment import Drawing, Recipe, draw, learn, strangers, with_relation
 from .judges import Judges, load_shipped
-from .measure import Measurement, Share, Verdicts, judge
+from .measure import Measurement, Share, Verdicts, judge, renders
 from .report import write_section
 from .sheets import pixels, tiled
 
@@ -46,18 +46,19 @@ class Row:
         table: its heading.
         name: of the line.
         recipe: key of RECIPES; empty draws with the base alone.
-        how: the pictures are asked for.
+        how: the pictures are asked for; None takes the renderer's own, which bound what the judges can see.
     """
 
     table: str
     name: str
     recipe: str = FULL
-    how: Drawing = field(default=Drawing())
+    how: Drawing | None = field(default=Drawing())
 
 
 _PARTS, _WEIGHTS, _GRIDS = "Parts left out (paper's table 4)", "Weight of the keypoint loss", "Local tokens"
 _STRENGTHS, _BOXES = "Strength of the image branch when drawing", "Boxes when drawing"
 ROWS = (
+    Row(_PARTS, "the renderer's own", "", None),
     Row(_PARTS, "base alone", ""),
     Row(_PARTS, FULL),
     Row(_PARTS, "without relation-aware data", "without relation-aware data"),
@@ -99,10 +100,11 @@ def ablate(out: Path, minutes: float, pictures: int = PICTURES, seeds: tuple[int
 
 def _count(out: Path, world: Miniworld, jury: Judges, row: Row, seed: int, pictures: int) -> Verdicts:
     recipe = RECIPES[row.recipe or FULL]
-    lora = learn(recipe, out / row.recipe.replace(" ", "_") / str(seed), seed) if row.recipe else None
+    silent = replace(recipe, overrides=(*recipe.overrides, "samples.every=0"))
+    lora = learn(silent, out / row.recipe.replace(" ", "_") / str(seed), seed) if row.recipe else None
     plans = strangers(recipe.relation, pictures, 1000 + seed)
     with with_relation(world, lora):
-        images = draw(world, plans, 1000 + seed, row.how)
+        images = draw(world, plans, 1000 + seed, row.how) if row.how else renders(plans)
     verdicts = judge(jury, images, plans)
     cell = _cell(out, row, seed)
     save_picture(tiled(pixels(images[:12])), cell.with_suffix(".png"))

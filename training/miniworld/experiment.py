@@ -19,8 +19,6 @@ from training.console import Stopped
 from training.host_diffusers import merge_relation, unet_layout
 from training.host_diffusers.miniworld_parts import Miniworld
 
-from .judges import Judges
-from .measure import Verdicts, judge
 from .sampling import STRENGTH, generate, request_of
 from .scene import Plan
 from .triplets import evaluation_plans, write_triplets
@@ -78,7 +76,7 @@ def learn(recipe: Recipe, folder: Path, seed: int) -> Path:
     Raises:
         Stopped: the command failed; it has said why.
     """
-    lora = folder / "run" / "relation.safetensors"
+    lora = relation_file(folder)
     if not lora.exists():
         write_triplets(folder / "triplets", recipe.relation, recipe.triplets, seed, copy_paste=recipe.copy_paste)
         settings = (
@@ -95,6 +93,11 @@ def learn(recipe: Recipe, folder: Path, seed: int) -> Path:
         if code := finetune.main([str(CONFIG), *told, *resume]):
             raise Stopped(f"{folder}: python -m training.finetune ended with {code}; what it said stands above")
     return lora
+
+
+def relation_file(folder: Path) -> Path:
+    """Where `learn` puts the relation; it is there when it is learnt."""
+    return folder / "run" / "relation.safetensors"
 
 
 @contextmanager
@@ -155,12 +158,3 @@ def apart(boxes: Tensor) -> Tensor:
 def strangers(relation: str, count: int, seed: int) -> list[Plan]:
     """Scenes of a relation with identities that no training has seen, in its plainest wording."""
     return evaluation_plans(relation, count, seed)
-
-
-def verdicts(
-    world: Miniworld, judges: Judges, plans: list[Plan], seed: int, how: Drawing = PLAIN,
-    tell: Callable[[int], None] | None = None,
-) -> tuple[Tensor, Verdicts]:
-    """Pictures of plans and what the judges say of them."""
-    pictures = draw(world, plans, seed, how, tell)
-    return pictures, judge(judges, pictures, plans)

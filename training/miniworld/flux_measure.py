@@ -22,7 +22,7 @@ from .flux import history
 from .flux_sampling import STEERING, FluxWorld, generate
 from .identity import SPECIES
 from .judges import Judges, crop_boxes, load_shipped, shipped_accuracy
-from .measure import Share, measure
+from .measure import Share, measure, renders
 from .relations import SEEN
 from .renderer import render
 from .report import write_section
@@ -123,12 +123,6 @@ def bounds(judge: Judges, plans: list[Plan], layouts: list[Layouts], seed: int) 
     shown, moved = renders(plans), renders(anew)
     counted = (measure(judge, shown, plans), measure(judge, moved, located(judge, moved, layouts)))
     return {name: row.table() for name, row in zip(BOUNDS, counted)}
-
-
-def renders(plans: list[Plan]) -> Tensor:
-    """(B, 3, 128, 128) in [0, 1]."""
-    images = np.stack([render(plan).image for plan in plans])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
 @torch.no_grad()

@@ -161,6 +161,12 @@ def judge(judges: Judges, images: Tensor, plans: list[Plan]) -> Verdicts:
     )
 
 
+def renders(plans: list[Plan]) -> Tensor:
+    """The plans as the renderer draws them, (B, 3, 128, 128) in [0, 1]; no model can be expected to score higher."""
+    images = np.stack([render(plan).image for plan in plans])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+
+
 def measure(judges: Judges, images: Tensor, plans: list[Plan]) -> Measurement:
     """The scores of `judge`'s verdicts; arguments as there."""
     return Measurement.of(judge(judges, images, plans))

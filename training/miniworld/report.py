@@ -3,16 +3,14 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from training.host_diffusers.miniworld_parts import Miniworld
 from training.settled_file import write_text
 
 from . import judges
-from .measure import Share, measure
+from .measure import Share, measure, renders
 from .relations import HELD_OUT, SEEN
-from .renderer import render
 from .sheets import samples
 from .triplets import evaluation_plans
 from .vae import reconstruction
@@ -83,15 +81,10 @@ def write_section(card: Path, name: str, text: str) -> None:
     write_text(card, f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
 
 
-def _renders(plans: list) -> torch.Tensor:
-    images = np.stack([render(plan).image for plan in plans])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-
-
 def _reconstruction(world: Miniworld, seed: int, count: int = 56) -> dict[str, float]:
     """Errors of the autoencoder on unseen identities, pictures in [-1, 1]; PSNR in decibels."""
     plans = [evaluation_plans(SEEN[index % len(SEEN)], 1, seed + index)[0] for index in range(count)]
-    images = _renders(plans)
+    images = renders(plans)
     with torch.no_grad():
         back = world.to_images(world.to_latents(images))
     errors = {name: round(float(value), 4) for name, value in reconstruction(back * 2 - 1, images * 2 - 1).items()}
@@ -101,5 +94,5 @@ def _reconstruction(world: Miniworld, seed: int, count: int = 56) -> dict[str, f
 def _judged_reconstructions(world: Miniworld, judge: judges.Judges, plans: list) -> dict:
     """What the judges see in reconstructions: a bound on what they can see in samples."""
     with torch.no_grad():
-        back = world.to_images(world.to_latents(_renders(plans)))
+        back = world.to_images(world.to_latents(renders(plans)))
     return measure(judge, back, plans).table()

@@ -1,0 +1,73 @@
+"""make demo's own steps on the shipped weights, as short as they go: what is written, what is kept, what is told."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from training.host_diffusers.miniworld_parts import load_miniworld
+from training.miniworld import ablate, demo
+from training.miniworld.experiment import Drawing, Recipe, draw, strangers, with_relation
+
+SHORT = Recipe(triplets=2, overrides=("train.steps=2", "train.warmup_steps=0", "train.batch_size=1",
+                                      "samples.every=0", "train.device=cpu"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    return out, demo.run(out, SHORT, pictures=2)
+
+
+def test_it_writes_a_sheet_a_report_and_the_relation(finished):
+    out, outcome = finished
+    assert Image.open(out / "sheet.png").size[0] > 400
+    text = (out / "report.md").read_text(encoding="utf-8")
+    assert "'hugging' is seen" in text and "learnt from 2 triplets" in text
+    facts = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert facts["pictures"] == 2 and facts["with"]["relation"]["trials"] == 2
+    assert set(facts["judges"]) >= {"relation", "species", "fur"}
+    assert (out / "hugging.safetensors").stat().st_size > 10_000
+    assert outcome.seconds["learning"] > 0
+
+
+def test_a_second_call_learns_nothing_anew_and_draws_the_same(finished, capsys):
+    out, first = finished
+    before = (out / "work" / "run" / "relation.safetensors").stat().st_mtime_ns
+    second = demo.run(out, SHORT, pictures=2)
+    assert (out / "work" / "run" / "relation.safetensors").stat().st_mtime_ns == before
+    assert torch.equal(first.with_lora, second.with_lora)
+    assert "learning in an earlier call" in (out / "report.md").read_text(encoding="utf-8")
+    assert "step 1/2" not in capsys.readouterr().out
+
+
+def test_a_relation_of_another_base_is_learnt_again(finished):
+    out, _ = finished
+    (out / "work" / "base.sha256").write_text("of other weights", encoding="utf-8")
+    before = (out / "work" / "run" / "relation.safetensors").stat().st_mtime_ns
+    demo.run(out, SHORT, pictures=2)
+    assert (out / "work" / "run" / "relation.safetensors").stat().st_mtime_ns != before
+
+
+def test_the_relation_changes_the_picture_and_leaves_the_world_as_it_was(finished):
+    out, _ = finished
+    world, plans = load_miniworld(), strangers("hugging", 1, 5)
+    weights = {name: value.clone() for name, value in world.unet.state_dict().items()}
+    plain = draw(world, plans, 5)
+    with with_relation(world, out / "hugging.safetensors", strength=50.0):
+        assert not torch.equal(draw(world, plans, 5), plain)
+    assert all(torch.equal(value, weights[name]) for name, value in world.unet.state_dict().items())
+    assert not torch.equal(draw(world, plans, 5, Drawing(boxes="apart")), plain)
+    assert not torch.equal(draw(world, plans, 5, Drawing(grid=0)), plain)
+
+
+def test_the_ablation_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablate, "RECIPES", {name: SHORT for name in ablate.RECIPES})
+    monkeypatch.setattr(ablate, "ROWS", ablate.ROWS[:3])
+    lines = list(ablate.ablate(tmp_path, minutes=0, pictures=2, seeds=(0,)))
+    assert lines == ["3 cells are missing; the same command goes on with them"]
+    lines = list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,)))
+    assert [line.split(",")[0] for line in lines] == ["the renderer's own", "base alone", "full"]
+    assert list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,))) == []
+    assert set(ablate.results(tmp_path, seeds=(0,))) == {"the renderer's own", "base alone", "full"}
