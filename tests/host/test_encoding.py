@@ -82,12 +82,14 @@ def test_progress_reaches_its_end(studio, tiny, monkeypatch):
     assert len(seen) >= 2 and seen[-1][0] == seen[-1][1]
 
 
-@pytest.mark.parametrize("file", ["small_ms_adapter.bin", "small_ms_adapter.safetensors"])
-def test_both_file_kinds_hold_one_model(studio, file):
+def test_both_file_kinds_hold_one_model(studio):
+    """The weights to the bit; pictures nearly, since processors add mapped memory in another order."""
     scene = studio.scene({"name": "corgi", "image": photograph(50, 40, seed=37)})
-    identity = studio.identity(scene, identity_model=studio.identity_model(file))
-    reference = studio.identity(scene, identity_model=studio.identity_model("small_ms_adapter.bin"))
-    assert torch.equal(studio.sample(studio.apply(identity)), studio.sample(studio.apply(reference)))
+    models = [studio.identity_model(f"small_ms_adapter.{end}") for end in ("bin", "safetensors")]
+    first, second = (model.patcher.model.state_dict() for model in models)
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    pictures = [studio.sample(studio.apply(studio.identity(scene, identity_model=model))) for model in models]
+    torch.testing.assert_close(*pictures, rtol=1e-3, atol=1e-2)  # of values up to 300
 
 
 def test_preview_of_local_features_is_a_picture_for_each_photograph(studio, pack, tiny):
