@@ -8,7 +8,8 @@ from PIL import Image
 
 from training.host_diffusers.miniworld_parts import load_miniworld
 from training.miniworld import ablate, demo
-from training.miniworld.experiment import Drawing, Recipe, draw, strangers, with_relation
+from training.miniworld.experiment import Recipe, strangers, with_relation
+from training.miniworld.sampling import Drawing, draw
 
 SHORT = Recipe(triplets=2, overrides=("train.steps=2", "train.warmup_steps=0", "train.batch_size=1",
                                       "samples.every=0", "train.device=cpu"))

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from training.miniworld import ablate
-from training.miniworld.experiment import apart
 from training.miniworld.measure import JUDGED, Measurement, Share, Verdicts
 from training.miniworld.report import write_section
+from training.miniworld.sampling import apart
 
 
 def verdicts(pictures, relation, right=True, swapped=False):

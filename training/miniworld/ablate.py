@@ -18,10 +18,11 @@ from training.contact_sheet import save_picture
 from training.host_diffusers.miniworld_parts import Miniworld, load_miniworld
 from training.settled_file import write_text, write_whole
 
-from .experiment import Drawing, Recipe, draw, learn, strangers, with_relation
+from .experiment import Recipe, learn, strangers, with_relation
 from .judges import Judges, load_shipped
 from .measure import Measurement, Share, Verdicts, judge, renders
 from .report import write_section
+from .sampling import Drawing, draw
 from .sheets import pixels, tiled
 
 PICTURES, SEEDS = 72, (0, 1, 2)

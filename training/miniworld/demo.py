@@ -18,10 +18,10 @@ from training.host_diffusers.miniworld_parts import load_miniworld
 from training.settled_file import write_text
 
 from . import judges
-from .experiment import Recipe, draw, learn, relation_file, strangers, with_relation
+from .experiment import Recipe, learn, relation_file, strangers, with_relation
 from .measure import Measurement, measure, renders
 from .renderer import render
-from .sampling import request_of
+from .sampling import draw, request_of
 from .scene import Plan
 from .sheets import pixels
 

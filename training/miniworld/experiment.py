@@ -4,14 +4,10 @@ Used by the demo (one experiment) and by the ablation (many). Training triplets 
 for identities that no training has seen.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from core.relation.lora import load_relation
 from training import finetune
@@ -19,12 +15,10 @@ from training.console import Stopped
 from training.host_diffusers import merge_relation, unet_layout
 from training.host_diffusers.miniworld_parts import Miniworld
 
-from .sampling import STRENGTH, generate, request_of
 from .scene import Plan
 from .triplets import evaluation_plans, write_triplets
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "relation_miniworld.toml"
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -42,24 +36,6 @@ class Recipe:
     triplets: int = 5
     copy_paste: bool = False
     overrides: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How pictures are asked for.
-
-    Attributes:
-        strength: of the image branch.
-        grid: of the local tokens; 0 leaves them out.
-        boxes: overlapping as the relation needs them, or cut apart where they overlap.
-    """
-
-    strength: float = STRENGTH
-    grid: int = 4
-    boxes: str = "overlapping"
-
-
-PLAIN = Drawing()
 
 
 def learn(recipe: Recipe, folder: Path, seed: int) -> Path:
@@ -111,48 +87,6 @@ def with_relation(world: Miniworld, lora: Path | None, strength: float = 1.0) ->
         yield
     finally:
         restore()
-
-
-def draw(
-    world: Miniworld, plans: list[Plan], seed: int, how: Drawing = PLAIN, tell: Callable[[int], None] | None = None
-) -> Tensor:
-    """Pictures of plans, one each: the same plan and seed give the same noise and the same references.
-
-    Args:
-        world: the models.
-        plans: of two creatures each.
-        seed: of noise and references.
-        how: see Drawing.
-        tell: hears how many are done after every batch.
-
-    Returns:
-        (B, 3, 128, 128) in [0, 1].
-    """
-    pictures = []
-    for start in range(0, len(plans), BATCH):
-        requests = []
-        for index, plan in enumerate(plans[start : start + BATCH], start):
-            request = request_of(plan, np.random.default_rng((seed, 13, index)))
-            boxes = request.boxes if how.boxes == "overlapping" else apart(request.boxes)
-            requests.append(replace(request, boxes=boxes))
-        pictures.append(generate(world, requests, seed + start, strength=how.strength, grid=how.grid))
-        if tell is not None:
-            tell(min(start + BATCH, len(plans)))
-    return torch.cat(pictures)
-
-
-def apart(boxes: Tensor) -> Tensor:
-    """Two boxes cut at the middle of their overlap, along the side where they overlap less: (2, 4) to (2, 4)."""
-    low, high = torch.maximum(boxes[0, :2], boxes[1, :2]), torch.minimum(boxes[0, 2:], boxes[1, 2:])
-    overlap = high - low
-    if bool((overlap <= 0).any()):
-        return boxes
-    side = int(overlap.argmin())
-    middle = (low[side] + high[side]) / 2
-    first = int(boxes[:, side].argmin())
-    result = boxes.clone()
-    result[first, side + 2], result[1 - first, side] = middle, middle
-    return result
 
 
 def strangers(relation: str, count: int, seed: int) -> list[Plan]:

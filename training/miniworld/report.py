@@ -11,7 +11,7 @@ from training.settled_file import write_text
 from . import judges
 from .measure import Share, measure, renders
 from .relations import HELD_OUT, SEEN
-from .sheets import samples
+from .sampling import draw
 from .triplets import evaluation_plans
 from .vae import reconstruction
 
@@ -31,7 +31,7 @@ def measure_world(world: Miniworld, pictures: int, seed: int = 0) -> dict:
     facts["judges_on_renders"] = judges.shipped_accuracy()
     for name, relations in (("seen_relations", SEEN), ("held_out_relations", HELD_OUT)):
         plans = [evaluation_plans(relations[index % len(relations)], 1, seed + index)[0] for index in range(pictures)]
-        facts[name] = measure(judge, samples(world, plans, seed), plans).table()
+        facts[name] = measure(judge, draw(world, plans, seed), plans).table()
         if name == "seen_relations":
             facts["judges_on_reconstructions"] = _judged_reconstructions(world, judge, plans)
     return facts

@@ -1,6 +1,7 @@
 """Pictures from the miniworld: prompts, references and boxes in, images out; and the plans to ask for."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from .scene import Plan, portrait
 from .unet import time_ids
 
 GUIDANCE, SAMPLING_STEPS, STRENGTH = 4.0, 30, 0.6
+BATCH = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,3 +119,63 @@ def subject_tokens(world: Miniworld, requests: list[Request], grid: int):
         (LATENT_SIDE, LATENT_SIDE),
         world.unet,
     )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are asked for.
+
+    Attributes:
+        strength: of the image branch.
+        grid: of the local tokens; 0 leaves them out.
+        boxes: overlapping as the relation needs them, or cut apart where they overlap.
+    """
+
+    strength: float = STRENGTH
+    grid: int = 4
+    boxes: str = "overlapping"
+
+
+PLAIN = Drawing()
+
+
+def draw(
+    world: Miniworld, plans: list[Plan], seed: int, how: Drawing = PLAIN, tell: Callable[[int], None] | None = None
+) -> Tensor:
+    """Pictures of plans, one each: the same plan and seed give the same noise and the same references.
+
+    Args:
+        world: the models.
+        plans: of two creatures each.
+        seed: of noise and references.
+        how: see Drawing.
+        tell: hears how many are done after every batch.
+
+    Returns:
+        (B, 3, 128, 128) in [0, 1].
+    """
+    pictures = []
+    for start in range(0, len(plans), BATCH):
+        requests = []
+        for index, plan in enumerate(plans[start : start + BATCH], start):
+            request = request_of(plan, np.random.default_rng((seed, 13, index)))
+            boxes = request.boxes if how.boxes == "overlapping" else apart(request.boxes)
+            requests.append(replace(request, boxes=boxes))
+        pictures.append(generate(world, requests, seed + start, strength=how.strength, grid=how.grid))
+        if tell is not None:
+            tell(min(start + BATCH, len(plans)))
+    return torch.cat(pictures)
+
+
+def apart(boxes: Tensor) -> Tensor:
+    """Two boxes cut at the middle of their overlap, along the side where they overlap less: (2, 4) to (2, 4)."""
+    low, high = torch.maximum(boxes[0, :2], boxes[1, :2]), torch.minimum(boxes[0, 2:], boxes[1, 2:])
+    overlap = high - low
+    if bool((overlap <= 0).any()):
+        return boxes
+    side = int(overlap.argmin())
+    middle = (low[side] + high[side]) / 2
+    first = int(boxes[:, side].argmin())
+    result = boxes.clone()
+    result[first, side + 2], result[1 - first, side] = middle, middle
+    return result

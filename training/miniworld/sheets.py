@@ -12,11 +12,11 @@ from training.host_diffusers.miniworld_parts import Miniworld
 
 from .relations import SEEN
 from .renderer import render
-from .sampling import generate, request_of
+from .sampling import draw, generate, request_of
 from .scene import draw_plan
 from .triplets import evaluation_plans
 
-COLUMNS, DISPLAY, BATCH = 6, 192, 6
+COLUMNS, DISPLAY = 6, 192
 
 
 def tiled(images: list[np.ndarray], columns: int = COLUMNS, side: int = DISPLAY) -> Image.Image:
@@ -38,7 +38,7 @@ def render_sheet(path: Path, seed: int = 0, count: int = 36) -> None:
 def sample_sheet(path: Path, world: Miniworld, seed: int = 0, count: int = 36) -> None:
     """Samples of identities never seen, over the seen relations in turn; the references are not shown."""
     plans = [evaluation_plans(SEEN[index % len(SEEN)], 1, seed + index)[0] for index in range(count)]
-    save_picture(tiled(pixels(samples(world, plans, seed))), path)
+    save_picture(tiled(pixels(draw(world, plans, seed))), path)
 
 
 def comparison_sheet(path: Path, world: Miniworld, relations: tuple[str, ...], seed: int = 0) -> None:
@@ -59,17 +59,6 @@ def reconstruction_sheet(path: Path, world: Miniworld, seed: int = 0) -> None:
     with torch.no_grad():
         back = pixels(world.to_images(world.to_latents(images)))
     save_picture(tiled([*renders[:COLUMNS], *back[:COLUMNS], *renders[COLUMNS:], *back[COLUMNS:]]), path)
-
-
-def samples(world: Miniworld, plans: list, seed: int, strength: float = 0.6) -> Tensor:
-    """One sample a plan, in small batches: (B, 3, 128, 128) in [0, 1]."""
-    requests = [request_of(plan, np.random.default_rng((seed, 13, index))) for index, plan in enumerate(plans)]
-    return torch.cat(
-        [
-            generate(world, requests[start : start + BATCH], seed + start, strength=strength)
-            for start in range(0, len(requests), BATCH)
-        ]
-    )
 
 
 def pixels(images: Tensor) -> list[np.ndarray]:
