@@ -5,7 +5,14 @@ import torch
 from peft import LoraConfig
 
 from tests.recipe.tiny_recipe import write_base
-from training.host_diffusers import attach_identity, attach_relation, relation_of, relation_parameters, set_relation
+from training.host_diffusers import (
+    attach_identity,
+    attach_relation,
+    merge_relation,
+    relation_of,
+    relation_parameters,
+    set_relation,
+)
 from training.host_diffusers.identity import _Processor
 
 
@@ -86,3 +93,22 @@ def test_the_file_format_has_the_trained_numbers(unet):
     site, projection = "mid_block.attentions.0.transformer_blocks.1.attn2", "to_out.0"
     layer = unet.get_submodule(f"{site}.{projection}")
     torch.testing.assert_close(lora.pairs[site, projection].delta(), layer.get_delta_weight("relation"))
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_merged_draws_as_attached_and_is_taken_out_to_the_bit(unet, strength):
+    plain, weights = call(unet), {name: value.clone() for name, value in unet.state_dict().items()}
+    detach = attach(unet)
+    train(unet)
+    lora = relation_of(unet, 4.0)
+    with torch.no_grad():
+        for name, parameter in relation_parameters(unet).items():
+            parameter.mul_(strength if name.endswith("up") else 1.0)
+    attached = call(unet)
+    detach()
+    restore = merge_relation(unet, lora, strength)
+    merged = call(unet)
+    torch.testing.assert_close(merged, attached, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(merged, plain, atol=1e-2)
+    restore()
+    assert all(torch.equal(value, weights[name]) for name, value in unet.state_dict().items())

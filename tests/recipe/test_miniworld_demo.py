@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from training.console import Stopped
 from training.host_diffusers.miniworld_parts import load_miniworld
 from training.miniworld import ablate, demo
 from training.miniworld.experiment import Recipe, strangers, with_relation
@@ -71,4 +72,7 @@ def test_the_ablation_goes_on_where_it_stopped(tmp_path, monkeypatch):
     lines = list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,)))
     assert [line.split(",")[0] for line in lines] == ["the renderer's own", "base alone", "full"]
     assert list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,))) == []
+    (tmp_path / "base.sha256").write_text("of other weights", encoding="utf-8")
+    with pytest.raises(Stopped, match="Choose another --out"):
+        next(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,)))
     assert set(ablate.results(tmp_path, seeds=(0,))) == {"the renderer's own", "base alone", "full"}

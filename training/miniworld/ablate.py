@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from training.console import clock
+from training.console import Stopped, clock
 from training.contact_sheet import save_picture
 from training.host_diffusers.miniworld_parts import Miniworld, load_miniworld
 from training.settled_file import write_text, write_whole
 
-from .experiment import Recipe, learn, strangers, with_relation
+from .experiment import Recipe, base_digest, learn, strangers, with_relation
 from .judges import Judges, load_shipped
 from .measure import Measurement, Share, Verdicts, judge, renders
 from .report import write_section
@@ -85,7 +85,10 @@ def ablate(out: Path, minutes: float, pictures: int = PICTURES, seeds: tuple[int
         minutes: no new cell is begun after these.
         pictures: of every row and seed.
         seeds: of triplets, training, scenes and noise.
+    Raises:
+        Stopped: `out` holds what was counted on other weights.
     """
+    _check_base(out)
     world, jury = load_miniworld(), load_shipped()
     began = time.monotonic()
     missing = [(row, seed) for row in ROWS for seed in seeds if not _cell(out, row, seed).exists()]
@@ -97,6 +100,15 @@ def ablate(out: Path, minutes: float, pictures: int = PICTURES, seeds: tuple[int
         score = Measurement.of(verdicts)
         yield (f"{row.name}, seed {seed}: relation {score.relation}, identity {score.identity}, "
                f"{clock(time.monotonic() - began)}")
+
+
+def _check_base(out: Path) -> None:
+    stamp, present = out / "base.sha256", base_digest()
+    if not stamp.exists():
+        write_text(stamp, present)
+    elif stamp.read_text(encoding="utf-8") != present:
+        raise Stopped(f"{out}: expected results of the present weights of the miniworld, found those of others. Choose "
+                      "another --out, or move that folder away.")
 
 
 def _count(out: Path, world: Miniworld, jury: Judges, row: Row, seed: int, pictures: int) -> Verdicts:

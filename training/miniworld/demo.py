@@ -1,6 +1,5 @@
 """make demo: a relation that the miniworld has never seen, learnt from five triplets, drawn for strangers, counted."""
 
-import hashlib
 import json
 import shutil
 import time
@@ -13,12 +12,11 @@ from torch import Tensor
 
 from training.console import clock, say
 from training.contact_sheet import FAINT, INK, PAPER, font, save_picture
-from training.host_diffusers.miniworld import FOLDER
 from training.host_diffusers.miniworld_parts import load_miniworld
 from training.settled_file import write_text
 
 from . import judges
-from .experiment import Recipe, learn, relation_file, strangers, with_relation
+from .experiment import Recipe, base_digest, learn, relation_file, strangers, with_relation
 from .measure import Measurement, measure, renders
 from .renderer import render
 from .sampling import draw, request_of
@@ -169,8 +167,7 @@ def pixels_of(images: list[Tensor]) -> list[np.ndarray]:
 
 def _forget_other_bases(out: Path) -> None:
     """A relation learnt on other weights is no use: it is learnt again."""
-    unet = FOLDER / "unet" / "diffusion_pytorch_model.safetensors"
-    present = hashlib.sha256(unet.read_bytes()).hexdigest()
+    present = base_digest()
     stamp = out / "work" / "base.sha256"
     if stamp.exists() and stamp.read_text(encoding="utf-8") != present:
         shutil.rmtree(out / "work")

@@ -4,6 +4,7 @@ Used by the demo (one experiment) and by the ablation (many). Training triplets 
 for identities that no training has seen.
 """
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from core.relation.lora import load_relation
 from training import finetune
 from training.console import Stopped
 from training.host_diffusers import merge_relation, unet_layout
+from training.host_diffusers.miniworld import FOLDER
 from training.host_diffusers.miniworld_parts import Miniworld
 
 from .scene import Plan
@@ -69,6 +71,15 @@ def learn(recipe: Recipe, folder: Path, seed: int) -> Path:
         if code := finetune.main([str(CONFIG), *told, *resume]):
             raise Stopped(f"{folder}: python -m training.finetune ended with {code}; what it said stands above")
     return lora
+
+
+def base_digest(folder: Path = FOLDER) -> str:
+    """Hash of the weights in use here, judges too: what was learnt and counted on others does not go with them."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")]):
+        if path.parent.name not in ("flux", "relations"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def relation_file(folder: Path) -> Path:
