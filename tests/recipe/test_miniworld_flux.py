@@ -40,6 +40,7 @@ def out(tmp_path_factory):
     clip.train(out, CPU, 1, short(clip.SETTINGS, 1))
     list(encoded.encode(out, CPU, ("latents",)))
     list(flux_data.prepare(out, CPU, 1))
+    flux.train_base(out, CPU, 1, short(flux.BASE))
     return out
 
 
@@ -134,7 +135,19 @@ def test_another_vae_is_noticed(out, tmp_path):
 
 def test_without_an_encoded_corpus_it_says_what_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="training.miniworld encode"):
+        flux.train_base(tmp_path, CPU, 1)
+
+
+def test_without_a_base_it_says_what_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="flux_base: expected a checkpoint"):
         flux.train(tmp_path, CPU, 1)
+
+
+def test_the_base_learns_from_words_alone(data):
+    batch = data.draw_plain(64, torch.Generator().manual_seed(0))
+    silent = (batch.ids == data.words.ids([""])).all(dim=1).float().mean()
+    assert batch.references is None and 0 < silent < 0.5
+    assert len({tuple(latent.flatten()[:4].tolist()) for latent in batch.latents}) > 8, "scenes drawn by chance"
 
 
 @pytest.mark.parametrize("routing", [True, False])
@@ -165,22 +178,25 @@ def test_routing_and_holder_losses_reach_the_words_and_the_index_rows(data):
     assert bool((gradients[0][2:] == 0).all()) and bool((gradients[1][3:] == 0).all())
 
 
-def test_both_variants_begin_alike_and_only_the_losses_differ(runs):
+def test_both_variants_begin_at_the_base_and_only_the_losses_differ(out, runs, tmp_path):
+    base = averaged(out / flux.BASE.name)[0]
+    assert any(not torch.equal(value, model_of(flux.BASE.seed).state_dict()[name]) for name, value in base.items())
+    for name in ("corpus", "clip", "encoded", "flux_data", "flux_base"):
+        (tmp_path / name).symlink_to(out / name)
     for routing in (True, False):
-        flux.train(runs, CPU, 0, short(flux.SETTINGS, 0), routing)
+        flux.train(tmp_path, CPU, 0, short(flux.SETTINGS, 0), routing)
+        begun = averaged(tmp_path / flux.run_name(routing))[0]
+        assert all(torch.equal(value, base[name]) for name, value in begun.items())
     with_routing, without = (averaged(runs / flux.run_name(routing))[0] for routing in (True, False))
-    assert with_routing.keys() == without.keys()
     moved = [name for name, value in with_routing.items() if not torch.equal(value, without[name])]
     assert moved, "two steps with other losses end elsewhere"
-    begun = [model_of(flux.SETTINGS.seed).state_dict() for _ in range(2)]
-    assert all(torch.equal(value, begun[1][name]) for name, value in begun[0].items())
 
 
 def test_a_run_stopped_and_resumed_is_the_run_never_stopped(out, tmp_path):
     found = []
     for run, stops in (("whole", (3,)), ("parts", (1, 3))):
         (tmp_path / run).mkdir()
-        for name in ("corpus", "clip", "encoded", "flux_data"):
+        for name in ("corpus", "clip", "encoded", "flux_data", "flux_base"):
             (tmp_path / run / name).symlink_to(out / name)
         for stop in stops:
             state = flux.train(tmp_path / run, CPU, 1, short(flux.SETTINGS, stop))
@@ -198,7 +214,8 @@ def test_an_exported_model_is_the_trained_one_in_half_precision(runs, tmp_path):
         torch.testing.assert_close(read.state_dict()[name], value, atol=2e-3, rtol=2e-3)
     files = {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()}
     assert files == {CONFIG, WEIGHTS, EMBEDDING, "training.json"}
-    assert json.loads((tmp_path / "training.json").read_text())["samples"] == 4
+    told = json.loads((tmp_path / "training.json").read_text())
+    assert told["base"]["samples"] == told["references"]["samples"] == 4
     theirs = FluxTransformer2DModel.from_pretrained(tmp_path, subfolder="transformer")
     assert tuple(theirs.config.axes_dims_rope) == (4, 14, 14)
 
@@ -264,7 +281,7 @@ def test_measuring_writes_every_row_a_table_and_a_sheet(runs, monkeypatch, tmp_p
     rows = [f"{name}, steering {steering}" for name in flux_measure.TRAINED for steering in flux_sampling.STEERING]
     assert len(lines) == len(rows) == 6 and set(rows) <= set(facts)
     assert facts["renders"]["identity"]["value"] > 0.8, "the shipped judges know true renders"
-    assert facts["trained"]["with routing"]["steps"] == 2
+    assert facts["trained"]["with routing"]["references"]["steps"] == 2
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("before") and card.endswith("after\n") and all(f"| {row} |" in card for row in rows)
     assert (runs / "sheets" / "flux.png").exists()

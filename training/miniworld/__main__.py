@@ -2,8 +2,9 @@
 
 In order: render, vae, clip, (python -m training.distill --model miniworld), encode, unet, refine, truth, judges,
 export; begin goes on from the shipped weights instead of from nothing. To look and to count: sheets, measure, demo,
-ablate. The small Flux, after encode: flux, flux --routing off, flux-export, flux-measure. Training verbs are bounded by
---minutes, save to --out and go on from there when called again; they run the same on a GPU (--device cuda --batch 128).
+ablate. The small Flux, after encode: flux-base, flux, flux --routing off, flux-export, flux-measure. Training verbs
+are bounded by --minutes, save to --out and go on from there when called again; they run the same on a GPU (--device
+cuda --batch 128).
 """
 
 import argparse
@@ -31,7 +32,8 @@ RECIPES = {
     "vae": (vae.train, vae.SETTINGS, "train the autoencoder"),
     "clip": (clip.train, clip.SETTINGS, "train the text encoders and the vision tower"),
     "unet": (unet.train, unet.SETTINGS, "train the UNet with its identity model"),
-    "flux": (flux.train, flux.SETTINGS, "train the small Flux, with or without routing"),
+    "flux-base": (flux.train_base, flux.BASE, "train the small Flux from words, without references"),
+    "flux": (flux.train, flux.SETTINGS, "train it with references, with or without routing"),
     "judges": (judges.train, judges.SETTINGS, "train the judges of relation and identity"),
     "refine": (refine.train, refine.SETTINGS, "train the decoder further, the latents unchanged"),
 }
@@ -67,6 +69,7 @@ def arguments() -> argparse.ArgumentParser:
         training.add_argument("--minutes", type=float, default=60.0, help="length of this call")
         training.add_argument("--batch", type=int, help="samples a step; small on a CPU, large on a GPU")
         training.add_argument("--lr", type=float, help="learning rate")
+        training.add_argument("--steps", type=int, help="go no further than this step")
         if verb == "flux":
             training.add_argument("--routing", choices=("on", "off"), default="on", help="DreamO's two further losses")
     encoding = verbs.add_parser("encode", parents=[computing], help="freeze vae, clip and distill; encode the corpus")
@@ -80,6 +83,7 @@ def arguments() -> argparse.ArgumentParser:
     removing = verbs.add_parser("ablate", help="what each part of the method brings; into --out and the model card")
     removing.add_argument("--minutes", type=float, default=600.0, help="begin nothing new after these; call again")
     removing.add_argument("--seeds", type=int, nargs="+", default=ablate.SEEDS, choices=ablate.SEEDS)
+    removing.add_argument("--anew", action="store_true", help="count rows anew that the model card already has")
     for verb in (showing, removing):
         verb.add_argument("--threads", type=int, default=2)
     verbs.add_parser("flux-export", parents=[computing], help="write models/miniworld/flux in half precision")
@@ -106,7 +110,7 @@ def draw(args: argparse.Namespace) -> None:
 def train(args: argparse.Namespace) -> None:
     """The recipes, with the settings of their modules; batch and learning rate as asked."""
     run, settings, _ = RECIPES[args.verb]
-    asked = {key: value for key in ("batch", "lr") if (value := getattr(args, key)) is not None}
+    asked = {key: value for key in ("batch", "lr", "steps") if (value := getattr(args, key)) is not None}
     more = {"routing": args.routing == "on"} if args.verb == "flux" else {}
     run(args.out, torch.device(args.device), args.minutes, replace(settings, **asked), **more)
 
@@ -144,9 +148,11 @@ def experiment(args: argparse.Namespace) -> None:
     if args.verb == "demo":
         demo.run(args.out)
         return
-    for line in ablate.ablate(args.out, args.minutes, seeds=tuple(args.seeds)):
+    card = FOLDER / "README.md"
+    known = () if args.anew else ablate.recorded(card)
+    for line in ablate.ablate(args.out, args.minutes, seeds=tuple(args.seeds), known=known):
         say(line)
-    say(ablate.tables(ablate.write_results(args.out, FOLDER / "README.md")))
+    say(ablate.tables(ablate.write_results(args.out, card)))
 
 
 def main() -> int:

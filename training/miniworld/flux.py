@@ -1,13 +1,15 @@
-"""The small Flux's recipe: flow matching with references, with or without DreamO's routing and placeholder losses.
+"""The small Flux's recipe: flow matching from words, then with references, with or without DreamO's further losses.
 
-Source: DreamO (arXiv:2504.16915), equations 2 to 5. The two variants begin from the same weights and see the same
-scenes, noise and times; only the losses differ. Where the paper is silent: maps of all blocks, heads averaged, after
-norm and rotary positions; targets are the exact share of a token that a creature covers; the placeholder loss weighs a
-tenth. Times are drawn as SD3 draws them (arXiv:2403.03206, section 3.1, logit-normal 0, 1).
+Source: DreamO (arXiv:2504.16915), equations 2 to 5. As there, references are taught to a model that already draws from
+words: the base. The two variants begin from it and see the same scenes, noise and times; only the losses differ. Where
+the paper is silent: maps of all blocks, heads averaged, after norm and rotary positions; targets are the exact share of
+a token that a creature covers; the placeholder loss weighs a tenth. Times are drawn as SD3 draws them
+(arXiv:2403.03206, section 3.1, logit-normal 0, 1).
 """
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +40,7 @@ SETTINGS = Settings(
     weight_decay=0.01,
     plain=("norm", "embed", "tables"),
 )
+BASE = replace(SETTINGS, name="flux_base", batch=32, lr=2e-3)
 ROUTING_WEIGHT, HOLDER_WEIGHT = 1.0, 0.1
 
 
@@ -106,33 +109,63 @@ def losses(
                                                    ("holder", holder))}
 
 
-def train(
-    out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS, routing: bool = True
-) -> State:
-    """Trains one variant on `<out>/encoded` and `<out>/flux_data`, which it makes if need be.
+def train_base(out: Path, device: torch.device, minutes: float, settings: Settings = BASE) -> State:
+    """Trains what both variants begin from: pictures from words, no references.
 
     Args:
-        out: holds corpus, clip and encoded; receives `<out>/flux` or, without routing, `<out>/flux_unrouted`.
+        out: holds corpus, clip and encoded; receives `<out>/flux_base`.
         device, minutes, settings: see `fit`.
-        routing: with the routing and placeholder losses.
     Raises:
         FileNotFoundError: not encoded yet.
     """
+    return _fit(out, device, minutes, settings, new_flux(settings.seed), FluxData.draw_plain, False)
+
+
+def train(
+    out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS, routing: bool = True
+) -> State:
+    """Trains one variant from the base.
+
+    Args:
+        out: holds what `train_base` needs and made; receives `<out>/flux` or, without routing, `<out>/flux_unrouted`.
+        device, minutes, settings: see `fit`.
+        routing: with the routing and placeholder losses.
+    Raises:
+        FileNotFoundError: not encoded yet, or no base.
+    """
+    model = new_flux(settings.seed)
+    model.load_state_dict(averaged(out / BASE.name)[0])
+    settings = replace(settings, name=run_name(routing))
+    return _fit(out, device, minutes, settings, model, FluxData.draw, routing)
+
+
+def new_flux(seed: int) -> RoutedFlux:
+    """The untrained model of a seed."""
+    torch.manual_seed(seed)
+    return RoutedFlux()
+
+
+def _fit(
+    out: Path,
+    device: torch.device,
+    minutes: float,
+    settings: Settings,
+    model: RoutedFlux,
+    draw: Callable[[FluxData, int, torch.Generator], FluxBatch],
+    routing: bool,
+) -> State:
     for line in prepare(out, device, torch.get_num_threads()):
         log.info(line)
     data = FluxData.open(out)
     text_g = clip.load_trained(out / "clip")[0].text_g.to(device)
-    torch.manual_seed(settings.seed)
-    model = RoutedFlux().to(device)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        batch = data.draw(settings.batch, generator).to(device)
+        batch = draw(data, settings.batch, generator).to(device)
         time = torch.randn(settings.batch, generator=generator).sigmoid().to(device)
         noise = torch.randn(batch.latents.shape, generator=generator).to(device)
         return losses(model, text_g, batch, time, noise, routing)
 
-    name = run_name(routing)
-    return fit(replace(settings, name=name), model, loss, out / name, device, minutes)
+    return fit(settings, model.to(device), loss, out / settings.name, device, minutes)
 
 
 def load_trained(out: Path, routing: bool = True) -> RoutedFlux:
@@ -157,10 +190,13 @@ def export(out: Path, folder: Path = FLUX_FOLDER) -> int:
     return written
 
 
-def history(out: Path, routing: bool) -> dict[str, float]:
-    """Steps, samples and minutes of a variant's run; empty if it never ran."""
-    pointer = out / run_name(routing) / "latest.json"
-    if not pointer.exists():
+def history(out: Path, routing: bool) -> dict[str, dict[str, float]]:
+    """Steps, samples and minutes of the base's run and of a variant's; empty if the variant never ran."""
+    pointers = {"base": out / BASE.name / "latest.json", "references": out / run_name(routing) / "latest.json"}
+    if not pointers["references"].exists():
         return {}
-    told = json.loads(pointer.read_text(encoding="utf-8"))
-    return {"steps": told["step"], "samples": told["samples"], "minutes": round(told["seconds"] / 60, 1)}
+    told = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in pointers.items()}
+    return {
+        name: {"steps": run["step"], "samples": run["samples"], "minutes": round(run["seconds"] / 60, 1)}
+        for name, run in told.items()
+    }

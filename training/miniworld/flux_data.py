@@ -30,7 +30,7 @@ from .renderer import render
 TOKEN_SIDE = LATENT_SIDE // 2
 SUBJECTS = 2
 PLAIN, ALONE = 0.1, 0.1  # steps without references, the negative of guidance; steps on scenes of one creature
-NO_TEXT = 0.8  # of the scenes of a plain step
+NO_TEXT, NO_TEXT_BASE = 0.8, 0.1  # of the scenes of a plain step: of a variant, of the base
 WORDED, TURNED = 0.5, 0.5  # prompts with placeholders (DreamO, section 3.3); references in the other order
 
 
@@ -121,13 +121,9 @@ class FluxData:
         kind, alone = draw.random(), self.who[:, 1] < 0
         plain, count = kind < PLAIN, 1 if PLAIN <= kind < PLAIN + ALONE and alone.any() else SUBJECTS
         rows = draw.choice(np.flatnonzero(alone == (count == 1)), size=batch)
-        latents = torch.from_numpy(self.latents[rows]).float()
         if plain:
-            empty = self.words.ids([""])
-            silent = torch.from_numpy(draw.random(batch) < NO_TEXT)
-            ids = torch.where(silent[:, None], empty, self.plain[rows])
-            nothing = torch.zeros(batch, 0, TOKEN_SIDE, TOKEN_SIDE)
-            return FluxBatch(latents, ids, None, nothing, torch.zeros(batch, 0).long(), torch.zeros(batch).bool())
+            return self._plain(rows, NO_TEXT, draw)
+        latents = torch.from_numpy(self.latents[rows]).float()
         worded, turned = (torch.from_numpy(draw.random(batch) < share) for share in (WORDED, TURNED))
         turned &= count > 1
         said = torch.where(turned[:, None], self.turned[rows], self.worded[rows])
@@ -143,6 +139,20 @@ class FluxData:
             torch.from_numpy(cover).float() / 255,
             self.words.places(ids, count),
             worded,
+        )
+
+    def draw_plain(self, batch: int, generator: torch.Generator) -> FluxBatch:
+        """A step's scenes without references, most with their prompts: what the base learns."""
+        draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        return self._plain(draw.choice(len(self.latents), size=batch), NO_TEXT_BASE, draw)
+
+    def _plain(self, rows: np.ndarray, no_text: float, draw: np.random.Generator) -> FluxBatch:
+        silent = torch.from_numpy(draw.random(len(rows)) < no_text)
+        ids = torch.where(silent[:, None], self.words.ids([""]), self.plain[rows])
+        latents = torch.from_numpy(self.latents[rows]).float()
+        nothing = torch.zeros(len(rows), 0, TOKEN_SIDE, TOKEN_SIDE)
+        return FluxBatch(
+            latents, ids, None, nothing, torch.zeros(len(rows), 0).long(), torch.zeros(len(rows)).bool()
         )
 
 

@@ -104,9 +104,14 @@ def table(facts: dict) -> str:
     for name in rows:
         cells = [str(Share(**facts[name][score])) for score in SCORES]
         lines.append(f"| {' | '.join((name.replace('_', ' '), *cells, str(facts['pictures'])))} |")
-    runs = facts["trained"].items()
-    trained = "; ".join(f"{name}: {run['samples']} samples in {run['minutes']} minutes" for name, run in runs)
-    return "\n".join((*lines, "", f"Trained {trained}."))
+    return "\n".join((*lines, "", f"Trained {trained(facts['trained'])}."))
+
+
+def trained(runs: dict[str, dict]) -> str:
+    """What the variants saw, the common base first."""
+    told = {"base, from words": next(iter(runs.values()))["base"]}
+    told |= {name: run["references"] for name, run in runs.items()}
+    return "; ".join(f"{name}: {run['samples']} samples in {run['minutes']} minutes" for name, run in told.items())
 
 
 def draw(world: FluxWorld, requests: list[Request], seed: int, strength: float) -> Tensor:
