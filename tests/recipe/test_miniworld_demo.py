@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -10,7 +11,8 @@ from training.console import Stopped
 from training.host_diffusers.miniworld_parts import load_miniworld
 from training.miniworld import ablate, demo
 from training.miniworld.experiment import Recipe, strangers, with_relation
-from training.miniworld.sampling import Drawing, draw
+from training.miniworld.identity import draw_identities
+from training.miniworld.sampling import Drawing, draw, stranger_to
 
 SHORT = Recipe(triplets=2, overrides=("train.steps=2", "train.warmup_steps=0", "train.batch_size=1",
                                       "samples.every=0", "train.device=cpu"))
@@ -62,6 +64,15 @@ def test_the_relation_changes_the_picture_and_leaves_the_world_as_it_was(finishe
     assert all(torch.equal(value, weights[name]) for name, value in world.unet.state_dict().items())
     assert not torch.equal(draw(world, plans, 5, Drawing(boxes="apart")), plain)
     assert not torch.equal(draw(world, plans, 5, Drawing(grid=0)), plain)
+    swapped = [draw(world, plans, 5, Drawing(stranger=which)) for which in ("clip", "local")]
+    assert not any(torch.equal(images, plain) for images in swapped) and not torch.equal(*swapped)
+
+
+def test_a_stranger_is_another_of_the_same_species():
+    rng = np.random.default_rng(0)
+    for identity in draw_identities(rng, 8, held_out=True):
+        other = stranger_to(identity, rng)
+        assert other.species == identity.species and other != identity
 
 
 def test_the_ablation_goes_on_where_it_stopped(tmp_path, monkeypatch):

@@ -70,6 +70,29 @@ def test_finished_cells_become_tables_and_missing_ones_do_not(tmp_path):
     assert "| full | 50.0 (" in text and text.count("\n") == 2
 
 
+def test_recorded_rows_of_the_same_weights_stay_and_others_go(tmp_path, monkeypatch):
+    card, out = tmp_path / "README.md", tmp_path / "out"
+    card.write_text("<!-- ablation -->\n<!-- /ablation -->\n", encoding="utf-8")
+
+    def counted(row, seeds, pictures):
+        (out / "cells").mkdir(parents=True, exist_ok=True)
+        for old in (out / "cells").iterdir():
+            old.unlink()
+        for seed in range(seeds):
+            np.savez(out / "cells" / f"{row}-{seed}.npz", **vars(verdicts(pictures, True)))
+        return ablate.write_results(out, card)
+
+    assert ablate.recorded(card) == {}
+    counted("full", 3, 20)
+    counted("without_KML", 3, 20)
+    assert list(ablate.recorded(card)) == ["full", "without KML"]
+    kept = counted("full", 1, 20)
+    assert kept["full"]["relation"]["trials"] == 60, "one seed of three does not replace all three"
+    assert "| without KML |" in card.read_text(encoding="utf-8")
+    monkeypatch.setattr(ablate, "base_digest", lambda: "other weights")
+    assert ablate.recorded(card) == {} and list(counted("base_alone", 1, 5)) == ["base alone"]
+
+
 def test_every_row_has_its_recipe_and_a_name_of_its_own():
     assert len({row.name for row in ablate.ROWS}) == len(ablate.ROWS)
     assert {row.recipe for row in ablate.ROWS} == {"", *ablate.RECIPES}

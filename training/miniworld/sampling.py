@@ -1,6 +1,6 @@
 """Pictures from the miniworld: prompts, references and boxes in, images out; and the plans to ask for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from training.host_diffusers import CrossAttentionExtras, attach_identity, ident
 from training.host_diffusers.miniworld import LATENT_SIDE
 from training.host_diffusers.miniworld_parts import Miniworld
 
+from .identity import Identity, draw_identity
 from .noise import ddim
 from .renderer import Render, render
 from .scene import Plan, portrait
@@ -18,6 +19,7 @@ from .unet import time_ids
 
 GUIDANCE, SAMPLING_STEPS, STRENGTH = 4.0, 30, 0.6
 BATCH = 8
+TOKENS = {"clip": slice(0, 65), "local": slice(65, None)}  # of a subject: one class token, 64 patches, then the grid
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,20 +31,34 @@ class Request:
         names: the subjects' nouns.
         references: (S, 3, H, W) in [0, 1], one photograph a subject.
         boxes: (S, 4) fractions.
+        strangers: (S, 3, H, W) photographs that some of the tokens are taken from instead, see Drawing; or None.
     """
 
     prompt: str
     names: tuple[str, ...]
     references: Tensor
     boxes: Tensor
+    strangers: Tensor | None = None
 
 
 def request_of(plan: Plan, rng: np.random.Generator, drawn: Render | None = None) -> Request:
     """Asks for a plan: its caption and boxes, and fresh portraits of its identities on other backdrops."""
     drawn = drawn or render(plan)
-    portraits = [render(portrait(rng, identity, plan.backdrop.place)).image for identity in plan.identities]
-    references = torch.from_numpy(np.stack(portraits)).permute(0, 3, 1, 2).float() / 255
+    references = _portraits(rng, plan.identities, plan.backdrop.place)
     return Request(plan.caption.prompt, plan.caption.names, references, torch.from_numpy(drawn.boxes))
+
+
+def stranger_to(identity: Identity, rng: np.random.Generator) -> Identity:
+    """Another identity of the same species; at least one of its other traits differs."""
+    while True:
+        other = replace(draw_identity(rng, held_out=None), species=identity.species)
+        if other != identity:
+            return other
+
+
+def _portraits(rng: np.random.Generator, identities: Sequence[Identity], avoid: str) -> Tensor:
+    pictures = [render(portrait(rng, identity, avoid)).image for identity in identities]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
 
 
 @torch.no_grad()
@@ -54,6 +70,7 @@ def generate(
     guidance: float = GUIDANCE,
     strength: float = STRENGTH,
     grid: int = 4,
+    stranger: str = "",
 ) -> Tensor:
     """Samples one picture a request with classifier-free guidance; the negative half has no identity.
 
@@ -64,13 +81,14 @@ def generate(
         steps, guidance: of the sampler.
         strength: of the image branch; 0 leaves it out.
         grid: of the local tokens; 0 leaves them out.
+        stranger: the tokens taken from the requests' strangers, see Drawing.
     Returns:
         (B, 3, 128, 128) in [0, 1] on the CPU.
     """
     device, count = world.device, len(requests)
     detach = attach_identity(world.unet, strength)
     text, pooled = world.encode_prompts([""] * count + [request.prompt for request in requests])
-    identity = subject_tokens(world, requests, grid).absent_before()
+    identity = subject_tokens(world, requests, grid, stranger).absent_before()
     noise = torch.randn((count, 4, LATENT_SIDE, LATENT_SIDE), generator=torch.Generator().manual_seed(seed)).to(device)
 
     def predict(latents: Tensor, time: Tensor) -> Tensor:
@@ -90,7 +108,7 @@ def generate(
         detach()
 
 
-def subject_tokens(world: Miniworld, requests: list[Request], grid: int):
+def subject_tokens(world: Miniworld, requests: list[Request], grid: int, stranger: str = ""):
     """The requests' subjects as keys and values at every site, padded to the most subjects any request has."""
     device, count = world.device, len(requests)
     subjects = max(len(request.names) for request in requests)
@@ -107,6 +125,8 @@ def subject_tokens(world: Miniworld, requests: list[Request], grid: int):
             world.encode_subjects(request.references, grid=grid),
             world.encode_phrases(list(request.names)),
         )
+        if stranger:
+            features[:, TOKENS[stranger]] = world.encode_subjects(request.strangers, grid=grid)[:, TOKENS[stranger]]
         size = len(request.names)
         boxes[row, :size], weights[row, :size] = request.boxes.to(device), 1.0
         tokens[row, :size] = world.identity.image_proj(features, phrases, boxes[row, :size])
@@ -129,11 +149,13 @@ class Drawing:
         strength: of the image branch.
         grid: of the local tokens; 0 leaves them out.
         boxes: overlapping as the relation needs them, or cut apart where they overlap.
+        stranger: "clip" or "local": these tokens of every subject are another identity's of its species; "" is none.
     """
 
     strength: float = STRENGTH
     grid: int = 4
     boxes: str = "overlapping"
+    stranger: str = ""
 
 
 PLAIN = Drawing()
@@ -160,8 +182,16 @@ def draw(
         for index, plan in enumerate(plans[start : start + BATCH], start):
             request = request_of(plan, np.random.default_rng((seed, 13, index)))
             boxes = request.boxes if how.boxes == "overlapping" else apart(request.boxes)
-            requests.append(replace(request, boxes=boxes))
-        pictures.append(generate(world, requests, seed + start, strength=how.strength, grid=how.grid))
+            others = None
+            if how.stranger:
+                rng = np.random.default_rng((seed, 23, index))
+                others = _portraits(rng, [stranger_to(who, rng) for who in plan.identities], plan.backdrop.place)
+            requests.append(replace(request, boxes=boxes, strangers=others))
+        pictures.append(
+            generate(
+                world, requests, seed + start, strength=how.strength, grid=how.grid, stranger=how.stranger
+            )
+        )
         if tell is not None:
             tell(min(start + BATCH, len(plans)))
     return torch.cat(pictures)
