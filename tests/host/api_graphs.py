@@ -60,10 +60,13 @@ def for_test(path: Path, image: str = "subject.png") -> dict:
 def swap_loaders(graph: dict, image: str = "subject.png") -> dict:
     """Replace the loaders of published weights by the test pack's, and name files that the tests have."""
     swapped = {}
+    loaders = TEST_LOADERS
+    if any(node["class_type"] == "UNETLoader" for node in graph.values()):
+        loaders = TEST_LOADERS | {"ControlNetLoader": ("RelateTestFluxControlNet", {"weights_seed": 6})}
     for node_id, node in graph.items():
         kind, inputs = node["class_type"], dict(node["inputs"])
-        if kind in TEST_LOADERS:
-            kind, inputs = TEST_LOADERS[kind]
+        if kind in loaders:
+            kind, inputs = loaders[kind]
         inputs = {**inputs, **TEST_FILES.get(kind, {}), **SMALL.get(kind, {})}
         if kind in ("LoadImage", "LoadImageMask"):
             inputs["image"] = image

@@ -6,7 +6,7 @@ import time
 import pytest
 from PIL import Image
 
-from tests.host.api_graphs import node
+from tests.host.api_graphs import GRAPHS, for_test, node
 from tests.host.test_graphs import change, digest
 
 NONE = {f"{name}_lora": "none" for name in ("dreamo", "cfg_distill", "quality_pos", "quality_neg", "sft", "dpo")}
@@ -88,6 +88,17 @@ def test_the_log_says_which_clip_to_connect_and_which_reference_is_missing(comfy
     assert "reads placeholders as plain text. Connect the CLIP of Load DreamO" in comfy_server.log
     digest(comfy_server.run(change(routed_whole, "positive", text="a corgi from [ref#1], [ref#2] and [ref#5]")))
     assert "the prompt names [ref#5], but no reference has that slot (there are: 1, 2)" in comfy_server.log
+
+
+def test_a_controlnet_beside_references_acts_and_lets_them_act(comfy_server):
+    graph = for_test(GRAPHS / "flux_dreamo_controlnet.json")
+    sampler = next(node_id for node_id, value in graph.items() if value["class_type"] == "KSampler")
+    control = next(node_id for node_id, value in graph.items() if value["class_type"] == "ControlNetApplyAdvanced")
+    reference = next(node_id for node_id, value in graph.items() if value["class_type"] == "RelateReference")
+    graph["digest"] = node("RelateTestDigest", samples=[sampler, 0])
+    both, alone, other = (digest(comfy_server.run(each)) for each in (
+        graph, change(graph, control, strength=0.0), change(graph, reference, weight=0.5)))
+    assert len({both, alone, other}) == 3
 
 
 def test_a_lora_of_a_deeper_flux_is_refused_on_its_node(comfy_server, routed_whole):

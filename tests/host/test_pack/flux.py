@@ -1,7 +1,12 @@
-"""What Flux needs beside `tiny.model("flux")`: its text encoders and its VAE, and the three as loaders."""
+"""What Flux needs beside `tiny.model("flux")`: its text encoders, VAE and ControlNet, and all of them as loaders."""
 
 from __future__ import annotations
 
+import comfy.controlnet
+import comfy.latent_formats
+import comfy.ldm.flux.controlnet
+import comfy.model_management
+import comfy.ops
 import comfy.sd
 import comfy.supported_models_base
 import comfy.text_encoders.flux
@@ -36,6 +41,16 @@ def vae(seed: int = 3) -> comfy.sd.VAE:
                          dtype=torch.float32)
     found.latent_channels = CHANNELS
     return found
+
+
+def controlnet(seed: int = 6) -> comfy.controlnet.ControlNet:
+    """CONTROL_NET that reads latents, as InstantX's and Shakker's do."""
+    network = comfy.ldm.flux.controlnet.ControlNetFlux(
+        latent_input=True, control_latent_channels=CHANNELS, dtype=torch.float32, operations=comfy.ops.manual_cast,
+        device=torch.device("cpu"), **tiny.FLUX)
+    return comfy.controlnet.ControlNet(
+        tiny.fill(network, seed), compression_ratio=1, latent_format=comfy.latent_formats.Flux(),
+        load_device=comfy.model_management.get_torch_device(), extra_conds=["y", "guidance"])
 
 
 class RelateTestFlux(io.ComfyNode):
@@ -87,3 +102,20 @@ class RelateTestFluxVae(io.ComfyNode):
     @classmethod
     def execute(cls, weights_seed: int) -> io.NodeOutput:
         return io.NodeOutput(vae(weights_seed))
+
+
+class RelateTestFluxControlNet(io.ComfyNode):
+    """Stands for ControlNetLoader."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelateTestFluxControlNet",
+            category="relate/test",
+            inputs=[io.Int.Input("weights_seed", default=6)],
+            outputs=[io.ControlNet.Output()],
+        )
+
+    @classmethod
+    def execute(cls, weights_seed: int) -> io.NodeOutput:
+        return io.NodeOutput(controlnet(weights_seed))

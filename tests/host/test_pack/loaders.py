@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import ComfyExtension, io
 
 from . import tiny
-from .flux import RelateTestFlux, RelateTestFluxClip, RelateTestFluxVae
+from .flux import RelateTestFlux, RelateTestFluxClip, RelateTestFluxControlNet, RelateTestFluxVae
 
 
 class RelateTestCheckpoint(io.ComfyNode):
@@ -139,6 +139,7 @@ class RelateTestExtension(ComfyExtension):
             RelateTestFlux,
             RelateTestFluxClip,
             RelateTestFluxVae,
+            RelateTestFluxControlNet,
             RelateTestClipVision,
             RelateTestControlNet,
             RelateTestSlowModel,
