@@ -12,6 +12,7 @@ from training.host_diffusers.miniworld_parts import load_miniworld
 from training.miniworld import ablate, demo
 from training.miniworld.experiment import Recipe, strangers, with_relation
 from training.miniworld.identity import draw_identities
+from training.miniworld.joints import DISTANCES, joint_distances
 from training.miniworld.sampling import Drawing, draw, stranger_to
 
 SHORT = Recipe(triplets=2, overrides=("train.steps=2", "train.warmup_steps=0", "train.batch_size=1",
@@ -75,13 +76,22 @@ def test_a_stranger_is_another_of_the_same_species():
         assert other.species == identity.species and other != identity
 
 
+def test_joints_tell_who_is_who_and_predictions_are_near_the_truth():
+    """The distances behind the keypoint loss, on four scenes."""
+    found = joint_distances(load_miniworld(), "hugging", 4, 0)
+    assert found.keys() == DISTANCES.keys()
+    assert found["error"] < found["prediction"] < found["stranger"] > found["truth"]
+
+
 def test_the_ablation_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(ablate, "RECIPES", {name: SHORT for name in ablate.RECIPES})
     monkeypatch.setattr(ablate, "ROWS", ablate.ROWS[:3])
     lines = list(ablate.ablate(tmp_path, minutes=0, pictures=2, seeds=(0,)))
     assert lines == ["3 cells are missing; the same command goes on with them"]
+    lines = list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,), known=("base alone",)))
+    assert [line.split(",")[0] for line in lines] == ["the renderer's own", "full", "distances between joints"]
     lines = list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,)))
-    assert [line.split(",")[0] for line in lines] == ["the renderer's own", "base alone", "full"]
+    assert [line.split(",")[0] for line in lines] == ["base alone"]
     assert list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,))) == []
     (tmp_path / "base.sha256").write_text("of other weights", encoding="utf-8")
     with pytest.raises(Stopped, match="Choose another --out"):

@@ -1,10 +1,12 @@
 """The laboratory's bookkeeping: boxes cut apart, intervals, sections of the card, tables from finished cells."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from training.miniworld import ablate
+from training.miniworld import ablate, joints
 from training.miniworld.measure import JUDGED, Measurement, Share, Verdicts
 from training.miniworld.report import write_section
 from training.miniworld.sampling import apart
@@ -88,7 +90,13 @@ def test_recorded_rows_of_the_same_weights_stay_and_others_go(tmp_path, monkeypa
     assert list(ablate.recorded(card)) == ["full", "without KML"]
     kept = counted("full", 1, 20)
     assert kept["full"]["relation"]["trials"] == 60, "one seed of three does not replace all three"
-    assert "| without KML |" in card.read_text(encoding="utf-8")
+    assert "| without KML |" in card.read_text(encoding="utf-8") and ablate.JOINTS not in ablate.recorded(card)
+    distances = dict.fromkeys(joints.DISTANCES, 1.5)
+    (out / ablate.JOINTS).write_text(json.dumps(distances), encoding="utf-8")
+    counted("full", 1, 20)
+    (out / ablate.JOINTS).unlink()
+    counted("full", 1, 20)
+    assert ablate.recorded(card)[ablate.JOINTS] == distances and "| 1.50 |" in card.read_text(encoding="utf-8")
     monkeypatch.setattr(ablate, "base_digest", lambda: "other weights")
     assert ablate.recorded(card) == {} and list(counted("base_alone", 1, 5)) == ["base alone"]
 

@@ -21,6 +21,8 @@ from training.host_diffusers.miniworld_parts import Miniworld, load_miniworld
 from training.settled_file import write_text, write_whole
 
 from .experiment import Recipe, base_digest, learn, strangers, with_relation
+from .joints import joint_distances
+from .joints import table as joint_table
 from .judges import Judges, load_shipped
 from .measure import Measurement, Share, Verdicts, judge, renders
 from .report import write_section
@@ -28,7 +30,7 @@ from .sampling import Drawing, draw
 from .sheets import pixels, tiled
 
 PICTURES, SEEDS = 72, (0, 1, 2)
-FULL = "full"
+FULL, JOINTS = "full", "joints.json"
 RECIPES = {
     FULL: Recipe(),
     "without relation-aware data": Recipe(copy_paste=True),
@@ -99,7 +101,7 @@ def ablate(
         minutes: no new cell is begun after these.
         pictures: of every row and seed.
         seeds: of triplets, training, scenes and noise.
-        known: names of rows that need no counting.
+        known: names of rows, and JOINTS, that need no counting.
     Raises:
         Stopped: `out` holds what was counted on other weights.
     """
@@ -116,6 +118,9 @@ def ablate(
         score = Measurement.of(verdicts)
         yield (f"{row.name}, seed {seed}: relation {score.relation}, identity {score.identity}, "
                f"{clock(time.monotonic() - began)}")
+    if not (out / JOINTS).exists() and JOINTS not in known:
+        write_text(out / JOINTS, json.dumps(joint_distances(world, RECIPES[FULL].relation, pictures, 1000)))
+        yield "distances between joints"
 
 
 def _check_base(out: Path) -> None:
@@ -176,27 +181,33 @@ def tables(found: dict[str, dict]) -> str:
 
 
 def recorded(card: Path) -> dict[str, dict]:
-    """The rows in `ablation.json` beside the model card; none if they were counted on other weights."""
+    """The rows in `ablation.json` beside the model card, and JOINTS; nothing if they are of other weights."""
     path = card.with_name("ablation.json")
     if not path.exists():
         return {}
     told = json.loads(path.read_text(encoding="utf-8"))
-    return told["rows"] if told["base"] == base_digest() else {}
+    if told["base"] != base_digest():
+        return {}
+    return told["rows"] | ({JOINTS: told["joints"]} if told["joints"] else {})
 
 
 def write_results(out: Path, card: Path) -> dict[str, dict]:
-    """`ablation.json` beside the model card, and the tables between its marks; returns the results.
+    """`ablation.json` beside the model card, and the tables between its marks; returns the rows.
 
     Of a row that is recorded and counted anew, the one with more pictures stays, the new one if they have as many.
     """
     rows = recorded(card)
+    joints = rows.pop(JOINTS, {})
+    if (out / JOINTS).exists():
+        joints = json.loads((out / JOINTS).read_text(encoding="utf-8"))
     for name, row in results(out).items():
         if name not in rows or row["relation"]["trials"] >= rows[name]["relation"]["trials"]:
             rows[name] = row
     found = {row.name: rows[row.name] for row in ROWS if row.name in rows}
-    told = {"base": base_digest(), "rows": found}
+    told = {"base": base_digest(), "rows": found, "joints": joints}
     write_text(card.with_name("ablation.json"), json.dumps(told, indent=1) + "\n")
-    write_section(card, "ablation", tables(found))
+    parts = [tables(found), joint_table(joints)] if joints else [tables(found)]
+    write_section(card, "ablation", "\n\n".join(parts))
     return found
 
 
