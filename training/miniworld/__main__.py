@@ -149,7 +149,7 @@ def experiment(args: argparse.Namespace) -> None:
         demo.run(args.out)
         return
     card = FOLDER / "README.md"
-    known = () if args.anew else ablate.recorded(card)
+    known = () if args.anew else ablate.settled(card)
     for line in ablate.ablate(args.out, args.minutes, seeds=tuple(args.seeds), known=known):
         say(line)
     say(ablate.tables(ablate.write_results(args.out, card)))
