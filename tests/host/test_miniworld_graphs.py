@@ -13,15 +13,17 @@ from tests.host import run_examples
 from tests.host.api_graphs import GRAPHS, node, saving, shipped_miniworld
 from tests.host.conftest import MINIWORLD_RELATION, ROOT
 
-PAIR = GRAPHS / "miniworld_two_subjects_relation.json"
+PAIR, ROUTED = GRAPHS / "miniworld_two_subjects_relation.json", GRAPHS / "miniworld_dreamo_routing.json"
 
 
 def quick(path=PAIR, **changes) -> dict:
     """A graph in four steps, with inputs changed: `RelateRelationLoader={"strength": 0.0}`, at its first such node."""
     graph = json.loads(path.read_text(encoding="utf-8"))
-    for kind, inputs in {"KSampler": {}, **changes}.items():
-        place = next(value for value in graph.values() if value["class_type"] == kind)
-        place["inputs"] |= {"steps": 4, **inputs} if kind == "KSampler" else inputs
+    for value in graph.values():
+        if value["class_type"] in ("KSampler", "RelateRoutingSampler"):
+            value["inputs"]["steps"] = 4
+    for kind, inputs in changes.items():
+        next(value for value in graph.values() if value["class_type"] == kind)["inputs"] |= inputs
     return graph
 
 
@@ -58,6 +60,13 @@ def test_the_picture_follows_the_seed(draw):
 
 def test_the_relation_changes_the_picture(draw):
     assert draw(quick()).tobytes() != draw(quick(RelateRelationLoader={"strength": 0.0})).tobytes()
+
+
+@pytest.mark.parametrize("change", [
+    {"RelateRoutingSampler": {"routing_strength": 0.0}}, {"RelateMiniworldCreature": {"creature": "dog-teal-scarf"}},
+], ids=["steering", "reference"])
+def test_steering_and_references_change_the_picture_of_the_small_flux(draw, change):
+    assert draw(quick(ROUTED)).tobytes() != draw(quick(ROUTED, **change)).tobytes()
 
 
 def test_another_creature_of_the_same_name_changes_the_picture(draw):
