@@ -38,6 +38,6 @@ class RelateMiniworldFluxLoader(io.ComfyNode):
         if missing:
             raise ValueError("models/miniworld of this pack: expected the miniworld's Flux, "
                              f"{', '.join(missing)} missing. Install the pack again if it should have come with it, or "
-                             "make it: python -m training.miniworld flux, then python -m training.miniworld "
-                             "flux-export.")
+                             "make it: python -m training.miniworld flux-base, then flux, then python -m "
+                             "training.miniworld flux-export.")
         return io.NodeOutput(miniworld_flux.load_flux(), miniworld_flux.load_clip(), miniworld.load_vae())
