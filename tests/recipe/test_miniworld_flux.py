@@ -23,6 +23,7 @@ from training.miniworld.loop import averaged
 from training.miniworld.muon import Muon
 from training.miniworld.sampling import request_of
 from training.miniworld.triplets import evaluation_plans
+from training.miniworld.truth import TRAITS, trait_row
 
 CPU = torch.device("cpu")
 
@@ -280,27 +281,44 @@ def test_measuring_writes_every_row_a_table_and_a_sheet(runs, monkeypatch, tmp_p
     facts = json.loads((tmp_path / "flux" / "measurements.json").read_text())
     rows = [f"{name}, steering {steering}" for name in flux_measure.TRAINED for steering in flux_sampling.STEERING]
     assert len(lines) == len(rows) == 6 and set(rows) <= set(facts)
-    assert facts["renders"]["identity"]["value"] > 0.8, "the shipped judges know true renders"
+    assert facts["renders"]["traits"]["value"] > 0.8, "the shipped judges know true renders"
     assert facts["trained"]["with routing"]["references"]["steps"] == 2
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("before") and card.endswith("after\n") and all(f"| {row} |" in card for row in rows)
     assert (runs / "sheets" / "flux.png").exists()
+    monkeypatch.setattr(flux_measure, "generate", None)
+    assert list(flux_measure.measure_flux(runs, 2, tmp_path)) == lines, "counted again from the pictures drawn before"
 
 
-def test_creatures_are_looked_for_where_their_species_are():
+def test_a_row_counts_where_asked_and_wherever():
+    """A true picture in which the two have changed places: wrong where asked, right where they are."""
+    (plan,) = evaluation_plans("facing", 1, 0)
+    assert plan.identities[0].fur != plan.identities[1].fur
+    changed = replace(plan, identities=plan.identities[::-1])
+    row = flux_measure.scores(judges.load_shipped(), flux_measure.renders([changed]), [plan], [changed])
+    assert row["fur"]["value"] == 0 and row["other"]["value"] == row["fur_found"]["value"] == 1
+    assert row["relation"]["value"] == 1
+
+
+def test_creatures_are_looked_for_by_all_their_traits():
     (plan,) = evaluation_plans("facing", 1, 0)
     options = flux_measure.Layouts.of(plan, np.random.default_rng(0))
     assert options.plans[0] is plan and options.boxes.shape == (flux_measure.LAYOUTS, 2, 4)
 
     class Sharp(judges.Judges):
-        """Is surest of a species in a crop that is exactly the true one."""
+        """Is sure of a creature's traits, all but its species, in a crop that is exactly the true one."""
 
         def identity(self, crops):
-            distance = (crops[:, None] - self.known).square().mean(dim=(2, 3, 4))
-            return {"species": torch.full((len(crops), 8), -9.0).index_copy(1, self.asked, -100 * distance)}, None
+            distance = (crops[:, None] - self.known).square().mean(dim=(2, 3, 4))  # (2 K, 2)
+            logits = {name: torch.zeros(len(crops), count) for name, count in TRAITS.items()}
+            for row in range(2):
+                for column, name in enumerate(TRAITS):
+                    if name != "species":
+                        logits[name][:, self.asked[row][column]] -= 100 * distance[:, row]
+            return logits, None
 
     judge = Sharp()
-    judge.asked = torch.tensor([flux_measure.SPECIES.index(who.species) for who in plan.identities])
+    judge.asked = [trait_row(who) for who in plan.identities]
     for drawn in (0, 5, 11):
         image = flux_measure.renders([options.plans[drawn]])
         judge.known = judges.crop_boxes(image, options.boxes[drawn, None])[0]

@@ -1,13 +1,15 @@
 """What routing does to identities, counted: trained with it or without, steered when drawing or not.
 
-The small Flux is not told where creatures stand. The judge looks for them: of several layouts that the renderer draws
-for the relation, the one counts whose boxes most likely hold the species asked for; looks have no say in it. What is
-lost that way is measured on true renders with poses drawn anew (`renders_posed_anew`): no row can be expected above it.
+Every picture is judged twice. `asked`: in the boxes it was asked for, the regions of steering; this counts a creature
+drawn elsewhere as wrong, as the person who set the boxes would. `found`: wherever its creatures stand, since nothing
+but steering tells the model where; of several layouts that the renderer draws for the relation, the one counts whose
+boxes most likely hold the creatures asked for, by all their traits. What is lost by looking is measured on true renders
+with poses drawn anew (`renders_posed_anew`).
 """
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +18,13 @@ from torch import Tensor
 
 from training.contact_sheet import save_picture
 from training.host_diffusers.miniworld import FOLDER
-from training.settled_file import write_text
+from training.settled_file import write_text, write_whole
 
-from .flux import history
+from .flux import history, run_name
 from .flux_sampling import STEERING, FluxWorld, generate
-from .identity import SPECIES
 from .judges import Judges, crop_boxes, load_shipped, shipped_accuracy
-from .measure import Share, measure, renders
+from .measure import JUDGED, Measurement, Share, renders
+from .measure import judge as judged
 from .relations import SEEN
 from .renderer import render
 from .report import write_section
@@ -30,11 +32,19 @@ from .sampling import Request, request_of
 from .scene import Plan, stage
 from .sheets import pixels, tiled
 from .triplets import evaluation_plans
+from .truth import TRAITS, trait_row
 
 TRAINED = {"with routing": True, "without routing": False}
 BOUNDS = ("renders", "renders_posed_anew")
 LAYOUTS = 16
-SCORES = ("identity", "whole", "confusion", "relation")
+COLUMNS = {
+    "relation": "relation",
+    "traits": "traits, where asked",
+    "fur": "fur, where asked",
+    "other": "the other's fur, where asked",
+    "traits_found": "traits, wherever",
+    "fur_found": "fur, wherever",
+}
 SHOWN = 8
 
 
@@ -60,7 +70,8 @@ class Layouts:
 def measure_flux(out: Path, pictures: int, folder: Path = FOLDER, seed: int = 0) -> Iterator[str]:
     """Counts every variant that is trained into `flux/measurements.json` and the model card; yields a line a row.
 
-    The same plans, references and noise for every row. A sheet of the first pictures goes to `<out>/sheets/flux.png`.
+    The same plans, references and noise for every row. Drawn pictures stay in `<out>/flux_pictures` and are not drawn
+    again. A sheet of the first ones goes to `<out>/sheets/flux.png`.
 
     Args:
         out: holds the runs.
@@ -84,14 +95,12 @@ def measure_flux(out: Path, pictures: int, folder: Path = FOLDER, seed: int = 0)
     for subject in range(2):
         sheet += pixels(torch.stack([request.references[subject] for request in requests[:SHOWN]]))
     for name, routing in variants.items():
-        world = FluxWorld.open(out, routing)
-        for steering, strength in STEERING.items():
-            images = draw(world, requests, seed, strength)
-            row = measure(judge, images, located(judge, images, layouts)).table()
-            facts[f"{name}, steering {steering}"] = row
+        for steering in STEERING:
+            images = drawn(out, routing, steering, requests, seed)
+            row = facts[f"{name}, steering {steering}"] = scores(judge, images, plans, located(judge, images, layouts))
             sheet += pixels(images[:SHOWN])
-            shown = (f"{score} {Share(**row[score])}" for score in SCORES)
-            yield f"{name}, steering {steering}: {', '.join(shown)}"
+            shown = ", ".join(f"{words} {Share(**row[key])}" for key, words in COLUMNS.items())
+            yield f"{name}, steering {steering}: {shown}"
     write_text(folder / "flux" / "measurements.json", json.dumps(facts, indent=1) + "\n")
     write_section(folder / "README.md", "flux", table(facts))
     save_picture(tiled(sheet, columns=min(SHOWN, pictures)), out / "sheets" / "flux.png")
@@ -100,9 +109,10 @@ def measure_flux(out: Path, pictures: int, folder: Path = FOLDER, seed: int = 0)
 def table(facts: dict) -> str:
     """The rows as Markdown, in percent with 95 % intervals."""
     rows = [name for name in facts if "steering" in name] + list(BOUNDS)
-    lines = [f"| {' | '.join(('trained, steered when drawing', *SCORES, 'pictures'))} |", "| --- " * 6 + "|"]
+    lines = [f"| {' | '.join(('trained, steered when drawing', *COLUMNS.values(), 'pictures'))} |",
+             "| --- " * (2 + len(COLUMNS)) + "|"]
     for name in rows:
-        cells = [str(Share(**facts[name][score])) for score in SCORES]
+        cells = [str(Share(**facts[name][key])) for key in COLUMNS]
         lines.append(f"| {' | '.join((name.replace('_', ' '), *cells, str(facts['pictures'])))} |")
     return "\n".join((*lines, "", f"Trained {trained(facts['trained'])}."))
 
@@ -114,9 +124,21 @@ def trained(runs: dict[str, dict]) -> str:
     return "; ".join(f"{name}: {run['samples']} samples in {run['minutes']} minutes" for name, run in told.items())
 
 
-def draw(world: FluxWorld, requests: list[Request], seed: int, strength: float) -> Tensor:
-    """(B, 3, 128, 128): a picture a request, its noise a function of seed and place."""
-    return torch.stack([generate(world, request, seed + index, strength) for index, request in enumerate(requests)])
+def drawn(out: Path, routing: bool, steering: str, requests: list[Request], seed: int) -> Tensor:
+    """(B, 3, 128, 128): a picture a request, its noise a function of seed and place; read if drawn before."""
+    step = history(out, routing)["references"]["steps"]
+    path = out / "flux_pictures" / f"{run_name(routing)}-{step}-{steering}-{len(requests)}-{seed}.npy"
+    if not path.exists():
+        world = FluxWorld.open(out, routing)
+        strength = STEERING[steering]
+        pictures = [generate(world, request, seed + index, strength) for index, request in enumerate(requests)]
+        write_whole(path, lambda place: _save(place, torch.stack(pictures)))
+    return torch.from_numpy(np.load(path))
+
+
+def _save(path: Path, pictures: Tensor) -> None:
+    with path.open("wb") as file:
+        np.save(file, pictures.numpy())
 
 
 def bounds(judge: Judges, plans: list[Plan], layouts: list[Layouts], seed: int) -> dict[str, dict]:
@@ -126,18 +148,38 @@ def bounds(judge: Judges, plans: list[Plan], layouts: list[Layouts], seed: int) 
         for index, plan in enumerate(plans)
     ]
     shown, moved = renders(plans), renders(anew)
-    counted = (measure(judge, shown, plans), measure(judge, moved, located(judge, moved, layouts)))
-    return {name: row.table() for name, row in zip(BOUNDS, counted)}
+    counted = (scores(judge, shown, plans, plans), scores(judge, moved, plans, located(judge, moved, layouts)))
+    return dict(zip(BOUNDS, counted))
+
+
+def scores(judge: Judges, images: Tensor, asked: list[Plan], found: list[Plan]) -> dict[str, dict[str, float]]:
+    """A row: the relation, and looks in the boxes of the plans `asked` and `found`."""
+    there, somewhere = judged(judge, images, asked), judged(judge, images, found)
+    fur = JUDGED.index("fur")
+    ones = np.ones(len(images))
+    row = {
+        "relation": Share.of(int(there.relation.sum()), len(images)),
+        "traits": Measurement.of(there).identity,
+        "fur": Share.of_parts(there.right[..., fur].sum(1), 2 * ones),
+        "other": Share.of_parts(there.swapped[..., fur].sum(1), there.differ[..., fur].sum(1)),
+        "traits_found": Measurement.of(somewhere).identity,
+        "fur_found": Share.of_parts(somewhere.right[..., fur].sum(1), 2 * ones),
+    }
+    return {name: asdict(share) for name, share in row.items()}
 
 
 @torch.no_grad()
 def located(judge: Judges, images: Tensor, layouts: list[Layouts]) -> list[Plan]:
-    """For each of the pictures (B, 3, H, W) the layout in whose boxes the asked species are most likely."""
+    """For each of the pictures (B, 3, H, W) the layout in whose boxes the creatures asked for are most likely."""
     found = []
     for image, options in zip(images, layouts):
-        asked = torch.tensor([SPECIES.index(who.species) for who in options.plans[0].identities])
+        wanted = torch.tensor([trait_row(who) for who in options.plans[0].identities])  # (2, 6)
         crops, _ = crop_boxes(image.expand(len(options.plans), -1, -1, -1), options.boxes)
-        shares = judge.identity(crops)[0]["species"].log_softmax(dim=-1).unflatten(0, (-1, len(asked)))  # (K, 2, 8)
-        likelihood = shares[:, torch.arange(len(asked)), asked].sum(dim=1)
+        logits = judge.identity(crops)[0]
+        likelihood = sum(
+            logits[name].log_softmax(dim=-1).unflatten(0, (-1, 2))[:, torch.arange(2), wanted[:, column]].sum(dim=1)
+            for column, name in enumerate(TRAITS)
+            if name in JUDGED
+        )
         found.append(options.plans[int(likelihood.argmax())])
     return found
