@@ -106,6 +106,9 @@ def ablate(
     _check_base(out)
     world, jury = load_miniworld(), load_shipped()
     began = time.monotonic()
+    if not (out / JOINTS).exists() and JOINTS not in known:
+        write_text(out / JOINTS, json.dumps(joint_distances(world, RECIPES[FULL].relation, pictures, 1000)))
+        yield "distances between joints"
     asked = [row for row in ROWS if row.name not in known]
     missing = [(row, seed) for row in asked for seed in seeds if not _cell(out, row, seed).exists()]
     for index, (row, seed) in enumerate(missing):
@@ -116,9 +119,6 @@ def ablate(
         score = Measurement.of(verdicts)
         yield (f"{row.name}, seed {seed}: relation {score.relation}, identity {score.identity}, "
                f"{clock(time.monotonic() - began)}")
-    if not (out / JOINTS).exists() and JOINTS not in known:
-        write_text(out / JOINTS, json.dumps(joint_distances(world, RECIPES[FULL].relation, pictures, 1000)))
-        yield "distances between joints"
 
 
 def _check_base(out: Path) -> None:
