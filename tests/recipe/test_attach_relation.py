@@ -100,15 +100,16 @@ def test_merged_draws_as_attached_and_is_taken_out_to_the_bit(unet, strength):
     plain, weights = call(unet), {name: value.clone() for name, value in unet.state_dict().items()}
     detach = attach(unet)
     train(unet)
-    lora = relation_of(unet, 4.0)
+    ups = [parameter for name, parameter in relation_parameters(unet).items() if name.endswith("up")]
     with torch.no_grad():
-        for name, parameter in relation_parameters(unet).items():
-            parameter.mul_(strength if name.endswith("up") else 1.0)
+        torch._foreach_mul_(ups, 0.1)  # pairs of unit variance amplify float32's rounding beyond any tolerance
+        lora = relation_of(unet, 4.0)
+        torch._foreach_mul_(ups, strength)
     attached = call(unet)
     detach()
     restore = merge_relation(unet, lora, strength)
     merged = call(unet)
-    torch.testing.assert_close(merged, attached, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(merged, attached, rtol=1e-4, atol=5e-5)
     assert not torch.allclose(merged, plain, atol=1e-2)
     restore()
     assert all(torch.equal(value, weights[name]) for name, value in unet.state_dict().items())
