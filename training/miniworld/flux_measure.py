@@ -153,14 +153,14 @@ def bounds(judge: Judges, plans: list[Plan], layouts: list[Layouts], seed: int) 
 
 
 def scores(judge: Judges, images: Tensor, asked: list[Plan], found: list[Plan]) -> dict[str, dict[str, float]]:
-    """A row: the relation, and looks in the boxes of the plans `asked` and `found`."""
+    """A row: the relation, and looks in the boxes of the plans `asked` (every trait by its name too) and `found`."""
     there, somewhere = judged(judge, images, asked), judged(judge, images, found)
     fur = JUDGED.index("fur")
     ones = np.ones(len(images))
     row = {
         "relation": Share.of(int(there.relation.sum()), len(images)),
         "traits": Measurement.of(there).identity,
-        "fur": Share.of_parts(there.right[..., fur].sum(1), 2 * ones),
+        **{name: Share.of_parts(there.right[..., at].sum(1), 2 * ones) for at, name in enumerate(JUDGED)},
         "other": Share.of_parts(there.swapped[..., fur].sum(1), there.differ[..., fur].sum(1)),
         "traits_found": Measurement.of(somewhere).identity,
         "fur_found": Share.of_parts(somewhere.right[..., fur].sum(1), 2 * ones),
