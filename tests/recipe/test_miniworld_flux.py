@@ -123,6 +123,14 @@ def test_plain_steps_are_mostly_silent(data):
     assert 0.5 < silent < 1
 
 
+def test_latents_of_unit_variance_keep_their_scale_to_the_bit(out):
+    """Weights begun from shipped ones must encode as those do."""
+    model = encoded.frozen_vae(out)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    vae.absorb_scale(model, Corpus.open(out / "corpus"), count=64)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
 def test_another_vae_is_noticed(out, tmp_path):
     for name in ("corpus", "clip", "flux_data"):
         (tmp_path / name).symlink_to(out / name)
