@@ -25,9 +25,10 @@ from .joints import joint_distances
 from .joints import table as joint_table
 from .judges import Judges, load_shipped
 from .measure import Measurement, Share, Verdicts, judge, renders
+from .pictures import pixels
 from .report import write_section
 from .sampling import Drawing, draw
-from .sheets import pixels, tiled
+from .sheets import tiled
 
 PICTURES, SEEDS = 72, (0, 1, 2)
 FULL, JOINTS = "full", "joints.json"

@@ -16,6 +16,7 @@ from training.host_diffusers.miniworld import VISION, Words, build_text_g, build
 
 from .corpus import Corpus
 from .loop import Settings, State, averaged, fit
+from .pictures import tensor
 
 SETTINGS = Settings("clip", steps=20000, batch=96, lr=1e-3, average=0.995, weight_decay=0.05)
 TRAINING_LENGTH = 52  # the longest caption of the world has 50 tokens; causal attention does not see the padding
@@ -95,8 +96,7 @@ def train(out: Path, device: torch.device, minutes: float, settings: Settings = 
         texts = [corpus.scene_facts[i]["prompt" if draw.random() < 0.5 else "described"] for i in scenes]
         texts += [corpus.portrait_facts[i]["described"] for i in portraits]
         images = np.concatenate((corpus.scenes[scenes], corpus.portraits[portraits]))
-        pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
-        pixels = normalise(crops(pixels, draw, VISION["image_size"]))
+        pixels = normalise(crops(tensor(images).to(device), draw, VISION["image_size"]))
         ids = words.ids(texts, words.end, TRAINING_LENGTH)
         return model(pixels, ids.to(device), (ids == words.end).int().argmax(1).to(device))
 

@@ -18,10 +18,10 @@ from training.settled_file import write_text
 from . import judges
 from .experiment import Recipe, base_digest, learn, relation_file, strangers, with_relation
 from .measure import Measurement, measure, renders
+from .pictures import pixels
 from .renderer import render
 from .sampling import draw, request_of
 from .scene import Plan
-from .sheets import pixels
 
 PICTURES, SHOWN = 32, 6
 SEED = 1000  # of the strangers and their noise; the training's is 0

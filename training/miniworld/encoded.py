@@ -16,6 +16,7 @@ from . import clip, local, vae
 from .corpus import Corpus
 from .identity import SPECIES
 from .loop import averaged
+from .pictures import tensor
 
 LOCAL_GRID = 4  # 16 local tokens, best in DreamRelation's table 7
 SUBJECTS = 3
@@ -78,7 +79,7 @@ def _encode_references(out: Path, corpus: Corpus, device: torch.device, extent: 
     shape = (len(rows), tokens, VISION["hidden_size"])
     references = np.lib.format.open_memmap(out / "encoded" / "references.npy", "w+", np.float16, shape)
     for start in range(0, len(rows), 64):
-        pictures = torch.from_numpy(corpus.portraits[rows[start : start + 64]]).permute(0, 3, 1, 2).float() / 255
+        pictures = tensor(corpus.portraits[rows[start : start + 64]])
         references[start : start + 64] = (
             encode_subjects(vision, encoder, pictures, None, LOCAL_GRID).half().cpu().numpy()
         )

@@ -25,12 +25,13 @@ from .flux_sampling import STEERING, FluxWorld, generate
 from .judges import Judges, crop_boxes, load_shipped, shipped_accuracy
 from .measure import JUDGED, Measurement, Share, renders
 from .measure import judge as judged
+from .pictures import pixels
 from .relations import SEEN
 from .renderer import render
 from .report import write_section
 from .sampling import Request, request_of
 from .scene import Plan, stage
-from .sheets import pixels, tiled
+from .sheets import tiled
 from .triplets import evaluation_plans
 from .truth import TRAITS, trait_row
 

@@ -17,6 +17,7 @@ from training.host_diffusers import CrossAttentionExtras, attach_identity
 from training.host_diffusers.miniworld_parts import Miniworld
 
 from .noise import add_noise, signal_shares
+from .pictures import tensor
 from .renderer import Render, render
 from .sampling import STRENGTH, Request, stranger_to, subject_tokens
 from .scene import Plan, portrait
@@ -128,4 +129,4 @@ def table(found: dict[str, float]) -> str:
 
 
 def _images(shots: list[Render]) -> Tensor:
-    return torch.from_numpy(np.stack([shot.image for shot in shots])).permute(0, 3, 1, 2).float() / 255
+    return tensor([shot.image for shot in shots])

@@ -15,6 +15,7 @@ from core.checkpoint import read, save
 from training.host_diffusers.miniworld import FOLDER
 
 from .loop import Settings, State, averaged, fit
+from .pictures import tensor
 from .truth import RELATIONS, TRAITS, Truth
 
 SETTINGS = Settings("judges", steps=6000, batch=32, lr=1e-3, warmup_steps=50, average=0.995, weight_decay=0.01)
@@ -128,7 +129,7 @@ def train(out: Path, device: torch.device, minutes: float, settings: Settings = 
 
 def batch_of(truth: Truth, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Images (B, 3, H, W) in [0, 1], relations (B,), traits (B*2, 6), boxes (B, 2, 4), keypoints (B*2, 17, 3)."""
-    images = torch.from_numpy(np.ascontiguousarray(truth.images[rows])).to(device).permute(0, 3, 1, 2).float() / 255
+    images = tensor(truth.images[rows]).to(device)
     arrays = (
         truth.relations[rows],
         truth.traits[rows].reshape(-1, len(TRAITS)),

@@ -12,6 +12,7 @@ from training.host_diffusers.clipself import VisionEncoder, encoder_of_transform
 from . import clip
 from .corpus import Corpus
 from .loop import Settings, State, averaged
+from .pictures import tensor
 
 SETTINGS = Settings("distill", steps=4000, batch=4, lr=5e-4, warmup_steps=50, average=0.99, weight_decay=0.0, clip=1.0)
 PLAN = Distillation(scale=4, unlocked=2, teacher_share=0.05)
@@ -24,8 +25,7 @@ def train(out: Path, device: torch.device, minutes: float, settings: Settings = 
 
     def pictures(draw: np.random.Generator, count: int) -> Tensor:
         source = corpus.portraits if draw.random() < 0.5 else corpus.scenes
-        batch = np.ascontiguousarray(source[np.sort(draw.integers(len(source), size=count))])
-        return torch.from_numpy(batch).permute(0, 3, 1, 2).float() / 255
+        return tensor(source[np.sort(draw.integers(len(source), size=count))])
 
     encoder = encoder_of_transformers(model.vision)
     _, state = distil(encoder, encoder_of_transformers, pictures, PLAN, settings, out / "distill", device, minutes)

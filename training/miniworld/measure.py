@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .judges import Judges, crop_boxes
+from .pictures import tensor
 from .renderer import render
 from .scene import Plan
 from .truth import RELATIONS, TRAITS, trait_row
@@ -163,8 +164,7 @@ def judge(judges: Judges, images: Tensor, plans: list[Plan]) -> Verdicts:
 
 def renders(plans: list[Plan]) -> Tensor:
     """The plans as the renderer draws them, (B, 3, 128, 128) in [0, 1]; no model can be expected to score higher."""
-    images = np.stack([render(plan).image for plan in plans])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    return tensor([render(plan).image for plan in plans])
 
 
 def measure(judges: Judges, images: Tensor, plans: list[Plan]) -> Measurement:

@@ -13,6 +13,7 @@ from training.host_diffusers.miniworld_parts import Miniworld
 
 from .identity import Identity, draw_identity
 from .noise import ddim
+from .pictures import tensor
 from .renderer import Render, render
 from .scene import Plan, portrait
 from .unet import time_ids
@@ -57,8 +58,7 @@ def stranger_to(identity: Identity, rng: np.random.Generator) -> Identity:
 
 
 def _portraits(rng: np.random.Generator, identities: Sequence[Identity], avoid: str) -> Tensor:
-    pictures = [render(portrait(rng, identity, avoid)).image for identity in identities]
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
+    return tensor([render(portrait(rng, identity, avoid)).image for identity in identities])
 
 
 @torch.no_grad()

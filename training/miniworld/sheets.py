@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from training.contact_sheet import save_picture
 from training.host_diffusers.miniworld_parts import Miniworld
 
+from .pictures import pixels, tensor
 from .relations import SEEN
 from .renderer import render
 from .sampling import draw, generate, request_of
@@ -55,12 +55,7 @@ def reconstruction_sheet(path: Path, world: Miniworld, seed: int = 0) -> None:
     """Rows in turn: renders, and what the autoencoder makes of them."""
     rng = np.random.default_rng((seed, 12))
     renders = [render(draw_plan(rng, held_out=True)).image for _ in range(2 * COLUMNS)]
-    images = torch.from_numpy(np.stack(renders)).permute(0, 3, 1, 2).float() / 255
+    images = tensor(renders)
     with torch.no_grad():
         back = pixels(world.to_images(world.to_latents(images)))
     save_picture(tiled([*renders[:COLUMNS], *back[:COLUMNS], *renders[COLUMNS:], *back[COLUMNS:]]), path)
-
-
-def pixels(images: Tensor) -> list[np.ndarray]:
-    """(B, 3, H, W) in [0, 1] to uint8 (H, W, 3) arrays."""
-    return list((images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy())
