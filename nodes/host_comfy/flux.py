@@ -43,16 +43,16 @@ class Embed:
         self.rows, self.ids, self.lengths, self.image_tokens = rows, ids, lengths, image_tokens
 
     def __call__(self, inputs: dict) -> dict:
-        img, ids = inputs["img"], inputs["img_ids"]
+        img, ids = inputs["img"], inputs["img_ids"]  # img has just been computed for this call: added to in place
         rows = self.rows.to(img)
         start = img.shape[1] - sum(self.lengths)
-        added = [img[:, :self.image_tokens] + rows[0], img[:, self.image_tokens:start]]
+        img[:, :self.image_tokens] += rows[0]
         for row, tokens in zip(rows[1:], self.lengths):
-            added.append(img[:, start:start + tokens] + row)
+            img[:, start:start + tokens] += row
             start += tokens
         ours = self.ids.to(ids.device)[None].expand(ids.shape[0], -1, -1)  # float32, whatever the model's dtype is
         ids = torch.cat((ids[:, :ids.shape[1] - ours.shape[1]].float(), ours), dim=1)
-        return {**inputs, "img": torch.cat(added, dim=1), "img_ids": ids}
+        return {**inputs, "img_ids": ids}
 
 
 class Override:
