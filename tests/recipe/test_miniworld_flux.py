@@ -296,6 +296,16 @@ def test_measuring_writes_every_row_a_table_and_a_sheet(runs, monkeypatch, tmp_p
     assert (runs / "sheets" / "flux.png").exists()
     monkeypatch.setattr(flux_measure, "generate", None)
     assert list(flux_measure.measure_flux(runs, 2, tmp_path)) == lines, "counted again from the pictures drawn before"
+    kept = flux.load_trained
+
+    def trained_on(out, routing):
+        model = kept(out, routing)
+        model.tables["index"].data[1] += 1e-3
+        return model
+
+    monkeypatch.setattr(flux, "load_trained", trained_on)
+    with pytest.raises(TypeError, match="not callable"):  # as many steps, other weights: drawn anew
+        list(flux_measure.measure_flux(runs, 2, tmp_path))
 
 
 def test_a_row_counts_where_asked_and_wherever():

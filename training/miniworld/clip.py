@@ -96,7 +96,7 @@ def train(out: Path, device: torch.device, minutes: float, settings: Settings = 
         texts = [corpus.scene_facts[i]["prompt" if draw.random() < 0.5 else "described"] for i in scenes]
         texts += [corpus.portrait_facts[i]["described"] for i in portraits]
         images = np.concatenate((corpus.scenes[scenes], corpus.portraits[portraits]))
-        pixels = normalise(crops(tensor(images).to(device), draw, VISION["image_size"]))
+        pixels = normalise(crops(tensor(images, device), draw, VISION["image_size"]))
         ids = words.ids(texts, words.end, TRAINING_LENGTH)
         return model(pixels, ids.to(device), (ids == words.end).int().argmax(1).to(device))
 

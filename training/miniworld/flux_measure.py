@@ -126,11 +126,10 @@ def trained(runs: dict[str, dict]) -> str:
 
 
 def drawn(out: Path, routing: bool, steering: str, requests: list[Request], seed: int) -> Tensor:
-    """(B, 3, 128, 128): a picture a request, its noise a function of seed and place; read if drawn before."""
-    step = history(out, routing)["references"]["steps"]
-    path = out / "flux_pictures" / f"{run_name(routing)}-{step}-{steering}-{len(requests)}-{seed}.npy"
+    """(B, 3, 128, 128): a picture a request, noise a function of seed and place; read if the same weights drew it."""
+    world = FluxWorld.open(out, routing)
+    path = out / "flux_pictures" / f"{run_name(routing)}-{world.digest()}-{steering}-{len(requests)}-{seed}.npy"
     if not path.exists():
-        world = FluxWorld.open(out, routing)
         strength = STEERING[steering]
         pictures = [generate(world, request, seed + index, strength) for index, request in enumerate(requests)]
         write_whole(path, lambda place: _save(place, torch.stack(pictures)))

@@ -4,6 +4,7 @@ Euler steps on the straight path from noise to picture, true guidance; the negat
 embeddings (DreamO, arXiv:2504.16915). Steering is the core's, as the node has it.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,14 @@ class FluxWorld:
         """
         text_g = clip.load_trained(out / "clip")[0].text_g
         return cls(flux.load_trained(out, routing), text_g, frozen_vae(out), PlaceholderWords())
+
+    def digest(self) -> str:
+        """Of all weights; what others drew is not what these would."""
+        found = hashlib.sha256()
+        for part in (self.flux, self.text_g, self.autoencoder):
+            for value in part.state_dict().values():
+                found.update(value.contiguous().numpy().tobytes())
+        return found.hexdigest()[:16]
 
     def latents(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to (B, 4, H/8, W/8) of unit variance."""

@@ -129,7 +129,7 @@ def train(out: Path, device: torch.device, minutes: float, settings: Settings = 
 
 def batch_of(truth: Truth, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Images (B, 3, H, W) in [0, 1], relations (B,), traits (B*2, 6), boxes (B, 2, 4), keypoints (B*2, 17, 3)."""
-    images = tensor(truth.images[rows]).to(device)
+    images = tensor(truth.images[rows], device)
     arrays = (
         truth.relations[rows],
         truth.traits[rows].reshape(-1, len(TRAITS)),

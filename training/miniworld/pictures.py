@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 
-def tensor(pictures: np.ndarray | Sequence[np.ndarray]) -> Tensor:
-    """(B, H, W, 3) uint8, or a list of (H, W, 3), to (B, 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 255
+def tensor(pictures: np.ndarray | Sequence[np.ndarray], device: torch.device | str = "cpu") -> Tensor:
+    """(B, H, W, 3) uint8, or a list of (H, W, 3), to (B, 3, H, W) float32 in [0, 1]; bytes travel, not floats."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 255
 
 
 def pixels(images: Tensor) -> list[np.ndarray]:
