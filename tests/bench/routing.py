@@ -3,9 +3,10 @@
 One random-weight Flux, the same inputs, two references. Ways take turns: plain Flux with as many tokens (reference
 latents without embeddings); ours; the published hook written out again (``published_flux.py``); ours with maps; and
 steering in its three forms, soft and hard. Ratios are medians over the rounds of the ratio within a round, so a machine
-whose speed drifts does not matter. ``--size full`` is FLUX.1 itself (12 B parameters, 1024 x 1024, references of
-512 x 512; for a GPU); ``small`` has 6 blocks of 3 heads at 512 x 512 with references of 256 x 256. Results are printed
-as a table and, with ``--write``, kept in tests/bench/results/routing.json.
+whose speed drifts does not matter; on a busy one the ratio of each way's fastest round says more. ``--size full`` is
+FLUX.1 itself (12 B parameters, 1024 x 1024, references of 512 x 512; for a GPU); ``small`` has 6 blocks of 3 heads at
+512 x 512 with references of 256 x 256. Results are printed as a table and, with ``--write``, kept in
+tests/bench/results/routing.json.
 """
 
 from __future__ import annotations
@@ -159,7 +160,8 @@ def table(found: dict) -> str:
              f"and the published step {found['largest_difference_ours_published']:g}"]
     for name, value in found["ratios"].items():
         goal = f"  goal {GOALS[name]:.2f}" if name in GOALS else ""
-        lines.append(f"{name:24} {value['median']:.3f} ({value['least']:.3f} to {value['most']:.3f}){goal}")
+        lines.append(f"{name:24} {value['median']:.3f} ({value['least']:.3f} to {value['most']:.3f}), fastest "
+                     f"{value['fastest']:.3f}{goal}")
     if any(found["peak_bytes"].values()):
         lines.append("peak memory beyond the model: " + ", ".join(
             f"{name} {size / 2**20:.0f} MiB" for name, size in found["peak_bytes"].items()))
