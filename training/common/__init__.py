@@ -1,0 +1,1 @@
+"""Shared tools of the training package: statistics, the client of a running ComfyUI."""
