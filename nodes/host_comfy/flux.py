@@ -28,6 +28,10 @@ KEY = "relate_references"
 WORDS_KEY = "relate_placeholders"
 
 
+class Diagonal(str):
+    """The reference method that Apply References chose, told apart from the same word chosen by another node."""
+
+
 class ReferenceCond(comfy.conds.CONDConstant):
     """A Routing and the area its conditioning is computed on; only equal ones are batched into one call."""
 
@@ -80,7 +84,8 @@ def apply_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
     routing, area = given
     model = executor.class_obj
-    sequence = sequence_of(routing, x, c_crossattn, conds.get("ref_latents", []))
+    conds = ours_last(conds, routing, model)
+    sequence = sequence_of(routing, x, c_crossattn, conds["ref_latents"])
     _embed(options := dict(options), routing, sequence)
     maps = [] if routing.recorder is not None else None
     _override(options, routing, sequence, area, maps, x, model)
@@ -94,8 +99,31 @@ def apply_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
     return out
 
 
+def ours_last(conds: dict, routing: Routing, model) -> dict:
+    """A call's conditions with our latents behind those of other nodes, which keep their own position rule.
+
+    Nodes before Apply References and after it add theirs on either side, so ours are told by what they hold.
+
+    Raises:
+        ValueError: one of ours is no longer there.
+    """
+    others, ours = list(conds.get("ref_latents") or []), []
+    for reference in routing.references:
+        latent = model.process_latent_in(reference.latent)
+        place = next((at for at, other in enumerate(others)
+                      if other.shape[1:] == latent.shape[1:] and torch.equal(other[:1], latent.to(other))), None)
+        if place is None:
+            raise ValueError(f"positive: expected the latent of reference {reference.slot}, but another node took it "
+                             "out of the conditioning or changed it. Put Apply References behind that node.")
+        ours.append(others.pop(place))
+    conds = {**conds, "ref_latents": others + ours}
+    if others and isinstance(conds.get("ref_latents_method"), Diagonal):
+        del conds["ref_latents_method"]
+    return conds
+
+
 def sequence_of(routing: Routing, x: Tensor, context: Tensor, latents: list[Tensor]) -> Sequence:
-    """The layout of this call. Our references are the last of the reference latents; others may stand before."""
+    """The layout of this call; our references are the last of the latents, see ``ours_last``."""
     others = latents[:len(latents) - len(routing.references)]
     return Sequence(context.shape[1], token_grid(*x.shape[-2:]), tuple(each.grid for each in routing.references),
                     sum(length(token_grid(*latent.shape[-2:])) for latent in others))
@@ -170,8 +198,8 @@ def check_flux(model) -> None:
 def attach_references(model, positive: list, routing: Routing) -> tuple:
     """A clone of the MODEL and new CONDITIONING with the references; both untouched if there are none.
 
-    Reference latents that were there (Kontext's) stay first, under their own position rule. Our own from an earlier
-    Apply References are replaced.
+    Reference latents of other nodes (Kontext's), set before this or after it, stay first, under their own position
+    rule. Our own from an earlier Apply References are replaced.
     """
     clone = model.clone()
     if not routing.references:
@@ -190,7 +218,7 @@ def _with_references(entry: dict, routing: Routing) -> dict:
     added = {"reference_latents": [*others, *(reference.latent for reference in routing.references)],
              "model_conds": {**before.get("model_conds", {}), KEY: ReferenceCond((routing, None))}}
     if not others:
-        added["reference_latents_method"] = "uxo"  # the diagonal, also for a MODEL that lost its wrapper
+        added["reference_latents_method"] = Diagonal("uxo")  # the diagonal, also for a MODEL that lost its wrapper
     return {**before, **added}
 
 
@@ -199,8 +227,9 @@ def _without_ours(entry: dict) -> dict:
     conds = entry.get("model_conds", {})
     if KEY not in conds:
         return entry
-    ours = len(conds[KEY].cond[0].references)
-    left = entry["reference_latents"][:-ours]
-    entry = {key: value for key, value in entry.items() if left or not key.startswith("reference_latents")}
+    ours = [reference.latent for reference in conds[KEY].cond[0].references]
+    left = [latent for latent in entry.get("reference_latents", []) if not any(latent is each for each in ours)]
+    entry = {key: value for key, value in entry.items()
+             if key != "reference_latents" and not isinstance(value, Diagonal)}
     return {**entry, "model_conds": {key: value for key, value in conds.items() if key != KEY},
             **({"reference_latents": left} if left else {})}

@@ -216,6 +216,56 @@ def test_kontext_references_keep_their_own_rule(flux, pair, comfy):
     assert "reference_latents_method" not in positive[0][1]
 
 
+def kontext_latent(*size):
+    return {"samples": torch.randn(1, 16, *size, generator=torch.Generator().manual_seed(5))}
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.0])
+@pytest.mark.parametrize("size", [(8, 12), (12, 8)], ids=str)
+def test_references_of_another_node_make_one_picture_before_and_after_ours(flux, pack, weight, size):
+    """Core ReferenceLatent on either side of Apply References, once plain and once with a weight that steers."""
+    from comfy_extras.nodes_edit_model import ReferenceLatent
+
+    ours = flux.references({"image": photograph(60, 40, seed=1), "weight": weight},
+                           {"image": photograph(30, 50, seed=2)})
+
+    def with_kontext(positive):
+        return ReferenceLatent.execute(positive, kontext_latent(*size)).result[0]
+
+    before = flux.ksample(*flux.apply(ours, positive=with_kontext(flux.text())))
+    model, positive = flux.apply(ours)
+    after = with_kontext(positive)
+    assert torch.equal(flux.ksample(model, after), before)
+    assert not torch.equal(flux.ksample(model, positive), before)
+    assert torch.equal(flux.ksample(*flux.apply(ours, model, after)), before)  # ours are replaced, Kontext's are kept
+    between = with_kontext(flux.apply(ours, positive=with_kontext(flux.text()))[1])
+    assert torch.equal(flux.ksample(model, between),
+                       flux.ksample(*flux.apply(ours, positive=with_kontext(with_kontext(flux.text())))))
+
+
+def test_a_method_chosen_for_other_references_stays(flux, pair):
+    """Diagonal Kontext latents are laid out as their own node says, whether ours are applied before or after."""
+    import node_helpers
+
+    def with_kontext(positive):
+        added = {"reference_latents": [kontext_latent(8, 8)["samples"]]}
+        positive = node_helpers.conditioning_set_values(positive, added, append=True)
+        return node_helpers.conditioning_set_values(positive, {"reference_latents_method": "uxo"})
+
+    model, positive = flux.apply(pair)
+    before = flux.ksample(*flux.apply(pair, positive=with_kontext(flux.text())))
+    assert torch.equal(flux.ksample(model, with_kontext(positive)), before)
+
+
+def test_references_that_another_node_took_away_are_named(flux, pair):
+    import node_helpers
+
+    model, positive = flux.apply(pair)
+    other = node_helpers.conditioning_set_values(positive, {"reference_latents": [kontext_latent(8, 8)["samples"]]})
+    with pytest.raises(ValueError, match="latent of reference 1.*Put Apply References behind that node"):
+        flux.ksample(model, other)
+
+
 def test_an_attention_mask_of_another_node_is_padded_for_the_references(flux, pair, dreamo):
     """Redux's strength is such a mask; with references ComfyUI alone stops at its size."""
     import node_helpers
