@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...core.checkpoint import read
+from .detection import detect_config
 from .folders import MINIWORLD as FOLDER
 
 STOCK_VOCABULARY = 49408
@@ -70,23 +71,21 @@ def load_unet(folder: Path = FOLDER):
     head_width = widths[0] // config["attention_head_dim"][0]
     resnets = [config["layers_per_block"]] * len(widths)
     depth = list(config["transformer_layers_per_block"])
-    unet = {
-        "image_size": 32, "in_channels": config["in_channels"], "out_channels": config["out_channels"],
-        "model_channels": widths[0], "channel_mult": [Ratio(width, widths[0]) for width in widths],
-        "num_res_blocks": resnets, "use_spatial_transformer": True, "use_linear_in_transformer": True,
+    layout = {
+        "channel_mult": [Ratio(width, widths[0]) for width in widths], "num_res_blocks": resnets,
         "transformer_depth": [d for d, count in zip(depth, resnets) for _ in range(count)],
         "transformer_depth_output": [d for d, count in zip(depth, resnets) for _ in range(count + 1)],
-        "transformer_depth_middle": depth[-1], "context_dim": config["cross_attention_dim"],
-        "num_classes": "sequential", "adm_in_channels": config["projection_class_embeddings_input_dim"],
-        "use_temporal_attention": False, "use_checkpoint": False, "legacy": False,
+        "transformer_depth_middle": depth[-1],
     }
+    names = comfy.utils.unet_to_diffusers(layout)
+    state = {names[key]: tensor for key, tensor in state.items()}
+    unet = detect_config(state, {"channel_mult": layout["channel_mult"]})
     # ComfyUI keeps the head width on the family's class, not in the config
     family = type("SDXL", (comfy.supported_models.SDXL,),
                   {"unet_extra_config": {"num_heads": -1, "num_head_channels": head_width}})(unet)
     family.set_inference_dtype(torch.float32, None)
     base = family.get_model({}, device=torch.device("cpu"))
-    names = comfy.utils.unet_to_diffusers(unet)
-    base.diffusion_model.load_state_dict({names[key]: tensor for key, tensor in state.items()}, strict=True)
+    base.diffusion_model.load_state_dict(state, strict=True)
     return comfy.model_patcher.ModelPatcher(
         base.eval(), load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device())

@@ -21,6 +21,7 @@ import torch
 from ...core.checkpoint import read_metadata
 from ...core.routing.condition import PATCH
 from ...core.routing.files import load_tables
+from .detection import detect_config
 from .flux_loader import TABLES_KEY
 from .flux_words import CLIP_G, with_placeholders
 from .miniworld import FOLDER, load_text, read_part, text_sizes
@@ -39,21 +40,19 @@ def missing_parts(folder: Path = FOLDER) -> list[str]:
 def load_flux(folder: Path = FOLDER):
     """MODEL with DreamO's tables."""
     config, state = read_part(folder / "flux" / "transformer")
+    state = comfy.model_detection.convert_diffusers_mmdit(state)
     heads = config["num_attention_heads"]
     channels = config["in_channels"] // PATCH**2
-    sizes = {
-        "image_model": "flux", "in_channels": channels, "out_channels": channels, "patch_size": PATCH,
-        "vec_in_dim": config["pooled_projection_dim"], "context_in_dim": config["joint_attention_dim"],
-        "hidden_size": heads * config["attention_head_dim"], "mlp_ratio": 4.0, "num_heads": heads,
-        "depth": config["num_layers"], "depth_single_blocks": config["num_single_layers"],
-        "axes_dim": list(config["axes_dims_rope"]), "theta": 10000, "qkv_bias": True,
-        "guidance_embed": config["guidance_embeds"],
-    }
+    sizes = detect_config(state, {
+        "in_channels": channels, "out_channels": channels, "patch_size": PATCH, "num_heads": heads,
+        "hidden_size": heads * config["attention_head_dim"], "context_in_dim": config["joint_attention_dim"],
+        "axes_dim": list(config["axes_dims_rope"]),
+    })
     # schnell's family: no distilled guidance, a straight schedule; latents as the miniworld's, which is SDXL's scale
     family = type("Flux", (comfy.supported_models.FluxSchnell,), {"latent_format": comfy.latent_formats.SDXL})(sizes)
     family.set_inference_dtype(torch.float32, None)
     base = family.get_model({}, device=torch.device("cpu"))
-    base.diffusion_model.load_state_dict(comfy.model_detection.convert_diffusers_mmdit(state), strict=True)
+    base.diffusion_model.load_state_dict(state, strict=True)
     model = comfy.model_patcher.ModelPatcher(
         base.eval(), load_device=comfy.model_management.get_torch_device(),
         offload_device=comfy.model_management.unet_offload_device())

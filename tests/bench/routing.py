@@ -29,9 +29,9 @@ from tests.host.comfyui import find_comfyui
 
 RESULTS = Path(__file__).parent / "results" / "routing.json"
 WIDTHS = {
-    "image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 768,
-    "context_in_dim": 4096, "hidden_size": 3072, "mlp_ratio": 4.0, "num_heads": 24, "depth": 19,
-    "depth_single_blocks": 38, "axes_dim": [16, 56, 56], "theta": 10000, "qkv_bias": True, "guidance_embed": True,
+    "in_channels": 16, "out_channels": 16, "vec_in_dim": 768, "context_in_dim": 4096, "hidden_size": 3072,
+    "mlp_ratio": 4.0, "num_heads": 24, "depth": 19, "depth_single_blocks": 38, "axes_dim": [16, 56, 56],
+    "guidance_embed": True,
 }  # fmt: skip
 SIZES = {
     "small": (WIDTHS | {"hidden_size": 384, "num_heads": 3, "depth": 2, "depth_single_blocks": 4,

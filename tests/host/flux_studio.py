@@ -15,9 +15,9 @@ from tests.host.studio import Pack
 
 WIDTH, CONTEXT, POOLED, HEADS = 64, 32, 24, 2
 WIDTHS = {
-    "image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": POOLED,
-    "context_in_dim": CONTEXT, "hidden_size": WIDTH, "mlp_ratio": 2.0, "num_heads": HEADS, "depth": 2,
-    "depth_single_blocks": 2, "axes_dim": [8, 12, 12], "theta": 10000, "qkv_bias": True, "guidance_embed": True,
+    "in_channels": 16, "out_channels": 16, "vec_in_dim": POOLED, "context_in_dim": CONTEXT, "hidden_size": WIDTH,
+    "mlp_ratio": 2.0, "num_heads": HEADS, "depth": 2, "depth_single_blocks": 2, "axes_dim": [8, 12, 12],
+    "guidance_embed": True,
 }  # fmt: skip
 MLP = 2 * WIDTH
 PROMPT = "a corgi from [ref#1] and a fox from [ref#2] in the park"

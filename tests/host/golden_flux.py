@@ -14,8 +14,7 @@ from torch import Tensor
 GOLDEN = Path(__file__).parents[1] / "golden" / "dreamo_public.safetensors"
 FORMULA = {
     "in_channels": 16, "out_channels": 16, "vec_in_dim": 24, "context_in_dim": 40, "hidden_size": 48, "mlp_ratio": 4.0,
-    "num_heads": 2, "depth": 2, "depth_single_blocks": 3, "axes_dim": [8, 8, 8], "theta": 10000, "patch_size": 2,
-    "qkv_bias": True, "guidance_embed": True, "image_model": "flux",
+    "num_heads": 2, "depth": 2, "depth_single_blocks": 3, "axes_dim": [8, 8, 8], "guidance_embed": True,
 }  # fmt: skip
 
 
@@ -24,9 +23,10 @@ def golden_flux(tiny: ModuleType, dtype: torch.dtype = torch.float32) -> SimpleN
     with safe_open(GOLDEN, framework="pt") as file:
         widths = json.loads(file.metadata()["config"])["flux"]
         tensors = {key: file.get_tensor(key) for key in file.keys()}
-    model = tiny.model("flux", unet={**widths, "image_model": "flux"}, dtype=dtype)
+    model = tiny.model("flux", unet=widths, dtype=dtype)
     answers, tensors = tensors, {key: value.to(dtype) for key, value in tensors.items()}
     weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
+    weights = model.model.model_config.process_unet_state_dict(weights)  # norms: `scale` in the file, `weight` in some
     model.model.diffusion_model.load_state_dict(weights, strict=True)
     return SimpleNamespace(
         model=model, x=tensors["x"], time=tensors["timestep"], context=tensors["context"], y=tensors["y"],
@@ -47,9 +47,9 @@ def formula_flux(tiny: ModuleType) -> SimpleNamespace:
     model = tiny.model("flux", unet=FORMULA)
     network = model.model.diffusion_model
     for number, (name, tensor) in enumerate(sorted(network.named_parameters())):
-        scale, offset = (0.2, 1.0) if name.endswith(".scale") else (0.1, 0.0)
-        if name.endswith(".weight"):
-            scale = 1 / math.sqrt(tensor.shape[1])
+        scale, offset = (0.1, 0.0) if name.endswith(".bias") else (0.2, 1.0)  # the rest: a norm's gains
+        if tensor.ndim > 1:
+            scale, offset = 1 / math.sqrt(tensor.shape[1]), 0.0
         tensor.data.copy_(filler(tuple(tensor.shape), number, scale, offset))
     return SimpleNamespace(
         model=model, x=filler((1, 16, 8, 12), 1000, 1.5), time=torch.tensor([0.7]),

@@ -12,11 +12,9 @@ from torch import Tensor
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dreamrelation_public.safetensors"
 WIDTHS = {
-    "image_size": 16, "in_channels": 4, "out_channels": 4, "model_channels": 32, "channel_mult": [1, 2],
-    "num_res_blocks": [1, 1], "use_spatial_transformer": True, "use_linear_in_transformer": True,
-    "transformer_depth": [0, 2], "transformer_depth_output": [0, 0, 2, 2], "transformer_depth_middle": 2,
-    "context_dim": 32, "num_classes": "sequential", "adm_in_channels": 64, "use_temporal_attention": False,
-    "use_checkpoint": False, "legacy": False,
+    "in_channels": 4, "out_channels": 4, "model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": [1, 1],
+    "use_linear_in_transformer": True, "transformer_depth": [0, 2], "transformer_depth_output": [0, 0, 2, 2],
+    "transformer_depth_middle": 2, "context_dim": 32, "adm_in_channels": 64,
 }  # fmt: skip
 TIME_WIDTH = 8
 

@@ -166,7 +166,8 @@ def test_maps_of_formulas(pack, formula):
     for block, (first, second, mass) in MAPS.items():
         logits, shares = seen[block]
         for found, wanted in ((logits[0, 0], first), (logits[0, 1], second), (shares[0, 0], mass)):
-            torch.testing.assert_close(found.flatten()[:4], torch.tensor(wanted), atol=2e-6, rtol=0)
+            # 0.33 takes torch's own RMS norm, 0.3.64 its own: the last bits of a logit near 1 differ by 3e-6
+            torch.testing.assert_close(found.flatten()[:4], torch.tensor(wanted), atol=5e-6, rtol=0)
     torch.testing.assert_close(recorder.result((1, 2)).blocks, torch.stack([logits for logits, _ in seen]))
 
 

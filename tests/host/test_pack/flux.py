@@ -14,6 +14,7 @@ import torch
 from comfy_api.latest import io
 
 from . import tiny
+from .detected import unet_config
 
 CONTEXT, POOLED, CHANNELS = tiny.FLUX["context_in_dim"], tiny.FLUX["vec_in_dim"], 16
 
@@ -47,7 +48,7 @@ def controlnet(seed: int = 6) -> comfy.controlnet.ControlNet:
     """CONTROL_NET that reads latents, as InstantX's and Shakker's do."""
     network = comfy.ldm.flux.controlnet.ControlNetFlux(
         latent_input=True, control_latent_channels=CHANNELS, dtype=torch.float32, operations=comfy.ops.manual_cast,
-        device=torch.device("cpu"), **tiny.FLUX)
+        device=torch.device("cpu"), **unet_config(tiny.FLUX))
     return comfy.controlnet.ControlNet(
         tiny.fill(network, seed), compression_ratio=1, latent_format=comfy.latent_formats.Flux(),
         load_device=comfy.model_management.get_torch_device(), extra_conds=["y", "guidance"])

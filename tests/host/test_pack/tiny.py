@@ -25,28 +25,24 @@ import comfy.supported_models
 import comfy.supported_models_base
 import torch
 
+from .detected import unet_config
+
 CLIP_L, CLIP_G = 24, 40
 CONTEXT = CLIP_L + CLIP_G
 VISION = 48
 HEAD = 16
 SDXL_UNET = {
-    "image_size": 32,
     "in_channels": 4,
     "out_channels": 4,
     "model_channels": 32,
     "channel_mult": [1, 2, 4],
     "num_res_blocks": [2, 2, 2],
-    "use_spatial_transformer": True,
     "use_linear_in_transformer": True,
     "transformer_depth": [0, 0, 2, 2, 10, 10],
     "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
     "transformer_depth_middle": 10,
     "context_dim": CONTEXT,
-    "num_classes": "sequential",
     "adm_in_channels": CLIP_G + 6 * 256,
-    "use_temporal_attention": False,
-    "use_checkpoint": False,
-    "legacy": False,
 }
 SMALL_UNET = {
     **SDXL_UNET,
@@ -65,14 +61,11 @@ SD15_UNET = {
     "transformer_depth_output": [1, 1, 1, 1],
     "transformer_depth_middle": 1,
     "context_dim": CLIP_L,
-    "num_classes": None,
     "adm_in_channels": None,
 }
 FLUX = {
-    "image_model": "flux",
     "in_channels": 16,
     "out_channels": 16,
-    "patch_size": 2,
     "vec_in_dim": CLIP_L,
     "context_in_dim": 32,
     "hidden_size": 64,
@@ -81,13 +74,9 @@ FLUX = {
     "depth": 1,
     "depth_single_blocks": 1,
     "axes_dim": [8, 12, 12],
-    "theta": 10000,
-    "qkv_bias": True,
     "guidance_embed": True,
 }
-
-
-WIDTHS = {
+SIZES = {
     "sdxl": (comfy.supported_models.SDXL, SDXL_UNET),
     "small": (comfy.supported_models.SDXL, SMALL_UNET),
     "sd15": (comfy.supported_models.SD15, SD15_UNET),
@@ -103,18 +92,18 @@ def fill(module: torch.nn.Module, seed: int) -> torch.nn.Module:
         noise = torch.randn(tensor.shape, generator=generator)
         if tensor.ndim >= 2:
             noise = noise / math.sqrt(tensor[0].numel())
-        elif name.endswith("weight"):
-            noise = 1 + 0.1 * noise
-        else:
+        elif name.endswith("bias"):
             noise = 0.1 * noise
+        else:  # a norm's gains: `weight`, or `scale` in older Flux
+            noise = 1 + 0.1 * noise
         tensor.data.copy_(noise)
     return module.eval()
 
 
-def _config(family: type, unet: dict, dtype: torch.dtype, head: int = HEAD) -> comfy.supported_models_base.BASE:
-    """ComfyUI's model config of `family` with the widths of `unet`; a family fixes its head width on the class."""
-    extra = {"unet_extra_config": {"num_heads": -1, "num_head_channels": head}} if "model_channels" in unet else {}
-    config = type(family.__name__, (family,), extra)(dict(unet))
+def _config(family: type, sizes: dict, dtype: torch.dtype, head: int = HEAD) -> comfy.supported_models_base.BASE:
+    """ComfyUI's model config of `family` with these sizes; a family fixes its head width on the class."""
+    extra = {"unet_extra_config": {"num_heads": -1, "num_head_channels": head}} if "model_channels" in sizes else {}
+    config = type(family.__name__, (family,), extra)(unet_config(sizes))
     config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
     return config
 
@@ -122,9 +111,9 @@ def _config(family: type, unet: dict, dtype: torch.dtype, head: int = HEAD) -> c
 def model(
     kind: str = "sdxl", seed: int = 1, unet: dict | None = None, dtype: torch.dtype = torch.float32
 ) -> comfy.model_patcher.ModelPatcher:
-    """MODEL of a family, a key of WIDTHS, with random weights in `dtype`; `unet` replaces the widths."""
-    family, widths = WIDTHS[kind]
-    base = _config(family, unet or widths, dtype).get_model({}, device=torch.device("cpu"))
+    """MODEL of a family, a key of SIZES, with random weights in `dtype`; `unet` replaces the sizes."""
+    family, sizes = SIZES[kind]
+    base = _config(family, unet or sizes, dtype).get_model({}, device=torch.device("cpu"))
     fill(base.diffusion_model, seed)
     return comfy.model_patcher.ModelPatcher(
         base,
@@ -208,10 +197,11 @@ def clip_vision(seed: int = 4, width: int = VISION, image_size: int = 28) -> com
 
 def controlnet(kind: str = "sdxl", seed: int = 5) -> comfy.controlnet.ControlNet:
     """CONTROL_NET for `model(kind)`: its encoder half with a hint tower."""
-    widths = {**WIDTHS[kind][1], "hint_channels": 3, "num_heads": -1, "num_head_channels": HEAD, "dtype": torch.float32}
+    config = unet_config(SIZES[kind][1])
+    config |= {"hint_channels": 3, "num_heads": -1, "num_head_channels": HEAD, "dtype": torch.float32}
     for decoder_only in ("out_channels", "transformer_depth_output"):
-        widths.pop(decoder_only)
-    network = comfy.cldm.cldm.ControlNet(**widths, operations=comfy.ops.manual_cast, device=torch.device("cpu"))
+        config.pop(decoder_only)
+    network = comfy.cldm.cldm.ControlNet(**config, operations=comfy.ops.manual_cast, device=torch.device("cpu"))
     return comfy.controlnet.ControlNet(
         fill(network, seed),
         load_device=comfy.model_management.get_torch_device(),
