@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import weakref
-
 import torch
 from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.weak import WeakIdKeyDictionary
+
+from .host_comfy.weak_memo import WeakMemo
 
 # Same picture and mask, same tensors: encoders remember features by the photographs' identity.
-_read = WeakIdKeyDictionary()
+_read = WeakMemo()
 
 
 def read_photographs(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -27,12 +26,7 @@ def read_photographs(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor
     Raises:
         ValueError: no picture, a number of channels that is no picture, or as many masks as fit no picture.
     """
-    kept = _read.setdefault(image, {})
-    owner, pair = kept.get(id(mask), (None, None))
-    if owner is None or owner() is not mask:
-        pair = _convert(image, mask)
-        kept[id(mask)] = ((lambda: None) if mask is None else weakref.ref(mask), pair)
-    return pair
+    return _read.once((image, mask), "photographs", lambda: _convert(image, mask))
 
 
 def _convert(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -9,4 +9,5 @@ run          what is known while a sampler runs: its prompt, and where the names
 flux         reference images onto a clone of a Flux MODEL and its conditioning (with flux_loader: DreamO's files;
              flux_words: the placeholders; flux_references: encoding and checks; flux_sampler: a steered run).
 samplers     the names of samplers and schedulers.
+weak_memo    results remembered for as long as all they were made from lives.
 """

@@ -7,7 +7,6 @@ the same picture and mask).
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Hashable
 
 import comfy.model_management
@@ -15,24 +14,19 @@ import comfy.utils
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from ...core.identity.local_tokens import DENSE_SCALE, dense_features, pool
 from ...core.identity.photograph import normalise, squares
 from ...core.scene import Scene, Subject
 from .models import vision_tower
+from .weak_memo import WeakMemo
 
-_remembered = WeakIdKeyDictionary()
+_remembered = WeakMemo()
 
 
 def _once(subject: Subject, model, what: Hashable, compute: Callable[[], Tensor]) -> Tensor:
     """A subject's features by one encoder, computed once while its photographs and the encoder live."""
-    kept = _remembered.setdefault(subject.photographs, {})
-    owner, features = kept.get((what, id(model)), (None, None))
-    if owner is None or owner() is not model:  # an id may be used again after its owner is gone
-        features = compute()
-        kept[what, id(model)] = (weakref.ref(model), features)
-    return features
+    return _remembered.once((subject.photographs, model), what, compute)
 
 
 def image_tokens(subject: Subject, clip_vision) -> Tensor:

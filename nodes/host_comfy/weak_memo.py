@@ -1,0 +1,40 @@
+"""Results remembered by the identity of what they were made from, and only for as long as all of it lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from torch.utils.weak import WeakIdKeyDictionary
+
+
+class _Nothing:
+    """Stands for an input that was left unconnected; lives as long as the program."""
+
+
+NOTHING = _Nothing()
+
+
+class WeakMemo:
+    """A memory keyed by objects, not by their values; an entry goes with the first of its objects.
+
+    A result must not refer to the objects it is kept for, or it would keep them alive.
+    """
+
+    def __init__(self) -> None:
+        self._kept = WeakIdKeyDictionary()
+
+    def once(self, owners: tuple[object | None, ...], what: Hashable, compute: Callable[[], Any]) -> Any:
+        """What ``compute`` returns, computed once.
+
+        Args:
+            owners: objects the result was made from, None for one that is absent.
+            what: tells apart several results of the same objects.
+        """
+        kept = self._kept
+        for owner in owners:
+            kept = kept.setdefault(NOTHING if owner is None else owner, WeakIdKeyDictionary())
+        results = kept.setdefault(NOTHING, {})
+        if what not in results:
+            results[what] = compute()
+        return results[what]
