@@ -1,0 +1,85 @@
+"""Where the tokens of text, picture and references stand in one attention of one model call.
+
+Families put them in different orders, and run some attentions (refiners) over a part of them only. A model call is
+described as stages: runs of attentions of one length, in the order in which they happen. A stage without a layout holds
+no reference, or nothing that could be kept from one; its attentions are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+Grid = tuple[int, int]
+Span = tuple[int, int]  # first token, one past the last
+
+
+@dataclass(frozen=True)
+class CallLayout:
+    """The columns (keys) of one attention; the rows (queries) are the same tokens, or a part of them.
+
+    Attributes:
+        size: number of columns.
+        grid: (rows, columns) of the picture's tokens in one frame.
+        image: where the picture's tokens stand; None in attentions without it.
+        text: where text stands, copies of references included.
+        references: for each reference where its latent tokens stand; empty where this attention has none.
+        copies: for each reference where the text repeats it: a vision encoder's tokens, or a placeholder.
+        frames: pictures in a row (video); regions are the same in each.
+    """
+
+    size: int
+    grid: Grid
+    image: Span | None
+    text: tuple[Span, ...]
+    references: tuple[tuple[Span, ...], ...]
+    copies: tuple[tuple[Span, ...], ...] = ()
+    frames: int = 1
+
+    def __post_init__(self) -> None:
+        if self.image is not None and length([self.image]) != self.frames * self.grid[0] * self.grid[1]:
+            raise ValueError(f"layout: expected {self.frames} x {self.grid[0]} x {self.grid[1]} picture tokens, got "
+                             f"the span {self.image}.")
+
+    @property
+    def own(self) -> tuple[tuple[Span, ...], ...]:
+        """For each reference all of its tokens: latents and copies."""
+        copies = self.copies or ((),) * len(self.references)
+        return tuple(latent + copy for latent, copy in zip(self.references, copies, strict=True))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Attentions of one length that follow each other in a model call.
+
+    Attributes:
+        name: for messages.
+        count: how many.
+        size: number of keys.
+        layout: what stands in them; None: they are left alone.
+        recorded: whether maps are taken from them.
+    """
+
+    name: str
+    count: int
+    size: int
+    layout: CallLayout | None = None
+    recorded: bool = False
+
+
+@dataclass
+class Parts:
+    """Puts parts one after another and remembers where each stands."""
+
+    size: int = 0
+    spans: dict[object, Span] = field(default_factory=dict)
+
+    def add(self, name: object, tokens: int) -> Parts:
+        self.spans[name] = (self.size, self.size + tokens)
+        self.size += tokens
+        return self
+
+
+def length(spans: Iterable[Span]) -> int:
+    """Tokens of some spans."""
+    return sum(stop - start for start, stop in spans)

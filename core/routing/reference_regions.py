@@ -1,0 +1,97 @@
+"""Where the references of one conditioning may act, how firmly, and when; and what is recorded of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .call_layout import CallLayout, Grid, Span
+from .photograph import resize
+from .reference_bias import HARD, Steering, check_regions
+from .routing_map import Recorder
+from .steered_attention import SteeredAttention, steered_attention
+
+Area = tuple[int, ...]  # height, width, top, left in latent cells
+HARD_FROM = 20.0  # nats: from here on a border is closed altogether
+
+
+@dataclass(eq=False)
+class ReferenceRegions:
+    """Regions and settings, shared by all conditionings and clones they are given to.
+
+    Attributes:
+        regions: for each reference (H, W) in [0, 1] of any size, or None for everywhere.
+        weights: factor on the attention that each reference gets, before it is normalised; 0 leaves it unread.
+        strength, isolation: in nats; see ``core.routing.reference_bias``. From HARD_FROM on they are HARD.
+        window: fractions (from, to) of the schedule in which regions and isolation act; weights always do.
+        recorder: takes the maps of every call, or None.
+        copies_are_pictures: copies of references in the text come from a vision encoder.
+    """
+
+    regions: tuple[Tensor | None, ...]
+    weights: tuple[float, ...]
+    strength: float = 0.0
+    isolation: float = 0.0
+    window: tuple[float, float] = (0.0, 1.0)
+    recorder: Recorder | None = None
+    copies_are_pictures: bool = True
+    _made: dict = field(default_factory=dict, repr=False, init=False)
+
+    def __deepcopy__(self, memo: dict) -> ReferenceRegions:
+        """Shared by clones: it is never changed, but for the forms it has made and the maps it takes."""
+        return self
+
+    @property
+    def steers(self) -> bool:
+        """Whether anything is added anywhere, at some time."""
+        during = self.window[0] < self.window[1] and (self.isolation != 0 or (
+            self.strength != 0 and any(region is not None for region in self.regions)))
+        return during or any(weight != 1 for weight in self.weights)
+
+    def attention(self, layout: CallLayout, queries: Span, area: Area | None = None,
+                  picture: tuple[int, int] | None = None, inside: bool = True,
+                  device: torch.device | str = "cpu") -> SteeredAttention | None:
+        """What attends in the place of plain attention, made once for each layout; None for plain.
+
+        Args:
+            layout: of the attention's keys.
+            queries: which of their tokens ask.
+            area: the part of the picture that a regional conditioning is computed on.
+            picture: (h, w) of the whole latent, where an area is given.
+            inside: whether the step is inside the window.
+            device: where the queries are.
+        """
+        key = (layout, queries, area, picture, inside, device)
+        if key not in self._made:
+            steering = self.steering(layout.grid, area, picture, inside)
+            check_regions(steering, layout)
+            self._made[key] = steered_attention(steering, layout, queries, torch.device(device))
+        return self._made[key]
+
+    def steering(self, grid: Grid, area: Area | None, picture: tuple[int, int] | None, inside: bool) -> Steering:
+        """The settings on a token grid."""
+        regions = tuple(None if region is None or not inside else self._on_grid(region, grid, area, picture)
+                        for region in self.regions)
+        return Steering(_nats(self.strength), _nats(self.isolation) if inside else 0.0, self.weights, regions,
+                        copies_are_pictures=self.copies_are_pictures)
+
+    def _on_grid(self, region: Tensor, grid: Grid, area: Area | None, picture: tuple[int, int] | None) -> Tensor:
+        """A region on the token grid, cut to the area of a regional conditioning."""
+        region = region.float().cpu()
+        if area is None or picture is None:
+            return resize(region, *grid)
+        height, width, top, left = area
+        return resize(resize(region, *picture)[top:top + height, left:left + width], *grid)
+
+
+def _nats(strength: float) -> float:
+    return HARD if strength >= HARD_FROM else strength
+
+
+def attend_plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(Q K^T / sqrt(d) + M) V as ``SteeredAttention`` wants its backend: (B, H, S, d) each to (B, S, H d)."""
+    grouped = key.shape[1] != query.shape[1]
+    out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=grouped)
+    return out.transpose(1, 2).flatten(2)

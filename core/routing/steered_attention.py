@@ -1,0 +1,254 @@
+"""Steered attention without a mask as large as the picture: few rows of the bias, or few columns of it.
+
+The bias B of ``reference_bias`` is constant along one side almost everywhere:
+
+    queries that share one row of B (the text; the tokens of one reference): plain attention over the keys that the row
+        leaves open, with what is left of the row as a mask of one row. The backend of the user runs it.
+    queries of the picture: B is constant in each block of keys (everything else; reference 1; reference 2; ...), so
+        each block is attended to alone and the results are merged by their log-sum-exp (``lse_attention``):
+            w_j = softmax_j(lse_j + b_j),   out = sum_j w_j out_j
+        w_j is the share of attention that reference j gets: the mass map comes with it, at no price.
+
+A closed border leaves pairs of queries and keys out altogether, so it saves time, and its zeros are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from .call_layout import CallLayout, Span
+from .lse_attention import attend_with_lse
+from .reference_bias import HARD, Steering, picture_bias, shared_bias
+
+Tokens = slice | Tensor  # of the sequence: a run of them, or their places
+Backend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]  # q, k, v, mask to (B, n, H d)
+
+
+@dataclass(frozen=True, eq=False)
+class SharedRows:
+    """Queries with the same row of B.
+
+    Attributes:
+        rows: which queries.
+        columns: the keys that are open to them; None: all.
+        bias: (1, 1, 1, keys) on those, or None.
+    """
+
+    rows: Tokens
+    columns: Tokens | None
+    bias: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Keys to which every query of the picture adds one number.
+
+    Attributes:
+        reference: whose tokens these are.
+        columns: which keys.
+        rows: which of the picture's queries may read them, or None for all.
+        bias: (rows,) what those add, or None for nothing.
+    """
+
+    reference: int
+    columns: Tokens
+    rows: Tensor | None
+    bias: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class SteeredAttention:
+    """What takes the place of plain attention in the attentions of one layout.
+
+    Attributes:
+        shared: all queries but the picture's.
+        picture: the picture's queries; None in attentions without them.
+        base: the keys that are no reference's.
+        blocks: the references' keys.
+        references: how many there are.
+        queries: number of queries this was made for.
+    """
+
+    shared: tuple[SharedRows, ...]
+    picture: Tokens | None
+    base: Tokens
+    blocks: tuple[Block, ...]
+    references: int
+    queries: int
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, backend: Backend, mask: Tensor | None = None,
+                 scale: float | None = None) -> tuple[Tensor, Tensor | None]:
+        """Attend.
+
+        Args:
+            query: (B, H, S, d); key, value: (B, G, K, d), H a multiple of G.
+            backend: plain attention, for what needs no log-sum-exp.
+            mask: another node's additive mask, broadcastable to (B, H, S, K).
+            scale: of the logits; None is d^-1/2.
+
+        Returns:
+            (B, H, S, d), and the share of the picture's attention that each reference gets, (B, R, N) float32, or None
+            where the picture asks nothing.
+        """
+        out = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
+        for part in self.shared:
+            keys, values = (side if part.columns is None else pick(side, part.columns) for side in (key, value))
+            bias = None if part.bias is None else part.bias.to(query.dtype)
+            other = part_of(mask, part.rows, part.columns)
+            bias = other if bias is None else bias if other is None else bias + other
+            found = backend(pick(query, part.rows), keys, values, bias)
+            out[:, part.rows] = rearrange(found, "b s (h d) -> b s h d", h=query.shape[1])
+        if self.picture is None:
+            return out.transpose(1, 2), None
+        merged, shares = self._merge(pick(query, self.picture), key, value, mask, scale)
+        out[:, self.picture] = merged.transpose(1, 2)
+        return out.transpose(1, 2), shares
+
+    def _merge(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
+               ) -> tuple[Tensor, Tensor]:
+        """The picture's queries over the base, then one reference after another merged into the result."""
+        out, total = attend_with_lse(query, pick(key, self.base), pick(value, self.base),
+                                     part_of(mask, self.picture, self.base), scale)
+        sums = []
+        for block in self.blocks:
+            asking = query if block.rows is None else query.index_select(2, block.rows)
+            seen = part_of(mask, self.picture, block.columns, block.rows)
+            found, lse = attend_with_lse(asking, pick(key, block.columns), pick(value, block.columns), seen, scale)
+            lse = lse if block.bias is None else lse + block.bias
+            before = total if block.rows is None else total.index_select(2, block.rows)
+            weight = torch.sigmoid(lse - before)[..., None].to(out.dtype)
+            if block.rows is None:
+                out, total = out.lerp_(found, weight), torch.logaddexp(total, lse)
+            else:
+                out.index_copy_(2, block.rows, out.index_select(2, block.rows).lerp_(found, weight))
+                total = total.index_copy(2, block.rows, torch.logaddexp(before, lse))
+            sums.append((block, lse))
+        return out, self._shares(sums, total)
+
+    def _shares(self, sums: list[tuple[Block, Tensor]], total: Tensor) -> Tensor:
+        """(B, R, N): exp(lse_j - lse) of each reference, heads averaged."""
+        shares = total.new_zeros(total.shape[0], self.references, total.shape[2])
+        for block, lse in sums:
+            rows = slice(None) if block.rows is None else block.rows
+            whole = total if block.rows is None else total.index_select(2, block.rows)
+            shares[:, block.reference, rows] += (lse - whole).exp().mean(dim=1)
+        return shares
+
+
+def pick(side: Tensor, tokens: Tokens) -> Tensor:
+    """(B, H, n, d) of some tokens; a run of them is a view."""
+    return side[:, :, tokens] if isinstance(tokens, slice) else side.index_select(2, tokens)
+
+
+def part_of(mask: Tensor | None, rows: Tokens, columns: Tokens | None, within: Tensor | None = None) -> Tensor | None:
+    """Another node's mask for some queries and keys, four axes; ``within`` picks among those queries."""
+    if mask is None:
+        return None
+    mask = mask[(None,) * (4 - mask.ndim)] if mask.ndim < 3 else mask[:, None] if mask.ndim == 3 else mask
+    if mask.shape[2] > 1:
+        mask = mask[:, :, rows]
+        mask = mask if within is None else mask[:, :, within]
+    return mask if columns is None or mask.shape[3] == 1 else mask[..., columns]
+
+
+def steered_attention(steering: Steering, layout: CallLayout, queries: Span, device: torch.device
+                      ) -> SteeredAttention | None:
+    """The form of one steering on one layout; None if it adds nothing there.
+
+    Args:
+        steering: what is to be kept apart.
+        layout: of the keys.
+        queries: which of the keys' tokens have queries: all, or without those that a cache has dropped.
+    """
+    shared = _shared_rows(steering, layout, queries)
+    blocks = _blocks(steering, layout) if layout.image is not None else ()
+    if all(bias is None for _, bias in shared) and all(block.bias is None and block.rows is None for block in blocks):
+        return None
+    picture = None if layout.image is None else slice(layout.image[0] - queries[0], layout.image[1] - queries[0])
+    parts = tuple(_open(rows, bias) for rows, bias in shared)
+    owned = torch.zeros(layout.size, dtype=torch.bool)
+    for spans in layout.own:
+        owned[places(spans)] = True
+    made = SteeredAttention(parts, picture, tokens_of(~owned), tuple(block for block in blocks if block is not None),
+                            len(layout.references), queries[1] - queries[0])
+    return _on(made, device)
+
+
+def _shared_rows(steering: Steering, layout: CallLayout, queries: Span) -> list[tuple[Tensor, Tensor | None]]:
+    """Places of queries, and the row of B that they share; rows that are equal are one."""
+    picture = torch.zeros(layout.size, dtype=torch.bool)
+    if layout.image is not None:
+        picture[slice(*layout.image)] = True
+    found: list[tuple[Tensor, Tensor | None]] = []
+    for rows, bias in shared_bias(steering, layout):
+        rows = rows & ~picture
+        rows = rows[slice(*queries)]
+        if not bool(rows.any()):
+            continue
+        bias = bias if bool(bias.any()) else None
+        twin = next((at for at, (_, other) in enumerate(found) if _equal(other, bias)), None)
+        if twin is None:
+            found.append((rows, bias))
+        else:
+            found[twin] = (found[twin][0] | rows, bias)
+    return found
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other if one is None or other is None else torch.equal(one, other)
+
+
+def _open(rows: Tensor, bias: Tensor | None) -> SharedRows:
+    """Closed keys are left out; what is added to the open ones stays as a mask of one row."""
+    if bias is None:
+        return SharedRows(tokens_of(rows), None, None)
+    is_open = bias > -HARD
+    left = bias[is_open]
+    columns = None if bool(is_open.all()) else tokens_of(is_open)
+    return SharedRows(tokens_of(rows), columns, left[None, None, None] if bool(left.any()) else None)
+
+
+def _blocks(steering: Steering, layout: CallLayout) -> tuple[Block, ...]:
+    """The keys of each reference, closed ones left out; latents and copies are one block if B does not differ."""
+    blocks = []
+    for index, parts in enumerate(picture_bias(steering, layout)):
+        for spans, bias in parts:
+            is_open = bias > -HARD
+            if not spans or not bool(is_open.any()):
+                continue
+            rows = None if bool(is_open.all()) else is_open.nonzero()[:, 0]
+            left = bias if rows is None else bias[rows]
+            columns = torch.zeros(layout.size, dtype=torch.bool)
+            columns[places(spans)] = True
+            blocks.append(Block(index, tokens_of(columns), rows, left if bool(left.any()) else None))
+    return tuple(blocks)
+
+
+def places(spans: tuple[Span, ...]) -> Tensor:
+    """Long positions of some spans, one after another."""
+    return torch.cat([torch.arange(*span) for span in spans]) if spans else torch.zeros(0, dtype=torch.long)
+
+
+def tokens_of(marks: Tensor) -> Tokens:
+    """A slice where the marked tokens follow each other, else their places."""
+    where = marks.nonzero()[:, 0]
+    if len(where) and int(where[-1] - where[0]) + 1 == len(where):
+        return slice(int(where[0]), int(where[-1]) + 1)
+    return where
+
+
+def _on(made: SteeredAttention, device: torch.device) -> SteeredAttention:
+    """The same with its tensors on a device."""
+
+    def move(value):
+        return value.to(device) if isinstance(value, Tensor) else value
+
+    shared = tuple(SharedRows(move(part.rows), move(part.columns), move(part.bias)) for part in made.shared)
+    blocks = tuple(Block(block.reference, move(block.columns), move(block.rows), move(block.bias))
+                   for block in made.blocks)
+    return SteeredAttention(shared, move(made.picture), move(made.base), blocks, made.references, made.queries)

@@ -1,0 +1,233 @@
+"""Steered attention is attention with the bias of the table, however few of its rows and columns are written out."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from core.routing.call_layout import CallLayout
+from core.routing.lse_attention import _chunked, attend_with_lse
+from core.routing.reference_bias import HARD, Steering, check_regions, marks
+from core.routing.reference_regions import ReferenceRegions, attend_plain
+from core.routing.steered_attention import steered_attention
+
+LEFT = torch.tensor([[1.0, 1.0, 0.0, 0.0]]).expand(3, -1)
+SOFT = torch.linspace(0, 1, 12).reshape(3, 4)
+# text 0-3 with copies, picture, another node's reference, three references
+TEXT_FIRST = CallLayout(26, (3, 4), (4, 16), ((0, 4),), (((17, 21),), ((21, 24),), ((24, 26),)))
+# OmniGen2's order, the text's copies of references in the middle of it
+TEXT_LAST = CallLayout(30, (3, 4), (9, 21), ((21, 30),), (((0, 4),), ((4, 7),), ((7, 9),)),
+                       (((22, 24),), ((25, 26),), ((27, 29),)))
+ALONE = CallLayout(9, (3, 4), None, (), (((0, 4),), ((4, 7),), ((7, 9),)))
+LAYOUTS = {"text first": TEXT_FIRST, "text last": TEXT_LAST, "references alone": ALONE}
+
+
+def random(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def steering(strength=2.0, isolation=0.0, weights=(1.0, 1.0, 1.0), regions=(LEFT, SOFT, None), **fields):
+    return Steering(strength, isolation, weights, regions, **fields)
+
+
+def by_table(layout, strength, isolation, weights, regions, pictures):
+    """The table of `reference_bias`, entry by entry."""
+    wanted = torch.zeros(layout.size, layout.size)
+    at = [marks(layout.size, spans) for spans in layout.references]
+    copies = [marks(layout.size, spans) for spans in layout.copies or ((),) * 3]
+    text = marks(layout.size, layout.text)
+    image = marks(layout.size, () if layout.image is None else (layout.image,))
+    for i, own in enumerate(at):
+        region = torch.ones(12) if regions[i] is None else regions[i].flatten()
+        outside = -strength * (1 - region)[:, None] if layout.image else torch.zeros(0, 1)
+        for part in (own, copies[i]):
+            wanted[image[:, None] & part] += outside.expand(-1, int(part.sum())).flatten()
+            wanted[part[:, None] & image] += outside.T.expand(int(part.sum()), -1).flatten()
+        weighted = own | copies[i] if pictures else own
+        own_copy = copies[i][:, None] & (copies[i] if pictures else torch.zeros_like(own))
+        wanted[(image | text)[:, None] & weighted & ~own_copy] += math.log(weights[i])
+        for j, other in enumerate(at):
+            if i != j:
+                wanted[own[:, None] & other] -= isolation
+                wanted[copies[i][:, None] & other] -= isolation
+                wanted[own[:, None] & copies[j]] -= isolation
+                if pictures:
+                    wanted[copies[i][:, None] & copies[j]] -= isolation
+    return wanted
+
+
+def inputs(layout, rows=None, kv_heads=4):
+    rows = layout.size if rows is None else rows
+    return random(2, 4, rows, 8), random(2, kv_heads, layout.size, 8, seed=1), random(2, kv_heads, layout.size, 8, seed=2)
+
+
+def dense(query, key, value, bias):
+    key, value = (side.repeat_interleave(query.shape[1] // side.shape[1], dim=1) for side in (key, value))
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("pictures", [False, True])
+@pytest.mark.parametrize(("strength", "isolation"), [(2.5, 1.5), (0.0, 2.0), (3.0, HARD), (2.0, 0.0)])
+def test_it_is_attention_with_the_table(name, pictures, strength, isolation):
+    layout, weights, regions = LAYOUTS[name], (0.5, 1.0, 2.0), (LEFT, SOFT, None)
+    made = steered_attention(steering(strength, isolation, weights, copies_are_pictures=pictures), layout,
+                             (0, layout.size), torch.device("cpu"))
+    bias = by_table(layout, strength, isolation, weights, regions, pictures)
+    if made is None:
+        assert bias.abs().max() == 0
+        return
+    for kv_heads in (4, 2):
+        found, shares = made(*inputs(layout, kv_heads=kv_heads), attend_plain)
+        torch.testing.assert_close(found, dense(*inputs(layout, kv_heads=kv_heads), bias), atol=2e-6, rtol=1e-5)
+    assert (shares is None) == (layout.image is None)
+
+
+@pytest.mark.parametrize("regions", [(LEFT, 1 - LEFT, None), (LEFT, SOFT, torch.ones(3, 4))])
+def test_a_closed_border_is_the_table_with_hard_numbers(regions):
+    made = steered_attention(steering(HARD, HARD, regions=regions), TEXT_LAST, (0, 30), torch.device("cpu"))
+    hard = tuple(None if region is None else (region >= 0.5).float() for region in regions)
+    bias = by_table(TEXT_LAST, HARD, HARD, (1.0, 1.0, 1.0), hard, False)
+    found, _ = made(*inputs(TEXT_LAST), attend_plain)
+    torch.testing.assert_close(found, dense(*inputs(TEXT_LAST), bias), atol=2e-6, rtol=1e-5)
+
+
+def test_another_nodes_mask_is_added():
+    layout = TEXT_FIRST
+    query, key, value = inputs(layout)
+    made = steered_attention(steering(2.0, 1.0), layout, (0, layout.size), torch.device("cpu"))
+    bias = by_table(layout, 2.0, 1.0, (1.0, 1.0, 1.0), (LEFT, SOFT, None), False)
+    closed = torch.zeros(2, 1, 1, layout.size)
+    closed[1, ..., 17:21] = float("-inf")  # a whole block, in one picture of the batch
+    for mask in (random(layout.size, layout.size), random(2, layout.size, layout.size), closed, random(1, layout.size)):
+        four = mask[:, None] if mask.ndim == 3 else mask
+        found, shares = made(query, key, value, attend_plain, mask)
+        torch.testing.assert_close(found, dense(query, key, value, bias + four), atol=2e-6, rtol=1e-5)
+        assert torch.isfinite(shares).all()
+
+
+def test_queries_without_the_references():
+    """A cache keeps keys and values of references, and asks for text and picture only."""
+    layout = CallLayout(25, (3, 4), (4, 16), ((0, 4),), (((16, 20),), ((20, 23),), ((23, 25),)))
+    query, key, value = inputs(layout)
+    fields = steering(3.0, 1.0, (0.5, 1.0, 1.0))
+    whole, _ = steered_attention(fields, layout, (0, 25), torch.device("cpu"))(query, key, value, attend_plain)
+    part, _ = steered_attention(fields, layout, (0, 16), torch.device("cpu"))(query[:, :, :16], key, value, attend_plain)
+    torch.testing.assert_close(part, whole[:, :, :16])
+
+
+def test_shares_are_the_softmax_over_all_keys():
+    layout = TEXT_FIRST
+    query, key, value = inputs(layout)
+    fields = steering(2.0, 1.0, (0.5, 1.0, 2.0))
+    _, shares = steered_attention(fields, layout, (0, 26), torch.device("cpu"))(query, key, value, attend_plain)
+    bias = by_table(layout, 2.0, 1.0, (0.5, 1.0, 2.0), (LEFT, SOFT, None), False)
+    full = (query @ key.transpose(-1, -2) / math.sqrt(8) + bias).softmax(-1)[:, :, 4:16]
+    wanted = torch.stack([full[..., start:stop].sum(-1).mean(1) for (start, stop), in layout.references], dim=1)
+    torch.testing.assert_close(shares, wanted)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_reference_of_weight_0_is_read_by_nobody_else(layout):
+    """Exactly: its keys and values may be anything."""
+    made = steered_attention(steering(0.0, weights=(1.0, 0.0, 1.0), copies_are_pictures=True), layout,
+                             (0, layout.size), torch.device("cpu"))
+    query, key, value = inputs(layout)
+    second = marks(layout.size, layout.own[1])
+    other_key, other_value = key.clone(), value.clone()
+    other_key[:, :, second], other_value[:, :, second] = 50.0, -90.0
+    found, other = (made(query, *sides, attend_plain)[0] for sides in ((key, value), (other_key, other_value)))
+    assert torch.equal(found[:, :, ~second], other[:, :, ~second]) and not torch.equal(found, other)
+
+
+def test_a_closed_border_is_exact():
+    made = steered_attention(steering(HARD, regions=(LEFT, 1 - LEFT, None)), TEXT_FIRST, (0, 26), torch.device("cpu"))
+    query, key, value = inputs(TEXT_FIRST)
+    other = value.clone()
+    other[:, :, 17:21] = 1000.0
+    moved = (made(query, key, value, attend_plain)[0] != made(query, key, other, attend_plain)[0]).any(-1).any(1)[0]
+    assert torch.equal(moved[4:16].reshape(3, 4), LEFT.bool())
+
+
+@pytest.mark.parametrize("fields", [
+    {"strength": 0.0}, {"regions": (None, None, None)}, {"regions": (torch.ones(3, 4), None, None)},
+    {"strength": HARD, "regions": (torch.full((3, 4), 0.6), None, None)},
+])  # fmt: skip
+def test_nothing_to_keep_apart_is_plain_attention(fields):
+    assert steered_attention(steering(**fields), TEXT_FIRST, (0, 26), torch.device("cpu")) is None
+
+
+def test_the_users_backend_runs_all_but_the_picture():
+    calls = []
+
+    def backend(query, key, value, mask):
+        calls.append((query.shape[2], key.shape[2], mask is not None))
+        return attend_plain(query, key, value, mask)
+
+    layout = CallLayout(23, (3, 4), (4, 16), ((0, 4),), (((16, 20),), ((20, 23),)))
+    query, key, value = inputs(layout)
+    soft = Steering(2.0, 0.0, (1.0, 1.0), (LEFT, 1 - LEFT))
+    steered_attention(soft, layout, (0, 23), torch.device("cpu"))(query, key, value, backend)
+    assert sorted(calls) == [(3, 23, True), (4, 23, False), (4, 23, True)]
+    calls.clear()
+    hard = Steering(HARD, 0.0, (1.0, 1.0), (LEFT, 1 - LEFT))
+    steered_attention(hard, layout, (0, 23), torch.device("cpu"))(query, key, value, backend)
+    assert sorted(calls) == [(3, 17, False), (4, 17, False), (4, 23, False)]  # closed keys are left out: no mask
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mask", [None, random(1, 1, 9, 20), random(1, 1, 1, 20)], ids=["none", "matrix", "row"])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_the_log_sum_exp_of_fused_kernels(dtype, mask, kv_heads):
+    query = random(2, 4, 9, 16).to(dtype)
+    key, value = random(2, kv_heads, 20, 16, seed=1).to(dtype), random(2, kv_heads, 20, 16, seed=2).to(dtype)
+    mask = None if mask is None else mask.to(dtype)
+    wide = [side.repeat_interleave(4 // kv_heads, dim=1).float() for side in (key, value)]
+    wanted = _chunked(query.float(), *wide, None if mask is None else mask.float(), 0.25)
+    tolerance = 1e-5 if dtype == torch.float32 else 3e-2
+    for found, right in zip(attend_with_lse(query, key, value, mask), wanted):
+        torch.testing.assert_close(found.float(), right, atol=tolerance, rtol=tolerance)
+
+
+def test_a_device_without_kernels_attends_in_chunks(monkeypatch):
+    from core.routing import lse_attention
+
+    monkeypatch.setattr(lse_attention, "CANDIDATES", {})
+    monkeypatch.setattr(lse_attention, "CHUNK", 4)
+    lse_attention.kernel.cache_clear()
+    try:
+        layout = TEXT_FIRST
+        made = steered_attention(steering(2.0), layout, (0, 26), torch.device("cpu"))
+        bias = by_table(layout, 2.0, 0.0, (1.0, 1.0, 1.0), (LEFT, SOFT, None), False)
+        found, _ = made(*inputs(layout), attend_plain)
+        torch.testing.assert_close(found, dense(*inputs(layout), bias), atol=2e-6, rtol=1e-5)
+    finally:
+        lse_attention.kernel.cache_clear()
+
+
+def test_regions_in_a_video_are_the_same_in_each_frame():
+    layout = CallLayout(26, (3, 2), (2, 14), ((0, 2),), (((14, 20),), ((20, 26),)), frames=2)
+    region = torch.tensor([[1.0, 0.0]]).expand(3, 2)
+    made = steered_attention(Steering(HARD, 0.0, (1.0, 1.0), (region, None)), layout, (0, 26), torch.device("cpu"))
+    _, shares = made(*inputs(layout), attend_plain)
+    frames = shares[0, 0].reshape(2, 3, 2)
+    assert (frames[..., 1] == 0).all() and (frames[..., 0] > 0).all()
+
+
+def test_regions_on_another_grid_are_refused():
+    with pytest.raises(ValueError, match=r"region on the token grid: expected shape \(h, w\) with h = 3, w = 4, got"):
+        check_regions(steering(regions=(torch.ones(4, 3), None, None)), TEXT_FIRST)
+    with pytest.raises(ValueError, match="a weight and a region for each of 3 references, got 1 and 3"):
+        check_regions(steering(weights=(1.0,)), TEXT_FIRST)
+
+
+def test_a_regional_conditioning_sees_its_part_of_a_region():
+    whole = torch.zeros(4, 8)
+    whole[:, :4] = 1.0
+    regions = ReferenceRegions((whole,), (1.0,), strength=2.0)
+    layout = CallLayout(9, (2, 2), (1, 5), ((0, 1),), (((5, 9),),))
+    on_grid = regions.steering(layout.grid, (4, 4, 0, 2), (4, 8), True).regions[0]
+    assert torch.equal(on_grid, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    assert regions.attention(layout, (0, 9), (4, 4, 0, 2), (4, 8)) is regions.attention(layout, (0, 9), (4, 4, 0, 2), (4, 8))
+    assert regions.attention(layout, (0, 9), inside=False) is None
