@@ -10,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 Grid = tuple[int, int]
 Span = tuple[int, int]  # first token, one past the last
+Tokens = slice | Tensor  # of a sequence: a run of them, or their places
 
 
 @dataclass(frozen=True)
@@ -83,3 +87,20 @@ class Parts:
 def length(spans: Iterable[Span]) -> int:
     """Tokens of some spans."""
     return sum(stop - start for start, stop in spans)
+
+
+def marks(size: int, *parts: Iterable[Span]) -> Tensor:
+    """(size,) bool, True in some spans."""
+    found = torch.zeros(size, dtype=torch.bool)
+    for spans in parts:
+        for start, stop in spans:
+            found[start:stop] = True
+    return found
+
+
+def tokens_of(marked: Tensor) -> Tokens:
+    """A slice where the marked tokens follow each other, else their places."""
+    where = marked.nonzero()[:, 0]
+    if len(where) and int(where[-1] - where[0]) + 1 == len(where):
+        return slice(int(where[0]), int(where[-1]) + 1)
+    return where

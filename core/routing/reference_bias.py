@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ..shapes import expect
-from .call_layout import CallLayout, Span
+from .call_layout import CallLayout, Span, marks
 
 HARD = 1e4  # a strength that leaves no weight: exp(-1e4) is 0 in every dtype, and half precision holds it
 INSIDE = 0.5  # where a hard border runs in a soft region
@@ -161,11 +161,3 @@ def _closed(steering: Steering, layout: CallLayout, reader: int | None) -> Tenso
         if steering.weights[index] == 0 and index != reader:
             row[marks(layout.size, spans)] = -HARD
     return row
-
-
-def marks(size: int, spans: tuple[Span, ...]) -> Tensor:
-    """(size,) bool, True at the given places."""
-    found = torch.zeros(size, dtype=torch.bool)
-    for start, stop in spans:
-        found[start:stop] = True
-    return found

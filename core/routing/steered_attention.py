@@ -21,11 +21,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .call_layout import CallLayout, Span
+from .call_layout import CallLayout, Span, Tokens, marks, tokens_of
 from .lse_attention import attend_with_lse
 from .reference_bias import HARD, Steering, picture_bias, shared_bias
 
-Tokens = slice | Tensor  # of the sequence: a run of them, or their places
 Backend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]  # q, k, v, mask to (B, n, H d)
 
 
@@ -171,9 +170,7 @@ def steered_attention(steering: Steering, layout: CallLayout, queries: Span, dev
         return None
     picture = None if layout.image is None else slice(layout.image[0] - queries[0], layout.image[1] - queries[0])
     parts = tuple(_open(rows, bias) for rows, bias in shared)
-    owned = torch.zeros(layout.size, dtype=torch.bool)
-    for spans in layout.own:
-        owned[places(spans)] = True
+    owned = marks(layout.size, *layout.own)
     made = SteeredAttention(parts, picture, tokens_of(~owned), tuple(block for block in blocks if block is not None),
                             len(layout.references), queries[1] - queries[0])
     return _on(made, device)
@@ -181,9 +178,7 @@ def steered_attention(steering: Steering, layout: CallLayout, queries: Span, dev
 
 def _shared_rows(steering: Steering, layout: CallLayout, queries: Span) -> list[tuple[Tensor, Tensor | None]]:
     """Places of queries, and the row of B that they share; rows that are equal are one."""
-    picture = torch.zeros(layout.size, dtype=torch.bool)
-    if layout.image is not None:
-        picture[slice(*layout.image)] = True
+    picture = marks(layout.size, () if layout.image is None else (layout.image,))
     found: list[tuple[Tensor, Tensor | None]] = []
     for rows, bias in shared_bias(steering, layout):
         rows = rows & ~picture
@@ -223,23 +218,9 @@ def _blocks(steering: Steering, layout: CallLayout) -> tuple[Block, ...]:
                 continue
             rows = None if bool(is_open.all()) else is_open.nonzero()[:, 0]
             left = bias if rows is None else bias[rows]
-            columns = torch.zeros(layout.size, dtype=torch.bool)
-            columns[places(spans)] = True
-            blocks.append(Block(index, tokens_of(columns), rows, left if bool(left.any()) else None))
+            columns = tokens_of(marks(layout.size, spans))
+            blocks.append(Block(index, columns, rows, left if bool(left.any()) else None))
     return tuple(blocks)
-
-
-def places(spans: tuple[Span, ...]) -> Tensor:
-    """Long positions of some spans, one after another."""
-    return torch.cat([torch.arange(*span) for span in spans]) if spans else torch.zeros(0, dtype=torch.long)
-
-
-def tokens_of(marks: Tensor) -> Tokens:
-    """A slice where the marked tokens follow each other, else their places."""
-    where = marks.nonzero()[:, 0]
-    if len(where) and int(where[-1] - where[0]) + 1 == len(where):
-        return slice(int(where[0]), int(where[-1]) + 1)
-    return where
 
 
 def _on(made: SteeredAttention, device: torch.device) -> SteeredAttention:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from core.routing.call_layout import CallLayout
+from core.routing.call_layout import CallLayout, marks
 from core.routing.lse_attention import _chunked, attend_with_lse
-from core.routing.reference_bias import HARD, Steering, check_regions, marks
+from core.routing.reference_bias import HARD, Steering, check_regions
 from core.routing.reference_regions import ReferenceRegions, attend_plain
 from core.routing.steered_attention import steered_attention
 
@@ -57,9 +57,10 @@ def by_table(layout, strength, isolation, weights, regions, pictures):
     return wanted
 
 
-def inputs(layout, rows=None, kv_heads=4):
-    rows = layout.size if rows is None else rows
-    return random(2, 4, rows, 8), random(2, kv_heads, layout.size, 8, seed=1), random(2, kv_heads, layout.size, 8, seed=2)
+def inputs(layout, kv_heads=4):
+    """Queries, keys and values of a batch of two, four heads of 8 channels."""
+    sides = (random(2, kv_heads, layout.size, 8, seed=seed) for seed in (1, 2))
+    return random(2, 4, layout.size, 8), *sides
 
 
 def dense(query, key, value, bias):
@@ -113,7 +114,8 @@ def test_queries_without_the_references():
     query, key, value = inputs(layout)
     fields = steering(3.0, 1.0, (0.5, 1.0, 1.0))
     whole, _ = steered_attention(fields, layout, (0, 25), torch.device("cpu"))(query, key, value, attend_plain)
-    part, _ = steered_attention(fields, layout, (0, 16), torch.device("cpu"))(query[:, :, :16], key, value, attend_plain)
+    part, _ = steered_attention(fields, layout, (0, 16), torch.device("cpu"))(
+        query[:, :, :16], key, value, attend_plain)
     torch.testing.assert_close(part, whole[:, :, :16])
 
 
@@ -229,5 +231,6 @@ def test_a_regional_conditioning_sees_its_part_of_a_region():
     layout = CallLayout(9, (2, 2), (1, 5), ((0, 1),), (((5, 9),),))
     on_grid = regions.steering(layout.grid, (4, 4, 0, 2), (4, 8), True).regions[0]
     assert torch.equal(on_grid, torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
-    assert regions.attention(layout, (0, 9), (4, 4, 0, 2), (4, 8)) is regions.attention(layout, (0, 9), (4, 4, 0, 2), (4, 8))
+    part = regions.attention(layout, (0, 9), (4, 4, 0, 2), (4, 8))
+    assert part is regions.attention(layout, (0, 9), (4, 4, 0, 2), (4, 8))  # made once
     assert regions.attention(layout, (0, 9), inside=False) is None
