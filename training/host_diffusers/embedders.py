@@ -16,6 +16,9 @@ from torch import Tensor
 
 from core.identity.photograph import normalise
 
+from .opening import is_transformers, opened
+
+ENCODER = "facebook/dinov2-base"  # of subjects' crops
 Pictures = Callable[[Sequence[Image.Image]], Tensor]
 
 
@@ -46,12 +49,12 @@ def load_clip(name: str, weights: str, device: str, dtype: torch.dtype) -> Embed
     """
     if name == "miniworld":
         return _miniworld(device, dtype)
-    if _is_transformers(name):
-        return _opened(f"--clip {name}", lambda: _transformers_clip(name, device, dtype))
+    if is_transformers(name):
+        return opened(f"--clip {name}", lambda: _transformers_clip(name, device, dtype))
     if not weights:
         raise ValueError(f"--clip {name}: expected an open_clip architecture with --clip-weights FILE, a folder of "
                          "transformers, a hub's owner/name, or miniworld; got a name alone.")
-    return _opened(f"--clip {name} --clip-weights {weights}", lambda: _open_clip(name, weights, device, dtype))
+    return opened(f"--clip {name} --clip-weights {weights}", lambda: _open_clip(name, weights, device, dtype))
 
 
 def load_dino(name: str, device: str, dtype: torch.dtype) -> Embedder:
@@ -67,23 +70,34 @@ def load_dino(name: str, device: str, dtype: torch.dtype) -> Embedder:
         return Embedder(name, _pictures(_pixels(name), device, dtype,
                                         lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0]))
 
-    return _opened(f"--dino {name}", load)
+    return opened(f"--dino {name}", load)
 
 
-def _is_transformers(name: str) -> bool:
-    return Path(name).is_dir() or "/" in name
+def load_image_encoder(name: str, device: str, dtype: torch.dtype) -> Embedder:
+    """Opens an encoder of looks: DINO of any generation, CLIP, SigLIP.
 
+    Args:
+        name: `miniworld`, a folder of transformers, or a hub's `owner/name`.
+        device: torch device.
+        dtype: precision of the weights.
 
-def _opened(what: str, load: Callable[[], Embedder]) -> Embedder:
-    """The libraries raise many kinds for one user's mistake: not there, not reachable, not such a model."""
-    try:
-        return load()
-    except AssertionError as error:  # of a torch without CUDA
-        raise ValueError(f"{what}: {error}. Choose another --device.") from error
-    except ImportError as error:
-        raise ValueError(f"{what}: {error}. Install it with: pip install -e '.[backbones]'") from error
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ValueError(f"{what}: cannot be opened ({error})") from error
+    Raises:
+        ValueError: no such model.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    def load() -> Embedder:
+        kind = AutoConfig.from_pretrained(name).model_type
+        if kind == "clip":
+            return _transformers_clip(name, device, dtype)
+        model = AutoModel.from_pretrained(name, torch_dtype=dtype).to(device).eval()
+        if "siglip" in kind:  # no class token: its attention pooling is what it was trained with
+            return Embedder(name, _pictures(_pixels(name), device, dtype,
+                                            lambda pixels: model.vision_model(pixel_values=pixels).pooler_output))
+        return Embedder(name, _pictures(_pixels(name), device, dtype,
+                                        lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0]))
+
+    return _miniworld(device, dtype) if name == "miniworld" else opened(f"--encoder {name}", load)
 
 
 def _pictures(prepare: Callable[[Sequence[Image.Image]], Tensor], device: str, dtype: torch.dtype,

@@ -1,0 +1,34 @@
+"""Opening models by name: what the libraries raise for one user's mistake becomes one ValueError."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+Model = TypeVar("Model")
+
+
+def is_transformers(name: str) -> bool:
+    """Whether a name is a folder of transformers or a hub's `owner/name`."""
+    return Path(name).is_dir() or "/" in name
+
+
+def opened(what: str, load: Callable[[], Model]) -> Model:
+    """The model that `load` opens.
+
+    Args:
+        what: the option and its value, for the message, e.g. `--detector IDEA-Research/grounding-dino-tiny`.
+        load: opens it; may raise what the libraries raise.
+
+    Raises:
+        ValueError: not there, not reachable, not such a model, a package is missing.
+    """
+    try:
+        return load()
+    except AssertionError as error:  # raised by a torch without CUDA
+        raise ValueError(f"{what}: {error}. Choose another --device.") from error
+    except ImportError as error:
+        raise ValueError(f"{what}: {error}. Install it with: pip install -e '.[backbones]'") from error
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ValueError(f"{what}: cannot be opened ({error})") from error
