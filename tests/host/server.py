@@ -54,7 +54,9 @@ class ComfyServer:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "main.py", "--port", str(port), "--base-directory", str(self.base), *self.flags]
+        database = f"sqlite:///{self.base / 'user' / 'comfyui.db'}"  # else ComfyUI's own folder gets one
+        command = [sys.executable, "main.py", "--port", str(port), "--base-directory", str(self.base),
+                   "--database-url", database, *self.flags]  # fmt: skip
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
@@ -132,9 +134,13 @@ class ComfyServer:
         return self.get("/object_info")
 
     def queue(self, graph: dict) -> str:
-        """Queue an API-format graph and return its id without waiting. Raises ValueError when it is refused."""
+        """Queue an API-format graph and return its id without waiting.
+
+        Raises:
+            ValueError: it is refused, or a part of it is: ComfyUI then still runs the outputs that need no such node.
+        """
         answer = self.post("/prompt", {"prompt": graph})
-        if "prompt_id" not in answer:
+        if "prompt_id" not in answer or answer.get("node_errors"):
             raise ValueError(_refusal(answer))
         return answer["prompt_id"]
 
@@ -174,8 +180,8 @@ def device_flags() -> tuple[str, ...]:
 
 
 def _refusal(answer: dict) -> str:
-    """Everything the page shows when a graph is refused before it runs."""
-    lines = [str(answer.get("error", {}).get("message", answer))]
+    """Everything the page shows when a graph, or a part of it, is refused before it runs."""
+    lines = [str(answer.get("error", {}).get("message", "Some outputs cannot be made"))]
     for node in answer.get("node_errors", {}).values():
         lines += [f"{node['class_type']}: {error['message']}: {error['details']}" for error in node["errors"]]
     return "\n".join(lines)
