@@ -63,9 +63,15 @@ def open_page(url: str, viewport: dict[str, int] = LAPTOP) -> Iterator[Page]:
         browser.close()
 
 
-def has_nodes2(page: Page) -> bool:
-    """Whether the page draws its nodes with Nodes 2.0 (a graph with a node must be open)."""
-    return page.evaluate("() => document.querySelector('[data-node-id]') !== null")
+def has_nodes2(page: Page, workflow: dict) -> bool:
+    """Whether the page draws the nodes of an open workflow with Nodes 2.0, at the widths that the file gives them.
+
+    Frontend 1.27, the floor's, has an unfinished form behind the same setting: nodes as narrow as their text, empty
+    notes, and the file's sizes overwritten by those.
+    """
+    drawn = page.evaluate(RECTANGLES)
+    elements = page.evaluate("() => document.querySelectorAll('[data-node-id]').length")
+    return elements > 0 and all(drawn[str(node["id"])][2] >= node["size"][0] - 2 for node in workflow["nodes"])
 
 
 def open_workflow(page: Page, workflow: dict, source: str = "") -> None:

@@ -28,9 +28,10 @@ def page(comfy_server, request):
     SHOTS.mkdir(parents=True, exist_ok=True)
     use_renderer(comfy_server.url, nodes2=request.param == "nodes2")
     with open_page(comfy_server.url) as page:
-        open_workflow(page, json.loads(WORKFLOWS[0].read_text(encoding="utf-8")))
-        if request.param == "nodes2" and not has_nodes2(page):
-            pytest.skip("this ComfyUI's page has no Nodes 2.0")
+        first = json.loads(WORKFLOWS[0].read_text(encoding="utf-8"))
+        open_workflow(page, first)
+        if request.param == "nodes2" and not has_nodes2(page, first):
+            pytest.skip("this ComfyUI's page has no finished Nodes 2.0")
         page.renderer = request.param
         yield page
     use_renderer(comfy_server.url, nodes2=False)
