@@ -1,0 +1,199 @@
+"""The cached renders all recipes train on: drawn once, each from its own random stream, kept under `<out>/corpus`.
+
+The corpus does not depend on how many processes draw it. A bank of identities, each with several portraits, feeds the
+scenes; only seen identities and seen relations enter. With every scene are kept its boxes, its keypoints and the share
+of each latent cell that each creature covers, so no recipe has to draw it again.
+"""
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..world2.captions import draw_caption
+from ..world2.renderer import Render, render
+from ..world2.rng_streams import Stream, generator
+from ..world2.scene import ScenePlan, draw_plan, portrait
+from ..world2.traits import CreatureTraits, draw_traits
+from .packed_images import PackedImages, compress, write_packed
+
+PIXELS, PORTRAIT_PIXELS = 128, 256
+CELLS = 16  # latent cells along each side
+MOST_SUBJECTS = 3
+
+
+@dataclass(frozen=True)
+class CorpusSize:
+    """How much to draw: `scenes` pictures, `identities` creatures, `portraits` reference views of each; `seed`."""
+
+    scenes: int = 20000
+    identities: int = 4000
+    portraits: int = 3
+    seed: int = 0
+
+
+def bank(size: CorpusSize) -> list[CreatureTraits]:
+    """The seen identities of a corpus; the same list for the same seed."""
+    rng = generator(size.seed, Stream.BANK)
+    return [draw_traits(rng) for _ in range(size.identities)]
+
+
+def _portrait(size: CorpusSize, identities: list[CreatureTraits], index: int) -> tuple[bytes, dict, None]:
+    rng = generator(size.seed, Stream.PORTRAIT, index)
+    who = index // size.portraits
+    plan = portrait(rng, identities[who])
+    drawn = render(plan, PORTRAIT_PIXELS)
+    described = draw_caption(rng, plan.relation, plan.cast, plan.backdrop, described=True)
+    facts = {"who": [who], "relation": plan.relation, "described": described.prompt}
+    return compress(drawn.image), facts, None
+
+
+def scene_plan(
+    size: CorpusSize, identities: list[CreatureTraits], index: int
+) -> tuple[np.random.Generator, list[int], ScenePlan]:
+    """What scene `index` of a corpus shows: its generator, as far as it was used, who takes part, and the plan."""
+    rng = generator(size.seed, Stream.SCENE, index)
+    who = _different_species(rng, identities)
+    first = draw_plan(rng)
+    chosen = who[: len(first.staging.poses)]
+    cast = tuple(identities[index] for index in chosen)
+    return rng, chosen, draw_plan(rng, relation=first.relation, cast=cast, backdrop=first.backdrop)
+
+
+def _scene(size: CorpusSize, identities: list[CreatureTraits], index: int) -> tuple[bytes, dict, Render]:
+    rng, chosen, plan = scene_plan(size, identities, index)
+    drawn = render(plan, PIXELS)
+    described = draw_caption(rng, plan.relation, plan.cast, plan.backdrop, described=True)
+    facts = {
+        "who": chosen,
+        "relation": plan.relation,
+        "prompt": plan.caption.prompt,
+        "names": plan.caption.names,
+        "predicate": plan.caption.predicate,
+        "described": described.prompt,
+    }
+    return compress(drawn.image), facts, drawn
+
+
+def cover_of(masks: np.ndarray, cells: int = CELLS) -> np.ndarray:
+    """(S, H, W) bool masks to (S, cells, cells) uint8, 255 where a cell is wholly covered."""
+    subjects, height, width = masks.shape
+    blocks = masks.reshape(subjects, cells, height // cells, cells, width // cells)
+    return np.round(255 * blocks.mean((2, 4))).astype(np.uint8)
+
+
+def _different_species(rng: np.random.Generator, identities: list[CreatureTraits]) -> list[int]:
+    chosen: list[int] = []
+    while len(chosen) < MOST_SUBJECTS:
+        who = int(rng.integers(len(identities)))
+        if all(identities[who].species != identities[other].species for other in chosen):
+            chosen.append(who)
+    return chosen
+
+
+def render_corpus(folder: Path, size: CorpusSize, processes: int) -> Iterator[str]:
+    """Draw a corpus and yield a line of progress per 1000 pictures; nothing to do if it is there.
+
+    Args:
+        folder: receives `portraits.pack`, `scenes.pack`, `*.jsonl` with a line for each picture, `scenes.npz` and,
+            written last, `corpus.json`: a folder without it is incomplete.
+        size: how much.
+        processes: how many draw at once.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / "corpus.json"
+    if done.exists() and json.loads(done.read_text(encoding="utf-8"))["size"] == asdict(size):
+        return
+    done.unlink(missing_ok=True)
+    identities = bank(size)
+    jobs = {
+        "portraits": (size.identities * size.portraits, _portrait, PORTRAIT_PIXELS),
+        "scenes": (size.scenes, _scene, PIXELS),
+    }
+    with ProcessPoolExecutor(processes) as pool:
+        for kind, (count, draw, side) in jobs.items():
+            truth = _Truth(count)
+            results = pool.map(partial(draw, size, identities), range(count), chunksize=50)
+            with open(folder / f"{kind}.jsonl", "w", encoding="utf-8") as lines:
+                steps = _collected(results, lines, truth)
+                write_packed(folder / f"{kind}.pack", steps, side)
+            yield f"{kind}: {count} drawn"
+            if kind == "scenes":
+                np.savez_compressed(folder / "scenes.npz", **truth.arrays)
+    facts = {"size": asdict(size), "bank": [traits.code for traits in identities]}
+    done.write_text(json.dumps(facts), encoding="utf-8")
+
+
+class _Truth:
+    """Arrays filled while scenes are drawn."""
+
+    def __init__(self, count: int) -> None:
+        self.arrays = {
+            "who": np.full((count, MOST_SUBJECTS), -1, np.int32),
+            "boxes": np.zeros((count, MOST_SUBJECTS, 4), np.float32),
+            "keypoints": np.zeros((count, MOST_SUBJECTS, 17, 3), np.float32),
+            "cover": np.zeros((count, MOST_SUBJECTS, CELLS, CELLS), np.uint8),
+        }
+
+    def add(self, index: int, who: list[int], drawn: Render) -> None:
+        count = len(who)
+        self.arrays["who"][index, :count] = who
+        self.arrays["boxes"][index, :count] = drawn.boxes
+        self.arrays["keypoints"][index, :count] = drawn.keypoints
+        self.arrays["cover"][index, :count] = cover_of(drawn.masks)
+
+
+def _collected(results: Iterator[tuple[bytes, dict, Render | None]], lines: object, truth: _Truth) -> Iterator[bytes]:
+    """Pass pictures on to the packed file; write facts and truth aside."""
+    for index, (picture, facts, drawn) in enumerate(results):
+        lines.write(json.dumps(facts) + "\n")
+        if drawn is not None:
+            truth.add(index, facts["who"], drawn)
+        yield picture
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """A rendered corpus, opened for reading.
+
+    Attributes:
+        size: what it was drawn with.
+        bank: its identities.
+        scenes: N pictures of 128 pixels; portraits: of 256 pixels, identity by identity.
+        scene_facts, portrait_facts: a dict for each picture, see `render_corpus`.
+        who: (N, 3) identities, -1 for none; boxes: (N, 3, 4); keypoints: (N, 3, 17, 3); cover: (N, 3, 16, 16) uint8.
+    """
+
+    size: CorpusSize
+    bank: list[CreatureTraits]
+    scenes: PackedImages
+    portraits: PackedImages
+    scene_facts: list[dict]
+    portrait_facts: list[dict]
+    who: np.ndarray
+    boxes: np.ndarray
+    keypoints: np.ndarray
+    cover: np.ndarray
+
+    @classmethod
+    def open(cls, folder: Path) -> "Corpus":
+        """Open a finished corpus.
+
+        Raises:
+            FileNotFoundError: the folder holds no finished corpus.
+        """
+        if not (folder / "corpus.json").exists():
+            raise FileNotFoundError(f"{folder}: expected a rendered corpus, got none; render it first")
+        facts = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+        lines = [
+            [json.loads(line) for line in (folder / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()]
+            for kind in ("scenes", "portraits")
+        ]
+        packs = [PackedImages(folder / f"{kind}.pack") for kind in ("scenes", "portraits")]
+        identities = [CreatureTraits.from_code(code) for code in facts["bank"]]
+        arrays = dict(np.load(folder / "scenes.npz"))
+        return cls(CorpusSize(**facts["size"]), identities, *packs, *lines, **arrays)
