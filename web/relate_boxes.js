@@ -1,64 +1,73 @@
-// A box editor on the Layout node: every box of the `bboxes` text drawn on the canvas of `width` x `height`.
-// Drag inside a box moves it, its lower right corner sizes it, on empty ground a new box starts; a double click removes.
-// The text stays the only state: what the server gets is what it shows, with or without this editor.
+// A box editor on the Layout node: every box of the `bboxes` text on the canvas of `width` x `height`, over the
+// photograph of its subject. The text stays the only state: what the server gets is what it shows.
 import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+import { between, dragged, LEAST, linked, PRESETS, pulledIn, readBoxes, widget, writeBoxes } from "./relate_box.js";
+import { subjectsOf } from "./relate_scene.js";
+import { text } from "./relate_text.js";
 
 const COLOURS = ["#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#999999"];
-const PAPER = "#20242b", GRID = "#2c313a", HANDLE = 10, LEAST = 8, SNAP = 8;
-const MARGIN = 10; // around the picture, so that a corner on its edge can be caught
-
-const widget = (node, name) => node.widgets?.find((w) => w.name === name);
-const linked = (node, name) => node.inputs?.find((input) => input.name === name)?.link != null;
-
-// Names of the subjects upstream of a node's `scene`, first to last.
-function subjectNames(node) {
-  const names = [];
-  const seen = new Set();
-  let at = node;
-  while (at && !seen.has(at)) {
-    seen.add(at);
-    const slot = at.inputs?.findIndex((input) => input.name === "scene") ?? -1;
-    at = slot < 0 ? null : at.getInputNode(slot);
-    if (at?.comfyClass === "RelateSubject") names.unshift(widget(at, "name")?.value ?? "");
-  }
-  return names;
-}
-
-// Boxes of the text in pixels, or null where the text is in another form than this editor writes.
-function readBoxes(node) {
-  try {
-    const boxes = JSON.parse(widget(node, "bboxes").value);
-    const fits = Array.isArray(boxes) && boxes.every((b) => ["x", "y", "width", "height"].every((k) => isFinite(b[k])));
-    return fits ? boxes : null;
-  } catch {
-    return null; // the text is being typed; the server says what is wrong with it when it runs
-  }
-}
-
-function writeBoxes(node, boxes) {
-  const rounded = boxes.map((b) => ({ x: Math.round(b.x), y: Math.round(b.y), width: Math.round(b.width),
-    height: Math.round(b.height) }));
-  const text = widget(node, "bboxes");
-  text.value = JSON.stringify(rounded);
-  text.callback?.(text.value);
-  node.setDirtyCanvas?.(true, true);
-}
+const PAPER = "#20242b", GRID = "#2c313a", REACH = 8, SNAP = 8;
+const MARGIN = 10; // pixels around the picture, so that a border on its edge can be caught
+const CURSORS = { "": "crosshair", move: "move", n: "ns-resize", s: "ns-resize", e: "ew-resize", w: "ew-resize",
+  nw: "nwse-resize", se: "nwse-resize", ne: "nesw-resize", sw: "nesw-resize" };
 
 class BoxEditor {
   constructor(node) {
     this.node = node;
+    this.subjects = [];
+    this.photographs = new Map(); // address -> image element
+    this.selected = -1;
+    this.element = Object.assign(document.createElement("div"), { className: "relate-layout" });
+    this.element.style.cssText = "display:flex;flex-direction:column;gap:4px;width:100%;height:100%";
+    this.element.append(this.presets());
     this.canvas = Object.assign(document.createElement("canvas"), { className: "relate-boxes", tabIndex: 0,
-      title: "Drag a box to move it, its corner to size it, empty ground for a new one; double click removes." });
-    this.canvas.style.cssText = "width:100%;height:100%;display:block;touch-action:none;border-radius:4px";
-    for (const kind of ["pointerdown", "pointermove", "pointerup", "dblclick"]) {
+      title: text("help") });
+    this.canvas.style.cssText = "width:100%;flex:1;min-height:0;display:block;touch-action:none;outline:none;border-radius:4px";
+    this.element.append(this.canvas);
+    for (const kind of ["pointerdown", "pointermove", "pointerup", "dblclick", "keydown"]) {
       this.canvas.addEventListener(kind, (event) => this[kind](event));
     }
-    this.canvas.addEventListener("pointerenter", () => this.draw());
+    this.canvas.addEventListener("pointerenter", () => this.refresh());
     new ResizeObserver(() => this.draw()).observe(this.canvas);
+  }
+
+  presets() {
+    const row = document.createElement("div");
+    row.style.cssText = "display:flex;gap:4px";
+    for (const name of Object.keys(PRESETS)) {
+      const button = Object.assign(document.createElement("button"), { textContent: text(name), type: "button" });
+      button.dataset.preset = name;
+      button.style.cssText = "flex:1;font-size:11px;padding:2px;border:0;border-radius:4px;cursor:pointer;" +
+        "background:#353a44;color:#ddd";
+      button.addEventListener("click", () => this.usePreset(name));
+      row.append(button);
+    }
+    return row;
+  }
+
+  async usePreset(name) {
+    if (linked(this.node, "bboxes")) return;
+    await this.refresh();
+    const [width, height] = this.size();
+    const count = this.subjects.length || readBoxes(this.node)?.length || 2;
+    writeBoxes(this.node, Array.from({ length: count }, (_, i) => {
+      const [x, y, w, h] = PRESETS[name](i, count);
+      return pulledIn({ x: x * width, y: y * height, width: w * width, height: h * height }, [width, height]);
+    }));
+    this.draw();
   }
 
   size() {
     return [widget(this.node, "width").value || 1, widget(this.node, "height").value || 1];
+  }
+
+  // Pull boxes that hang off the canvas back in, after the canvas has changed.
+  keepInside() {
+    const boxes = linked(this.node, "bboxes") ? null : readBoxes(this.node);
+    const inside = boxes?.map((box) => pulledIn(box, this.size()));
+    if (boxes && JSON.stringify(inside.map(Object.values)) !== JSON.stringify(boxes.map((b) =>
+      [b.x, b.y, b.width, b.height]))) writeBoxes(this.node, inside);
   }
 
   // Where the picture lies on the canvas element, in its own pixels.
@@ -69,55 +78,69 @@ class BoxEditor {
     return { scale, left: (clientWidth - width * scale) / 2, top: (clientHeight - height * scale) / 2 };
   }
 
-  // A pointer event in pixels of the picture, snapped and kept inside.
+  // A pointer event in pixels of the picture.
   point(event) {
     const bounds = this.canvas.getBoundingClientRect();
     const zoom = bounds.width / this.canvas.clientWidth || 1;
     const { scale, left, top } = this.frame();
-    const [width, height] = this.size();
-    const snap = (value, most) => Math.min(Math.max(Math.round(value / SNAP) * SNAP, 0), most);
-    return { x: snap(((event.clientX - bounds.left) / zoom - left) / scale, width),
-      y: snap(((event.clientY - bounds.top) / zoom - top) / scale, height) };
+    return { x: ((event.clientX - bounds.left) / zoom - left) / scale,
+      y: ((event.clientY - bounds.top) / zoom - top) / scale };
   }
 
-  // The topmost corner under a point, else the topmost box: [index, on its corner?].
+  // A box at a point and what a drag there does: [index, "move" or borders such as "ne"], else [-1, ""]. Corners come
+  // before borders and the selected box before the others, so that a box under another can be reached.
   hit(boxes, { x, y }) {
-    const reach = HANDLE / this.frame().scale;
-    const corner = boxes.findLastIndex((b) => Math.hypot(b.x + b.width - x, b.y + b.height - y) <= reach);
-    if (corner >= 0) return [corner, true];
-    return [boxes.findLastIndex((b) => x >= b.x && x <= b.x + b.width && y >= b.y && y <= b.y + b.height), false];
+    const reach = REACH / this.frame().scale;
+    const near = (at, start, end, names) => (Math.abs(at - end) <= reach ? names[1]
+      : Math.abs(at - start) <= reach ? names[0] : "");
+    const parts = boxes.map((b) => {
+      const outside = x < b.x - reach || x > b.x + b.width + reach || y < b.y - reach || y > b.y + b.height + reach;
+      return outside ? "" : near(y, b.y, b.y + b.height, "ns") + near(x, b.x, b.x + b.width, "we") || "move";
+    });
+    const corner = parts.findLastIndex((part) => part.length === 2);
+    if (corner >= 0) return [corner, parts[corner]];
+    const index = parts[this.selected] ? this.selected : parts.findLastIndex((part) => part);
+    return [index, parts[index] ?? ""];
+  }
+
+  editable() {
+    return linked(this.node, "bboxes") ? null : readBoxes(this.node);
   }
 
   pointerdown(event) {
-    const boxes = readBoxes(this.node);
-    if (event.button !== 0 || !boxes || linked(this.node, "bboxes")) return;
+    const boxes = this.editable();
+    if (event.button !== 0 || !boxes) return;
     event.stopPropagation();
+    this.canvas.focus({ preventScroll: true });
     this.canvas.setPointerCapture(event.pointerId);
     const start = this.point(event);
-    const [index, corner] = this.hit(boxes, start);
-    this.drag = { start, index, corner, from: index < 0 ? null : { ...boxes[index] } };
+    const [index, part] = this.hit(boxes, start);
+    this.selected = index;
+    this.drag = { start, index, part, from: index < 0 ? null : { ...boxes[index] } };
+    this.draw();
   }
 
   pointermove(event) {
-    if (!this.drag) return;
+    const boxes = this.editable();
+    const at = this.point(event);
+    if (!this.drag) {
+      this.canvas.style.cursor = boxes ? CURSORS[this.hit(boxes, at)[1]] : "default";
+      return;
+    }
     event.stopPropagation();
     const { drag } = this;
-    const at = this.point(event);
-    const boxes = readBoxes(this.node);
-    const [width, height] = this.size();
+    const snap = (value) => Math.round(value / SNAP) * SNAP;
+    const [dx, dy] = [snap(at.x - drag.start.x), snap(at.y - drag.start.y)];
     if (drag.index < 0) {
-      if (Math.abs(at.x - drag.start.x) < LEAST || Math.abs(at.y - drag.start.y) < LEAST) return;
-      Object.assign(drag, { index: boxes.length, corner: true, from: { ...drag.start, width: 0, height: 0 } });
+      if (Math.abs(dx) < LEAST || Math.abs(dy) < LEAST) return;
+      const [width, height] = this.size();
+      const start = { x: between(snap(drag.start.x), 0, width), y: between(snap(drag.start.y), 0, height) };
+      const part = (dy < 0 ? "n" : "s") + (dx < 0 ? "w" : "e");
+      Object.assign(drag, { index: boxes.length, part, from: { ...start, width: 0, height: 0 } });
       boxes.push({ ...drag.from });
+      this.selected = drag.index;
     }
-    const box = boxes[drag.index];
-    if (drag.corner) {
-      box.width = Math.max(LEAST, at.x - drag.from.x);
-      box.height = Math.max(LEAST, at.y - drag.from.y);
-    } else {
-      box.x = Math.min(Math.max(drag.from.x + at.x - drag.start.x, 0), width - box.width);
-      box.y = Math.min(Math.max(drag.from.y + at.y - drag.start.y, 0), height - box.height);
-    }
+    boxes[drag.index] = dragged(drag.from, drag.part, dx, dy, this.size());
     writeBoxes(this.node, boxes);
     this.draw();
   }
@@ -128,11 +151,38 @@ class BoxEditor {
   }
 
   dblclick(event) {
-    const boxes = readBoxes(this.node);
-    const [index] = boxes && !linked(this.node, "bboxes") ? this.hit(boxes, this.point(event)) : [-1];
-    if (index < 0) return;
-    event.stopPropagation();
+    event.stopPropagation(); // the page opens its search on a double click
+    const boxes = this.editable();
+    if (boxes) this.remove(this.hit(boxes, this.point(event))[0]);
+  }
+
+  keydown(event) {
+    if ((event.key !== "Delete" && event.key !== "Backspace") || this.selected < 0) return;
+    event.preventDefault();
+    event.stopPropagation(); // the page would delete the node
+    this.remove(this.selected);
+  }
+
+  remove(index) {
+    const boxes = this.editable();
+    if (!boxes?.[index]) return;
+    this.selected = -1;
     writeBoxes(this.node, boxes.toSpliced(index, 1));
+    this.draw();
+  }
+
+  // Ask the graph for the subjects again, load their photographs, and draw.
+  async refresh() {
+    this.subjects = (await subjectsOf(this.node)) ?? this.subjects;
+    for (const { photograph } of this.subjects) {
+      if (!photograph || this.photographs.has(photograph)) continue;
+      const image = new Image();
+      image.onload = () => this.draw();
+      image.src = photograph;
+      this.photographs.set(photograph, image);
+    }
+    const used = new Set(this.subjects.map((subject) => subject.photograph));
+    for (const address of this.photographs.keys()) if (!used.has(address)) this.photographs.delete(address);
     this.draw();
   }
 
@@ -145,33 +195,49 @@ class BoxEditor {
     const { scale, left, top } = this.frame();
     const [width, height] = this.size();
     pen.setTransform(sharp, 0, 0, sharp, left * sharp, top * sharp);
-    pen.fillStyle = PAPER;
-    pen.fillRect(0, 0, width * scale, height * scale);
-    pen.fillStyle = GRID;
-    for (let i = 1; i < 8; i++) {
-      pen.fillRect((width * scale * i) / 8, 0, 1, height * scale);
-      pen.fillRect(0, (height * scale * i) / 8, width * scale, 1);
-    }
-    const names = subjectNames(node);
-    const boxes = linked(node, "bboxes") ? null : readBoxes(node);
-    pen.font = "11px sans-serif";
+    this.drawPaper(pen, width * scale, height * scale);
+    const boxes = this.editable();
     if (!boxes) {
       pen.fillStyle = "#999";
-      pen.fillText(linked(node, "bboxes") ? "The boxes come from the connected node." : "No list of boxes in the text.",
-        8, 18);
+      pen.font = "11px sans-serif";
+      pen.fillText(text(linked(node, "bboxes") ? "connected" : "notBoxes"), 8, 18);
       return;
     }
-    boxes.forEach((b, i) => {
-      const colour = COLOURS[i % COLOURS.length];
-      pen.strokeStyle = pen.fillStyle = colour;
-      pen.lineWidth = 2;
-      pen.strokeRect(b.x * scale, b.y * scale, b.width * scale, b.height * scale);
-      pen.fillRect((b.x + b.width) * scale - 5, (b.y + b.height) * scale - 5, 6, 6);
-      const label = `${i + 1} ${names[i] ?? "no subject"}`;
-      pen.fillRect(b.x * scale, b.y * scale, pen.measureText(label).width + 8, 16);
-      pen.fillStyle = "black";
-      pen.fillText(label, b.x * scale + 4, b.y * scale + 12);
-    });
+    boxes.forEach((b, i) => this.drawBox(pen, i, b.x * scale, b.y * scale, b.width * scale, b.height * scale));
+  }
+
+  drawPaper(pen, width, height) {
+    pen.fillStyle = PAPER;
+    pen.fillRect(0, 0, width, height);
+    pen.fillStyle = GRID;
+    for (let i = 1; i < 8; i++) {
+      pen.fillRect((width * i) / 8, 0, 1, height);
+      pen.fillRect(0, (height * i) / 8, width, 1);
+    }
+  }
+
+  drawBox(pen, i, x, y, width, height) {
+    const subject = this.subjects[i];
+    const image = this.photographs.get(subject?.photograph);
+    if (image?.naturalWidth) {
+      // the whole photograph, as large as the box allows
+      const fit = Math.min(width / image.naturalWidth, height / image.naturalHeight);
+      const [w, h] = [image.naturalWidth * fit, image.naturalHeight * fit];
+      pen.globalAlpha = 0.75;
+      pen.drawImage(image, x + (width - w) / 2, y + (height - h) / 2, w, h);
+      pen.globalAlpha = 1;
+    }
+    pen.strokeStyle = pen.fillStyle = COLOURS[i % COLOURS.length];
+    pen.lineWidth = i === this.selected ? 3 : 2;
+    pen.strokeRect(x, y, width, height);
+    for (const [fx, fy] of [[0, 0], [1, 0], [0, 1], [1, 1]]) {
+      pen.fillRect(x + fx * width - 3, y + fy * height - 3, 6, 6);
+    }
+    pen.font = "11px sans-serif";
+    const label = `${i + 1} ${subject ? (subject.name ?? "…") : text("noSubject")}`;
+    pen.fillRect(x, y, pen.measureText(label).width + 8, 16);
+    pen.fillStyle = "black";
+    pen.fillText(label, x + 4, y + 12);
   }
 }
 
@@ -180,24 +246,37 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== "RelateLayout") return;
     const editor = new BoxEditor(node);
-    const element = node.addDOMWidget("relate_boxes", "relate_boxes", editor.canvas, {
-      serialize: false, hideOnZoom: false, getMinHeight: () => 220,
+    const shown = node.addDOMWidget("relate_boxes", "relate_boxes", editor.element, {
+      serialize: false, hideOnZoom: false, getMinHeight: () => 260,
     });
-    element.serialize = false; // the text widget is the state; this one only shows it
+    shown.serialize = false; // the text widget is the state; this one only shows it
     for (const name of ["bboxes", "width", "height"]) {
-      const shown = widget(node, name);
-      const before = shown.callback;
-      shown.callback = function (...given) {
-        const result = before?.apply(this, given);
+      const input = widget(node, name);
+      const before = input.callback;
+      input.callback = function (...args) {
+        const result = before?.apply(this, args);
+        if (name !== "bboxes") editor.keepInside();
         editor.draw();
         return result;
       };
     }
-    const connected = node.onConnectionsChange;
-    node.onConnectionsChange = function (...given) {
-      connected?.apply(this, given);
-      requestAnimationFrame(() => editor.draw());
+    let waiting;
+    const refreshSoon = () => {
+      clearTimeout(waiting);
+      waiting = setTimeout(() => editor.refresh(), 150);
     };
-    node.setSize?.([Math.max(node.size[0], 320), Math.max(node.size[1], 460)]);
+    api.addEventListener("graphChanged", refreshSoon);
+    const connected = node.onConnectionsChange, removed = node.onRemoved;
+    node.onConnectionsChange = function (...args) {
+      connected?.apply(this, args);
+      refreshSoon();
+    };
+    node.onRemoved = function (...args) {
+      api.removeEventListener("graphChanged", refreshSoon);
+      clearTimeout(waiting);
+      removed?.apply(this, args);
+    };
+    node.setSize?.([Math.max(node.size[0], 320), Math.max(node.size[1], 500)]);
+    refreshSoon();
   },
 });
