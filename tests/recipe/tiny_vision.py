@@ -110,3 +110,39 @@ def clip(folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     _preprocessing(folder, "CLIPImageProcessor")
     return folder
+
+
+def qwen_vl(folder: Path) -> Path:
+    """Qwen2.5-VL of 40 thousand weights that knows bytes and the words Yes and No."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    torch.manual_seed(0)
+    vocabulary = {character: index for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    merges = [("Y", "e"), ("Ye", "s"), ("N", "o")]
+    vocabulary |= {"".join(merge): len(vocabulary) + index for index, merge in enumerate(merges)}
+    whole = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    whole.pre_tokenizer, whole.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>",
+               "<|video_pad|>"]
+    whole.add_special_tokens(special)
+    tokenizer = hf.Qwen2Tokenizer(tokenizer_object=whole, pad_token=special[0], eos_token=special[2])
+    ids = dict(zip(special, tokenizer.convert_tokens_to_ids(special)))
+    template = (
+        "{% for m in messages %}<|im_start|>{{m['role']}}\n{% for c in m['content'] %}{% if c['type'] == 'image' %}"
+        "<|vision_start|><|image_pad|><|vision_end|>{% else %}{{c['text']}}{% endif %}{% endfor %}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
+    text = {"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+            "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32,
+              "fullatt_block_indexes": [0]}
+    config = hf.Qwen2_5_VLConfig(
+        text_config=text, vision_config=vision, image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"])
+    model = hf.Qwen2_5_VLForConditionalGeneration(config)
+    model.generation_config.eos_token_id = ids["<|im_end|>"]
+    model.save_pretrained(folder)
+    hf.Qwen2_5_VLProcessor(hf.Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=28 * 28 * 16), tokenizer,
+                           hf.Qwen2VLVideoProcessor(), chat_template=template).save_pretrained(folder)
+    return folder

@@ -28,8 +28,8 @@ def test_several_subjects_are_averaged_over_their_references():
 def test_whole_cases_are_resampled():
     two = summarise([1.0, 3.0], ["a", "b"])  # resampled means are 1, 2 or 3, a quarter of them 1, a quarter 3
     assert (two.mean, two.low, two.high, two.pictures, two.cases) == (2.0, 1.0, 3.0, 2, 2)
-    seeds = summarise([1.0, 1.0, 4.0], ["a", "a", "b"])  # (1+1)/2, (1+1+4)/3 or 4
-    assert (seeds.mean, seeds.low, seeds.high, seeds.pictures, seeds.cases) == (2.0, 1.0, 4.0, 3, 2)
+    seeds = summarise([1.0, 1.0, 4.0], ["a", "a", "b"])  # seeds of a case are averaged first: 1 and 4
+    assert (seeds.mean, seeds.low, seeds.high, seeds.pictures, seeds.cases) == (2.5, 1.0, 4.0, 3, 2)
 
 
 def test_one_case_has_no_interval_and_none_is_an_error():

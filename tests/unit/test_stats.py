@@ -140,3 +140,9 @@ def test_kappa_of_cohens_table():
 def test_auc_counts_ties_half():
     assert stats.auc([.9, .5, .5, .1], [True, True, False, False]) == 3.5 / 4
     assert stats.auc([.9], [True]) is None
+
+
+def test_a_share_has_wilsons_interval_unless_cases_repeat():
+    assert stats.share([1, 0, 1], ["a", "b", "c"]) == stats.wilson(2, 3)
+    assert stats.share([1, 0, 1], ["a", "a", "c"]) == stats.bootstrap_mean([1, 0, 1], ["a", "a", "c"])
+    assert stats.share([1, 0.5], ["a", "b"]) == stats.bootstrap_mean([1, 0.5])

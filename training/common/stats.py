@@ -132,6 +132,18 @@ def wilson(successes: int, trials: int) -> Estimate:
     return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), trials, trials)
 
 
+def share(values: Sequence[float], cases: Sequence[Hashable]) -> Estimate:
+    """A share of yes-or-no values: Wilson's interval where every case has one, the bootstrap over cases elsewhere.
+
+    Args:
+        values: 0 or 1, or fractions of a picture's subjects (then always the bootstrap).
+        cases: the case of each value.
+    """
+    if len(set(cases)) == len(values) and all(value in (0, 1) for value in values):
+        return wilson(int(sum(values)), len(values))
+    return bootstrap_mean(values, cases)
+
+
 def paired_difference(first: Sequence[float], second: Sequence[float], cases: Sequence[Hashable],
                       seed: int = 0) -> Difference:
     """Mean of first minus second over cases, with the bootstrap over cases.

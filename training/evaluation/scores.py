@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..common.stats import Estimate, bootstrap_mean
+
 METRICS = ("CLIP-T", "CLIP-R", "CLIP-I", "DINO")
 GROUPS = ("single", "multi", "overall")
-RESAMPLES = 2000
 
 
 def similarity(pictures: Tensor, others: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Score:
     """A mean over pictures.
 
     Attributes:
-        mean: of 100 cos.
+        mean: of 100 cos, or of a measure between 0 and 1.
         low, high: 95 % interval; None where there is one case only.
         pictures: how many.
         cases: how many different prompts with their references; seeds of one case are not independent.
@@ -60,25 +60,20 @@ class Score:
     pictures: int
     cases: int
 
+    @classmethod
+    def of(cls, estimate: Estimate) -> Score:
+        return cls(estimate.value, estimate.low, estimate.high, estimate.samples, estimate.cases)
+
 
 def summarise(values: Sequence[float], cases: Sequence[Hashable], seed: int = 0) -> Score:
-    """Mean and percentile bootstrap over cases (Efron & Tibshirani 1993, chapter 13).
+    """Mean over cases of each case's mean over its seeds, with the bootstrap over cases (`common/stats`).
 
     Args:
-        values: one a picture, at least one.
+        values: one for each picture, at least one.
         cases: which case each picture is of; whole cases are drawn.
-        seed: of the resamples.
+        seed: seed of the resamples.
 
     Raises:
         ValueError: no values.
     """
-    if not values:
-        raise ValueError("summarise: expected at least one value, got none")
-    kinds = {case: index for index, case in enumerate(dict.fromkeys(cases))}
-    which = np.array([kinds[case] for case in cases])
-    sums, counts = np.bincount(which, values), np.bincount(which)
-    low = high = None
-    if len(kinds) > 1:
-        drawn = np.random.default_rng(seed).integers(len(kinds), size=(RESAMPLES, len(kinds)))
-        low, high = np.percentile(sums[drawn].sum(1) / counts[drawn].sum(1), (2.5, 97.5)).tolist()
-    return Score(float(sums.sum() / counts.sum()), low, high, len(values), len(kinds))
+    return Score.of(bootstrap_mean(values, cases, seed))

@@ -1,0 +1,98 @@
+"""Questions made from a case: did the relation happen, the right way round, do they touch, is everyone there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..prompts import Entry
+from ..relationbench import relationbench
+
+HAPPENED, REVERSED, CONTACT, PRESENT = "happened", "reversed", "contact", "present"
+# Predicates in which the subjects touch; in their gerund, without the words that follow.
+TOUCHING = ("hugging", "kissing", "carrying", "shaking hands", "holding hands", "partner dancing", "wrestling",
+            "riding", "lifting", "sitting back to back", "high-fiving", "dancing with")
+_VOWELS = "aeiou"
+
+
+@dataclass(frozen=True)
+class CaseQuestion:
+    """A question about a case.
+
+    Attributes:
+        kind: HAPPENED, REVERSED, CONTACT, or PRESENT.
+        text: the question.
+    """
+
+    kind: str
+    text: str
+
+
+def questions_of(entry: Entry, predicate: str | None) -> list[CaseQuestion]:
+    """The questions of a case; none without a predicate or names.
+
+    Args:
+        entry: one or more subjects' names; a relation is asked of the first two.
+        predicate: e.g. "hugging", "shakes hands with".
+    """
+    if not predicate or not entry.names:
+        return []
+    first, *others = entry.names
+    doing = gerund(predicate)
+    known = facts_of(predicate)
+    present = [CaseQuestion(PRESENT, f"Is there {article(name)} {name} in this picture?")
+               for name in dict.fromkeys(entry.names)]
+    if not others:
+        return [CaseQuestion(HAPPENED, f"Is the {first} {doing} in this picture?"), *present]
+    second = others[0]
+    if first == second:
+        questions = [CaseQuestion(HAPPENED, f"Is {article(first)} {first} {doing} another {second} in this picture?")]
+    else:
+        questions = [CaseQuestion(HAPPENED, f"Is the {first} {doing} the {second} in this picture?")]
+        symmetric = entry.symmetric if entry.symmetric is not None else known.get("symmetric")
+        if symmetric is False:
+            questions.append(CaseQuestion(REVERSED, f"Is the {second} {doing} the {first} in this picture?"))
+    if known.get("contact", doing.startswith(TOUCHING)):
+        pair = f"the two {first}s" if first == second else f"the {first} and the {second}"
+        questions.append(CaseQuestion(CONTACT, f"Do {pair} touch each other in this picture?"))
+    return questions + present
+
+
+def facts_of(predicate: str) -> dict[str, bool]:
+    """What is known of a predicate of RelationBench: whether it is symmetric, and whether the subjects touch."""
+    for template in relationbench()["templates"]:
+        if predicate in (template["relation"], template.get("gerund")):
+            return {key: template[key] for key in ("symmetric", "contact") if key in template}
+    return {}
+
+
+def article(name: str) -> str:
+    return "an" if name[:1].lower() in _VOWELS else "a"
+
+
+def gerund(predicate: str) -> str:
+    """A predicate's first verb as "-ing": "hugs" to "hugging", "shakes hands with" to "shaking hands with".
+
+    A predicate that holds an "-ing" word already ("partner dancing with") stays as it is.
+    """
+    words = predicate.split()
+    if not words or any(word.endswith("ing") and len(word) > 4 for word in words):
+        return predicate
+    return " ".join([_ing(words[0]), *words[1:]])
+
+
+def _ing(verb: str) -> str:
+    """By the rules of spelling, from the third person or the infinitive."""
+    if verb.endswith(("sses", "shes", "ches", "xes", "zzes")):
+        verb = verb[:-2]
+    elif verb.endswith("ies") and len(verb) > 4:
+        verb = verb[:-3] + "y"
+    elif verb.endswith("s") and not verb.endswith("ss"):
+        verb = verb[:-1]
+    if verb.endswith("ie"):
+        return verb[:-2] + "ying"
+    if verb.endswith("e") and not verb.endswith(("ee", "ye", "oe")):
+        return verb[:-1] + "ing"
+    vowels = [letter in _VOWELS for letter in verb]
+    if len(verb) > 2 and vowels[-3:] == [False, True, False] and sum(vowels) == 1 and verb[-1] not in "wxy":
+        return verb + verb[-1] + "ing"
+    return verb + "ing"
