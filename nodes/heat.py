@@ -70,7 +70,7 @@ def heat_masks(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 def thumbnail(routing_map: RoutingMap) -> Image.Image:
     """The maps of the first picture in a row, for the live preview."""
-    maps = routing_map.logits[0]
+    maps = routing_map.maps[0]
     rows, columns = maps.shape[-2:]
     scale = PREVIEW_SIDE / max(rows, columns)
     colours = heat_maps(maps, (round(rows * scale), round(columns * scale)))

@@ -15,7 +15,7 @@ def pictures_of(routing_map: RoutingMap | None, size: tuple[int, int]) -> tuple[
     """Heat maps (B * R, H, W, 3) and masks (B * R, H, W), picture by picture; one black one if nothing was recorded."""
     if routing_map is None:
         return torch.zeros(1, *size, 3), torch.zeros(1, *size)
-    maps = routing_map.logits.flatten(0, 1)
+    maps = routing_map.maps.flatten(0, 1)
     return heat_maps(maps, size), heat_masks(maps, size)
 
 
@@ -30,7 +30,7 @@ def preview(routing_map: RoutingMap | None, number: int, image: Tensor | None) -
                          "Sampler, with at least one reference of a weight above 0.")
     if number not in routing_map.slots:
         raise ValueError(f"reference: expected one of {', '.join(map(str, routing_map.slots))}, got {number}.")
-    maps = routing_map.logits[:, routing_map.slots.index(number)]
+    maps = routing_map.maps[:, routing_map.slots.index(number)]
     if image is not None and image.shape[0] not in (1, maps.shape[0]):
         raise ValueError(f"image: expected one picture, or one for each of the {maps.shape[0]} maps, got "
                          f"{image.shape[0]}.")

@@ -62,6 +62,8 @@ class Stage:
         size: number of keys.
         layout: what stands in them; None: they are left alone.
         recorded: whether maps are taken from them.
+        tokens: of all reference latents, to be compared with what the model says of them; () if it says nothing.
+        cached: the keys that have queries where a cache keeps the others from earlier steps; None: always all.
     """
 
     name: str
@@ -69,6 +71,8 @@ class Stage:
     size: int
     layout: CallLayout | None = None
     recorded: bool = False
+    tokens: tuple[int, ...] = ()
+    cached: Span | None = None
 
 
 @dataclass

@@ -17,13 +17,12 @@ import torch
 from torch import Tensor
 
 from ..shapes import expect
+from .call_layout import CallLayout, Grid
 
 TASKS = ("subject", "identity", "style", "try-on")
 MAX_REFERENCES = 9  # rows 1 to 9 of the index embedding; its row 0 is never used
 PATCH = 2  # latent cells a side of a token
 REFERENCE_ROW, IMAGE_ROW = 0, 1  # of the task embedding
-
-Grid = tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,3 +198,16 @@ class Sequence:
     @property
     def size(self) -> int:
         return self.text + length(self.image) + self.others + sum(map(length, self.references))
+
+    def layout(self, words: tuple[tuple[int, ...], ...] = ()) -> CallLayout:
+        """The same as spans; ``words`` are the text positions of each reference's placeholder."""
+        image = self.image_tokens
+        places = (self.reference_tokens(index) for index in range(len(self.references)))
+        return CallLayout(
+            size=self.size,
+            grid=self.image,
+            image=(image.start, image.stop),
+            text=((0, self.text),),
+            references=tuple(((place.start, place.stop),) for place in places),
+            copies=tuple(tuple((at, at + 1) for at in each) for each in words),
+        )

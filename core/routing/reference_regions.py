@@ -28,6 +28,8 @@ class ReferenceRegions:
         window: fractions (from, to) of the schedule in which regions and isolation act; weights always do.
         recorder: takes the maps of every call, or None.
         copies_are_pictures: copies of references in the text come from a vision encoder.
+        said: warnings of this run, each given once.
+        places: by the shapes of all reference latents of a call, which of them are ours; as found in this run.
     """
 
     regions: tuple[Tensor | None, ...]
@@ -37,11 +39,20 @@ class ReferenceRegions:
     window: tuple[float, float] = (0.0, 1.0)
     recorder: Recorder | None = None
     copies_are_pictures: bool = True
+    said: set[str] = field(default_factory=set, repr=False, init=False)
+    places: dict[tuple, tuple[int, ...]] = field(default_factory=dict, repr=False, init=False)
     _made: dict = field(default_factory=dict, repr=False, init=False)
 
     def __deepcopy__(self, memo: dict) -> ReferenceRegions:
         """Shared by clones: it is never changed, but for the forms it has made and the maps it takes."""
         return self
+
+    def begin(self) -> None:
+        """Another run: forget the maps and warnings of the one before."""
+        self.said.clear()
+        self.places.clear()
+        if self.recorder is not None:
+            self.recorder.reset()
 
     @property
     def steers(self) -> bool:

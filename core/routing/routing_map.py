@@ -18,50 +18,56 @@ from einops import rearrange
 from torch import Tensor
 
 from ..shapes import expect
-from .condition import Sequence
+from .call_layout import CallLayout
 
 
-def logit_map(query: Tensor, key: Tensor, sequence: Sequence) -> Tensor:
+def logit_map(query: Tensor, key: Tensor, layout: CallLayout) -> Tensor:
     """Equation 2 at one block.
 
     Args:
-        query, key: (B, H, S, d) as they enter attention.
-        sequence: the layout of S.
+        query: (B, H, S, d) as they enter attention; key: (B, G, S, d), H a multiple of G.
+        layout: of S; its picture must be there.
 
     Returns:
-        (B, R, h, w) float32, scaled dot products; no softmax.
+        (B, R, h, w) float32, scaled dot products; no softmax. Frames are averaged, a reference without tokens is 0.
     """
-    expect(query, "B H S d", "queries", S=sequence.size)
-    means = [query[:, :, sequence.reference_tokens(index)].mean(dim=2, dtype=torch.float32)
-             for index in range(len(sequence.references))]
+    expect(query, "B H S d", "queries", S=layout.size)
+    means = []
+    for spans in layout.references:
+        tokens = torch.cat([query[:, :, slice(*span)] for span in spans], dim=2)
+        means.append(tokens.mean(dim=2, dtype=torch.float32))
     asked = torch.stack(means, dim=2)  # (B, H, R, d)
-    image = key[:, :, sequence.image_tokens].float()  # (B, H, N, d)
+    asked = rearrange(asked, "b (g n) r d -> b g n r d", g=key.shape[1]).mean(dim=2)  # heads that share a key head
+    image = key[:, :, slice(*layout.image)].float()  # (B, G, N, d)
     logits = (asked @ image.transpose(-1, -2)).mean(dim=1) / math.sqrt(query.shape[-1])
-    return rearrange(logits, "b r (h w) -> b r h w", h=sequence.image[0])
+    rows, columns = layout.grid
+    return rearrange(logits, "b r (t h w) -> b r t h w", h=rows, w=columns).mean(dim=2)
 
 
-def mass_map(query: Tensor, key: Tensor, sequence: Sequence, chunk: int = 1024, bias: Tensor | None = None) -> Tensor:
+def mass_map(query: Tensor, key: Tensor, layout: CallLayout, chunk: int = 1024, bias: Tensor | None = None) -> Tensor:
     """The share of a picture token's attention that goes to each reference.
+
+    Steered attention gives it without this (``steered_attention``); here it is by its definition.
 
     Args:
         query, key: (B, H, S, d) as they enter attention.
-        sequence: the layout of S.
+        layout: of S, pictures of one frame.
         chunk: picture tokens at a time; a whole attention matrix is never built.
         bias: (S, S) that attention adds to its logits, if any.
 
     Returns:
         (B, R, h, w) float32 in [0, 1].
     """
-    expect(query, "B H S d", "queries", S=sequence.size)
-    image = sequence.image_tokens
+    expect(query, "B H S d", "queries", S=layout.size)
+    first, last = layout.image
     parts = []
-    for start in range(image.start, image.stop, chunk):
-        rows = slice(start, min(start + chunk, image.stop))
+    for start in range(first, last, chunk):
+        rows = slice(start, min(start + chunk, last))
         logits = query[:, :, rows].float() @ key.float().transpose(-1, -2) / math.sqrt(query.shape[-1])
         shares = (logits if bias is None else logits + bias[rows].float()).softmax(dim=-1)  # (B, H, n, S)
-        parts.append(torch.stack([shares[..., sequence.reference_tokens(index)].sum(dim=-1).mean(dim=1)
-                                  for index in range(len(sequence.references))], dim=1))
-    return rearrange(torch.cat(parts, dim=-1), "b r (h w) -> b r h w", h=sequence.image[0])
+        parts.append(torch.stack([sum(shares[..., slice(*span)].sum(dim=-1) for span in spans).mean(dim=1)
+                                  for spans in layout.references], dim=1))
+    return rearrange(torch.cat(parts, dim=-1), "b r (h w) -> b r h w", h=layout.grid[0])
 
 
 def competitive_map(logits: Tensor) -> Tensor:
@@ -111,51 +117,61 @@ def _otsu_threshold(values: Tensor, bins: int) -> float | None:
     return low + (high - low) * edge / bins
 
 
+KINDS = ("mass", "logit")
+
+
 @dataclass(frozen=True, eq=False)
 class RoutingMap:
-    """What a sampler recorded: for each block the mean logit map over its steps.
+    """What a sampler recorded: for each block the mean map over its steps.
 
     Attributes:
-        blocks: (K, B, R, h, w) float32; K blocks, double ones first.
-        slots: the slot of each of the R references.
+        blocks: (K, B, R, h, w) float32; K blocks in the order in which they run.
+        slots: the number of each of the R references.
         steps: model calls that were averaged.
+        kind: "logit", or "mass" where attention was steered, which gives it at no price.
     """
 
     blocks: Tensor
     slots: tuple[int, ...]
     steps: int
+    kind: str = "logit"
 
     def __post_init__(self) -> None:
         expect(self.blocks, "K B R h w", "routing maps", R=len(self.slots))
 
     @property
-    def logits(self) -> Tensor:
+    def maps(self) -> Tensor:
         """(B, R, h, w) mean over all blocks, as the routing loss takes it (equation 3)."""
         return self.blocks.mean(dim=0)
 
 
 class Recorder:
-    """Running means of logit maps over the calls of one sampling run.
+    """Running means of maps over the calls of one sampling run.
 
-    A call's maps are gathered block by block in a list, then taken in at once: a call in which a block was skipped or
+    A call's maps are collected block by block in a list, then taken in at once: a call in which a block was skipped or
     run twice (block caches, skip-layer guidance) does not say which map is whose, and is left out.
     """
 
-    def __init__(self, blocks: int) -> None:
-        self.expected = blocks
-        self.calls = 0
-        self.left_out = 0
-        self._mean: Tensor | None = None
+    def __init__(self) -> None:
+        self.reset()
 
-    def take(self, maps: list[Tensor]) -> None:
-        """One call's maps, (B, R, h, w) each."""
-        if len(maps) != self.expected or (self._mean is not None and maps[0].shape != self._mean.shape[1:]):
+    def reset(self) -> None:
+        """Forget everything: another run begins."""
+        self.calls = dict.fromkeys(KINDS, 0)
+        self.left_out = 0
+        self._means: dict[str, Tensor] = {}
+
+    def take(self, maps: list[Tensor], expected: int, kind: str = "logit") -> None:
+        """One call's maps, (B, R, h, w) each, of as many blocks as the model has."""
+        mean = self._means.get(kind)
+        if len(maps) != expected or (mean is not None and maps[0].shape != mean.shape[1:]):
             self.left_out += 1
             return
         now = torch.stack(maps).cpu()
-        self.calls += 1
-        self._mean = now if self._mean is None else self._mean + (now - self._mean) / self.calls
+        self.calls[kind] += 1
+        self._means[kind] = now if mean is None else mean + (now - mean) / self.calls[kind]
 
     def result(self, slots: tuple[int, ...]) -> RoutingMap | None:
-        """What was recorded so far; None if nothing was."""
-        return None if self._mean is None else RoutingMap(self._mean, slots, self.calls)
+        """What was recorded so far, of the steered calls if there were any; None if nothing was."""
+        kind = next((kind for kind in KINDS if kind in self._means), None)
+        return None if kind is None else RoutingMap(self._means[kind], slots, self.calls[kind], kind)

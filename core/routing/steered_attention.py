@@ -22,7 +22,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .call_layout import CallLayout, Span, Tokens, marks, tokens_of
-from .lse_attention import attend_with_lse
+from .lse_attention import attend_with_lse, prepare
 from .reference_bias import HARD, Steering, picture_bias, shared_bias
 
 Backend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]  # q, k, v, mask to (B, n, H d)
@@ -164,6 +164,7 @@ def steered_attention(steering: Steering, layout: CallLayout, queries: Span, dev
         layout: of the keys.
         queries: which of the keys' tokens have queries: all, or without those that a cache has dropped.
     """
+    prepare(device.type)
     shared = _shared_rows(steering, layout, queries)
     blocks = _blocks(steering, layout) if layout.image is not None else ()
     if all(bias is None for _, bias in shared) and all(block.bias is None and block.rows is None for block in blocks):

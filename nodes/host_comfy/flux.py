@@ -15,14 +15,14 @@ import comfy.conds
 import comfy.ldm.flux.model
 import torch
 from comfy.patcher_extension import WrappersMP
-from einops import rearrange
 from torch import Tensor
 
+from ...core.routing.call_layout import Stage
 from ...core.routing.condition import Sequence, length, positions, token_grid
-from ...core.routing.routing import Attention, Routing
-from ...core.routing.routing_map import logit_map
-from .attach import conditional_rows
+from ...core.routing.routing import Routing
 from .models import base_of
+from .references.families import network_of
+from .references.steer import SLOT, begin_run, finish, override_of
 
 KEY = "relate_references"
 WORDS_KEY = "relate_placeholders"
@@ -33,11 +33,17 @@ class Diagonal(str):
 
 
 class ReferenceCond(comfy.conds.CONDConstant):
-    """A Routing and the area its conditioning is computed on; only equal ones are batched into one call."""
+    """A Routing and the area its conditioning is computed on; only equal ones are batched into one call.
+
+    A call gets (routing, area, whether each chunk of its batch records: all do).
+    """
 
     def process_cond(self, batch_size, area=None, **kwargs):
         area = None if area is None else tuple(area)
         return self._copy_with((self.cond[0], area))
+
+    def concat(self, others):
+        return (*self.cond, (True,) * (1 + len(others)))
 
 
 class Embed:
@@ -59,43 +65,29 @@ class Embed:
         return {**inputs, "img_ids": ids}
 
 
-class Override:
-    """The attention override of one call: records, steers, else calls what would have been called."""
-
-    def __init__(self, sequence: Sequence, attention: Attention | None, maps: list | None, rows: slice, before) -> None:
-        self.sequence, self.attention, self.maps, self.rows, self.before = sequence, attention, maps, rows, before
-
-    def __call__(self, plain, query: Tensor, key: Tensor, value: Tensor, heads: int, *args, **kwargs) -> Tensor:
-        if self.maps is not None:
-            self.maps.append(logit_map(query[self.rows], key[self.rows], self.sequence))
-        if self.attention is not None:
-            out = self.attention(query, key, value, kwargs.get("mask"))
-            return rearrange(out, "b h s d -> b s (h d)")
-        if self.before is not None:
-            return self.before(plain, query, key, value, heads, *args, **kwargs)
-        return plain(query, key, value, heads, *args, **kwargs)
-
-
 def apply_references(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds):
     """The APPLY_MODEL wrapper."""
     given = conds.pop(KEY, None)
     options = transformer_options or {}
     if given is None:
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
-    routing, area = given
+    routing, area, records = given
     model = executor.class_obj
     conds = ours_last(conds, routing, model)
     sequence = sequence_of(routing, x, c_crossattn, conds["ref_latents"])
     _embed(options := dict(options), routing, sequence)
-    maps = [] if routing.recorder is not None else None
-    _override(options, routing, sequence, area, maps, x, model)
+    layout = routing.layout(sequence)
+    stage = Stage("attention", blocks_of(model), layout.size, layout, recorded=True)
+    override = override_of(routing.regions, [stage], options, model.model_sampling, area, records, x)
+    if override is not None:
+        options[SLOT] = override
     if conds.get("attention_mask") is not None:
         conds["attention_mask"] = padded(conds["attention_mask"], sequence.size)
     if routing.first_guidance is not None and "guidance" in conds and first_step(options):
         conds["guidance"] = torch.full_like(conds["guidance"], routing.first_guidance)
     out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
-    if maps:
-        routing.recorder.take(maps)
+    if override is not None:
+        finish(routing.regions, "Flux", override)
     return out
 
 
@@ -107,19 +99,31 @@ def ours_last(conds: dict, routing: Routing, model) -> dict:
     Raises:
         ValueError: one of ours is no longer there.
     """
-    others, ours = list(conds.get("ref_latents") or []), []
+    latents = list(conds.get("ref_latents") or [])
+    shapes = tuple(latent.shape[1:] for latent in latents)
+    if shapes not in routing.regions.places:
+        routing.regions.places[shapes] = find_ours(latents, routing, model)
+    places = routing.regions.places[shapes]
+    others = [latent for at, latent in enumerate(latents) if at not in places]
+    conds = {**conds, "ref_latents": others + [latents[at] for at in places]}
+    if others and isinstance(conds.get("ref_latents_method"), Diagonal):
+        del conds["ref_latents_method"]
+    return conds
+
+
+def find_ours(latents: list[Tensor], routing: Routing, model) -> tuple[int, ...]:
+    """Which of a call's latents are those of our references; numbers are compared, so this is done once in a run."""
+    left, places = dict(enumerate(latents)), []
     for reference in routing.references:
         latent = model.process_latent_in(reference.latent)
-        place = next((at for at, other in enumerate(others)
+        place = next((at for at, other in left.items()
                       if other.shape[1:] == latent.shape[1:] and torch.equal(other[:1], latent.to(other))), None)
         if place is None:
             raise ValueError(f"positive: expected the latent of reference {reference.slot}, but another node took it "
                              "out of the conditioning or changed it. Put Apply References behind that node.")
-        ours.append(others.pop(place))
-    conds = {**conds, "ref_latents": others + ours}
-    if others and isinstance(conds.get("ref_latents_method"), Diagonal):
-        del conds["ref_latents_method"]
-    return conds
+        places.append(place)
+        del left[place]
+    return tuple(places)
 
 
 def sequence_of(routing: Routing, x: Tensor, context: Tensor, latents: list[Tensor]) -> Sequence:
@@ -140,25 +144,6 @@ def _embed(options: dict, routing: Routing, sequence: Sequence) -> None:
     options["patches"] = patches
 
 
-def _override(options: dict, routing: Routing, sequence: Sequence, area, maps: list | None, x: Tensor, model) -> None:
-    attention = None
-    if routing.steers:
-        attention = routing.attention(sequence, area, _inside(options, routing.window), head_width(model), x.device,
-                                      model.manual_cast_dtype or model.get_dtype())
-    rows = next((rows for rows, _ in conditional_rows(options, x.shape[0])), None)
-    if rows is None:
-        maps = None
-    if attention is not None or maps is not None:
-        before = options.get("optimized_attention_override")
-        options["optimized_attention_override"] = Override(sequence, attention, maps, rows, before)
-
-
-def _inside(options: dict, window: tuple[float, float]) -> bool:
-    """Whether this step is in a window that begins with its first sigma and ends before its last."""
-    sigmas = options.get("sigmas")
-    return sigmas is None or window[1] < float(sigmas.max()) <= window[0]
-
-
 def first_step(options: dict) -> bool:
     """Whether the model is called for the first step of the schedule."""
     schedule, sigmas = options.get("sample_sigmas"), options.get("sigmas")
@@ -171,10 +156,10 @@ def padded(mask: Tensor, size: int) -> Tensor:
     return mask if short == 0 else torch.nn.functional.pad(mask, (0, short, 0, short))
 
 
-def head_width(model) -> int:
-    """Channels of an attention head."""
-    params = model.diffusion_model.params
-    return params.hidden_size // params.num_heads
+def blocks_of(model) -> int:
+    """Attentions of one call."""
+    network = network_of(model)
+    return len(network.double_blocks) + len(network.single_blocks)
 
 
 def check_flux(model) -> None:
@@ -183,8 +168,7 @@ def check_flux(model) -> None:
     Raises:
         ValueError: another family, or a wrapper that takes the place of Flux.
     """
-    network = model.model.diffusion_model
-    network = getattr(network, "_orig_mod", network)
+    network = network_of(model.model)
     if not isinstance(network, comfy.ldm.flux.model.Flux):
         name = type(network).__name__
         if base_of(model).startswith("Flux") or "flux" in name.lower():
@@ -206,15 +190,16 @@ def attach_references(model, positive: list, routing: Routing) -> tuple:
         return clone, positive
     if not clone.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
         clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_references)
-    return clone, [[embedding, _with_references(entry, routing)] for embedding, entry in positive]
+    routings = [replace(routing, words=entry[WORDS_KEY]) if entry.get(WORDS_KEY) else routing for _, entry in positive]
+    for regions in {id(each): each.regions for each in routings}.values():
+        clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begin_run(regions))
+    return clone, [[embedding, _with_references(entry, each)] for (embedding, entry), each in zip(positive, routings)]
 
 
 def _with_references(entry: dict, routing: Routing) -> dict:
     """A conditioning entry's dictionary, copied."""
     before = _without_ours(entry)
     others = before.get("reference_latents", [])
-    words = entry.get(WORDS_KEY, {})
-    routing = replace(routing, words=words) if words else routing
     added = {"reference_latents": [*others, *(reference.latent for reference in routing.references)],
              "model_conds": {**before.get("model_conds", {}), KEY: ReferenceCond((routing, None))}}
     if not others:

@@ -14,13 +14,9 @@ from torch import Tensor
 
 from ...core.routing.condition import Reference
 from ...core.routing.routing_map import Recorder, RoutingMap
-from ...core.routing.steering import HARD
 from . import flux_references
 
 log = logging.getLogger(__name__)
-
-HARD_FROM = 20.0  # nats: from here on the border is closed altogether
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -51,7 +47,7 @@ def sample(model, positive: list, negative: list, latent: dict, references: tupl
         The latent, the maps if they were recorded, and (height, width) of the picture in pixels.
     """
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
-    model, positive, recorder = _routed(model, positive, references, settings, tuple(samples.shape[-2:]))
+    model, positive, recorder = _routed(model, positive, references, settings)
     noise = comfy.sample.prepare_noise(samples, settings.seed, latent.get("batch_index"))
     found = comfy.sample.sample(
         model, noise, settings.steps, settings.cfg, settings.sampler_name, settings.scheduler, positive, negative,
@@ -65,26 +61,15 @@ def sample(model, positive: list, negative: list, latent: dict, references: tupl
     return {**latent, "samples": found}, _recorded(recorder, slots), size
 
 
-def _routed(model, positive: list, references: tuple[Reference, ...], settings: Settings, picture: tuple[int, int]):
+def _routed(model, positive: list, references: tuple[Reference, ...], settings: Settings):
     """MODEL and CONDITIONING for this run, and what records it."""
-    blocks = model.model.diffusion_model
-    recorder = None
-    if settings.record:
-        recorder = Recorder(len(getattr(blocks, "double_blocks", ())) + len(getattr(blocks, "single_blocks", ())))
-    sampling = model.get_model_object("model_sampling")
-    start, end = settings.start_at, settings.end_at
-    steers = start < end
-    strength = HARD if settings.routing_strength >= HARD_FROM else settings.routing_strength
-    isolation = HARD if settings.isolation >= HARD_FROM else settings.isolation
-    if strength and all(reference.region is None for reference in references):
+    recorder = Recorder() if settings.record else None
+    if settings.routing_strength and all(reference.region is None for reference in references):
         log.warning("Relate: routing_strength is %g, but no reference has a region; connect a mask to the region of "
                     "a Reference Image.", settings.routing_strength)
-    # both ends open: whatever a scheduler's first and last sigmas are, the whole schedule is inside
-    window = (float("inf") if start <= 0 else sampling.percent_to_sigma(start),
-              -1.0 if end >= 1 else sampling.percent_to_sigma(end))
     model, positive = flux_references.apply(
-        model, positive, references, strength=strength if steers else 0.0, isolation=isolation if steers else 0.0,
-        window=window, recorder=recorder, picture=picture,
+        model, positive, references, strength=settings.routing_strength, isolation=settings.isolation,
+        window=(settings.start_at, settings.end_at), recorder=recorder,
         first_guidance=settings.first_step_guidance or None)
     return model, positive, recorder
 

@@ -28,11 +28,17 @@ def golden_flux(tiny: ModuleType, dtype: torch.dtype = torch.float32) -> SimpleN
     weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
     weights = model.model.model_config.process_unet_state_dict(weights)  # norms: `scale` in the file, `weight` in some
     model.model.diffusion_model.load_state_dict(weights, strict=True)
+    model.model.process_latent_in = as_given
     return SimpleNamespace(
         model=model, x=tensors["x"], time=tensors["timestep"], context=tensors["context"], y=tensors["y"],
         guidance=tensors["guidance"], references=[tensors["ref1"], tensors["ref2"]],
         task=tensors["dreamo_task_embedding.weight"], index=tensors["dreamo_idx_embedding.weight"], answers=answers,
     )  # fmt: skip
+
+
+def as_given(latent: Tensor) -> Tensor:
+    """The references of these files are what the network sees, not what a VAE gives."""
+    return latent
 
 
 def filler(shape: tuple[int, ...], number: int, scale: float, offset: float = 0.0) -> Tensor:
@@ -45,6 +51,7 @@ def filler(shape: tuple[int, ...], number: int, scale: float, offset: float = 0.
 def formula_flux(tiny: ModuleType) -> SimpleNamespace:
     """A Flux whose weights and inputs all come from `filler`."""
     model = tiny.model("flux", unet=FORMULA)
+    model.model.process_latent_in = as_given
     network = model.model.diffusion_model
     for number, (name, tensor) in enumerate(sorted(network.named_parameters())):
         scale, offset = (0.1, 0.0) if name.endswith(".bias") else (0.2, 1.0)  # the rest: a norm's gains
@@ -72,7 +79,7 @@ def call(pack, flux: SimpleNamespace, routing, latents: list[Tensor], **options)
     if latents:
         conds |= {"ref_latents": latents, "ref_latents_method": "uxo"}
     if routing is not None:
-        conds[seam.KEY] = (routing, None)
+        conds[seam.KEY] = (routing, None, (True,))
     executor = WrapperExecutor.new_class_executor(apply_model, flux.model.model, [seam.apply_references])
     with torch.inference_mode():
         return executor.execute(flux.x, flux.time, None, flux.context, None, options, **conds)

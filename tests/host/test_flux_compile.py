@@ -42,7 +42,8 @@ def compiled(pack, flux, routing, steps=3):
         executor = WrapperExecutor.new_class_executor(apply_model, flux.model.model, [seam.apply_references])
         conds = {"y": flux.y, "guidance": flux.guidance}
         if routing is not None:
-            conds |= {"ref_latents": latents_of(routing), "ref_latents_method": "uxo", seam.KEY: (routing, None)}
+            conds |= {"ref_latents": latents_of(routing), "ref_latents_method": "uxo",
+                      seam.KEY: (routing, None, (True,))}
         with torch.no_grad():
             outs.append(executor.execute(flux.x, flux.time, None, flux.context, None,
                                          {"optimized_attention_override": fused}, **conds))
@@ -51,10 +52,10 @@ def compiled(pack, flux, routing, steps=3):
 
 @pytest.mark.parametrize("strength", [None, 1e4], ids=["references", "steered and recorded"])
 def test_one_graph_for_all_steps(pack, formula, strength):
-    recorder = pack.module("core.routing.routing_map").Recorder(5)
+    recorder = pack.module("core.routing.routing_map").Recorder()
     fields = {} if strength is None else {"strength": strength, "recorder": recorder}
     routing = routing_of(pack, formula, regions=(columns(0, 1, 2), columns(3, 4, 5)), **fields)
     outs, graphs = compiled(pack, formula, routing)
     assert graphs == 1
     assert torch.equal(outs[0], outs[1]) and torch.isfinite(outs[0]).all()
-    assert recorder.calls == (0 if strength is None else 3)
+    assert recorder.calls["mass"] == (0 if strength is None else 3)

@@ -116,7 +116,7 @@ def test_references_of_formulas(pack, formula, case, order):
 
 
 def test_hard_regions_of_formulas(pack, formula):
-    hard = pack.module("core.routing.steering").HARD
+    hard = pack.module("core.routing.reference_bias").HARD
     check(run(pack, formula, routing_of(pack, formula, regions=(columns(0, 1, 2), columns(3, 4, 5)), strength=hard)),
           "hard")
 
@@ -126,15 +126,14 @@ def test_half_a_weight_of_formulas(pack, formula):
 
 
 def test_soft_regions_one_way_of_formulas(pack, formula):
-    """Written down for image to reference only; ours steers both ways, so this one goes through the matrix."""
-    steering = pack.module("core.routing.steering")
-    routing = routing_of(pack, formula, regions=(columns(0, 1, 2), columns(3, 4, 5)), strength=2.0)
-    sequence = pack.module("core.routing.condition").Sequence(5, (4, 6), ((4, 4), (3, 5)))
-    one_way = steering.Steering(2.0, 0.0, (1.0, 1.0), tuple(each.region for each in routing.references),
-                                to_image=False)
-    bias = steering.bias_of(one_way, sequence)
-    attention = pack.module("core.routing.routing").Attention.of(bias, 24, torch.float32)
-    override = pack.module("nodes.host_comfy.flux").Override(sequence, attention, None, slice(None), None)
+    """Written down for image to reference only; ours steers both ways."""
+    form = pack.module("core.routing.steered_attention")
+    bias, regions = pack.module("core.routing.reference_bias"), (columns(0, 1, 2), columns(3, 4, 5))
+    layout = pack.module("core.routing.condition").Sequence(5, (4, 6), ((4, 4), (3, 5))).layout()
+    one_way = bias.Steering(2.0, 0.0, (1.0, 1.0), regions, to_image=False)
+    attention = form.steered_attention(one_way, layout, (0, 60), torch.device("cpu"))
+    stage = pack.module("core.routing.call_layout").Stage("attention", 5, 60, layout)
+    override = pack.module("nodes.host_comfy.references.override").Override([stage], [{60: attention}])
     out = run(pack, formula, routing_of(pack, formula), optimized_attention_override=override)
     assert out.double().sum().item() == pytest.approx(30.786219, abs=2e-4)
     torch.testing.assert_close(out.flatten()[:3], torch.tensor([-0.431409, -0.233433, -0.403761]), atol=2e-6, rtol=0)
@@ -154,14 +153,14 @@ MAPS = {  # call: logits of both references on the first four image tokens, then
 
 def test_maps_of_formulas(pack, formula):
     maps = pack.module("core.routing.routing_map")
-    sequence = pack.module("core.routing.condition").Sequence(5, (4, 6), ((4, 4), (3, 5)))
+    sequence = pack.module("core.routing.condition").Sequence(5, (4, 6), ((4, 4), (3, 5))).layout()
     seen = []
 
     def spy(plain, query, key, *args, **kwargs):
         seen.append((maps.logit_map(query, key, sequence), maps.mass_map(query, key, sequence)))
         return plain(query, key, *args, **kwargs)
 
-    recorder = maps.Recorder(5)
+    recorder = maps.Recorder()
     run(pack, formula, routing_of(pack, formula, recorder=recorder), optimized_attention_override=spy)
     for block, (first, second, mass) in MAPS.items():
         logits, shares = seen[block]
@@ -173,36 +172,50 @@ def test_maps_of_formulas(pack, formula):
 
 def test_recording_changes_no_bit(pack, formula):
     plain = run(pack, formula, routing_of(pack, formula))
-    recorder = pack.module("core.routing.routing_map").Recorder(5)
+    recorder = pack.module("core.routing.routing_map").Recorder()
     assert torch.equal(run(pack, formula, routing_of(pack, formula, recorder=recorder)), plain)
-    assert recorder.calls == 1
+    assert recorder.calls["logit"] == 1
 
 
-def test_no_weight_is_hidden_from_text_and_image(pack, formula):
-    """Weight 0 in the table is as good as -infinity; a reference of weight 0 is left out before it gets here."""
-    routing = routing_of(pack, formula, weights=(1.0, 0.0))
+def test_hardly_any_weight_is_hidden_from_text_and_image(pack, formula):
+    """A weight that no number sees: as written down for -infinity. Weight 0 hides it from other references too."""
+    routing = routing_of(pack, formula, weights=(1.0, 1e-30))
     assert run(pack, formula, routing).double().sum().item() == pytest.approx(32.653694, abs=2e-4)
-    lonely = routing_of(pack, formula, weights=(1.0, 0.0), isolation=pack.module("core.routing.steering").HARD)
     one = run(pack, formula, routing_of(pack, formula, order=(0,)))
-    torch.testing.assert_close(run(pack, formula, lonely), one, atol=2e-6, rtol=0)
+    torch.testing.assert_close(run(pack, formula, routing_of(pack, formula, weights=(1.0, 0.0))), one, atol=2e-6,
+                               rtol=0)
 
 
 def test_hard_steering_leaves_no_attention_outside_in_any_block(pack, formula):
-    module = pack.module("core.routing.routing_map")
-    hard = pack.module("core.routing.steering").HARD
-    routing = routing_of(pack, formula, regions=(columns(0, 1, 2), columns(3, 4, 5)), strength=hard)
-    sequence = pack.module("core.routing.condition").Sequence(5, (4, 6), ((4, 4), (3, 5)))
-    bias = routing.attention(sequence, None, True, 24, torch.device("cpu"), torch.float32).bias.dense()
-    masses = []
-
-    def spy(plain, query, key, *args, **kwargs):
-        masses.append(module.mass_map(query, key, sequence, bias=bias))
-        return plain(query, key, *args, **kwargs)
-
-    run(pack, formula, routing_of(pack, formula), optimized_attention_override=spy)
-    for mass in masses:
+    hard = pack.module("core.routing.reference_bias").HARD
+    recorder = pack.module("core.routing.routing_map").Recorder()
+    run(pack, formula, routing_of(pack, formula, regions=(columns(0, 1, 2), columns(3, 4, 5)), strength=hard,
+                                  recorder=recorder))
+    found = recorder.result((1, 2))
+    assert found.kind == "mass" and found.blocks.shape == (5, 1, 2, 4, 6)
+    for mass in found.blocks:
         assert mass[0, 0][:, 3:].max() == 0 and mass[0, 1][:, :3].max() == 0
         assert mass[0, 0][:, :3].min() > 0 and math.isfinite(mass.sum())
+
+
+def test_the_recorded_mass_is_the_softmax_over_everything(pack, formula):
+    """What merging gives, against the map by its definition with the bias written out."""
+    maps = pack.module("core.routing.routing_map")
+    layout = pack.module("core.routing.condition").Sequence(5, (4, 6), ((4, 4), (3, 5))).layout()
+    regions, recorder, wanted = (columns(0, 1, 2), columns(3, 4, 5)), maps.Recorder(), []
+    bias = torch.zeros(60, 60)
+    for region, place in zip(regions, (slice(29, 45), slice(45, 60))):
+        bias[5:29, place] = -2 * (1 - region.flatten()[:, None])
+
+    def spy(plain, query, key, *args, **kwargs):
+        if query.shape == key.shape:  # the others are parts of a steered attention
+            wanted.append(maps.mass_map(query, key, layout, bias=bias))
+        return plain(query, key, *args, **kwargs)
+
+    plain = run(pack, formula, routing_of(pack, formula), optimized_attention_override=spy)
+    run(pack, formula, routing_of(pack, formula, regions=regions, strength=2.0, recorder=recorder))
+    assert torch.isfinite(plain).all()
+    torch.testing.assert_close(recorder.result((1, 2)).blocks[0], wanted[0], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("strength", [2.0, 1e4])
@@ -229,4 +242,4 @@ def call_with_mask(pack, flux, routing, latents, mask):
     with torch.inference_mode():
         return executor.execute(flux.x, flux.time, None, flux.context, None, {}, y=flux.y, guidance=flux.guidance,
                                 ref_latents=latents, ref_latents_method="uxo", attention_mask=mask,
-                                **{seam.KEY: (routing, None)})
+                                **{seam.KEY: (routing, None, (True,))})

@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("resvg_py")
 
-from core.routing.steering import HARD
+from core.routing.reference_bias import HARD
 from tests.host.conftest import ROOT
 from training.host_diffusers.flux import RoutedFlux
 from training.host_diffusers.flux_files import load_flux, save_flux

@@ -12,7 +12,7 @@ from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 
 pytest.importorskip("resvg_py")
 
-from core.routing.steering import HARD
+from core.routing.reference_bias import HARD
 from training.host_diffusers.flux import FLUX, RoutedFlux, attend_plain, sequence_of
 from training.host_diffusers.flux_files import CONFIG, EMBEDDING, WEIGHTS, load_flux
 from training.host_diffusers.flux_text import PlaceholderWords, encode_ids, with_placeholders

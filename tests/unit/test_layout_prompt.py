@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+
 from core.prompt.layout_prompt import flux3_rows, layout_prompt
 from core.scene import WHOLE_PICTURE, Box, Scene, Subject
 

@@ -1,10 +1,11 @@
 """References named in a prompt: the golden texts of the algorithm, and its laws for any names and boxes."""
 
 import pytest
-from core.prompt.wording import AS_WRITTEN, PLACES, REFERENCES, WORDINGS, Mention, bind, find_all_names, place_of
-from core.scene import WHOLE_PICTURE, Box
 from hypothesis import given
 from hypothesis import strategies as st
+
+from core.prompt.wording import AS_WRITTEN, PLACES, REFERENCES, WORDINGS, Mention, bind, find_all_names, place_of
+from core.scene import WHOLE_PICTURE, Box
 
 LEFT, RIGHT = Box(0, 0, 0.5, 1), Box(0.5, 0, 1, 1)
 HUG = "A cat is hugging a plushie bear."

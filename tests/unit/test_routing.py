@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from core.routing.call_layout import CallLayout
 from core.routing.condition import Reference, Sequence, Tables, next_slot, positions, token_grid, with_reference
 from core.routing.photograph import cut_face, on_8_bits, on_white, published_size, resize
 from core.routing.placeholders import faults, numbers_in
@@ -141,7 +142,7 @@ def test_the_sequence():
 
 def test_the_logit_map_is_equation_2_token_by_token():
     query, key = random(2, 3, SEQUENCE.size, 4), random(2, 3, SEQUENCE.size, 4, seed=1)
-    found = logit_map(query, key, SEQUENCE)
+    found = logit_map(query, key, SEQUENCE.layout())
     assert found.shape == (2, 2, 2, 4)
     for index, tokens in enumerate((range(13, 15), range(15, 18))):
         products = torch.stack([query[:, :, token, None] @ key[:, :, 3:11].transpose(-1, -2) for token in tokens])
@@ -153,7 +154,7 @@ def test_the_logit_map_is_equation_2_token_by_token():
 def test_the_mass_map_is_the_softmax_over_everything(chunk):
     query, key = random(1, 2, SEQUENCE.size, 4), random(1, 2, SEQUENCE.size, 4, seed=1)
     shares = (query @ key.transpose(-1, -2) / 2).softmax(-1).mean(dim=1)
-    found = mass_map(query, key, SEQUENCE, chunk)
+    found = mass_map(query, key, SEQUENCE.layout(), chunk)
     torch.testing.assert_close(found[0, 1].flatten(), shares[0, 3:11, 15:18].sum(-1))
 
 
@@ -172,17 +173,37 @@ def test_otsu_splits_two_heaps():
     assert otsu_mask(torch.ones(1, 4, 4)).sum() == 0
 
 
+@pytest.mark.parametrize("kv_heads", [6, 3, 2])
+def test_the_logit_map_of_grouped_queries_and_frames(kv_heads):
+    layout = CallLayout(20, (2, 3), (0, 12), (), (((12, 15), (19, 20)), ((15, 19),)), frames=2)
+    query, key = random(1, 6, 20, 4), random(1, kv_heads, 20, 4, seed=1)
+    wide = key.repeat_interleave(6 // kv_heads, dim=1)
+    products = (query @ wide.transpose(-1, -2) / 2).mean(dim=1)[0]
+    by_hand = products[[12, 13, 14, 19], :12].mean(dim=0).reshape(2, 2, 3).mean(dim=0)
+    torch.testing.assert_close(logit_map(query, key, layout)[0, 0], by_hand, atol=1e-6, rtol=1e-5)
+
+
 def test_the_recorder_keeps_the_mean_of_whole_calls_only():
-    recorder = Recorder(2)
+    recorder = Recorder()
     maps = [random(1, 2, 2, 3, seed=seed) for seed in range(4)]
-    recorder.take(maps[:2])
-    recorder.take(maps[:1])  # a block was skipped
-    recorder.take(maps[2:])
+    recorder.take(maps[:2], 2)
+    recorder.take(maps[:1], 2)  # a block was skipped
+    recorder.take(maps[2:], 2)
     kept = recorder.result((1, 3))
     assert recorder.left_out == 1 and kept.steps == 2 and kept.blocks.shape == (2, 1, 2, 2, 3)
     torch.testing.assert_close(kept.blocks[0], (maps[0] + maps[2]) / 2)
-    torch.testing.assert_close(kept.logits, torch.stack(maps).mean(0))
-    assert Recorder(2).result((1,)) is None
+    torch.testing.assert_close(kept.maps, torch.stack(maps).mean(0))
+    assert Recorder().result((1,)) is None
+
+
+def test_mass_maps_of_steered_calls_are_preferred_and_a_new_run_forgets():
+    recorder = Recorder()
+    recorder.take([torch.ones(1, 1, 2, 2)], 1)
+    recorder.take([torch.full((1, 1, 2, 2), 0.25)], 1, "mass")
+    kept = recorder.result((1,))
+    assert kept.kind == "mass" and kept.steps == 1 and (kept.maps == 0.25).all()
+    recorder.reset()
+    assert recorder.result((1,)) is None
 
 
 def test_placeholders_and_references_must_find_each_other():
@@ -192,28 +213,13 @@ def test_placeholders_and_references_must_find_each_other():
     assert "[ref#3]" in lost and "there are: 1, 2" in lost and "[ref#2]" in unnamed
 
 
-def test_a_regional_conditioning_sees_its_part_of_a_region():
-    """The reference may act in the left half; an area there needs no steering, one on the right is all outside."""
-    left = torch.zeros(16, 24)
-    left[:, :12] = 1.0
-    routing = Routing((reference(1, region=left),), Tables(random(2, 8), random(10, 8)), strength=2.0, picture=(8, 12))
-
-    def attention(area, grid):
-        sequence = Sequence(1, grid, ((2, 3),))
-        return routing.attention(sequence, area, True, 8, torch.device("cpu"), torch.float32)
-
-    assert attention((8, 6, 0, 0), (4, 3)) is None
-    outside = attention((8, 6, 0, 6), (4, 3)).bias.dense()
-    assert (outside[1:13, 13:] == -2).all() and (outside[13:, 1:13] == -2).all()
-    whole = attention(None, (4, 6)).bias.dense()[1:25, 25].reshape(4, 6)
-    assert (whole[:, :3] == 0).all() and (whole[:, 3:] == -2).all()
-
-
-def test_attention_is_made_once_a_layout_and_plain_outside_the_window():
+def test_what_a_routing_keeps_in_place():
     left = torch.zeros(4, 4)
     left[:, :2] = 1.0
-    routing = Routing((reference(1, region=left),), Tables(random(2, 8), random(10, 8)), strength=2.0)
-    sequence = Sequence(1, (4, 4), ((2, 3),))
-    arguments = (8, torch.device("cpu"), torch.float32)
-    assert routing.attention(sequence, None, True, *arguments) is routing.attention(sequence, None, True, *arguments)
-    assert routing.attention(sequence, None, False, *arguments) is None
+    tables = Tables(random(2, 8), random(10, 8))
+    routing = Routing((reference(1, region=left), reference(3)), tables, strength=2.0, words={3: (1, 7)})
+    layout = routing.layout(Sequence(3, (4, 4), ((2, 3), (1, 1))))
+    assert layout.copies == ((), ((1, 2),)) and layout.references == (((19, 25),), ((25, 26),))
+    assert routing.regions.steers and not routing.regions.copies_are_pictures
+    assert routing.regions.attention(layout, (0, 26)) is not None
+    assert not Routing((reference(1, region=left),), tables).regions.steers

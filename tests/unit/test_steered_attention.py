@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from core.routing.call_layout import CallLayout, marks
-from core.routing.lse_attention import _chunked, attend_with_lse
+from core.routing.lse_attention import _chunked, attend_with_lse, prepare
 from core.routing.reference_bias import HARD, Steering, check_regions
 from core.routing.reference_regions import ReferenceRegions, attend_plain
 from core.routing.steered_attention import steered_attention
@@ -182,6 +182,7 @@ def test_the_users_backend_runs_all_but_the_picture():
 @pytest.mark.parametrize("mask", [None, random(1, 1, 9, 20), random(1, 1, 1, 20)], ids=["none", "matrix", "row"])
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_the_log_sum_exp_of_fused_kernels(dtype, mask, kv_heads):
+    prepare("cpu")
     query = random(2, 4, 9, 16).to(dtype)
     key, value = random(2, kv_heads, 20, 16, seed=1).to(dtype), random(2, kv_heads, 20, 16, seed=2).to(dtype)
     mask = None if mask is None else mask.to(dtype)
@@ -196,16 +197,32 @@ def test_a_device_without_kernels_attends_in_chunks(monkeypatch):
     from core.routing import lse_attention
 
     monkeypatch.setattr(lse_attention, "CANDIDATES", {})
+    monkeypatch.setattr(lse_attention, "_KERNELS", {})
     monkeypatch.setattr(lse_attention, "CHUNK", 4)
-    lse_attention.kernel.cache_clear()
+    layout = TEXT_FIRST
+    made = steered_attention(steering(2.0), layout, (0, 26), torch.device("cpu"))
+    assert set(lse_attention._KERNELS.values()) == {_chunked}
+    bias = by_table(layout, 2.0, 0.0, (1.0, 1.0, 1.0), (LEFT, SOFT, None), False)
+    found, _ = made(*inputs(layout), attend_plain)
+    torch.testing.assert_close(found, dense(*inputs(layout), bias), atol=2e-6, rtol=1e-5)
+
+
+def test_kernels_that_raise_or_give_other_numbers_are_not_used(caplog):
+    def fails(*_):
+        raise NotImplementedError("no such kernel")
+
+    def wrong(query, key, value, mask, scale):
+        return value, torch.zeros(query.shape[:3])
+
+    from core.routing import lse_attention
+
+    before = lse_attention.CANDIDATES["cpu"]
+    lse_attention.CANDIDATES["cpu"] = (fails, wrong, *before)
     try:
-        layout = TEXT_FIRST
-        made = steered_attention(steering(2.0), layout, (0, 26), torch.device("cpu"))
-        bias = by_table(layout, 2.0, 0.0, (1.0, 1.0, 1.0), (LEFT, SOFT, None), False)
-        found, _ = made(*inputs(layout), attend_plain)
-        torch.testing.assert_close(found, dense(*inputs(layout), bias), atol=2e-6, rtol=1e-5)
+        assert lse_attention._find("cpu", torch.float32, False) is before[0]
     finally:
-        lse_attention.kernel.cache_clear()
+        lse_attention.CANDIDATES["cpu"] = before
+    assert "torch's kernel wrong gives other numbers" in caplog.text
 
 
 def test_regions_in_a_video_are_the_same_in_each_frame():

@@ -1,6 +1,7 @@
 """Names found in decoded tokens, for tokenizers that write bytes and for those that write spaces by context."""
 
 import pytest
+
 from core.prompt.text_positions import TextPositions, token_characters
 
 BYTES = {1: "<|im_start|>system\n", 2: "a cat in the system", 3: "<|im_start|>user\n", 4: "A", 5: " cat", 6: " hugs",

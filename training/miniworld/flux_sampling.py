@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from core.routing.condition import Reference
+from core.routing.reference_bias import HARD
+from core.routing.reference_regions import attend_plain as plain_backend
 from core.routing.routing import Routing
-from core.routing.steering import HARD
-from training.host_diffusers.flux import FLUX, Attend, RoutedFlux, attend_plain, sequence_of
+from training.host_diffusers.flux import Attend, RoutedFlux, attend_plain, sequence_of
 from training.host_diffusers.flux_text import PlaceholderWords, encode_ids, with_placeholders
 from training.host_diffusers.miniworld import LATENT_SIDE, VAE
 
@@ -125,11 +126,11 @@ def steered(
         strength=strength,
         words={slot: (place,) for slot, place in zip(slots, places)},
     )
-    sequence = sequence_of(text_tokens, noisy, references)
-    attention = routing.attention(sequence, None, True, FLUX["attention_head_dim"], noisy.device, noisy.dtype)
+    layout = routing.layout(sequence_of(text_tokens, noisy, references))
+    attention = routing.regions.attention(layout, (0, layout.size), device=noisy.device)
     if attention is None:
         return attend_plain
-    return lambda query, key, value: attention(query, key, value, None)
+    return lambda query, key, value: attention(query, key, value, plain_backend)[0]
 
 
 def box_region(box: Tensor) -> Tensor:

@@ -1,0 +1,70 @@
+"""The families that take reference latents, one row each. Adding one is a file beside this one and a row here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ....core.routing.call_layout import Stage
+from . import boogu, joyimage, krea2, lumina, mage_flow, omnigen2, qwen_image
+from . import flux as flux_family
+from .call import Call
+
+
+@dataclass(frozen=True)
+class Family:
+    """Models whose calls are laid out alike.
+
+    Attributes:
+        name: for messages.
+        network: module and class of its diffusion model. Subclasses are other models.
+        stages: the attentions of a call.
+        limit: references that its class can take, or None.
+        negative: the negative conditioning carries the references as well.
+    """
+
+    name: str
+    network: str
+    stages: Callable[[Call], list[Stage]]
+    limit: int | None = None
+    negative: bool = True
+
+
+FAMILIES = (
+    Family("Flux", "comfy.ldm.flux.model.Flux", flux_family.stages),
+    Family("Qwen-Image-Edit", "comfy.ldm.qwen_image.model.QwenImageTransformer2DModel", qwen_image.stages),
+    Family("Krea 2", "comfy.ldm.krea2.model.SingleStreamDiT", krea2.stages),
+    Family("Mage-Flow", "comfy.ldm.mage_flow.model.MageFlowTransformer2DModel", mage_flow.stages),
+    Family("JoyImage", "comfy.ldm.joyimage.model.JoyImageTransformer3DModel", joyimage.stages),
+    Family("OmniGen2", "comfy.ldm.omnigen.omnigen2.OmniGen2Transformer2DModel", omnigen2.stages, limit=5,
+           negative=False),
+    Family("Boogu", "comfy.ldm.boogu.model.BooguTransformer2DModel", boogu.stages, limit=5),
+    Family("Z-Image Omni", "comfy.ldm.lumina.model.NextDiT", lumina.stages),
+)
+NAMES = ("Flux.2, FLUX.1 Kontext, LongCat, Qwen-Image-Edit, Krea 2, Mage-Flow, JoyImage, OmniGen2, Boogu, Z-Image "
+         "Omni, or FLUX.1-dev with DreamO")
+
+
+def network_of(base: torch.nn.Module) -> torch.nn.Module:
+    """The diffusion model of a BaseModel, out of what compiles it."""
+    network = base.diffusion_model
+    return getattr(network, "_orig_mod", network)
+
+
+def family_of(base: torch.nn.Module) -> Family:
+    """The family of a BaseModel.
+
+    Raises:
+        ValueError: it takes no references, or another pack's class stands for ComfyUI's.
+    """
+    kind = type(network_of(base))
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    found = next((family for family in FAMILIES if family.network == name), None)
+    if found is not None:
+        return found
+    if not kind.__module__.startswith("comfy."):
+        raise ValueError(f"model: its network is {name}, not ComfyUI's. Load the model with Load Diffusion Model.")
+    raise ValueError(f"model: {type(base.model_config).__name__} has no references that could be kept in place. "
+                     f"Expected {NAMES}.")

@@ -1,0 +1,195 @@
+"""One model call with references that are kept in their regions: the APPLY_MODEL wrapper and what it hands on."""
+
+from __future__ import annotations
+
+import logging
+
+import comfy.conds
+from torch import Tensor
+
+from ....core.routing.call_layout import Span, Stage, length
+from ....core.routing.reference_regions import ReferenceRegions
+from ....core.routing.steered_attention import SteeredAttention
+from .call import Call
+from .families import Family, family_of, network_of
+from .override import Override
+
+log = logging.getLogger(__name__)
+
+KEY = "relate_reference_regions"
+PICTURE = "relate_picture"  # (h, w) of the whole latent, in transformer_options while a sampler runs
+SLOT = "optimized_attention_override"
+
+
+class Placed:
+    """What one conditioning carries: regions, and what is its own.
+
+    Attributes:
+        regions: shared by all conditionings that one node made.
+        ours: which of its reference latents they are for.
+        copies: for each of those, where the text repeats it, in the conditioning's own positions.
+        text: tokens of the conditioning; a family may put padding before them.
+        records: maps are taken from it; the negative's are not.
+    """
+
+    def __init__(self, regions: ReferenceRegions, ours: tuple[int, ...], copies: tuple[tuple[Span, ...], ...],
+                 text: int, records: bool) -> None:
+        self.regions, self.ours, self.copies, self.text, self.records = regions, ours, copies, text, records
+
+    def __deepcopy__(self, memo: dict) -> Placed:
+        return self
+
+    def fits(self, other: Placed) -> bool:
+        """Whether one call can hold both."""
+        return (self.regions is other.regions and self.ours == other.ours
+                and (self.text, self.copies) == (other.text, other.copies))
+
+
+class PlacedCond(comfy.conds.CONDConstant):
+    """A Placed and the area its conditioning is computed on. A call gets (placed, area, whether each chunk records)."""
+
+    def __init__(self, cond: tuple) -> None:
+        super().__init__(cond)
+
+    def process_cond(self, batch_size, area=None, **kwargs):
+        return self._copy_with((self.cond[0], None if area is None else tuple(area)))
+
+    def can_concat(self, other):
+        return self.cond[1] == other.cond[1] and self.cond[0].fits(other.cond[0])
+
+    def concat(self, others):
+        return (*self.cond, tuple(each.cond[0].records for each in (self, *others)))
+
+
+def steer_references(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds):
+    """The APPLY_MODEL wrapper."""
+    given = conds.pop(KEY, None)
+    options = transformer_options or {}
+    latents = conds.get("ref_latents")
+    if given is None or not latents:
+        return executor(x, t, c_concat, c_crossattn, control, options, **conds)
+    placed, area, records = given
+    base = executor.class_obj
+    family = family_of(base)
+    check_count(family, len(latents))
+    text = c_crossattn.shape[1]
+    call = Call(network_of(base), tuple(x.shape), text, tuple(tuple(latent.shape) for latent in latents), placed.ours,
+                shifted(placed.copies, text - placed.text), conds)
+    stages = stages_of(placed.regions, family, call)
+    override = stages and override_of(placed.regions, stages, options, base.model_sampling, area, records, x)
+    if override is None:
+        return executor(x, t, c_concat, c_crossattn, control, options, **conds)
+    out = executor(x, t, c_concat, c_crossattn, control, {**options, SLOT: override}, **conds)
+    finish(placed.regions, family.name, override)
+    return out
+
+
+def check_count(family: Family, count: int) -> None:
+    """References that the family's class can take; ComfyUI itself would fail with an IndexError.
+
+    Raises:
+        ValueError: there are more.
+    """
+    if family.limit is not None and count > family.limit:
+        raise ValueError(f"references: {family.name} takes at most {family.limit} reference latents, got {count}. "
+                         "Leave some out, or join two pictures.")
+
+
+def shifted(copies: tuple[tuple[Span, ...], ...], padding: int) -> tuple[tuple[Span, ...], ...]:
+    """Places of a conditioning in a call that puts ``padding`` tokens before it (Flux.2)."""
+    return tuple(tuple((start + padding, stop + padding) for start, stop in spans) for spans in copies)
+
+
+def stages_of(regions: ReferenceRegions, family: Family, call: Call) -> list[Stage] | None:
+    """The attentions of a call; None, with a warning, where its layout is not known."""
+    if any(index >= len(call.latents) for index in call.ours):
+        warn(regions, family.name, f"expected at least {max(call.ours) + 1} reference latents, the conditioning has "
+                                   f"{len(call.latents)}")
+        return None
+    try:
+        return family.stages(call)
+    except ValueError as error:
+        warn(regions, family.name, str(error).rstrip("."))
+        return None
+
+
+def override_of(regions: ReferenceRegions, stages: list[Stage], options: dict, sampling, area: tuple | None,
+                records: tuple[bool, ...], x: Tensor) -> Override | None:
+    """The override of a call; None where nothing is steered and nothing is recorded.
+
+    Args:
+        stages: its attentions.
+        options: its transformer_options.
+        sampling: the model's, which knows the schedule.
+        area: the part of the picture it is computed on, or None.
+        records: for each chunk of its batch whether maps are taken.
+        x: what is denoised.
+    """
+    recorded = chunks(records, x.shape[0]) if regions.recorder is not None else ()
+    if not regions.steers and not recorded:
+        return None
+    inside = is_inside(options, regions.window, sampling)
+    picture = options.get(PICTURE)
+
+    def forms(stage: Stage) -> dict[int, SteeredAttention | None]:
+        if stage.layout is None:
+            return {}
+        possible = [(0, stage.size)] + ([stage.cached] if stage.cached is not None else [])
+        return {length([queries]): regions.attention(stage.layout, queries, area, picture, inside, x.device)
+                if regions.steers else None for queries in possible}
+
+    return Override(stages, [forms(stage) for stage in stages], options.get(SLOT), recorded)
+
+
+def chunks(records: tuple[bool, ...], batch: int) -> tuple[slice, ...]:
+    """Rows of the batch that are recorded; ComfyUI stacks conditionings whole."""
+    size = batch // len(records)
+    return tuple(slice(at * size, (at + 1) * size) for at, taken in enumerate(records) if taken)
+
+
+def is_inside(options: dict, window: tuple[float, float], sampling) -> bool:
+    """Whether this step is in the window: its first sigma included, its last excluded; open at the schedule's ends.
+
+    Sigmas are asked for in each call, so that a node that changes the schedule may stand on either side of ours.
+    """
+    start, end = window
+    sigmas = options.get("sigmas")
+    if sigmas is None or (start <= 0 and end >= 1):
+        return True
+    now = float(sigmas.max())
+    begun = start <= 0 or now <= sampling.percent_to_sigma(start)
+    return begun and (end >= 1 or now > sampling.percent_to_sigma(end))
+
+
+def finish(regions: ReferenceRegions, family: str, override: Override) -> None:
+    """After a call: hand the maps over, and say once what did not fit."""
+    if override.mismatch is not None:
+        warn(regions, family, override.mismatch)
+    if regions.recorder is not None and override.records:
+        expected = sum(stage.count for stage in override.stages if stage.recorded)
+        kinds = dict.fromkeys(kind for kind, _ in override.maps)
+        for kind in kinds:
+            maps = [each for other, each in override.maps if other == kind]
+            for at in range(len(override.records)):
+                regions.recorder.take(maps[at::len(override.records)], expected, kind)
+
+
+def warn(regions: ReferenceRegions, family: str, what: str) -> None:
+    """Once in a run: that references are not kept in place, and the two numbers that differ."""
+    if what not in regions.said:
+        regions.said.add(what)
+        log.warning("Relate: the references of this %s model are not kept in place: %s.", family, what)
+
+
+def begin_run(regions: ReferenceRegions):
+    """An OUTER_SAMPLE wrapper: forgets the maps and warnings of the run before, and notes the picture's size."""
+
+    def wrapper(executor, *args, **kwargs):
+        noise = args[0] if args else kwargs["noise"]
+        options = executor.class_obj.model_options["transformer_options"]
+        if isinstance(noise, Tensor):
+            options[PICTURE] = tuple(noise.shape[-2:])
+        regions.begin()
+        return executor(*args, **kwargs)
+
+    return wrapper
