@@ -8,7 +8,7 @@ from comfy_api.latest import ComfyExtension, io
 log = logging.getLogger(__name__)
 
 GROUPS = {
-    "scene": ("RelateSubject", "RelateLayout", "RelateLayoutPreview"),
+    "scene": ("RelateSubject", "RelateLayout", "RelateLayoutPreview", "RelateScenePrompt"),
     "identity": ("RelateIdentityModelLoader", "RelateEncodeIdentity", "RelateApplyIdentity", "RelateFeaturePreview"),
     "relation": ("RelateRelationLoader",),
     "miniworld": ("RelateMiniworldLoader", "RelateMiniworldCreature"),

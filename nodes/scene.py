@@ -138,3 +138,32 @@ class RelateLayoutPreview(io.ComfyNode):
         from .drawing import draw_layout
 
         return io.NodeOutput(draw_layout(scene, width, height))
+
+
+class RelateScenePrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="RelateScenePrompt",
+            display_name="Scene Prompt",
+            category="relate/scene",
+            description="Makes the prompt from the subjects' names and a relation, so that each name is written once: "
+                        "'a cat is hugging a plushie bear in a meadow'.",
+            search_aliases=["hug", "two subjects", "relation", "interaction", "prompt builder", "sentence"],
+            inputs=[
+                RelateScene.Input("scene", tooltip="The scene whose subjects are named, in order: the first one acts."),
+                io.String.Input("relation", default="hugging",
+                                tooltip="What happens between them, in the words the relation was trained with. "
+                                        "Connect relation of Load Relation, or write it. Empty: they are just "
+                                        "together."),
+                io.String.Input("place", default="", tooltip="What follows in the sentence, e.g. 'in a meadow'."),
+            ],
+            outputs=[io.String.Output(display_name="prompt", tooltip="The sentence. Connect to text of CLIP Text "
+                                                                     "Encode.")],
+        )
+
+    @classmethod
+    def execute(cls, scene, relation, place) -> io.NodeOutput:
+        from ..core.prompt.sentence import make_sentence
+
+        return io.NodeOutput(make_sentence([subject.name for subject in scene.subjects], relation, place))
