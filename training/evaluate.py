@@ -29,6 +29,7 @@ import torch
 
 from .console import command, say
 from .contact_sheet import save_picture
+from .evaluation.benchmarks import command as convert
 from .evaluation.predicates import MODEL, Parser
 from .evaluation.prompts import Entry, read_prompts
 from .evaluation.relationbench import prompts_text, relationbench
@@ -43,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     writers = {"relationbench": (_relationbench_parser, write_relationbench),
-               "miniworld": (_miniworld_parser, write_miniworld)}
+               "miniworld": (_miniworld_parser, write_miniworld), "convert": (convert.parser, convert.run)}
     parser, run = writers.get(arguments[0] if arguments else "", (_parser, evaluate))
     options = parser().parse_args(arguments if run is evaluate else arguments[1:])
     return command(lambda: run(options))

@@ -1,0 +1,155 @@
+"""Cases of a benchmark to lines of a prompts file: every missing file in one report, subsets that are nested."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...faults import Faults
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case of a benchmark.
+
+    Attributes:
+        id: unique within the set.
+        picture: name of the generated picture; `{k}` stands for the number of the seed, from 0.
+        prompt: the prompt or instruction.
+        references: the photograph of each subject.
+        names: each subject's name; may be empty.
+        views: all photographs of each subject; may be empty.
+        boxes: box of each subject; may be empty.
+        relation: the predicate; may be empty.
+        task: part of the benchmark; may be empty.
+        questions: objects with `text`, `wanted` and `parents`; see `prompts.Question`.
+        symmetric: see `prompts.Entry`.
+    """
+
+    id: str
+    picture: str
+    prompt: str
+    references: tuple[Path, ...] = ()
+    names: tuple[str, ...] = ()
+    views: tuple[tuple[Path, ...], ...] = ()
+    boxes: tuple[tuple[float, ...], ...] = ()
+    relation: str = ""
+    task: str = ""
+    questions: tuple[dict[str, Any], ...] = ()
+    symmetric: bool | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file.
+
+    Raises:
+        Faults: it is not there, or no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Faults(f"{path}: expected a JSON file of the benchmark ({error}).") from error
+
+
+def read_text_file(path: Path) -> str:
+    """A text file.
+
+    Raises:
+        Faults: it is not there, or no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Faults(f"{path}: expected a text file of the benchmark ({error}).") from error
+
+
+def pictures_in(folder: Path) -> tuple[Path, ...]:
+    """All pictures of a folder by name; none if there is no such folder."""
+    if not folder.is_dir():
+        return ()
+    return tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES))
+
+
+def picture_like(path: Path) -> Path:
+    """A picture under the name given or with another picture's suffix: benchmarks mix .jpg and .png."""
+    if path.is_file():
+        return path
+    return next((other for suffix in PICTURES if (other := path.with_suffix(suffix)).is_file()), path)
+
+
+def limited(cases: Sequence[Case], limit: int | None) -> list[Case]:
+    """A fixed pseudo-random subset in the original order; that of 50 is a part of that of 100."""
+    if limit is None or limit >= len(cases):
+        return list(cases)
+    ranked = sorted(cases, key=lambda case: hashlib.sha256(case.id.encode()).hexdigest())
+    chosen = {case.id for case in ranked[:limit]}
+    return [case for case in cases if case.id in chosen]
+
+
+def check_cases(cases: Sequence[Case], source: Path) -> None:
+    """Report everything that is missing.
+
+    Raises:
+        Faults: no case, two cases of one id, files that are not there.
+    """
+    if not cases:
+        raise Faults(f"--from {source}: no case of this benchmark in it.")
+    ids: set[str] = set()
+    faults = []
+    for case in cases:
+        if case.id in ids:
+            faults.append(f"case {case.id}: there are two of this name.")
+        ids.add(case.id)
+    files = dict.fromkeys(file for case in cases
+                          for file in (*case.references, *(view for views in case.views for view in views)))
+    faults += [f"{file} is missing." for file in files if not file.is_file()]
+    if faults:
+        raise Faults(faults)
+
+
+def prompts_lines(cases: Sequence[Case], name: str, beside: Path, seeds: int) -> str:
+    """The prompts file.
+
+    Args:
+        cases: checked.
+        name: of the set.
+        beside: folder the file will be in; files are written relative to it.
+        seeds: pictures of each case.
+    """
+    lines = []
+    for case in cases:
+        parts = {"relation": case.relation, "names": list(case.names), "boxes": [list(box) for box in case.boxes],
+                 "references": [relative(path, beside) for path in case.references],
+                 "views": [[relative(path, beside) for path in views] for views in case.views],
+                 "questions": list(case.questions), "task": case.task}
+        for seed in range(seeds):
+            line = {"picture": picture_name(case.picture, seed, seeds), "prompt": case.prompt, "id": case.id,
+                    "set": name, **{key: value for key, value in parts.items() if value}, "seed": seed}
+            if case.symmetric is not None:
+                line["symmetric"] = case.symmetric
+            lines.append(json.dumps({**line, **case.extra}, ensure_ascii=False))
+    return "\n".join(lines) + "\n"
+
+
+def picture_name(pattern: str, seed: int, seeds: int) -> str:
+    """A picture's name: `{k}` replaced, or a number before the suffix where several seeds need one."""
+    if "{k}" in pattern:
+        return pattern.replace("{k}", str(seed))
+    path = Path(pattern)
+    return pattern if seeds == 1 else path.with_name(f"{path.stem}_{seed}{path.suffix}").as_posix()
+
+
+def relative(path: Path, folder: Path) -> str:
+    """A path relative to a folder; from one drive of Windows to another it stays whole."""
+    try:
+        return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+    except ValueError:
+        return path.resolve().as_posix()
