@@ -51,12 +51,16 @@ def flux3_rows(scene: Scene) -> list[dict]:
         ValueError: more than MAX_ROWS subjects.
     """
     if len(scene.subjects) > MAX_ROWS:
-        raise ValueError(f"scene: expected at most {MAX_ROWS} subjects, which is what FLUX.3 takes; got "
-                         f"{len(scene.subjects)}. Leave some out.")
+        raise ValueError(
+            f"scene: expected at most {MAX_ROWS} subjects, which is what FLUX.3 takes; got "
+            f"{len(scene.subjects)}. Leave some out."
+        )
     ids = _identifiers([subject.name for subject in scene.subjects])
     if not any(subject.weight > 0 for subject in scene.subjects):
-        return [{"id": row_id, "bbox": _edges(subject.box), "desc": subject.name}
-                for row_id, subject in zip(ids, scene.subjects)]
+        return [
+            {"id": row_id, "bbox": _edges(subject.box), "desc": subject.name}
+            for row_id, subject in zip(ids, scene.subjects)
+        ]
     rows, reference = [], 0
     for row_id, subject in zip(ids, scene.subjects):
         source: dict = {"from": None, "src_bbox": None}
@@ -94,8 +98,9 @@ def _subject_box(subject: Subject) -> Box:
 def _mask_box(mask: Tensor) -> Box:
     height, width = mask.shape
     rows, columns = ((mask > 0.5).any(dim=axis).nonzero() for axis in (1, 0))
-    return Box(float(columns[0]) / width, float(rows[0]) / height, float(columns[-1] + 1) / width,
-               float(rows[-1] + 1) / height)
+    return Box(
+        float(columns[0]) / width, float(rows[0]) / height, float(columns[-1] + 1) / width, float(rows[-1] + 1) / height
+    )
 
 
 def _edges(box: Box) -> list[int]:

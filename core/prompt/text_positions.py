@@ -37,14 +37,20 @@ class TextPositions:
         """
         start = max((self.text.rfind(mark) + len(mark) for mark in _PROMPT_BEGINS if mark in self.text), default=0)
         places = find_all_names(self.text[start:], names)
-        return [tuple(dict.fromkeys(position for first, end in spans
-                                    for position in self._within(first + start, end + start)))
-                for spans in places]
+        return [
+            tuple(
+                dict.fromkeys(position for first, end in spans for position in self._within(first + start, end + start))
+            )
+            for spans in places
+        ]
 
     def _within(self, first: int, end: int) -> list[int]:
         """Positions of the tokens that write any of these characters."""
-        return [position for begins, ends, position in self.tokens
-                if begins < end and ends > first and 0 <= position < self.length]
+        return [
+            position
+            for begins, ends, position in self.tokens
+            if begins < end and ends > first and 0 <= position < self.length
+        ]
 
 
 def token_characters(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> tuple[str, list[Span]]:
@@ -64,4 +70,3 @@ def token_characters(ids: Sequence[int], decode: Callable[[Sequence[int]], str])
     else:  # SentencePiece and CLIP write spaces by what stands before: decode every prefix
         ends = [len(decode(ids[: index + 1])) for index in range(len(ids))]
     return text, list(zip([0, *ends[:-1]], ends))
-

@@ -51,7 +51,7 @@ class BoundPrompt:
 
     Attributes:
         text: the prompt.
-        missing: names that the prompt as written lacks.
+        missing: names that the prompt as written lacks; none where it names its references by number.
         added: the sentences that were put behind it for them, one for each missing name, or none.
     """
 
@@ -73,9 +73,11 @@ def bind(prompt: str, mentions: Sequence[Mention], wording: str = PLACES) -> Bou
     """
     if wording not in WORDINGS:
         raise ValueError(f"wording: expected one of {', '.join(WORDINGS)}, got {wording!r}.")
+    if _NUMBERED_REFERENCE.search(prompt):
+        return BoundPrompt(prompt)
     places = find_names(prompt, [mention.name for mention in mentions])
     missing = tuple(mention.name for mention, place in zip(mentions, places) if place is None)
-    if wording == AS_WRITTEN or _NUMBERED_REFERENCE.search(prompt):
+    if wording == AS_WRITTEN:
         return BoundPrompt(prompt, missing)
 
     # from the last place to the first, so that earlier places stay where they are
@@ -84,8 +86,9 @@ def bind(prompt: str, mentions: Sequence[Mention], wording: str = PLACES) -> Bou
         if place is not None:
             text = f"{text[: place[1]]} from {mention.label}{text[place[1] :]}"
 
-    added = tuple(f"The {mention.name} is from {mention.label}." for mention, place in zip(mentions, places)
-                  if place is None)
+    added = tuple(
+        f"The {mention.name} is from {mention.label}." for mention, place in zip(mentions, places) if place is None
+    )
     sentences = [*added, *([_places_sentence(mentions)] if wording == PLACES else [])]
     return BoundPrompt(_followed_by(text, [sentence for sentence in sentences if sentence]), missing, added)
 
@@ -140,8 +143,11 @@ def _side(low: float, high: float, words: tuple[str, str, str]) -> str:
 
 def _places_sentence(mentions: Sequence[Mention]) -> str:
     """One sentence about all boxes that say something; empty if none does."""
-    clauses = [f"the {mention.name} from {mention.label} is {place_of(mention.box)}" for mention in mentions
-               if place_of(mention.box)]
+    clauses = [
+        f"the {mention.name} from {mention.label} is {place_of(mention.box)}"
+        for mention in mentions
+        if place_of(mention.box)
+    ]
     if not clauses:
         return ""
     joined = clauses[0] if len(clauses) == 1 else f"{', '.join(clauses[:-1])} and {clauses[-1]}"
@@ -161,8 +167,10 @@ def _whole_words(name: str) -> re.Pattern:
     """The name as whole words, with any space, or none beside punctuation, between its parts: CLIP's tokenizer writes
     "St. Bernard" as "st . bernard"."""
     parts = re.findall(r"\w+|[^\w\s]", name)
-    pattern = "".join(re.escape(part) if index == 0 else _gap(parts[index - 1], part) + re.escape(part)
-                      for index, part in enumerate(parts))
+    pattern = "".join(
+        re.escape(part) if index == 0 else _gap(parts[index - 1], part) + re.escape(part)
+        for index, part in enumerate(parts)
+    )
     return re.compile(rf"(?<!\w){pattern}(?!\w)", re.IGNORECASE)
 
 

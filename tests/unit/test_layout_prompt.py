@@ -23,14 +23,16 @@ def test_golden_rows_with_references():
     assert layout_prompt(pair, HUG, "flux3") == HUG + (
         ' [{"id":"cat_1","from":"ref_image_0","src_bbox":[0,0,1000,1000],"tgt_bbox":[0,0,1000,500],"desc":"cat"},'
         '{"id":"bear_1","from":"ref_image_1","src_bbox":[0,0,1000,1000],"tgt_bbox":[0,500,1000,1000],'
-        '"desc":"plushie bear"}]')
+        '"desc":"plushie bear"}]'
+    )
 
 
 def test_golden_rows_from_words_alone():
     pair = scene(("cat", LEFT, 0.0, None), ("plushie bear", RIGHT, 0.0, None))
     assert layout_prompt(pair, HUG, "flux3") == HUG + (
         ' [{"id":"cat_1","bbox":[0,0,1000,500],"desc":"cat"},'
-        '{"id":"bear_1","bbox":[0,500,1000,1000],"desc":"plushie bear"}]')
+        '{"id":"bear_1","bbox":[0,500,1000,1000],"desc":"plushie bear"}]'
+    )
 
 
 def test_a_subject_of_weight_0_is_new_and_takes_no_number_of_a_reference():

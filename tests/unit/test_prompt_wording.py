@@ -17,35 +17,114 @@ def mentions(names, boxes, label="image {}"):
 
 
 GOLDEN = [
-    (HUG, ("cat", "plushie bear"), (LEFT, RIGHT), PLACES, "image {}",
-     "A cat from image 1 is hugging a plushie bear from image 2. " + BOTH.format("image 1", "image 2")),
-    (HUG, ("cat", "plushie bear"), (LEFT, RIGHT), PLACES, "Picture {}",
-     "A cat from Picture 1 is hugging a plushie bear from Picture 2. " + BOTH.format("Picture 1", "Picture 2")),
-    (HUG, ("cat", "plushie bear"), (LEFT, RIGHT), PLACES, "Image {}",
-     "A cat from Image 1 is hugging a plushie bear from Image 2. " + BOTH.format("Image 1", "Image 2")),
-    (HUG, ("cat", "plushie bear"), (LEFT, RIGHT), PLACES, "<Picture {}>",
-     "A cat from <Picture 1> is hugging a plushie bear from <Picture 2>. " + BOTH.format("<Picture 1>", "<Picture 2>")),
-    (HUG, ("cat", "plushie bear"), (LEFT, RIGHT), PLACES, "<image{}>",
-     "A cat from <image1> is hugging a plushie bear from <image2>. " + BOTH.format("<image1>", "<image2>")),
-    (HUG, ("cat", "plushie bear"), (LEFT, RIGHT), PLACES, "[ref#{}]",
-     "A cat from [ref#1] is hugging a plushie bear from [ref#2]. " + BOTH.format("[ref#1]", "[ref#2]")),
-    (HUG, ("cat", "plushie bear"), (LEFT, RIGHT), REFERENCES, "image {}",
-     "A cat from image 1 is hugging a plushie bear from image 2."),
-    ("A bear is riding a plushie bear.", ("bear", "plushie bear"), (LEFT, RIGHT), REFERENCES, "image {}",
-     "A bear from image 1 is riding a plushie bear from image 2."),
-    ("A dog is kissing a dog.", ("dog", "dog"), (RIGHT, LEFT), PLACES, "image {}",
-     "A dog from image 1 is kissing a dog from image 2. The dog from image 1 is on the right and the dog from image 2 "
-     "is on the left."),
-    ("Two friends hug in the rain.", ("cat", "plushie bear"), (LEFT, WHOLE_PICTURE), PLACES, "image {}",
-     "Two friends hug in the rain. The cat is from image 1. The plushie bear is from image 2. The cat from image 1 is "
-     "on the left."),
-    ("The cat from image 2 hugs the bear.", ("cat", "bear"), (LEFT, RIGHT), PLACES, "image {}",
-     "The cat from image 2 hugs the bear."),
-    ("A cat sits.", ("cat",), (Box(0.3, 0.6, 0.7, 1),), PLACES, "Picture {}",
-     "A cat from Picture 1 sits. The cat from Picture 1 is at the bottom in the middle."),
-    ("A category error: a Cat sleeps.", ("cat",), (WHOLE_PICTURE,), PLACES, "image {}",
-     "A category error: a Cat from image 1 sleeps."),
-]  # fmt: skip
+    (
+        HUG,
+        ("cat", "plushie bear"),
+        (LEFT, RIGHT),
+        PLACES,
+        "image {}",
+        "A cat from image 1 is hugging a plushie bear from image 2. " + BOTH.format("image 1", "image 2"),
+    ),
+    (
+        HUG,
+        ("cat", "plushie bear"),
+        (LEFT, RIGHT),
+        PLACES,
+        "Picture {}",
+        "A cat from Picture 1 is hugging a plushie bear from Picture 2. " + BOTH.format("Picture 1", "Picture 2"),
+    ),
+    (
+        HUG,
+        ("cat", "plushie bear"),
+        (LEFT, RIGHT),
+        PLACES,
+        "Image {}",
+        "A cat from Image 1 is hugging a plushie bear from Image 2. " + BOTH.format("Image 1", "Image 2"),
+    ),
+    (
+        HUG,
+        ("cat", "plushie bear"),
+        (LEFT, RIGHT),
+        PLACES,
+        "<Picture {}>",
+        "A cat from <Picture 1> is hugging a plushie bear from <Picture 2>. "
+        + BOTH.format("<Picture 1>", "<Picture 2>"),
+    ),
+    (
+        HUG,
+        ("cat", "plushie bear"),
+        (LEFT, RIGHT),
+        PLACES,
+        "<image{}>",
+        "A cat from <image1> is hugging a plushie bear from <image2>. " + BOTH.format("<image1>", "<image2>"),
+    ),
+    (
+        HUG,
+        ("cat", "plushie bear"),
+        (LEFT, RIGHT),
+        PLACES,
+        "[ref#{}]",
+        "A cat from [ref#1] is hugging a plushie bear from [ref#2]. " + BOTH.format("[ref#1]", "[ref#2]"),
+    ),
+    (
+        HUG,
+        ("cat", "plushie bear"),
+        (LEFT, RIGHT),
+        REFERENCES,
+        "image {}",
+        "A cat from image 1 is hugging a plushie bear from image 2.",
+    ),
+    (
+        "A bear is riding a plushie bear.",
+        ("bear", "plushie bear"),
+        (LEFT, RIGHT),
+        REFERENCES,
+        "image {}",
+        "A bear from image 1 is riding a plushie bear from image 2.",
+    ),
+    (
+        "A dog is kissing a dog.",
+        ("dog", "dog"),
+        (RIGHT, LEFT),
+        PLACES,
+        "image {}",
+        "A dog from image 1 is kissing a dog from image 2. The dog from image 1 is on the right and the dog from image 2 "
+        "is on the left.",
+    ),
+    (
+        "Two friends hug in the rain.",
+        ("cat", "plushie bear"),
+        (LEFT, WHOLE_PICTURE),
+        PLACES,
+        "image {}",
+        "Two friends hug in the rain. The cat is from image 1. The plushie bear is from image 2. The cat from image 1 is "
+        "on the left.",
+    ),
+    (
+        "The cat from image 2 hugs the bear.",
+        ("cat", "bear"),
+        (LEFT, RIGHT),
+        PLACES,
+        "image {}",
+        "The cat from image 2 hugs the bear.",
+    ),
+    (
+        "A cat sits.",
+        ("cat",),
+        (Box(0.3, 0.6, 0.7, 1),),
+        PLACES,
+        "Picture {}",
+        "A cat from Picture 1 sits. The cat from Picture 1 is at the bottom in the middle.",
+    ),
+    (
+        "A category error: a Cat sleeps.",
+        ("cat",),
+        (WHOLE_PICTURE,),
+        PLACES,
+        "image {}",
+        "A category error: a Cat from image 1 sleeps.",
+    ),
+]
 
 
 @pytest.mark.parametrize(("prompt", "names", "boxes", "wording", "label", "wanted"), GOLDEN)
@@ -71,7 +150,8 @@ def test_a_missing_name_is_reported_with_the_sentence_that_was_added():
 
 def test_a_prompt_without_a_full_stop_gets_one_before_further_sentences():
     assert bind("a cat sits", mentions(("cat",), (LEFT,))).text == (
-        "a cat from image 1 sits. The cat from image 1 is on the left.")
+        "a cat from image 1 sits. The cat from image 1 is on the left."
+    )
     assert bind("", mentions(("cat",), (WHOLE_PICTURE,))).text == "The cat is from image 1."
 
 
@@ -88,9 +168,15 @@ def test_an_unknown_wording_is_refused():
 
 @pytest.mark.parametrize(
     ("box", "words"),
-    [(WHOLE_PICTURE, ""), (LEFT, "on the left"), (Box(0, 0, 1, 0.5), "at the top"), (Box(0.5, 0.5, 1, 1), "at the bottom on the right"),
-     (Box(0.25, 0, 0.75, 1), "in the middle"), (Box(0.0, 0.2, 1, 0.8), "")],
-)  # fmt: skip
+    [
+        (WHOLE_PICTURE, ""),
+        (LEFT, "on the left"),
+        (Box(0, 0, 1, 0.5), "at the top"),
+        (Box(0.5, 0.5, 1, 1), "at the bottom on the right"),
+        (Box(0.25, 0, 0.75, 1), "in the middle"),
+        (Box(0.0, 0.2, 1, 0.8), ""),
+    ],
+)
 def test_a_box_in_words(box, words):
     assert place_of(box) == words
 
@@ -100,8 +186,12 @@ boxes = st.sampled_from([LEFT, RIGHT, WHOLE_PICTURE, Box(0.3, 0.6, 0.7, 1)])
 texts = st.lists(st.sampled_from(["a cat", "the dog", "hugs", "plushie bear", ".", ",", "Zoe", "bear", ""]), max_size=8)
 
 
-@given(texts.map(" ".join), st.lists(st.tuples(names, boxes), max_size=4), st.sampled_from(WORDINGS),
-       st.sampled_from(["image {}", "Picture {}", "<image{}>", "[ref#{}]"]))
+@given(
+    texts.map(" ".join),
+    st.lists(st.tuples(names, boxes), max_size=4),
+    st.sampled_from(WORDINGS),
+    st.sampled_from(["image {}", "Picture {}", "<image{}>", "[ref#{}]"]),
+)
 def test_binding_twice_is_binding_once(prompt, subjects, wording, label):
     subjects = mentions([name for name, _ in subjects], [box for _, box in subjects], label)
     once = bind(prompt, subjects, wording).text

@@ -23,7 +23,9 @@ def positions(ids, decode, cut=0, images=()):
     return TextPositions(text, tokens, tuple(images), len(ids) - cut)
 
 
-@pytest.mark.parametrize(("ids", "decode"), [([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], by_bytes), ([1, 2, 3, 4, 5], by_words)])
+@pytest.mark.parametrize(
+    ("ids", "decode"), [([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], by_bytes), ([1, 2, 3, 4, 5], by_words)]
+)
 def test_token_characters_part_the_text(ids, decode):
     text, spans = token_characters(ids, decode)
     assert text == decode(ids) and spans[0][0] == 0 and spans[-1][1] == len(text)
