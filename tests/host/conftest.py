@@ -18,6 +18,7 @@ import torch
 from tests.host import api_graphs, flux_studio, synthetic
 from tests.host.comfyui import find_comfyui
 from tests.host.pictures import photograph, png
+from tests.host.scene_studio import SceneStudio
 from tests.host.server import ComfyServer, device_flags
 from tests.host.studio import Pack, Studio
 
@@ -101,6 +102,12 @@ def tiny_sdxl(tiny: ModuleType) -> SimpleNamespace:
 def studio(pack: Pack, comfy: ModuleType, tiny_sdxl: SimpleNamespace) -> Studio:
     """Our nodes and ComfyUI's on the tiny SDXL, in this process."""
     return Studio(pack, comfy, tiny_sdxl)
+
+
+@pytest.fixture(scope="session")
+def scenes(pack: Pack, comfy: ModuleType, tiny: ModuleType) -> SceneStudio:
+    """Our nodes and ComfyUI's on tiny models of every family that takes references, in this process."""
+    return SceneStudio(pack, comfy, importlib.import_module(f"{tiny.__package__}.native"), {})
 
 
 @pytest.fixture(scope="session")
