@@ -126,7 +126,7 @@ class RelateApplyIdentity(io.ComfyNode):
         if start_at >= end_at:
             log.warning("Relate: Apply Identity has an empty window (start_at %g, end_at %g); the identities do not "
                         "act.", start_at, end_at)
-        return io.NodeOutput(attach.attach_identity(model, identity.projected, identity.names, identity.tokenizer,
+        return io.NodeOutput(attach.attach_identity(model, identity.projected, identity.names, identity.tokens,
                                                     weight, (start_at, end_at), layout))
 
 

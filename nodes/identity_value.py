@@ -24,13 +24,13 @@ class EncodedIdentity:
         projected: from ``IdentityBranch.project``.
         context_width: of the UNet it was made for.
         names: the subjects' names, to find them in the prompt.
-        tokenizer: of the CLIP that read the names.
+        tokens: of the CLIP that read the names, to find them in the prompt.
     """
 
     projected: ProjectedIdentity
     context_width: int
     names: tuple[str, ...]
-    tokenizer: Any
+    tokens: Any
 
 
 def encode(scene: Scene, identity_model, clip, clip_vision, local_clip_vision, grid: int, grounded: bool
@@ -40,7 +40,7 @@ def encode(scene: Scene, identity_model, clip, clip_vision, local_clip_vision, g
     Raises:
         ValueError: encoders that do not fit the identity model.
     """
-    from .host_comfy import encoders
+    from .host_comfy import encoders, prompt_tokens
 
     phrases = encoders.encode_phrases(clip, [subject.name for subject in scene.subjects])
     tokens = encoders.encode_subjects(scene, clip_vision, local_clip_vision, grid)
@@ -51,7 +51,8 @@ def encode(scene: Scene, identity_model, clip, clip_vision, local_clip_vision, g
     found = model.extract(features, scene.layout, scene.weights().to(device), grounded)
     projected = model.ms_adapter.project(found).cpu()
     names = tuple(subject.name for subject in scene.subjects)
-    return EncodedIdentity(projected, identity_model.config.resampler.context_width, names, clip.tokenizer)
+    return EncodedIdentity(projected, identity_model.config.resampler.context_width, names,
+                           prompt_tokens.PromptTokens.of(clip))
 
 
 def _check_widths(identity_model, image_width: int, phrase_width: int) -> None:

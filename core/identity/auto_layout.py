@@ -3,6 +3,10 @@
 arXiv:2406.07209, section 3.4 (the code's "pseudo" mask). At each site the attention on the tokens of a name is
 averaged over tokens, heads and the steps so far, stretched to [0, 1], and cut at 0.5. Until enough steps are seen
 the boxes are used.
+
+The published code adds the maps of all calls. Here a step counts once however often a sampler or a guider calls the
+model in it; tiles are put into one map of the whole picture; and a site whose token grid changes in a run (Kohya's Deep
+Shrink) goes on with the resized map.
 """
 
 from __future__ import annotations
@@ -13,31 +17,35 @@ from dataclasses import dataclass, field
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.nn import functional as F
+
+from ..scene import WHOLE_PICTURE, Box
+from ..shapes import expect
 
 THRESHOLD = 0.5
-FIRST_STEP = 5  # maps needed before they are trusted, the current one included
+FIRST_STEP = 5  # steps needed before their maps are trusted, the current one included
 _RANGE_FLOOR = 1e-5
 
-Span = tuple[int, int]  # token positions [from, to) in the text context
+Positions = tuple[int, ...]  # of a name's tokens in the text context; empty where it has none
 
 
-def phrase_attention(query: Tensor, key: Tensor, heads: int, spans: tuple[Span | None, ...]) -> Tensor:
+def phrase_attention(query: Tensor, key: Tensor, heads: int, positions: tuple[Positions, ...]) -> Tensor:
     """Text attention on each subject's name, mean over its tokens and over heads.
 
     Args:
         query: (B, N, C).
         key: (B, M, C) of the text context.
         heads: of the site.
-        spans: for each subject its tokens; None where the prompt does not name it.
+        positions: for each subject those of its name.
 
     Returns:
-        (B, S, N) float32; zeros for a subject without a span.
+        (B, S, N) float32; zeros for a subject without positions.
     """
     q = rearrange(query.float(), "b n (h d) -> b h n d", h=heads)
     k = rearrange(key.float(), "b m (h d) -> b h m d", h=heads)
     probabilities = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=1)  # (B, N, M)
     empty = torch.zeros(probabilities.shape[:2], device=query.device)
-    maps = [empty if span is None else probabilities[:, :, slice(*span)].mean(dim=-1) for span in spans]
+    maps = [probabilities[:, :, list(places)].mean(dim=-1) if places else empty for places in positions]
     return torch.stack(maps, dim=1)
 
 
@@ -48,28 +56,80 @@ def coverage_of(maps: Tensor) -> Tensor:
 
 
 @dataclass(eq=False)
+class _WholeMap:
+    """What was seen of the whole picture at one site.
+
+    Attributes:
+        total: (B, S, H, W) sum of the maps.
+        count: (H, W) how many steps each cell was seen in.
+        latest: (H, W) the last of them.
+    """
+
+    total: Tensor
+    count: Tensor
+    latest: Tensor
+    steps: set[Hashable] = field(default_factory=set)
+
+    @classmethod
+    def empty(cls, maps: Tensor, height: int, width: int) -> _WholeMap:
+        count = torch.zeros(height, width, device=maps.device)
+        return cls(maps.new_zeros(*maps.shape[:2], height, width), count, torch.full_like(count, -1.0))
+
+    def resized(self, height: int, width: int) -> _WholeMap:
+        """The same on another grid."""
+        count = F.interpolate(self.count[None, None], size=(height, width), mode="nearest-exact")[0, 0]
+        mean = F.interpolate(self.mean, size=(height, width), mode="bilinear", antialias=True)
+        latest = F.interpolate(self.latest[None, None], size=(height, width), mode="nearest-exact")[0, 0]
+        return _WholeMap(mean * count, count, latest, self.steps)
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, S, H, W)."""
+        return self.total / self.count.clamp_min(1)
+
+
+@dataclass(eq=False)
 class AttentionRecord:
     """The attention seen so far in one sampling run; a new run starts with a new record.
 
     Attributes:
-        spans: for each subject its tokens in the prompt.
-        first_step: maps needed before they replace the boxes.
+        first_step: steps needed before their maps replace the boxes.
     """
 
-    spans: tuple[Span | None, ...]
     first_step: int = FIRST_STEP
-    _sums: dict[Hashable, tuple[Tensor, int]] = field(default_factory=dict)
+    _maps: dict[Hashable, _WholeMap] = field(default_factory=dict)
 
-    def observe(self, where: Hashable, maps: Tensor) -> Tensor | None:
-        """Add one step's maps at one site; return the layout they make, or None while boxes are still used.
+    def observe(self, where: Hashable, step: int, maps: Tensor, window: Box = WHOLE_PICTURE) -> Tensor | None:
+        """Add what one model call shows at one site; return the layout so far, or None while boxes are still used.
 
         Args:
             where: the site, and whatever else tells apart maps that must not be mixed.
-            maps: (B, S, N).
+            step: of the schedule, >= 0; of several calls in one step the first that shows a cell counts.
+            maps: (B, S, h, w).
+            window: the part of the picture they show.
 
         Returns:
-            (B, S, N) bool or None.
+            (B, S, h, w) bool or None.
         """
-        total, steps = self._sums.get(where, (0, 0))
-        self._sums[where] = (total, steps) = (total + maps, steps + 1)
-        return coverage_of(total / steps) if steps >= self.first_step else None
+        expect(maps, "B S h w", "attention maps")
+        height, width = maps.shape[-2:]
+        whole = (max(height, round(height / (window.y1 - window.y0))),
+                 max(width, round(width / (window.x1 - window.x0))))
+        seen = self._maps.get(where)
+        if seen is None:
+            seen = _WholeMap.empty(maps, *whole)
+        elif seen.count.shape != whole:
+            seen = seen.resized(*whole)
+        self._maps[where] = seen
+
+        top = min(round(window.y0 * whole[0]), whole[0] - height)
+        left = min(round(window.x0 * whole[1]), whole[1] - width)
+        part = (..., slice(top, top + height), slice(left, left + width))
+        new = (seen.latest[part] != step).float()  # (h, w)
+        seen.total[part] += maps * new
+        seen.count[part] += new
+        seen.latest[part] = float(step)
+        seen.steps.add(step)
+        if len(seen.steps) < self.first_step:
+            return None
+        return coverage_of(seen.mean.flatten(2)).unflatten(-1, whole)[part]

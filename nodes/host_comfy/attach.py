@@ -7,61 +7,76 @@ from collections.abc import Callable
 import comfy.lora
 import torch
 from comfy.ldm.modules.attention import optimized_attention
-from comfy.patcher_extension import CallbacksMP, WrappersMP
+from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
 from ...core.attention import additive
 from ...core.identity.auto_layout import phrase_attention
 from ...core.identity.branch import ProjectedIdentity, image_attention
 from ...core.relation.lora import RelationLoRA
-from ...core.scene import WHOLE_PICTURE, Box
+from ...core.scene import Box
+from .model_calls import CALL, ModelCall, Rows, plain_call
 from .models import unet_layout
-from .run import RUN, start_run
+from .prompt_tokens import PromptTokens
+from .run import RUN, Run, attach_run
+
+WHOLE_SCHEDULE = (0.0, 1.0)
 
 
 class Identity:
-    """One identity as applied to one MODEL; shared by its sites.
+    """One identity as applied to one MODEL; shared by its sites and by clones of the MODEL.
 
     Attributes:
         projected: keys and values of all sites.
         weight: gamma, the factor on the image attention.
-        window: (sigma from, sigma to), both inclusive, or None for the whole schedule.
+        window: (start, end) fractions of the schedule, both included.
         layout: "boxes", "attention" or "none".
     """
 
-    def __init__(self, projected: ProjectedIdentity, weight: float, window: tuple[float, float] | None,
-                 layout: str) -> None:
+    def __init__(self, projected: ProjectedIdentity, weight: float, window: tuple[float, float], layout: str) -> None:
         self.projected = projected
         self.weight = weight
         self.window = window
         self.layout = layout
         self._masks: dict[tuple, Tensor] = {}
+        self._cast: dict[tuple, tuple[Tensor, Tensor]] = {}
         self._sigma: tuple[object, bool] = (None, True)
 
-    def acts(self, options: dict) -> bool:
+    def acts(self, options: dict, run: Run | None) -> bool:
         """Whether the step is inside the window; reads the device once a step, not once a site."""
-        if self.window is None or options.get("sigmas") is None:
+        sigmas = options.get("sigmas")
+        if self.window == WHOLE_SCHEDULE or sigmas is None or run is None:
             return True
-        sigmas = options["sigmas"]
         if self._sigma[0] is not sigmas:
-            high, low = self.window
+            high, low = run.sigmas_of(self)
             self._sigma = (sigmas, low <= float(sigmas.max()) <= high)
         return self._sigma[1]
+
+    def coverage(self, grid: tuple[int, int], window: Box) -> Tensor:
+        """(S, h, w) bool: where each subject may act by its box, on the CPU."""
+        coverage = self.projected.tokens.layout.coverage(*grid, window)
+        return torch.ones_like(coverage) if self.layout == "none" else coverage
 
     def mask(self, grid: tuple[int, int], window: Box, query: Tensor) -> Tensor:
         """(h*w, M) additive mask of the boxes, built once a resolution, window, dtype and device."""
         key = (grid, window, query.dtype, query.device)
         if key not in self._masks:
-            tokens = self.projected.tokens
-            coverage = tokens.layout.coverage(*grid, window)
-            if self.layout == "none":
-                coverage = torch.ones_like(coverage)
-            self._masks[key] = additive(self.projected.mask(coverage), query.dtype).to(query.device)
+            mask = self.projected.mask(self.coverage(grid, window))
+            self._masks[key] = additive(mask, query.dtype).to(query.device)
         return self._masks[key]
 
+    def keys_values(self, index: int, query: Tensor) -> tuple[Tensor, Tensor]:
+        """(1, M, C) each of one site, as the query is."""
+        key = (index, query.dtype, query.device)
+        if key not in self._cast:
+            self._cast[key] = tuple(t.to(query.device, query.dtype) for t in self.projected.sites[index])
+        return self._cast[key]
+
     def release(self) -> None:
-        """Drop what lies on the device."""
+        """Drop what a run has put on the device."""
         self._masks.clear()
+        self._cast.clear()
+        self._sigma = (None, True)
 
 
 class IdentityPatch:
@@ -77,7 +92,6 @@ class IdentityPatch:
         self.index = index
         self.before = before
         self._added: list[tuple[Callable, dict]] = []
-        self._cast: dict[tuple, tuple[Tensor, Tensor]] = {}
 
     def twin(self) -> IdentityPatch:
         """The same for a clone of the MODEL: its own list of added callbacks, shared keys and values."""
@@ -93,7 +107,6 @@ class IdentityPatch:
     def to(self, target) -> IdentityPatch:
         """ComfyUI moves patches with the model. Keys and values are cast when used, so only release is needed."""
         if isinstance(target, torch.device):
-            self._cast.clear()
             self.identity.release()
             if hasattr(self.before, "to"):
                 self.before = self.before.to(target)
@@ -114,51 +127,51 @@ class IdentityPatch:
                                       transformer_options=options)
         else:
             out = self.before(query, key, value, options).clone()  # it may be the other patch's own tensor
-        if self.identity.acts(options):
-            for row in conditional_rows(options, query.shape[0]):
-                self._add_image(out, query, key, heads, options, row)
+        run = options.get(RUN)
+        if self.identity.acts(options, run):
+            for rows in positive_call(options, run, query.shape[0]).positive:
+                self._add_image(out, query, key, heads, options, rows)
         for callback, arguments in self._added:
             if _in_window(options, arguments):
                 out = out + callback(out, query, key, value, options, **arguments)
         return out
 
-    def _add_image(self, out: Tensor, query: Tensor, key: Tensor, heads: int, options: dict,
-                   rows: tuple[slice, object]) -> None:
+    def _add_image(self, out: Tensor, query: Tensor, key: Tensor, heads: int, options: dict, rows: Rows) -> None:
         """out[rows] += gamma * image attention, in place: out is this call's own result."""
-        where, chunk = rows
+        where = rows.where
         grid = token_grid(options, query.shape[1])
-        mask = self._mask(grid, query[where], key[where], heads, options, chunk)
-        ours = image_attention(query[where], *self._keys_values(query), heads, mask)
-        out[where].add_(ours, alpha=self.identity.weight)
+        mask = self._mask(grid, query[where], key[where], heads, options.get(RUN), rows)
+        ours = image_attention(query[where], *self.identity.keys_values(self.index, query), heads, mask)
+        if isinstance(where, slice):
+            out[where].add_(ours, alpha=self.identity.weight)
+        else:
+            out[where] = out[where].add(ours, alpha=self.identity.weight)
 
-    def _mask(self, grid, query: Tensor, key: Tensor, heads: int, options: dict, chunk: object) -> Tensor:
-        run = options.get(RUN)
-        if run is None:
-            return self.identity.mask(grid, WHOLE_PICTURE, query)
-        if self.identity.layout == "attention":
-            record = run.record_for(self.identity)
-            maps = phrase_attention(query, key, heads, record.spans)
-            coverage = record.observe((self.index, chunk), maps)
-            if coverage is not None:
-                return self.identity.projected.mask(coverage.unflatten(-1, grid))
-        return self.identity.mask(grid, run.window_of(chunk), query)
+    def _mask(self, grid: tuple[int, int], query: Tensor, key: Tensor, heads: int, run: Run | None, rows: Rows
+              ) -> Tensor:
+        identity = self.identity
+        if run is None or identity.layout != "attention":
+            return identity.mask(grid, rows.window, query)
+        places = run.places_of(identity, rows.uuid)
+        if places is None or not any(places):
+            return identity.mask(grid, rows.window, query)
+        maps = phrase_attention(query, key, heads, places).unflatten(-1, grid)  # (B, S, h, w)
+        where = (self.index, rows.uuid, rows.pictures)
+        coverage = run.record_of(identity).observe(where, run.steps.step, maps, rows.window)
+        if coverage is None:
+            return identity.mask(grid, rows.window, query)
+        lost = [index for index, positions in enumerate(places) if not positions]
+        if lost:  # a subject whose words are not known keeps its box
+            coverage[:, lost] = identity.coverage(grid, rows.window)[lost].to(coverage.device)
+        return identity.projected.mask(coverage)
 
-    def _keys_values(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        key = (query.dtype, query.device)
-        if key not in self._cast:
-            self._cast[key] = tuple(t.to(query.device, query.dtype) for t in self.identity.projected.sites[self.index])
-        return self._cast[key]
 
-
-def conditional_rows(options: dict, batch: int) -> list[tuple[slice, object]]:
-    """Rows of the batch that hold positive conditionings, each with what names its chunk.
-
-    ComfyUI stacks whole chunks: ``cond_or_uncond`` has a 0 for a positive and a 1 for a negative chunk.
-    """
-    chunks = options.get("cond_or_uncond") or [0]
-    size = batch // len(chunks)
-    names = options.get("uuids") or range(len(chunks))
-    return [(slice(i * size, (i + 1) * size), name) for i, (kind, name) in enumerate(zip(chunks, names)) if kind == 0]
+def positive_call(options: dict, run: Run | None, batch: int) -> ModelCall:
+    """The rows that identities act on; as ComfyUI stacks them where the call was not announced."""
+    call = options.get(CALL)
+    if call is not None and call.batch == batch:
+        return call
+    return plain_call(options, batch, None if run is None else run.conditionings)
 
 
 def token_grid(options: dict, tokens: int) -> tuple[int, int]:
@@ -177,32 +190,29 @@ def _in_window(options: dict, arguments: dict) -> bool:
     return arguments["sigma_end"] <= float(options["sigmas"].max()) <= arguments["sigma_start"]
 
 
-def attach_identity(model, projected: ProjectedIdentity, names: tuple[str, ...], tokenizer, weight: float,
+def attach_identity(model, projected: ProjectedIdentity, names: tuple[str, ...], tokens: PromptTokens, weight: float,
                     window: tuple[float, float], layout: str):
     """A clone of the MODEL whose cross-attentions also see the subjects.
 
     Args:
         model: a MODEL that ``projected`` fits.
         names: the subjects' names, to find them in the prompt.
-        tokenizer: of the CLIP that named them.
+        tokens: of the CLIP that named them.
         weight: gamma; 0 leaves the clone untouched.
         window: (start, end) fractions of the schedule; empty leaves the clone untouched.
         layout: "boxes", "attention" or "none".
     """
     clone = model.clone()
-    start, end = window
-    if weight == 0 or start >= end or not projected.sites:
+    if weight == 0 or window[0] >= window[1] or not projected.sites:
         return clone
-    sampling = clone.get_model_object("model_sampling")
-    sigmas = None if (start, end) == (0.0, 1.0) else (sampling.percent_to_sigma(start), sampling.percent_to_sigma(end))
-    identity = Identity(projected, weight, sigmas, layout)
+    identity = Identity(projected, weight, window, layout)
     occupied = clone.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
     for index, site in enumerate(unet_layout(model).sites()):
         block, number, transformer = site.comfy
         # a patch may stand for a whole block, without a transformer index
         before = occupied.get((block, number, transformer), occupied.get((block, number)))
         clone.set_model_attn2_replace(IdentityPatch(identity, index, before), block, number, transformer)
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "relate", start_run(identity, names, tokenizer))
+    attach_run(clone, identity, names, tokens)
     clone.add_callback_with_key(CallbacksMP.ON_CLONE, "relate", _part_from)
     return clone
 

@@ -11,7 +11,7 @@ from ...core.routing.placeholders import faults, numbers_in
 from ...core.routing.routing import Routing
 from .flux import WORDS_KEY, attach_references
 from .flux_loader import tables_of
-from .run import positive_texts
+from .prompt_graph import positive_texts
 
 log = logging.getLogger(__name__)
 

@@ -1,141 +1,170 @@
-"""What is known while a sampler runs: the prompt that feeds it, and where the subjects' names stand in it.
-
-A MODEL does not know the prompt. When sampling starts, the running graph does: from the sampler's positive input the
-texts are followed back to the nodes that encode them. A text that another node computes cannot be read; then a
-warning says so and the boxes are used.
-"""
+"""What is known while a sampler runs: its step, its conditionings, and where the subjects' names stand in them."""
 
 from __future__ import annotations
 
 import logging
-import re
 
-from comfy_execution.utils import get_executing_context
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
 
-from ...core.identity.auto_layout import AttentionRecord, Span
-from ...core.scene import WHOLE_PICTURE, Box
+from ...core.identity.auto_layout import AttentionRecord, Positions
+from ...core.prompt.name_tokens import mentions
+from ...core.sampling_steps import StepCounter
+from .model_calls import CALL, Conditionings, Tiles
+from .prompt_graph import Entry, read_positive
+from .prompt_tokens import PromptTokens
 
 log = logging.getLogger(__name__)
 
 RUN = "relate_run"
-# inputs that lead away from what the picture shall show
-_NOT_POSITIVE = ("negative", "model", "vae", "latent", "clip", "image", "control_net", "noise", "sampler", "sigmas")
-_TEXT_NODE_INPUTS = {"value", "text", "string", "string_a", "string_b", "delimiter"}
 
 
 class Run:
-    """State of one sampling run.
+    """State of one sampling run, shared by all identities of its MODEL.
 
     Args:
-        guider: ComfyUI's; it knows which conditioning is limited to which area.
+        guider: ComfyUI's; it knows the conditionings.
         size: height and width of the latent.
     """
 
     def __init__(self, guider, size: tuple[int, int]) -> None:
-        self._guider = guider
-        self._size = size
+        self.conditionings = Conditionings(guider, size)
+        self.tiles = Tiles(size)
+        self.steps: StepCounter | None = None  # counted only where the layout follows the attention
         self._records: dict[int, AttentionRecord] = {}
-        self._windows: dict[object, Box] = {}
+        self._places: dict[int, dict[object, tuple[Positions, ...]]] = {}
+        self._sigmas: dict[int, tuple[float, float]] = {}
 
-    def start(self, identity, spans: tuple[Span | None, ...]) -> None:
-        self._records[id(identity)] = AttentionRecord(spans)
+    def start(self, identity, sigmas: tuple[float, float], places: dict[object, tuple[Positions, ...]]) -> None:
+        """An identity's window as sigmas (from, to), and by conditioning where its names stand."""
+        if identity.layout == "attention":
+            self.steps = self.steps or StepCounter()
+        self._records[id(identity)] = AttentionRecord()
+        self._places[id(identity)] = places
+        self._sigmas[id(identity)] = sigmas
 
-    def record_for(self, identity) -> AttentionRecord:
+    def record_of(self, identity) -> AttentionRecord:
         return self._records[id(identity)]
 
-    def window_of(self, uuid: object) -> Box:
-        """The part of the picture a conditioning is computed on: the whole, or the area the user limited it to."""
-        if uuid not in self._windows:
-            conds = (cond for group in self._guider.conds.values() for cond in group)
-            area = next((cond["area"] for cond in conds if cond.get("uuid") == uuid and "area" in cond), None)
-            self._windows[uuid] = self._window(area)
-        return self._windows[uuid]
+    def places_of(self, identity, uuid: object) -> tuple[Positions, ...] | None:
+        """Positions of each subject's name in a conditioning; None where none of them is known."""
+        return self._places[id(identity)].get(uuid)
 
-    def _window(self, area: tuple[int, ...] | None) -> Box:
-        """ComfyUI's area is (height, width, top, left) in latent cells, cut at the latent's edges."""
-        if area is None or len(area) != 4:
-            return WHOLE_PICTURE
-        height, width, top, left = area
-        rows, columns = self._size
-        return Box(left / columns, top / rows, min(left + width, columns) / columns, min(top + height, rows) / rows)
+    def sigmas_of(self, identity) -> tuple[float, float]:
+        return self._sigmas[id(identity)]
 
 
-def start_run(identity, names: tuple[str, ...], tokenizer):
-    """An OUTER_SAMPLE wrapper that begins a run: finds the names in the prompt and warns of those it lacks."""
+def attach_run(model, identity, names: tuple[str, ...], tokens: PromptTokens) -> None:
+    """Give a clone of a MODEL the wrappers that keep a Run up to date while it samples."""
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "relate", _begin_run(identity, names, tokens))
+    if not model.get_wrappers(WrappersMP.PREDICT_NOISE, "relate"):
+        model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, "relate", _begin_step)
+        model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, "relate", _begin_prediction)
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "relate", _begin_call)
+
+
+def _begin_run(identity, names: tuple[str, ...], tokens: PromptTokens):
+    """The OUTER_SAMPLE wrapper: reads the schedule and the prompt, and lets go of the device's memory afterwards."""
 
     def wrapper(executor, *args, **kwargs):
-        options = executor.class_obj.model_options["transformer_options"]
+        guider = executor.class_obj
         noise = args[0] if args else kwargs["noise"]
-        run = options.setdefault(RUN, Run(executor.class_obj, tuple(noise.shape[-2:])))
-        texts = positive_texts()
-        for name in names:
-            if texts and not any(mentions(text, name) for text in texts):
-                log.warning("Relate: subject '%s' is not in the prompt %r; name it there as in its Subject node, or "
-                            "the picture may lack it.", name, texts[0][:200])
-        spans = tuple(find_span(tokenizer, texts, name) for name in names)
-        if identity.layout == "attention" and None in spans:
-            lost = ", ".join(f"'{name}'" for name, span in zip(names, spans) if span is None)
-            log.warning("Relate: layout 'attention' needs the names in the prompt; %s not found there, so the subject "
-                        "acts nowhere once the automatic layout starts.", lost)
-        run.start(identity, spans)
-        return executor(*args, **kwargs)
+        run = guider.model_options["transformer_options"].setdefault(RUN, Run(guider, tuple(noise.shape[-2:])))
+        # here and not when the node runs: a node behind it may still have changed the schedule
+        sampling = guider.model_patcher.get_model_object("model_sampling")
+        entries = read_positive()
+        warn_of_missing(names, entries)
+        places = {}
+        if identity.layout == "attention":
+            places = find_names(run.conditionings.positive(), entries, names, tokens)
+            _warn_of_boxes(names, places)
+        run.start(identity, tuple(map(sampling.percent_to_sigma, identity.window)), places)
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            identity.release()
 
     return wrapper
 
 
-def mentions(text: str, name: str) -> bool:
-    """Whether a text has the name as whole words, any case."""
-    return re.search(rf"(?<!\w){re.escape(name.strip().lower())}(?!\w)", text.lower()) is not None
+def _begin_step(executor, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed=None):
+    """The PREDICT_NOISE wrapper: one call for each evaluation that a sampler asks for."""
+    options = (model_options or {}).get("transformer_options", {})
+    run = options.get(RUN)
+    if run is not None:
+        if run.steps is not None:
+            schedule = options.get("sample_sigmas")
+            run.steps.see(float(timestep.max()), [] if schedule is None else schedule.tolist())
+        run.tiles.begin_step(x)
+    return executor(x, timestep, model_options or {}, seed)
 
 
-def positive_texts() -> list[str]:
-    """Texts that feed the positive input of the node that runs now; empty outside a running graph."""
-    context = get_executing_context()
-    graph = _running_graph(context.prompt_id) if context else None
-    if not graph or context.node_id not in graph:
-        return []
-    texts, todo, seen = [], [context.node_id], set()
-    while todo:
-        node_id = todo.pop(0)
-        if node_id in seen or node_id not in graph:
-            continue
-        seen.add(node_id)
-        inputs = graph[node_id].get("inputs", {})
-        encodes = isinstance(inputs.get("clip"), list)
-        for name, value in inputs.items():
-            if isinstance(value, list) and len(value) == 2 and not name.startswith(_NOT_POSITIVE):
-                todo.append(str(value[0]))
-            elif isinstance(value, str) and (encodes or set(inputs) <= _TEXT_NODE_INPUTS):
-                texts.append(value)
-    return texts
+def _begin_prediction(executor, model, conds, x_in: Tensor, timestep: Tensor, model_options: dict):
+    """The CALC_COND_BATCH wrapper: guidance may predict from another picture than the sampler's."""
+    run = model_options.get("transformer_options", {}).get(RUN)
+    if run is not None:
+        run.tiles.begin_prediction(x_in)
+    return executor(model, conds, x_in, timestep, model_options)
 
 
-def _running_graph(prompt_id: str) -> dict | None:
-    """The API graph of the prompt that runs now."""
-    from server import PromptServer  # at run time: the server does not exist while packs load
+def _begin_call(executor, x: Tensor, t: Tensor, c_concat=None, c_crossattn=None, control=None,
+                transformer_options: dict | None = None, **conds):
+    """The APPLY_MODEL wrapper: which rows of this call are positive, and what they show."""
+    options = dict(transformer_options or {})
+    run = options.get(RUN)
+    if run is not None:
+        options[CALL] = run.tiles.read(x, options, run.conditionings)
+    return executor(x, t, c_concat, c_crossattn, control, options, **conds)
 
-    server = getattr(PromptServer, "instance", None)
-    if server is None:
-        return None
-    running = server.prompt_queue.get_current_queue()[0]
-    return next((item[2] for item in running if item[1] == prompt_id), None)
 
-
-def find_span(tokenizer, texts: list[str], name: str) -> Span | None:
-    """Where a name's tokens stand in the text context of the first text that has it.
+def find_names(positive: list[dict], entries: list[Entry] | None, names: tuple[str, ...], tokens: PromptTokens
+               ) -> dict[object, tuple[Positions, ...]]:
+    """Where the subjects' names stand in each positive conditioning.
 
     Args:
-        tokenizer: of a CLIP with CLIP-L; its 77-token chunks follow each other as in the context.
+        positive: the guider's.
+        entries: what the graph says they were encoded from.
+
+    Returns:
+        By ``uuid``, for each name its positions, empty where it has none. Only conditionings are there whose texts are
+        known and whose length is that of their tokens: nothing is counted in a text that was not encoded.
     """
-    wanted = [token for token, _ in _inner(tokenizer.tokenize_with_weights(name)["l"])]
-    for text in texts:
-        tokens = [token for chunk in tokenizer.tokenize_with_weights(text)["l"] for token, _ in chunk]
-        for start in range(len(tokens) - len(wanted) + 1):
-            if wanted and tokens[start:start + len(wanted)] == wanted:
-                return start, start + len(wanted)
-    return None
+    if entries is None or len(entries) != len(positive):
+        return {}
+    places = {}
+    for cond, entry in zip(positive, entries):
+        if any(piece is None or not piece.exact for piece in entry):
+            continue
+        found: tuple[Positions, ...] = ((),) * len(names)
+        begin = 0
+        for piece in entry:
+            for index, positions in enumerate(tokens.find(piece.texts, names)):
+                # a name in several texts has all its places
+                found = (*found[:index], (*found[index], *(begin + at for at in positions)), *found[index + 1:])
+            begin += tokens.length(piece.texts)
+        if cond.get("cross_attn") is not None and cond["cross_attn"].shape[1] == begin:
+            places[cond["uuid"]] = found
+    return places
 
 
-def _inner(chunks: list) -> list:
-    """Tokens of a short text without start, end and padding."""
-    return [pair for chunk in chunks for pair in chunk if pair[0] not in (49406, 49407)]
+def warn_of_missing(names: tuple[str, ...], entries: list[Entry] | None) -> None:
+    """Say which subjects the prompt does not name, if all of it is known."""
+    pieces = [piece for entry in entries or [] for piece in entry]
+    if not pieces or None in pieces:
+        return
+    texts = list(dict.fromkeys(text for piece in pieces for text in piece.texts.values()))
+    for name in names:
+        if not any(mentions(text, name) for text in texts):
+            log.warning("Relate: subject '%s' is not in the prompt %r; name it there as in its Subject node, or "
+                        "the picture may lack it.", name, texts[0][:200])
+
+
+def _warn_of_boxes(names: tuple[str, ...], places: dict[object, tuple[Positions, ...]]) -> None:
+    """Say which subjects keep their boxes although the layout is to follow the prompt's attention."""
+    lost = [name for index, name in enumerate(names)
+            if not any(found[index] for found in places.values())]
+    if lost:
+        log.warning("Relate: layout 'attention' follows the prompt's words for each subject, but where the prompt "
+                    "names %s is not known, so the boxes are used instead. Write each name once in a text that goes "
+                    "straight into CLIP Text Encode, and give subjects of one kind names of their own.",
+                    ", ".join(f"'{name}'" for name in lost))

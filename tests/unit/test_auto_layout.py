@@ -34,14 +34,17 @@ BRANCH = filled({"to_k_ip": (32, 48), "to_v_ip": (32, 48)})
 HIDDEN, CONTEXT = drawn(3, (2, 64, 32)), drawn(4, (2, 18, 48))
 
 
-def layer(hidden, coverage=None, record=None, weights=(1.0, 1.0), gamma=0.6):
+NAMES = ((2,), (5, 6))
+
+
+def layer(hidden, coverage=None, record=None, weights=(1.0, 1.0), gamma=0.6, step=0):
     """The whole layer; row 0 is unconditional."""
     query = F.linear(hidden, ATTENTION["to_q"])
     key, value = F.linear(CONTEXT[:, :TEXT], ATTENTION["to_k"]), F.linear(CONTEXT[:, :TEXT], ATTENTION["to_v"])
     out = attend(query, key, value, HEADS)
     if record is not None:
-        coverage = record.observe("site", phrase_attention(query[1:], key[1:], HEADS, record.spans))
-        coverage = None if coverage is None else coverage.unflatten(-1, (SIDE, SIDE))
+        maps = phrase_attention(query[1:], key[1:], HEADS, NAMES).unflatten(-1, (SIDE, SIDE))
+        coverage = record.observe("site", step, maps)
     coverage = BOXES.coverage(SIDE, SIDE) if coverage is None else coverage
     tokens = CONTEXT[1:, TEXT:]
     gains = token_gains(torch.tensor(weights), BACKGROUND, TOKENS)
@@ -76,22 +79,64 @@ def test_the_layer_agrees_with_overlapping_boxes():
 
 
 def test_the_automatic_layout_agrees():
-    record = AttentionRecord(((2, 3), (5, 7)), first_step=2)
+    record = AttentionRecord(first_step=2)
     out, _ = layer(HIDDEN, record=record)
     assert out.double().sum().item() == pytest.approx(332.268361, abs=1e-3)  # the boxes still
-    out, coverage = layer(0.9 * HIDDEN, record=record)
+    out, coverage = layer(0.9 * HIDDEN, record=record, step=1)
     check(out, 314.545173, 1259.019524, (0.919848, 0.044696))
     assert coverage[0].sum(dim=(1, 2)).tolist() == [26, 22]
     assert int(coverage[0].any(dim=0).sum()) == 43
 
 
-def test_a_subject_the_prompt_does_not_name_acts_nowhere():
+def test_a_subject_without_positions_has_an_empty_map():
     query, key = drawn(0, (1, 64, 32)), drawn(1, (1, 7, 32))
-    assert not coverage_of(phrase_attention(query, key, HEADS, (None, (2, 3))))[0, 0].any()
+    assert not coverage_of(phrase_attention(query, key, HEADS, ((), (2, 3))))[0, 0].any()
 
 
 def test_sites_are_recorded_apart():
-    record, maps = AttentionRecord(((0, 1),), first_step=2), torch.rand(1, 1, 4)
-    assert record.observe("one", maps) is None
-    assert record.observe("two", maps) is None
-    assert record.observe("one", maps) is not None
+    record, maps = AttentionRecord(first_step=2), torch.rand(1, 1, 2, 2)
+    assert record.observe("one", 0, maps) is None
+    assert record.observe("two", 1, maps) is None
+    assert record.observe("one", 1, maps) is not None
+
+
+def peak(height, width, row, column):
+    maps = torch.zeros(1, 1, height, width)
+    maps[..., row, column] = 1.0
+    return maps
+
+
+def test_several_calls_in_a_step_are_one_step():
+    """As perturbed-attention guidance makes them: the first call counts, and the layout stays the same in the step."""
+    record = AttentionRecord(first_step=2)
+    assert record.observe("site", 0, peak(2, 2, 0, 0)) is None
+    assert record.observe("site", 0, peak(2, 2, 1, 1)) is None
+    first = record.observe("site", 1, peak(2, 2, 0, 0))
+    assert first.flatten().tolist() == [True, False, False, False]
+    assert torch.equal(record.observe("site", 1, peak(2, 2, 1, 1)), first)
+
+
+@pytest.mark.parametrize("sizes", [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((5, 3), (9, 7))], ids=str)
+def test_a_grid_that_changes_goes_on_with_the_resized_map(sizes):
+    (height, width), (taller, wider) = sizes
+    record = AttentionRecord(first_step=2)
+    left = torch.zeros(1, 1, height, width)
+    left[..., : width // 2] = 1.0
+    assert record.observe("site", 0, left) is None
+    coverage = record.observe("site", 1, torch.zeros(1, 1, taller, wider))
+    assert coverage.shape == (1, 1, taller, wider)
+    assert coverage[..., 0].all() and not coverage[..., -1].any()
+
+
+@pytest.mark.parametrize("widths", [(2, 2), (3, 1), (3, 3)], ids=["equal tiles", "unequal tiles", "tiles that overlap"])
+def test_tiles_make_one_map_of_the_picture(widths):
+    """Each tile gets its own part of the layout that the whole picture would have had."""
+    whole = torch.rand(1, 2, 4, 4, generator=torch.Generator().manual_seed(1))
+    windows = (Box(0, 0, widths[0] / 4, 1), Box(1 - widths[1] / 4, 0, 1, 1))
+    tiles = (whole[..., : widths[0]], whole[..., 4 - widths[1]:])
+    record, expected = AttentionRecord(first_step=2), coverage_of(whole.flatten(2)).unflatten(-1, (4, 4))
+    assert all(record.observe("site", 0, tile, window) is None for tile, window in zip(tiles, windows))
+    left, right = (record.observe("site", 1, tile, window) for tile, window in zip(tiles, windows))
+    assert torch.equal(right, expected[..., 4 - widths[1]:])
+    assert torch.equal(record.observe("site", 1, tiles[0], windows[0]), expected[..., : widths[0]])
+    assert left.shape == tiles[0].shape

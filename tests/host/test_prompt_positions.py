@@ -1,0 +1,282 @@
+"""Where subjects' names stand: counted in the conditioning that is encoded, or not known, and then boxes."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.host import graph_run
+from tests.host.graph_run import encode, sampler
+from tests.host.pictures import photograph
+from tests.host.studio import LEFT, RIGHT
+
+SITES = 8
+MEADOW = "a wide green meadow under a blue sky"
+
+
+@pytest.fixture
+def lookup(studio, pack, comfy, monkeypatch):
+    """The words at the positions found for each name in each positive conditioning of a graph's sampler."""
+    run_module, comfy_nodes = pack.module("nodes.host_comfy.run"), comfy
+    tokens = pack.module("nodes.host_comfy.prompt_tokens").PromptTokens.of(studio.base.clip)
+
+    def look(graph, *names, sampler_id="sampler"):
+        import comfy.sampler_helpers
+
+        graph = {"negative": encode("blurry"), **graph}
+        run = graph_run.GraphRun(comfy_nodes, graph, studio.base.clip, studio.base.model, monkeypatch)
+        run.running(pack, monkeypatch, sampler_id)
+        inputs = graph[sampler_id]["inputs"]
+        inputs = graph[inputs["guider"][0]]["inputs"] if "guider" in inputs else inputs
+        positive = comfy.sampler_helpers.convert_cond(run.value(inputs["positive"]))
+        found = run_module.find_names(positive, pack.module("nodes.host_comfy.prompt_graph").read_positive(), names,
+                                      tokens)
+        return [found.get(cond["uuid"]) for cond in positive]
+
+    return look
+
+
+@pytest.fixture
+def words(studio):
+    """The words at positions of texts encoded one after the other."""
+
+    def read(positions, *texts):
+        tokenizer = studio.base.clip.tokenizer
+        pieces = [pair[0] for text in texts for chunk in tokenizer.tokenize_with_weights(text)["l"] for pair in chunk]
+        return " ".join(tokenizer.clip_l.inv_vocab[pieces[at]].removesuffix("</w>") for at in positions)
+
+    return read
+
+
+def test_a_prompt(lookup, words):
+    text = "a red fox hugging a bear in the park"
+    (found,) = lookup({"positive": encode(text), "sampler": sampler("positive")}, "bear", "red fox")
+    assert [words(each, text) for each in found] == ["bear", "red fox"]
+
+
+@pytest.mark.parametrize("text", [
+    "a (red) fox in the snow", "a (red:1.3) fox", "a red\nfox", "a red  fox", "a ((red fox))", "A Red FOX",
+])
+def test_ways_to_write_a_name(lookup, words, text):
+    (found,) = lookup({"positive": encode(text), "sampler": sampler("positive")}, "red fox")
+    assert words(found[0], text) == "red fox"
+
+
+def test_accents_in_both_ways_are_one(lookup, words):
+    (found,) = lookup({"positive": encode("a cafe\u0301 cat"), "sampler": sampler("positive")}, "caf\u00e9 cat")
+    assert words(found[0], "a cafe\u0301 cat").endswith("cat") and len(found[0]) == 2
+
+
+def test_a_text_beyond_one_chunk(lookup, words):
+    text = "very " * 80 + "good picture of a fox"
+    (found,) = lookup({"positive": encode(text), "sampler": sampler("positive")}, "fox")
+    assert found[0][0] > 77 and words(found[0], text) == "fox"
+
+
+def test_a_name_cut_by_the_border_of_two_chunks(lookup, words):
+    text = "very " * 74 + "red fox"
+    (found,) = lookup({"positive": encode(text), "sampler": sampler("positive")}, "red fox")
+    assert found[0] == (75, 78) and words(found[0], text) == "red fox"
+
+
+def test_concat_counts_the_texts_before(lookup, words):
+    graph = {"meadow": encode(MEADOW), "names": encode("a corgi hugging a fox"), "sampler": sampler("both"),
+             "both": {"class_type": "ConditioningConcat",
+                      "inputs": {"conditioning_to": ["meadow", 0], "conditioning_from": ["names", 0]}}}
+    (found,) = lookup(graph, "corgi", "fox")
+    assert [words(each, MEADOW, "a corgi hugging a fox") for each in found] == ["corgi", "fox"]
+    assert min(found[0]) > 77
+
+
+def test_combine_counts_in_each_text(lookup, words):
+    graph = {"meadow": encode(MEADOW), "names": encode("a corgi hugging a fox"), "sampler": sampler("both"),
+             "both": {"class_type": "ConditioningCombine",
+                      "inputs": {"conditioning_1": ["names", 0], "conditioning_2": ["meadow", 0]}}}
+    names, meadow = lookup(graph, "corgi", "fox")
+    assert [words(each, "a corgi hugging a fox") for each in names] == ["corgi", "fox"]
+    assert meadow == ((), ())
+
+
+def test_an_area_and_a_time_range_change_no_position(lookup, words):
+    graph = {"text": encode("a fox"), "sampler": sampler("late"),
+             "area": {"class_type": "ConditioningSetArea", "inputs": {
+                 "conditioning": ["text", 0], "width": 96, "height": 128, "x": 0, "y": 0, "strength": 1.0}},
+             "late": {"class_type": "ConditioningSetTimestepRange", "inputs": {
+                 "conditioning": ["area", 0], "start": 0.2, "end": 1.0}}}
+    (found,) = lookup(graph, "fox")
+    assert words(found[0], "a fox") == "fox"
+
+
+def test_two_texts_for_two_encoders(lookup, words):
+    def graph(text_l, text_g):
+        size = {name: 1024 for name in ("width", "height", "target_width", "target_height")}
+        return {"text": {"class_type": "CLIPTextEncodeSDXL", "inputs": {
+            "clip": ["clip", 0], **size, "crop_w": 0, "crop_h": 0, "text_l": text_l, "text_g": text_g}},
+            "sampler": sampler("text")}
+
+    (found,) = lookup(graph("a fox", "a fox"), "fox")
+    assert words(found[0], "a fox") == "fox"
+    assert lookup(graph("a fox", "a very red fox"), "fox") == [((),)]  # at two places: neither is right for both
+    assert lookup(graph("", "a very red fox"), "fox") == [((4,),)]
+
+
+def test_texts_of_other_nodes_are_computed(lookup, words):
+    """PrimitiveString, and a text put together from parts, a replaced word and capitals."""
+    graph = {
+        "first": {"class_type": "PrimitiveString", "inputs": {"value": "a corgi hugging"}},
+        "second": {"class_type": "PrimitiveStringMultiline", "inputs": {"value": "  a cat  "}},
+        "other": {"class_type": "StringReplace", "inputs": {"string": ["second", 0], "find": "cat", "replace": "fox"}},
+        "trim": {"class_type": "StringTrim", "inputs": {"string": ["other", 0], "mode": "Both"}},
+        "joined": {"class_type": "StringConcatenate", "inputs": {
+            "string_a": ["first", 0], "string_b": ["trim", 0], "delimiter": " "}},
+        "loud": {"class_type": "CaseConverter", "inputs": {"string": ["joined", 0], "mode": "UPPERCASE"}},
+        "text": encode(["loud", 0]), "sampler": sampler("text"),
+    }  # fmt: skip
+    (found,) = lookup(graph, "corgi", "fox")
+    assert [words(each, "a corgi hugging a fox") for each in found] == ["corgi", "fox"]
+
+
+class WildcardNode:
+    """A text node of another pack."""
+
+    RETURN_TYPES, FUNCTION = ("STRING",), "run"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"text": ("STRING", {})}}
+
+    def run(self, text):
+        return (text.replace("__animal__", "fox"),)
+
+
+def test_a_text_that_is_not_known_has_no_positions(lookup, comfy, monkeypatch):
+    monkeypatch.setitem(comfy.NODE_CLASS_MAPPINGS, "WildcardNode", WildcardNode)
+    graph = {"made": {"class_type": "WildcardNode", "inputs": {"text": "an __animal__"}}, "text": encode(["made", 0]),
+             "known": encode("a fox"), "sampler": sampler("both"), "both": {
+                 "class_type": "ConditioningCombine",
+                 "inputs": {"conditioning_1": ["text", 0], "conditioning_2": ["known", 0]}}}
+    assert lookup(graph, "fox") == [None, ((2,),)]
+
+
+def test_equal_names_take_their_places_in_turn(lookup, words):
+    (found,) = lookup({"positive": encode("a dog hugging a dog"), "sampler": sampler("positive")}, "dog", "dog")
+    assert found == ((2,), (5,))
+    assert lookup({"positive": encode("a dog"), "sampler": sampler("positive")}, "dog", "dog") == [((), ())]
+
+
+def test_names_inside_names_do_not_overlap(lookup, words):
+    text = "a black dog hugging a dog"
+    (found,) = lookup({"positive": encode(text), "sampler": sampler("positive")}, "dog", "black dog")
+    assert found == ((6,), (2, 3))
+
+
+def test_a_guiders_positive(lookup, words):
+    graph = {"positive": encode("a fox"), "guider": {"class_type": "CFGGuider", "inputs": {
+        "model": ["model", 0], "positive": ["positive", 0], "negative": ["negative", 0], "cfg": 3.0}},
+        "sampler": {"class_type": "SamplerCustomAdvanced", "inputs": {"guider": ["guider", 0]}}}
+    assert lookup(graph, "fox") == [((2,),)]
+
+
+@pytest.fixture
+def embedding(base_directory, studio, monkeypatch):
+    """A textual inversion of two vectors for both encoders, and one that CLIP-L alone can take."""
+    folder = base_directory / "models" / "embeddings"
+    folder.mkdir(exist_ok=True)
+    save_file({"clip_l": torch.ones(2, 24), "clip_g": torch.ones(2, 40)}, folder / "small.safetensors")
+    save_file({"clip_l": torch.ones(2, 24), "clip_g": torch.ones(2, 24)}, folder / "narrow.safetensors")
+    for part in ("clip_l", "clip_g"):
+        monkeypatch.setattr(getattr(studio.base.clip.tokenizer, part), "embedding_directory", [str(folder)])
+
+
+def test_embeddings_are_counted_and_never_match(lookup, embedding):
+    def found(text, *names):
+        return lookup({"positive": encode(text), "sampler": sampler("positive")}, *names)
+
+    assert found("embedding:small a fox is hugging a bear", "fox", "bear") == [((4,), (8,))]
+    assert found("a fox and embedding:small and a bear", "fox", "bear") == [((2,), (8,))]
+    assert found("a fox with embedding:small", "embedding:small", "cat") == [((), ())]
+    # CLIP-G leaves this one out, so the two encoders have the fox at different places
+    assert found("embedding:narrow a fox", "fox") == [((),)]
+
+
+PROMPTS = ["embedding:small, a fox is hugging a bear", "embedding:small a fox", "a fox, embedding:small", "a meadow"]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("layout", ["boxes", "attention", "none"])
+def test_a_prompt_with_an_embedding_is_sampled(studio, pack, comfy, monkeypatch, embedding, prompt, layout):
+    """Also a subject that is named by an embedding, and names that the prompt lacks."""
+    scene = studio.scene({"name": "embedding:small", "image": photograph(60, 40, seed=1), "box": LEFT},
+                         {"name": "bear", "image": photograph(30, 50, seed=2), "box": RIGHT})
+    model = studio.apply(studio.identity(scene), layout=layout)
+    graph = {"negative": encode("blurry"), "positive": encode(prompt), "sampler": sampler("positive")}
+    run = graph_run.GraphRun(comfy, graph, studio.base.clip, model, monkeypatch)
+    run.running(pack, monkeypatch, "sampler")
+    assert torch.isfinite(run.outputs("sampler")[0]["samples"]).all()
+
+
+@pytest.fixture
+def sampled(studio, pack, comfy, monkeypatch):
+    """A graph's latent of six steps with layout 'attention' or 'boxes', subjects corgi (left) and fox (right)."""
+    scene = studio.scene({"name": "corgi", "image": photograph(60, 40, seed=1), "box": LEFT},
+                         {"name": "fox", "image": photograph(30, 50, seed=2), "box": RIGHT})
+    identity = studio.identity(scene)
+
+    def sample(graph, layout):
+        graph = {"negative": encode("blurry"), **graph}
+        graph["sampler"]["inputs"]["steps"] = 6
+        run = graph_run.GraphRun(comfy, graph, studio.base.clip, studio.apply(identity, layout=layout), monkeypatch)
+        run.running(pack, monkeypatch, "sampler")
+        return run.outputs("sampler")[0]["samples"]
+
+    return sample
+
+
+def test_unknown_positions_mean_boxes_and_a_true_message(sampled, caplog):
+    graph = {"positive": encode(MEADOW), "sampler": sampler("positive")}
+    attention, boxes = sampled(graph, "attention"), sampled(graph, "boxes")
+    assert torch.equal(attention, boxes)
+    assert "'corgi', 'fox' is not known, so the boxes are used" in caplog.text and "nowhere" not in caplog.text
+
+
+def test_a_sampler_that_the_graph_does_not_have_means_boxes(studio, pack, comfy, monkeypatch, sampled, caplog):
+    """As in a loop, whose nodes are made while the graph runs."""
+    module = pack.module("nodes.host_comfy.prompt_graph")
+    graph = {"positive": encode("a corgi hugging a fox"), "sampler": sampler("positive")}
+    known = sampled(graph, "attention")
+    monkeypatch.setattr(module, "_running_graph", lambda prompt_id: {})
+    monkeypatch.setattr(graph_run.GraphRun, "running", lambda *_: None)
+    latent = sampled(graph, "attention")
+    assert torch.equal(latent, sampled(graph, "boxes")) and not torch.equal(latent, known)
+    assert "the boxes are used" in caplog.text and "not in the prompt" not in caplog.text
+
+
+def test_one_subject_without_a_place_keeps_its_box(sampled, caplog):
+    graph = {"positive": encode("a corgi in the snow"), "sampler": sampler("positive")}
+    attention = sampled(graph, "attention")
+    assert not torch.equal(attention, sampled(graph, "boxes"))
+    assert "names 'fox' is not known" in caplog.text and "subject 'fox' is not in the prompt" in caplog.text
+    assert "subject 'corgi'" not in caplog.text
+
+
+@pytest.mark.parametrize("text", [
+    "a (corgi) and a (fox:1.2)", "a corgi\nand a fox", "a Corgi and a FOX",
+])
+def test_a_name_that_is_found_is_not_said_to_be_missing(sampled, caplog, text):
+    sampled({"positive": encode(text), "sampler": sampler("positive")}, "attention")
+    assert "not in the prompt" not in caplog.text and "not known" not in caplog.text
+
+
+def test_concat_and_the_names_alone_read_the_same_words(sampled, pack, monkeypatch):
+    """The maps that are recorded are those of the names' own tokens, wherever these stand."""
+    module = pack.module("nodes.host_comfy.attach")
+    seen, attend = [], module.phrase_attention
+
+    def spy(query, key, heads, positions):
+        seen.append(positions)
+        return attend(query, key, heads, positions)
+
+    monkeypatch.setattr(module, "phrase_attention", spy)
+    sampled({"meadow": encode(MEADOW), "names": encode("a corgi hugging a fox"), "sampler": sampler("both"),
+             "both": {"class_type": "ConditioningConcat",
+                      "inputs": {"conditioning_to": ["meadow", 0], "conditioning_from": ["names", 0]}}}, "attention")
+    assert set(seen) == {((77 + 2,), (77 + 5,))} and len(seen) == 6 * SITES
