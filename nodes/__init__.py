@@ -9,6 +9,8 @@ log = logging.getLogger(__name__)
 
 GROUPS = {
     "scene": ("RelateSubject", "RelateLayout", "RelateLayoutPreview", "RelateScenePrompt"),
+    "apply_scene": ("RelateApplyScene",),
+    "layout_prompt": ("RelateSceneToLayoutPrompt",),
     "identity": ("RelateIdentityModelLoader", "RelateEncodeIdentity", "RelateApplyIdentity", "RelateFeaturePreview"),
     "relation": ("RelateRelationLoader",),
     "miniworld": ("RelateMiniworldLoader", "RelateMiniworldCreature"),
