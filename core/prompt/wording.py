@@ -15,6 +15,7 @@ published says how best to add such words to a prompt that has none, so the algo
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -116,7 +117,7 @@ def find_all_names(text: str, names: Sequence[str]) -> list[list[tuple[int, int]
     found: list[list[tuple[int, int]]] = [[] for _ in names]
     sharing: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        sharing.setdefault(name.strip().lower(), []).append(index)
+        sharing.setdefault(unicodedata.normalize("NFC", name.strip().lower()), []).append(index)
     for name in sorted(sharing, key=lambda name: -len(name)):
         spans = [match.span() for match in _whole_words(name).finditer(text)] if name else []
         free = [span for span in spans if all(span[1] <= start or span[0] >= end for start, end in taken)]
@@ -164,15 +165,24 @@ def _followed_by(text: str, sentences: Sequence[str]) -> str:
 
 
 def _whole_words(name: str) -> re.Pattern:
-    """The name as whole words, with any space, or none beside punctuation, between its parts: CLIP's tokenizer writes
-    "St. Bernard" as "st . bernard"."""
-    parts = re.findall(r"\w+|[^\w\s]", name)
-    pattern = "".join(
-        re.escape(part) if index == 0 else _gap(parts[index - 1], part) + re.escape(part)
-        for index, part in enumerate(parts)
-    )
-    return re.compile(rf"(?<!\w){pattern}(?!\w)", re.IGNORECASE)
+    """The name as whole words, however a prompt may write it.
+
+    Any space stands between its words, with ComfyUI's brackets and weights ("(red:1.2) fox"), or none beside
+    punctuation: CLIP's tokenizer writes "St. Bernard" as "st . bernard". Accents may be composed or not.
+    """
+    parts = re.findall(r"\w+|[^\w\s]", unicodedata.normalize("NFC", name))
+    pattern = "".join(_letters(part) if index == 0 else _gap(parts[index - 1], part) + _letters(part)
+                      for index, part in enumerate(parts))
+    return re.compile(rf"(?<!\w){pattern}(?![\w\u0300-\u036f])", re.IGNORECASE)
+
+
+def _letters(part: str) -> str:
+    """Each letter as it is, or as a letter and its accents."""
+    ways = ((letter, unicodedata.normalize("NFD", letter)) for letter in part)
+    return "".join(re.escape(one) if one == other else f"(?:{re.escape(one)}|{re.escape(other)})" for one, other in ways)
 
 
 def _gap(before: str, after: str) -> str:
-    return r"\s+" if before[-1].isalnum() and after[0].isalnum() else r"\s*"
+    if before[-1].isalnum() and after[0].isalnum():
+        return r"(?::[-+]?[\d.]+)?[()]*\s[\s()]*"
+    return r"\s*"

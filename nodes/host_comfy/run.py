@@ -13,6 +13,7 @@ from ...core.sampling_steps import StepCounter
 from .model_calls import CALL, Conditionings, Tiles
 from .prompt_graph import Entry, read_positive
 from .prompt_tokens import PromptTokens
+from .scene.recording_clip import TEXT_KEY
 
 log = logging.getLogger(__name__)
 
@@ -129,10 +130,13 @@ def find_names(positive: list[dict], entries: list[Entry] | None, names: tuple[s
         By ``uuid``, for each name its positions, empty where it has none. Only conditionings are there whose texts are
         known and whose length is that of their tokens: nothing is counted in a text that was not encoded.
     """
-    if entries is None or len(entries) != len(positive):
-        return {}
+    known = entries if entries is not None and len(entries) == len(positive) else [()] * len(positive)
     places = {}
-    for cond, entry in zip(positive, entries):
+    for cond, entry in zip(positive, known):
+        recorded = cond.get(TEXT_KEY)  # of a CLIP that says itself where its words stand
+        if recorded is not None and recorded.length == _length(cond):
+            places[cond["uuid"]] = _owned(names, recorded.find(names))
+            continue
         if any(piece is None or not piece.exact for piece in entry):
             continue
         found: tuple[Positions, ...] = ((),) * len(names)
@@ -142,9 +146,21 @@ def find_names(positive: list[dict], entries: list[Entry] | None, names: tuple[s
                 # a name in several texts has all its places
                 found = (*found[:index], (*found[index], *(begin + at for at in positions)), *found[index + 1:])
             begin += tokens.length(piece.texts)
-        if cond.get("cross_attn") is not None and cond["cross_attn"].shape[1] == begin:
+        if begin > 0 and _length(cond) == begin:
             places[cond["uuid"]] = found
     return places
+
+
+def _length(cond: dict) -> int:
+    """Positions of a conditioning."""
+    context = cond.get("cross_attn")
+    return 0 if context is None else context.shape[1]
+
+
+def _owned(names: tuple[str, ...], found: list[Positions]) -> tuple[Positions, ...]:
+    """Positions without those of a name that comes fewer times than there are subjects of that name."""
+    lost = {name.lower() for name, positions in zip(names, found) if not positions}
+    return tuple(() if name.lower() in lost else tuple(positions) for name, positions in zip(names, found))
 
 
 def warn_of_missing(names: tuple[str, ...], entries: list[Entry] | None) -> None:

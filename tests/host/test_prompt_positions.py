@@ -157,6 +157,26 @@ def test_a_text_that_is_not_known_has_no_positions(lookup, comfy, monkeypatch):
     assert lookup(graph, "fox") == [None, ((2,),)]
 
 
+def test_a_clip_that_records_its_words_needs_no_graph(studio, pack, words):
+    """Texts of any node, in a loop or not: the CONDITIONING says where its words stand."""
+    import comfy.sampler_helpers
+
+    clip = pack.module("nodes.host_comfy.scene.recording_clip").with_text_positions(studio.base.clip)
+    tokens = pack.module("nodes.host_comfy.prompt_tokens").PromptTokens.of(studio.base.clip)
+    find_names = pack.module("nodes.host_comfy.run").find_names
+    text = "a black dog hugging a (dog) near the dogs"
+    with torch.inference_mode():
+        conditioning = studio.comfy.CLIPTextEncode().encode(clip, text)[0]
+        far = studio.comfy.ConditioningConcat().concat(studio.text(MEADOW), conditioning)[0]
+    positive = comfy.sampler_helpers.convert_cond(conditioning)
+    (found,) = find_names(positive, None, ("dog", "black dog", "cat"), tokens).values()
+    assert [words(each, text) for each in found] == ["dog", "black dog", ""] and found[0] != found[1][1:]
+    (shared,) = find_names(positive, None, ("dog", "dog"), tokens).values()
+    assert [words(each, text) for each in shared] == ["dog", "dog"] and shared[0] != shared[1]
+    assert list(find_names(positive, None, ("black dog", "black dog"), tokens).values()) == [((), ())]
+    assert find_names(comfy.sampler_helpers.convert_cond(far), None, ("dog",), tokens) == {}
+
+
 def test_equal_names_take_their_places_in_turn(lookup, words):
     (found,) = lookup({"positive": encode("a dog hugging a dog"), "sampler": sampler("positive")}, "dog", "dog")
     assert found == ((2,), (5,))

@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.prompt.wording import AS_WRITTEN, PLACES, REFERENCES, WORDINGS, Mention, bind, find_all_names, place_of
+from core.prompt.wording import (
+    AS_WRITTEN,
+    PLACES,
+    REFERENCES,
+    WORDINGS,
+    Mention,
+    bind,
+    find_all_names,
+    find_names,
+    place_of,
+)
 from core.scene import WHOLE_PICTURE, Box
 
 LEFT, RIGHT = Box(0, 0, 0.5, 1), Box(0.5, 0, 1, 1)
@@ -209,3 +219,28 @@ def test_every_subject_is_named_with_its_reference(prompt, subjects):
     text = bind(prompt, mentions(subjects, [WHOLE_PICTURE] * len(subjects))).text
     for number in range(1, len(subjects) + 1):
         assert f"from image {number}" in text
+
+
+@pytest.mark.parametrize("text", [
+    "a (red) fox", "a (red:1.3) fox", "a red (fox:1.2)", "a red\nfox", "a red  fox", "a ((RED)) (fox)",
+    "a (red fox:0.9)",
+])
+def test_a_name_is_found_however_the_prompt_writes_it(text):
+    (place,) = find_names(text, ["red fox"])
+    assert place is not None and text[slice(*place)].lower().startswith("red") and "fox" in text[slice(*place)].lower()
+
+
+@pytest.mark.parametrize("text", ["a redfox", "a red, fox", "a red and a fox", "a red:1.2 fox_1"])
+def test_other_words_are_not_the_name(text):
+    assert find_names(text, ["red fox"]) == [None]
+
+
+@pytest.mark.parametrize("text", ["a caf\u00e9 cat", "a cafe\u0301 cat"])
+@pytest.mark.parametrize("name", ["caf\u00e9 cat", "Cafe\u0301 cat"])
+def test_accents_may_be_composed_or_not(text, name):
+    (place,) = find_names(text, [name])
+    assert place == (2, len(text))
+
+
+def test_a_letter_without_its_accent_is_another():
+    assert find_names("a cafe\u0301", ["cafe"]) == [None] and find_names("a caf\u00e9", ["cafe"]) == [None]
