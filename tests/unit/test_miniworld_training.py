@@ -45,7 +45,7 @@ def test_muon_fits_a_small_net_and_leaves_the_frozen_alone():
     assert torch.equal(before, net[0].bias)
 
 
-def linear_run(folder, steps):
+def linear_run(folder, steps, until=None, cooldown=0.0):
     torch.manual_seed(0)
     model = nn.Linear(3, 2)
 
@@ -53,7 +53,8 @@ def linear_run(folder, steps):
         x = torch.randn(8, 3, generator=generator)
         return {"loss": (model(x) - x[:, :2]).square().mean()}
 
-    return fit(Settings("linear", steps, 8, 0.01, warmup_steps=2), model, loss, folder, torch.device("cpu"), 1)
+    settings = Settings("linear", steps, 8, 0.01, warmup_steps=2, cooldown=cooldown)
+    return fit(settings, model, loss, folder, torch.device("cpu"), 1, until)
 
 
 def test_stopping_and_resuming_changes_nothing(tmp_path):
@@ -64,6 +65,20 @@ def test_stopping_and_resuming_changes_nothing(tmp_path):
     whole, parts = averaged(tmp_path / "whole")[0], averaged(tmp_path / "parts")[0]
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
     assert len(list((tmp_path / "parts").glob("*.safetensors"))) == 1, "older checkpoints are dropped"
+
+
+def test_stopping_inside_a_cooldown_changes_nothing(tmp_path):
+    linear_run(tmp_path / "whole", 10, cooldown=0.5)
+    assert linear_run(tmp_path / "parts", 10, until=7, cooldown=0.5).step == 7
+    assert linear_run(tmp_path / "parts", 10, cooldown=0.5).step == 10
+    whole, parts = averaged(tmp_path / "whole")[0], averaged(tmp_path / "parts")[0]
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+
+
+def test_the_learning_rate_warms_up_stays_and_cools_down():
+    rates = [Settings("a", 10, 1, 1.0, warmup_steps=2, cooldown=0.4).learning_rate(step) for step in range(10)]
+    assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+    assert [Settings("a", 4, 1, 1.0, warmup_steps=2).learning_rate(step) for step in range(4)] == [0.5, 1, 1, 1]
 
 
 def test_no_minutes_left_still_saves_a_whole_state(tmp_path):

@@ -41,6 +41,7 @@ class Settings:
         seed: of every draw.
         save_minutes: between checkpoints.
         plain: parts of names that AdamW trains, see Muon; ("",) is AdamW for everything.
+        cooldown: share of `steps` at the end over which the learning rate falls linearly to nothing; 0 for none.
     """
 
     name: str
@@ -54,6 +55,13 @@ class Settings:
     seed: int = 0
     save_minutes: float = 5.0
     plain: tuple[str, ...] = ()
+    cooldown: float = 0.0
+
+    def learning_rate(self, step: int) -> float:
+        """Of step `step`, counted from 0: a warm-up, a plateau, and the cool-down if there is one."""
+        warm = min(1.0, (step + 1) / self.warmup_steps)
+        left = (self.steps - step) / (self.cooldown * self.steps) if self.cooldown else 1.0
+        return self.lr * warm * min(1.0, max(left, 0.0))
 
 
 @dataclass
@@ -78,6 +86,7 @@ def fit(
     folder: Path,
     device: torch.device,
     minutes: float,
+    until: int | None = None,
 ) -> State:
     """Trains until the settings' steps or the minutes are used up, saving on the way.
 
@@ -88,6 +97,7 @@ def fit(
         folder: of the checkpoints; an earlier state in it is resumed.
         device: where the model is; on a GPU bfloat16 autocast is used.
         minutes: of this call.
+        until: stop at this step of the settings' schedule; at its end by default.
     Returns:
         The final State.
     """
@@ -96,9 +106,10 @@ def fit(
     state = resume(folder, model, optimiser)
     started = saved = time.monotonic()
     before, progress = state.seconds, Progress(settings)
-    while state.step < settings.steps and time.monotonic() - started < 60 * minutes:
+    last = settings.steps if until is None else min(until, settings.steps)
+    while state.step < last and time.monotonic() - started < 60 * minutes:
         for group in optimiser.param_groups:
-            group["lr"] = settings.lr * min(1.0, (state.step + 1) / settings.warmup_steps)
+            group["lr"] = settings.learning_rate(state.step)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
             losses = loss(state.step, step_generator(settings.seed, state.step))
         optimiser.zero_grad(set_to_none=True)
