@@ -22,6 +22,7 @@ class Family:
         network: module and class of its diffusion model. Subclasses are other models.
         stages: the attentions of a call.
         limit: references that its class can take, or None.
+        step: what the latent sides of a reference must be a multiple of.
         negative: the negative conditioning carries the references as well.
     """
 
@@ -29,6 +30,7 @@ class Family:
     network: str
     stages: Callable[[Call], list[Stage]]
     limit: int | None = None
+    step: int = 1
     negative: bool = True
 
 
@@ -41,7 +43,7 @@ FAMILIES = (
     Family("OmniGen2", "comfy.ldm.omnigen.omnigen2.OmniGen2Transformer2DModel", omnigen2.stages, limit=5,
            negative=False),
     Family("Boogu", "comfy.ldm.boogu.model.BooguTransformer2DModel", boogu.stages, limit=5),
-    Family("Z-Image Omni", "comfy.ldm.lumina.model.NextDiT", lumina.stages),
+    Family("Z-Image Omni", "comfy.ldm.lumina.model.NextDiT", lumina.stages, step=2),
 )
 NAMES = ("Flux.2, FLUX.1 Kontext, LongCat, Qwen-Image-Edit, Krea 2, Mage-Flow, JoyImage, OmniGen2, Boogu, Z-Image "
          "Omni, or FLUX.1-dev with DreamO")
@@ -68,3 +70,19 @@ def family_of(base: torch.nn.Module) -> Family:
         raise ValueError(f"model: its network is {name}, not ComfyUI's. Load the model with Load Diffusion Model.")
     raise ValueError(f"model: {type(base.model_config).__name__} has no references that could be kept in place. "
                      f"Expected {NAMES}.")
+
+
+def check_latents(family: Family, shapes: tuple[tuple[int, ...], ...]) -> None:
+    """Reference latents that the family's class can take; ComfyUI itself would fail inside the network.
+
+    Raises:
+        ValueError: too many, or of sides that it cannot read.
+    """
+    if family.limit is not None and len(shapes) > family.limit:
+        raise ValueError(f"references: {family.name} takes at most {family.limit} reference latents, got "
+                         f"{len(shapes)}. Leave some out, or join two pictures.")
+    for number, shape in enumerate(shapes, start=1):
+        if shape[-2] % family.step or shape[-1] % family.step:
+            raise ValueError(f"references: {family.name} needs latents whose sides are multiples of {family.step}, got "
+                             f"{shape[-2]} x {shape[-1]} for reference {number}. Scale the picture to multiples of 16 "
+                             "pixels before it is encoded.")

@@ -11,16 +11,8 @@ from .call import Call, frames_of, grid_of, tokens_in
 
 
 def stages(call: Call) -> list[Stage]:
-    """Refiners of captions, of SigLIP tokens, of references and picture; then the layers.
-
-    Raises:
-        ValueError: odd latent sides, on which ComfyUI's class fails.
-    """
+    """Refiners of captions, of SigLIP tokens, of references and picture; then the layers."""
     network = call.network
-    for number, shape in enumerate(call.latents, start=1):
-        if shape[-2] % network.patch_size or shape[-1] % network.patch_size:
-            raise ValueError(f"reference {number}: expected even latent sides, as Z-Image Omni needs them, got "
-                             f"{shape[-2]} x {shape[-1]}. Scale the picture to multiples of 16 pixels.")
     text, vision = captions(call), vision_tokens(call)
     tail = pictures(call, Parts())
     whole = pictures(call, vision_parts(call, Parts().add("text", text)))

@@ -11,7 +11,7 @@ from ....core.routing.call_layout import Span, Stage, length
 from ....core.routing.reference_regions import ReferenceRegions
 from ....core.routing.steered_attention import SteeredAttention
 from .call import Call
-from .families import Family, family_of, network_of
+from .families import Family, check_latents, family_of, network_of
 from .override import Override
 
 log = logging.getLogger(__name__)
@@ -71,9 +71,10 @@ def steer_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
     placed, area, records = given
     base = executor.class_obj
     family = family_of(base)
-    check_count(family, len(latents))
+    shapes = tuple(tuple(latent.shape) for latent in latents)
+    check_latents(family, shapes)
     text = c_crossattn.shape[1]
-    call = Call(network_of(base), tuple(x.shape), text, tuple(tuple(latent.shape) for latent in latents), placed.ours,
+    call = Call(network_of(base), tuple(x.shape), text, shapes, placed.ours,
                 shifted(placed.copies, text - placed.text), conds)
     stages = stages_of(placed.regions, family, call)
     override = stages and override_of(placed.regions, stages, options, base.model_sampling, area, records, x)
@@ -82,17 +83,6 @@ def steer_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
     out = executor(x, t, c_concat, c_crossattn, control, {**options, SLOT: override}, **conds)
     finish(placed.regions, family.name, override)
     return out
-
-
-def check_count(family: Family, count: int) -> None:
-    """References that the family's class can take; ComfyUI itself would fail with an IndexError.
-
-    Raises:
-        ValueError: there are more.
-    """
-    if family.limit is not None and count > family.limit:
-        raise ValueError(f"references: {family.name} takes at most {family.limit} reference latents, got {count}. "
-                         "Leave some out, or join two pictures.")
 
 
 def shifted(copies: tuple[tuple[Span, ...], ...], padding: int) -> tuple[tuple[Span, ...], ...]:

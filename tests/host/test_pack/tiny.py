@@ -113,7 +113,18 @@ def model(
 ) -> comfy.model_patcher.ModelPatcher:
     """MODEL of a family, a key of SIZES, with random weights in `dtype`; `unet` replaces the sizes."""
     family, sizes = SIZES[kind]
-    base = _config(family, unet or sizes, dtype).get_model({}, device=torch.device("cpu"))
+    return _loaded(_config(family, unet or sizes, dtype), seed)
+
+
+def model_of(family: type, sizes: dict, seed: int = 1) -> comfy.model_patcher.ModelPatcher:
+    """MODEL of any class of comfy.supported_models; its config says exactly these sizes."""
+    config = family({**family.unet_config, **sizes})
+    config.set_inference_dtype(torch.float32, None)
+    return _loaded(config, seed)
+
+
+def _loaded(config: comfy.supported_models_base.BASE, seed: int) -> comfy.model_patcher.ModelPatcher:
+    base = config.get_model({}, device=torch.device("cpu"))
     fill(base.diffusion_model, seed)
     return comfy.model_patcher.ModelPatcher(
         base,

@@ -1,0 +1,82 @@
+"""Regions onto a clone of a MODEL and the CONDITIONING of both sides, for references that any node put there."""
+
+from __future__ import annotations
+
+import logging
+
+from comfy.patcher_extension import WrappersMP
+
+from ....core.routing.call_layout import Span
+from ....core.routing.reference_regions import ReferenceRegions
+from .families import check_latents, family_of
+from .steer import KEY, Placed, PlacedCond, begin_run, steer_references
+
+log = logging.getLogger(__name__)
+
+TEXT_KEY = "relate_text"  # where words and pictures stand in a CONDITIONING: core.prompt.text_positions.TextPositions
+
+
+def attach_regions(model, positive: list, negative: list, regions: ReferenceRegions, names: tuple[str, ...] = ()
+                   ) -> tuple:
+    """A clone of the MODEL and new CONDITIONING whose reference latents act inside their regions.
+
+    Both sides are steered wherever they carry references: guidance multiplies the difference between them. Maps are
+    taken from the positive side. Entries without references, and everything where nothing is steered or recorded, stay
+    as they are. Regions of an earlier call are replaced.
+
+    Args:
+        regions: one for each reference latent of the positive side, in order.
+        names: of each reference, to find it in the text as well; () where they are not known.
+
+    Raises:
+        ValueError: a model that takes no references, or more or other latents than it can take.
+    """
+    family = family_of(model.model)
+    for side in (positive, negative):
+        for _, entry in side:
+            check_latents(family, tuple(tuple(latent.shape) for latent in entry.get("reference_latents", ())))
+    clone = model.clone()
+    if not regions.steers and regions.recorder is None:
+        return clone, positive, negative
+    if not clone.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
+        clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, steer_references)
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begin_run(regions))
+    return clone, _placed(positive, regions, names, True), _placed(negative, regions, names, False)
+
+
+def _placed(side: list, regions: ReferenceRegions, names: tuple[str, ...], records: bool) -> list:
+    """One side with the regions in its entries that have references."""
+    placed = []
+    for embedding, entry in side:
+        count = len(entry.get("reference_latents", ()))
+        if count:
+            if count < len(regions.regions):
+                raise ValueError(f"{'positive' if records else 'negative'}: expected {len(regions.regions)} reference "
+                                 f"latents, one for each region, got {count}. Give both sides the same references.")
+            copies = copies_of(entry, regions, names)
+            value = Placed(regions, tuple(range(len(regions.regions))), copies, embedding.shape[1], records)
+            conds = {**entry.get("model_conds", {}), KEY: PlacedCond((value, None))}
+            entry = {**entry, "model_conds": conds}
+        placed.append([embedding, entry])
+    return placed
+
+
+def copies_of(entry: dict, regions: ReferenceRegions, names: tuple[str, ...]) -> tuple[tuple[Span, ...], ...]:
+    """For each reference its vision tokens and its name in the text, where the text encoder's clone wrote them down.
+
+    Pictures that the encoder saw are the references in their order, if there are as many. The name of a reference of
+    weight 0 is left readable: it is a word of the prompt.
+    """
+    text = entry.get(TEXT_KEY)
+    count = len(regions.regions)
+    if text is None:
+        return ((),) * count
+    pictures = text.images if len(text.images) == len(entry["reference_latents"]) else ()
+    words = text.find(names) if names else [()] * count
+    copies = []
+    for index in range(count):
+        spans = list(pictures[index:index + 1])
+        if regions.weights[index] > 0:
+            spans += [(place, place + 1) for place in words[index]]
+        copies.append(tuple((start, stop) for start, stop in spans if 0 <= start < stop <= text.length))
+    return tuple(copies)
