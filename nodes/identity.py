@@ -81,9 +81,13 @@ class RelateEncodeIdentity(io.ComfyNode):
     @classmethod
     def execute(cls, scene, identity_model, clip, clip_vision, local_grid, ground_with, local_clip_vision=None
                 ) -> io.NodeOutput:
+        from .host_comfy import notices
         from .identity_value import encode
+        from .scene import scene_notices
 
         need_subjects(scene)
+        for notice in scene_notices(scene):
+            notices.warn("Encode Identity", notice)
         return io.NodeOutput(encode(scene, identity_model, clip, clip_vision, local_clip_vision, local_grid,
                                     grounded=ground_with == GROUND_NAME_AND_BOX))
 
@@ -98,7 +102,7 @@ class RelateApplyIdentity(io.ComfyNode):
             description="Lets the subjects into the picture: beside every text cross-attention the model also attends "
                         "to each subject's identity tokens, inside that subject's box. Works with any sampler, LoRA, "
                         "ControlNet and IP-Adapter.",
-            search_aliases=["ip adapter", "apply subjects", "ms-diffusion"],
+            search_aliases=["ip adapter", "apply subjects", "two subjects", "ms-diffusion"],
             inputs=[
                 io.Model.Input("model", tooltip="An SDXL model. It is not changed; a clone is."),
                 RelateIdentity.Input("identity", tooltip="From Encode Identity."),

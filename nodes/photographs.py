@@ -46,3 +46,16 @@ def _convert(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]
     if mask.shape[-2:] != (height, width):
         mask = F.interpolate(mask[:, None].float(), size=(height, width), mode="bilinear", align_corners=False)[:, 0]
     return photographs, torch.clone(mask.float().expand(views, -1, -1))
+
+
+def keeps_background(mask: Tensor) -> bool:
+    """Whether a mask is white along the picture's border and black in its middle, so that it keeps the background.
+
+    Args:
+        mask: (V, H, W), 1 where the subject is; the first one is looked at.
+    """
+    first = mask[0]
+    height, width = first.shape
+    border = torch.cat([first[0], first[-1], first[:, 0], first[:, -1]])
+    middle = first[height // 3:max(2 * height // 3, height // 3 + 1), width // 3:max(2 * width // 3, width // 3 + 1)]
+    return bool(border.mean() > 0.8 and middle.mean() < 0.2)

@@ -17,17 +17,22 @@ class RelateRelationLoader(io.ComfyNode):
         from .host_comfy import folders
 
         folders.register()
+        names, examples = folders.lora_files()
+        lora_name = io.Combo.Input("lora_name", options=names,
+                                   tooltip="A file in models/loras, relation LoRAs first, or a miniworld_ file, which "
+                                           "comes with the pack.")
+        lora_name.extra_dict = {"relate_examples": examples}  # web/relate_relation.js shows the chosen one's
         return schema(
             node_id="RelateRelationLoader",
             display_name="Load Relation",
             category="relate/relation",
             description="Adds a relation LoRA (hugging, shaking hands, ...) to the model. Reads files made with this "
                         "pack's training, the DreamRelation authors' files, and peft and kohya layouts.",
-            search_aliases=["lora", "relation lora", "interaction", "dreamrelation", "relationbooth"],
+            search_aliases=["lora", "relation lora", "interaction", "hug", "hugging", "two subjects", "dreamrelation",
+                            "relationbooth"],
             inputs=[
                 io.Model.Input("model", tooltip="An SDXL model. It is not changed; a clone is."),
-                io.Combo.Input("lora_name", options=folders.lora_files(),
-                               tooltip="A file in models/loras, or a miniworld_ file, which comes with the pack."),
+                lora_name,
                 io.Float.Input("strength", default=1.0, min=-3.0, max=3.0, step=0.05,
                                tooltip="Strength of the relation. 1 is as trained; 0 is the untouched model."),
             ],

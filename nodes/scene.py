@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..core.scene import Box, Scene, Subject
+from ..core.scene import WHOLE_PICTURE, Box, Scene, Subject
 from .boxes import read_boxes
 from .sockets import Array, BoundingBox, RelateScene, schema
 
@@ -25,7 +25,8 @@ class RelateSubject(io.ComfyNode):
             category="relate/scene",
             description="Adds one subject to a scene: its photographs, the words that name it in the prompt, and the "
                         "box where it stands. Chain one node a subject, in any number.",
-            search_aliases=["reference image", "identity", "character", "ip adapter", "ms-diffusion", "bounding box"],
+            search_aliases=["two subjects", "reference image", "identity", "character", "ip adapter", "ms-diffusion",
+                            "bounding box"],
             inputs=[
                 io.Image.Input("image", tooltip="Photograph of the subject. A batch is several photographs of the same "
                                                 "subject; all are read. An alpha channel serves as mask."),
@@ -60,7 +61,8 @@ class RelateSubject(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, name, x0, y0, x1, y1, weight, mask=None, scene=None) -> io.NodeOutput:
-        from .photographs import read_photographs
+        from .host_comfy import notices
+        from .photographs import keeps_background, read_photographs
 
         try:
             photographs, subject_mask = read_photographs(image, mask)
@@ -68,7 +70,25 @@ class RelateSubject(io.ComfyNode):
         except ValueError as error:
             raise ValueError(f"subject '{name}': {error}") from error
         subject = Subject(name.strip(), photographs, box, weight, subject_mask)
+        if subject_mask is not None and keeps_background(subject_mask):
+            notices.warn(f"Subject '{subject.name}'", "the mask is white at the picture's border and black in its "
+                         "middle: it keeps the background and removes the subject. Put Invert Mask between; the MASK "
+                         "of a transparent picture is such a one.")
         return io.NodeOutput((scene or Scene()).with_subject(subject))
+
+
+def scene_notices(scene: Scene) -> list[str]:
+    """What of a finished scene is probably not meant: subjects of one name, or with the whole picture for their box."""
+    notices = []
+    names = [subject.name.lower() for subject in scene.subjects]
+    if same := sorted({name for name in names if names.count(name) > 1}):
+        notices.append(f"more than one subject is named '{same[0]}', so the prompt cannot tell them apart. Name them "
+                       f"apart, e.g. 'black {same[0]}' and 'white {same[0]}'.")
+    whole = [subject.name for subject in scene.subjects if subject.box == WHOLE_PICTURE]
+    if len(whole) > 1:
+        notices.append(f"{' and '.join(whole)} each have the whole picture for their box, so they will blend. Give each "
+                       "its place in Subject, or draw the boxes with Layout.")
+    return notices
 
 
 class RelateLayout(io.ComfyNode):

@@ -38,18 +38,31 @@ def columns(items: list[dict], left: callable) -> list[list[dict]]:
 
 
 def place_group(group: dict, nodes: list[dict], sizes: dict, left: float, top: float) -> None:
-    """Place a group's nodes in their columns from the group's top left corner, and fit the group around them."""
-    x, bottom = left + PADDING, top
+    """Place a group's nodes in their columns from the group's top left corner, and fit the group around them.
+
+    A node wider than the first of its column stands below all columns.
+    """
+    x, bottom = left + PADDING, top + GROUP_TITLE
+    wide: list[dict] = []
     for column in columns(nodes, lambda node: node["pos"][0]):
         y = top + GROUP_TITLE
-        for node in sorted(column, key=lambda node: node["pos"][1]):
-            height = sizes[str(node["id"])][1]
-            node["pos"] = [x, y + TITLE]
-            node["size"] = [node["size"][0], height]
-            y += TITLE + height + GAP
-        x += max(node["size"][0] for node in column) + GAP
-        bottom = max(bottom, y - GAP + PADDING)
-    group["bounding"] = [left, top, x - GAP + PADDING - left, bottom - top]
+        column.sort(key=lambda node: node["pos"][1])
+        wide += [node for node in column if node["size"][0] > column[0]["size"][0]]
+        for node in (node for node in column if node not in wide):
+            y = place(node, sizes, x, y)
+        x += column[0]["size"][0] + GAP
+        bottom = max(bottom, y)
+    for node in wide:
+        bottom = place(node, sizes, left + PADDING, bottom)
+        x = max(x, left + PADDING + node["size"][0] + GAP)
+    group["bounding"] = [left, top, x - GAP + PADDING - left, bottom - GAP + PADDING - top]
+
+
+def place(node: dict, sizes: dict, x: float, y: float) -> float:
+    """Place a node's title bar at (x, y), give the node its measured height, and return where the next one begins."""
+    height = sizes[str(node["id"])][1]
+    node["pos"], node["size"] = [x, y + TITLE], [node["size"][0], height]
+    return y + TITLE + height + GAP
 
 
 def inside(node: dict, group: dict) -> bool:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from functools import lru_cache
 from pathlib import Path
 
 import folder_paths
+
+from ...core.checkpoint import read_metadata
+
+log = logging.getLogger(__name__)
 
 RELATE = "relate"
 MINIWORLD = Path(__file__).resolve().parents[2] / "models" / "miniworld"
@@ -13,11 +19,16 @@ CREATURES = MINIWORLD / "creatures"
 
 
 def register() -> None:
-    """Make ``models/relate`` known, and the miniworld's relations among the LoRAs.
+    """Make ``models/relate``, make it known, and name the miniworld's relations among the LoRAs.
 
     Folders that extra_model_paths.yaml added under the same names are kept, and come first.
     """
     default = os.path.join(folder_paths.models_dir, RELATE)
+    try:
+        os.makedirs(default, exist_ok=True)
+    except OSError as error:  # a models folder that cannot be written to is no reason to be without nodes
+        log.warning("Relate: %s could not be made (%s); put identity models where extra_model_paths.yaml says.",
+                    default, error)
     paths, endings = folder_paths.folder_names_and_paths.get(RELATE, ([], set()))
     if default not in paths:
         paths = [*paths, default]
@@ -30,9 +41,34 @@ def identity_files() -> list[str]:
     return folder_paths.get_filename_list(RELATE)
 
 
-def lora_files() -> list[str]:
-    """Names of the files in ``models/loras`` and of the miniworld's relations."""
-    return folder_paths.get_filename_list("loras")
+def lora_files() -> tuple[list[str], dict[str, str]]:
+    """List the files of ``models/loras`` and the miniworld's relations, relation LoRAs first.
+
+    Returns:
+        names, and the example prompt of each file that has one.
+    """
+    names = folder_paths.get_filename_list("loras")
+    headers = {name: _relation_header(folder_paths.get_full_path("loras", name)) for name in names}
+    relations = [name for name in names if headers[name] is not None]
+    examples = {name: headers[name]["example_prompt"] for name in relations if headers[name].get("example_prompt")}
+    return relations + [name for name in names if headers[name] is None], examples
+
+
+def _relation_header(path: str | None) -> dict[str, str] | None:
+    """Metadata of a relation LoRA; None for any other file. Reads the header alone, once per version of a file."""
+    if path is None or not path.endswith(".safetensors"):
+        return None
+    stat = os.stat(path)
+    return _read_relation_header(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4096)
+def _read_relation_header(path: str, changed: int, size: int) -> dict[str, str] | None:
+    try:
+        metadata = read_metadata(path)
+    except ValueError:  # a broken file stays in the list; choosing it says what is wrong with it
+        return None
+    return metadata if metadata.get("kind") == "relation" else None
 
 
 def identity_path(name: str) -> str:
