@@ -179,7 +179,8 @@ def _whole_words(name: str) -> re.Pattern:
 def _letters(part: str) -> str:
     """Each letter as it is, or as a letter and its accents."""
     ways = ((letter, unicodedata.normalize("NFD", letter)) for letter in part)
-    return "".join(re.escape(one) if one == other else f"(?:{re.escape(one)}|{re.escape(other)})" for one, other in ways)
+    return "".join(re.escape(one) if one == other else f"(?:{re.escape(one)}|{re.escape(other)})"
+                   for one, other in ways)
 
 
 def _gap(before: str, after: str) -> str:
