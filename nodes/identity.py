@@ -6,7 +6,7 @@ import logging
 
 from comfy_api.latest import io
 
-from .identity_value import EncodedIdentity
+from .pipelines.encode_identity import EncodedIdentity
 from .sockets import RelateIdentity, RelateIdentityModel, RelateScene, schema
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ class RelateIdentityModelLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name) -> io.NodeOutput:
-        from .host_comfy import folders, models
+        from .host_comfy import folders
+        from .host_comfy.sdxl import models
 
         return io.NodeOutput(models.load_identity_model(folders.identity_path(model_name)))
 
@@ -82,7 +83,7 @@ class RelateEncodeIdentity(io.ComfyNode):
     def execute(cls, scene, identity_model, clip, clip_vision, local_grid, ground_with, local_clip_vision=None
                 ) -> io.NodeOutput:
         from .host_comfy import notices
-        from .identity_value import encode
+        from .pipelines.encode_identity import encode
         from .scene import scene_notices
 
         need_subjects(scene)
@@ -123,7 +124,7 @@ class RelateApplyIdentity(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, identity: EncodedIdentity, weight, start_at, end_at, layout) -> io.NodeOutput:
-        from .host_comfy import attach, models
+        from .host_comfy.sdxl import attach, models
 
         models.check_fits(identity.projected.widths, identity.context_width, models.unet_layout(model),
                           models.base_of(model))
@@ -156,7 +157,7 @@ class RelateFeaturePreview(io.ComfyNode):
 
     @classmethod
     def execute(cls, scene, local_clip_vision) -> io.NodeOutput:
-        from .identity_value import preview_features
+        from .pipelines.encode_identity import preview_features
 
         need_subjects(scene)
         return io.NodeOutput(preview_features(scene, local_clip_vision))

@@ -32,7 +32,8 @@ class RelateMiniworldLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        from .host_comfy import miniworld, models
+        from .host_comfy.miniworld import sdxl as miniworld
+        from .host_comfy.sdxl import models
 
         missing = miniworld.missing_parts()
         if missing:
@@ -71,7 +72,7 @@ class RelateMiniworldCreature(io.ComfyNode):
 
     @classmethod
     def execute(cls, creature) -> io.NodeOutput:
-        from .drawing import read_picture
+        from .drawing.layout import read_picture
         from .host_comfy import folders
 
         picture = read_picture(folders.creature_path(creature))

@@ -32,7 +32,8 @@ class RelateMiniworldFluxLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        from .host_comfy import miniworld, miniworld_flux
+        from .host_comfy.miniworld import flux as miniworld_flux
+        from .host_comfy.miniworld import sdxl as miniworld
 
         missing = miniworld_flux.missing_parts()
         if missing:

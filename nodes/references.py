@@ -70,7 +70,8 @@ class RelateDreamOLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, clip, embeddings, preset, turbo, turbo_lora=BY_NAME, **adapters) -> io.NodeOutput:
-        from .host_comfy import flux_loader, folders
+        from .host_comfy import folders
+        from .host_comfy.flux import loader as flux_loader
 
         loras = chosen_loras(preset, turbo, {**adapters, "turbo_lora": turbo_lora}, folders.lora_files())
         paths = [(folders.lora_path(name), strength) for name, strength in loras]
@@ -151,7 +152,7 @@ class RelateReference(io.ComfyNode):
     @classmethod
     def execute(cls, image, vae, task, resolution, weight, mask=None, region=None, references=(), slot=0
                 ) -> io.NodeOutput:
-        from .reference_value import add_references
+        from .pipelines.add_reference import add_references
 
         return io.NodeOutput(*add_references(references, image, vae, task, resolution, mask, region, weight, slot))
 
@@ -180,6 +181,6 @@ class RelateApplyReferences(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, positive, references) -> io.NodeOutput:
-        from .host_comfy import flux_references
+        from .host_comfy.flux import references as flux_references
 
         return io.NodeOutput(*flux_references.apply(model, positive, references))

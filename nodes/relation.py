@@ -47,7 +47,8 @@ class RelateRelationLoader(io.ComfyNode):
     @classmethod
     def execute(cls, model, lora_name, strength) -> io.NodeOutput:
         from ..core.relation.lora import load_relation
-        from .host_comfy import attach, folders, models
+        from .host_comfy import folders
+        from .host_comfy.sdxl import attach, models
 
         lora = load_relation(folders.lora_path(lora_name), models.unet_layout(model))
         log.info("Relate: relation %s, %s%s", lora_name, lora.report(), f", '{lora.relation}'" if lora.relation else "")

@@ -66,9 +66,9 @@ class RelateRoutingSampler(io.ComfyNode):
     def execute(cls, model, positive, negative, latent_image, references, seed, steps, cfg, sampler_name, scheduler,
                 denoise, routing_strength, start_at, end_at, record, isolation=0.0, first_step_guidance=0.0
                 ) -> io.NodeOutput:
-        from .heat import thumbnail
-        from .host_comfy import flux_sampler
-        from .routing_value import pictures_of
+        from .drawing.heat_map import thumbnail
+        from .host_comfy.flux import sampler as flux_sampler
+        from .pipelines.routing_previews import pictures_of
 
         settings = flux_sampler.Settings(seed, steps, cfg, sampler_name, scheduler, denoise, routing_strength,
                                          start_at, end_at, record == "maps", isolation, first_step_guidance)
@@ -100,6 +100,6 @@ class RelateRoutingPreview(io.ComfyNode):
 
     @classmethod
     def execute(cls, routing_map, reference, image=None) -> io.NodeOutput:
-        from .routing_value import preview
+        from .pipelines.routing_previews import preview
 
         return io.NodeOutput(*preview(routing_map, reference, image))

@@ -62,7 +62,7 @@ class RelateSubject(io.ComfyNode):
     @classmethod
     def execute(cls, image, name, x0, y0, x1, y1, weight, mask=None, scene=None) -> io.NodeOutput:
         from .host_comfy import notices
-        from .photographs import keeps_background, read_photographs
+        from .pipelines.subject_images import keeps_background, read_photographs
 
         try:
             photographs, subject_mask = read_photographs(image, mask)
@@ -125,7 +125,7 @@ class RelateLayout(io.ComfyNode):
     def execute(cls, scene, bboxes, width, height) -> io.NodeOutput:
         from dataclasses import replace
 
-        from .drawing import draw_layout
+        from .drawing.layout import draw_layout
 
         boxes = read_boxes(bboxes, width, height)
         if len(boxes) != len(scene.subjects):
@@ -155,7 +155,7 @@ class RelateLayoutPreview(io.ComfyNode):
 
     @classmethod
     def execute(cls, scene, width, height) -> io.NodeOutput:
-        from .drawing import draw_layout
+        from .drawing.layout import draw_layout
 
         return io.NodeOutput(draw_layout(scene, width, height))
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.checkpoint import describe, read, read_metadata
+from core.cross_attention_layers import SDXL
 from core.identity.files import RELEASED, load_identity, load_vision_tower
 from core.relation.lora import load_relation
-from core.sites import SDXL
 
 ENDINGS = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
 BIGG_LAYERS, BIGG_WIDTH = 48, 1664

@@ -6,5 +6,7 @@ distill     a local image encoder (CLIPSelf arXiv:2310.01403).
 miniworld   the small world: render, train, ablate.
 evaluate    RelationBench.
 
-Only ``host_diffusers`` says diffusers, transformers or peft; what crosses to the nodes is a file.
+Below them, each storey importing only what lies under it: ``engine`` (a run, step by step), ``evaluation``, ``data``,
+``host_diffusers``, ``diffusion``, ``config``, ``common``; beside them ``miniworld`` with its ``world``, ``recipes`` and
+``experiments``. Only ``host_diffusers`` says diffusers, transformers or peft; what crosses to the nodes is a file.
 """

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from .tables import choice, number, read_settings
+from .common.toml_config import choice, number, read_settings
 
 
 @dataclass(frozen=True)

@@ -27,14 +27,14 @@ from typing import Any
 
 import torch
 
-from .console import command, say
-from .contact_sheet import save_picture
+from .common.atomic_io import write_text
+from .common.cli import command, say
+from .common.errors import Faults
+from .common.sheets import save_picture
 from .evaluation.benchmarks import command as convert
-from .evaluation.predicates import MODEL, Parser
+from .evaluation.predicate_parser import MODEL, Parser
 from .evaluation.prompts import Entry, read_prompts
 from .evaluation.relationbench import prompts_text, relationbench
-from .faults import Faults
-from .settled_file import write_text
 
 CLIP, DINO = "openai/clip-vit-base-patch32", "facebook/dino-vits16"  # DreamBooth's (arXiv:2208.12242)
 DTYPES = {"float32": torch.float32, "float16": torch.float16}
@@ -115,7 +115,7 @@ def write_miniworld(options: argparse.Namespace) -> None:
     Raises:
         Faults: no such relation, no scenes; the file exists.
     """
-    from .evaluation.exact import write_scenes
+    from .miniworld.experiments.exact import write_scenes
 
     if options.scenes < 1:
         raise Faults(f"--scenes {options.scenes}: expected at least 1.")
@@ -130,8 +130,8 @@ def evaluate(options: argparse.Namespace) -> None:
     Raises:
         Faults: of the prompts file, the pictures, the encoders.
     """
-    from .evaluation.measured import score_pictures
     from .evaluation.report import report_json, summaries, table_text
+    from .evaluation.score_images import score_pictures
     from .evaluation.sheet import contact_sheet
     from .host_diffusers.embedders import load_clip, load_dino
 
@@ -182,7 +182,7 @@ def count_exactly(entries: Sequence[Entry]) -> tuple[str, dict[str, Any]]:
         Faults: lines without a plan.
         ValueError: the judges are not there.
     """
-    from .evaluation import exact
+    from .miniworld.experiments import exact
 
     found, known = exact.judged(entries)
     return "\n" + exact.exact_text(found, known), exact.facts(found, known)

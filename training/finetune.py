@@ -24,19 +24,20 @@ from torch import Tensor, nn
 
 from core.relation.lora import RelationCard
 
-from .batches import draw
+from .common.cli import Progress, Stopped, command, say
+from .common.sheets import save_picture
 from .config import Config, load_config
-from .console import Progress, Stopped, command, say
-from .contact_sheet import save_picture, triplet_sheet
-from .data import load_triplets, prepare
-from .encode import Encoded, encode, encode_negative
+from .data.dataset import load_triplets, prepare
+from .data.encoding_cache import Encoded, encode, encode_negative
+from .data.preview import triplet_sheet
+from .engine import objective as relation
+from .engine.batch import draw
+from .engine.loss_log import Journal
+from .engine.optim import build_optimizer, optimizer_tensors, rate_at, restore_optimizer
+from .engine.run_dir import Checkpoint
+from .engine.run_spec import Recipe, gather, plan, precision_of
+from .engine.validation import SamplePictures, sample_pictures
 from .host_diffusers import IdentityBatch, identity_batch, relation_parameters
-from .journal import Journal
-from .methods import relation
-from .optimise import build_optimizer, optimizer_tensors, rate_at, restore_optimizer
-from .recipe import Recipe, gather, plan, precision_of
-from .run_folder import Checkpoint
-from .sample_pictures import SamplePictures, sample_pictures
 
 
 def main(arguments: list[str] | None = None) -> int:

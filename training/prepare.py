@@ -16,12 +16,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from .common.cli import command, say
+from .common.errors import Faults
+from .common.sheets import save_picture
 from .config import DataConfig
-from .console import command, say
-from .contact_sheet import save_picture, triplet_sheet
-from .data import load_triplets, prepare, source_boxes
-from .faults import Faults
-from .triplets import Triplet
+from .data.dataset import load_triplets, prepare, source_boxes
+from .data.preview import triplet_sheet
+from .data.triplets import Triplet
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import compare_keys, describe, read, shapes
-from ..sites import SDXL
-from .extractor import IdentityConfig, IdentityModel
+from ..cross_attention_layers import SDXL
+from .model import IdentityConfig, IdentityModel
 from .resampler import ResamplerConfig
 
 PARTS = ("image_proj", "ms_adapter", "dummy_image_tokens")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import describe, read, save
-from ..sites import PROJECTIONS, UNetLayout
+from ..cross_attention_layers import PROJECTIONS, UNetLayout
 
 _PREFIXES = ("base_model.model.", "unet.", "lora_unet_", "diffusion_model.")
 _ROLE = re.compile(

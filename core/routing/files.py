@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..checkpoint import SHOWN, describe, read
-from .condition import Tables
+from .token_layout import Tables
 
 TABLES = ("dreamo_task_embedding.weight", "dreamo_idx_embedding.weight", "dreamo_t5_embedding.weight")
 _FUSED = re.compile(

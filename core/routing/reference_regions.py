@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .call_layout import CallLayout, Grid, Span
-from .photograph import resize
+from .image_prep import resize
 from .reference_bias import HARD, Steering, check_regions
 from .routing_map import Recorder
 from .steered_attention import SteeredAttention, steered_attention

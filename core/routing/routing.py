@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .call_layout import CallLayout
-from .condition import Reference, Sequence, Tables
 from .reference_regions import ReferenceRegions
 from .routing_map import Recorder
+from .token_layout import Reference, Sequence, Tables
 
 
 @dataclass(eq=False)

@@ -47,8 +47,8 @@ def measure(size: str) -> dict[str, float]:
     """Seconds for two subjects."""
     pack = _load_pack()
     encoders, models, scenes, local, photograph = (importlib.import_module(f"{pack}.{name}") for name in (
-        "nodes.host_comfy.encoders", "nodes.host_comfy.models", "core.scene", "core.identity.local_tokens",
-        "core.identity.photograph"))
+        "nodes.host_comfy.sdxl.encoders", "nodes.host_comfy.sdxl.models", "core.scene", "core.identity.local_tokens",
+        "core.identity.image_prep"))
     vision = encoder(size)
     draw = torch.Generator().manual_seed(0)
     pictures = [torch.rand(1, 3, 640, 480, generator=draw) for _ in range(2)]

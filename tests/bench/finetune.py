@@ -26,12 +26,12 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from tests.bench.finetune_networks import CROPS, FULL, Encoders, Sizes, built, random_crops, small_sizes
+from training.common.cli import clock, say
 from training.config import Config, DataConfig, LossConfig, ModelsConfig, OutputConfig, TrainConfig
-from training.console import clock, say
-from training.denoising import NoiseSchedule
+from training.diffusion.noise_schedule import NoiseSchedule
+from training.engine import objective as relation
+from training.engine.memory import estimate
 from training.host_diffusers import relation_parameters
-from training.memory import estimate
-from training.methods import relation
 
 RESULTS = Path(__file__).parent / "results" / "finetune.json"
 

@@ -16,12 +16,12 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from core.identity.extractor import IdentityConfig, IdentityModel
 from core.identity.files import RELEASED
+from core.identity.model import IdentityConfig, IdentityModel
 from core.identity.resampler import ResamplerConfig
-from training.encode import Encoded
+from training.data.encoding_cache import Encoded
 from training.host_diffusers import IdentityBatch, identity_batch, unet_layout
-from training.host_diffusers.pictures import encode_pictures, image_tokens
+from training.host_diffusers.images import encode_pictures, image_tokens
 from training.host_diffusers.single_file import SDXL, SDXL_UNET
 
 SUBJECTS, CROPS, JOINTS = 2, 5, 17

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from core.cross_attention_layers import UNetLayout
 from core.identity.branch import IdentityBranch, ProjectedIdentity
 from core.identity.tokens import IdentityTokens
-from core.sites import UNetLayout
 from tests.bench import published
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +82,7 @@ class ComfyUI(Step):
         return self._call(self.model)
 
     def ours(self, projected: ProjectedIdentity, gamma: float) -> Callable[[], Tensor]:
-        attach = importlib.import_module(f"{self.pack}.nodes.host_comfy.attach")
+        attach = importlib.import_module(f"{self.pack}.nodes.host_comfy.sdxl.attach")
         return self._call(attach.attach_identity(self.model, projected, (), None, gamma, (0.0, 1.0), "boxes"))
 
     def published(self, branch: IdentityBranch, tokens: IdentityTokens, gamma: float) -> Callable[[], Tensor]:

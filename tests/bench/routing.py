@@ -59,9 +59,9 @@ class Flux:
         _fused_attention()
         pack = _load_pack()
         tiny = importlib.import_module("tests.host.test_pack.tiny")
-        self.seam = importlib.import_module(f"{pack}.nodes.host_comfy.flux")
+        self.seam = importlib.import_module(f"{pack}.nodes.host_comfy.flux.wrapper")
         self.core = {name: importlib.import_module(f"{pack}.core.routing.{name}")
-                     for name in ("condition", "routing", "routing_map", "steering")}
+                     for name in ("token_layout", "routing", "routing_map", "attention_bias")}
         with torch.device(device):
             torch.set_default_dtype(dtype)
             self.model = tiny.model("flux", unet=widths, dtype=dtype).model.to(device)
@@ -75,13 +75,14 @@ class Flux:
         self.x, self.context = random(1, 16, side, side).float(), random(1, TEXT, widths["context_in_dim"])
         self.y, self.guidance = random(1, widths["vec_in_dim"]), torch.full((1,), 3.5, device=device, dtype=dtype)
         self.latents = [random(1, 16, small_side, small_side) for _ in range(2)]
-        self.tables = self.core["condition"].Tables(random(2, widths["hidden_size"]), random(10, widths["hidden_size"]))
+        width = widths["hidden_size"]
+        self.tables = self.core["token_layout"].Tables(random(2, width), random(10, width))
         self.sigma = torch.full((1,), 0.7, device=device)
-        grid = self.core["condition"].token_grid(side, side)
+        grid = self.core["token_layout"].token_grid(side, side)
         left = torch.zeros(grid)
         left[:, : grid[1] // 2] = 1.0
         self.regions = (left, 1 - left)
-        self.sequence = self.core["condition"].Sequence(TEXT, grid, (self.core["condition"].token_grid(
+        self.sequence = self.core["token_layout"].Sequence(TEXT, grid, (self.core["condition"].token_grid(
             small_side, small_side),) * 2)
 
     def _apply(self, options: dict | None = None, **conds) -> Tensor:
@@ -95,7 +96,7 @@ class Flux:
 
     def ours(self, recorder=None, attention=None) -> Tensor:
         """Through the wrapper; with an attention, its override as the steered sampler installs it."""
-        references = tuple(self.core["condition"].Reference(latent.cpu().float(), "subject", slot)
+        references = tuple(self.core["token_layout"].Reference(latent.cpu().float(), "subject", slot)
                            for slot, latent in enumerate(self.latents, start=1))
         routing = self.core["routing"].Routing(references, self.tables, recorder=recorder)
         options = {"wrappers": {"apply_model": {self.seam.KEY: [self.seam.apply_references]}}}
@@ -116,7 +117,7 @@ class Flux:
 
     def steered(self, strength: float) -> dict[str, Callable[[], Tensor]]:
         """The forms that say this steering exactly."""
-        steering = self.core["steering"]
+        steering = self.core["attention_bias"]
         made = steering.Steering(strength, 0.0, (1.0, 1.0), self.regions)
         bias = steering.bias_of(made, self.sequence)
         head = self.widths["hidden_size"] // self.widths["num_heads"]
@@ -132,7 +133,7 @@ class Flux:
 
     def ways(self) -> dict[str, Callable[[], Tensor]]:
         found = {"plain": self.plain, "ours": self.ours, "published": self.published, "maps": self.maps}
-        for word, strength in (("soft", 3.0), ("hard", self.core["steering"].HARD)):
+        for word, strength in (("soft", 3.0), ("hard", self.core["attention_bias"].HARD)):
             found |= {f"{word} {form}": way for form, way in self.steered(strength).items()}
         return found
 

@@ -68,7 +68,7 @@ def formula_flux(tiny: ModuleType) -> SimpleNamespace:
 
 def call(pack, flux: SimpleNamespace, routing, latents: list[Tensor], **options) -> Tensor:
     """One call of ComfyUI's own Flux through our wrapper, with latents as the model sees them."""
-    seam = pack.module("nodes.host_comfy.flux")
+    seam = pack.module("nodes.host_comfy.flux.wrapper")
     from comfy.patcher_extension import WrapperExecutor
 
     def apply_model(x, t, c_concat, context, control, transformer_options, **conds):

@@ -19,8 +19,8 @@ from PIL import Image
 from tests.host.api_graphs import saving, shipped_miniworld
 from tests.host.comfyui import find_comfyui, why_not
 from tests.host.server import ComfyServer, device_flags
-from training.console import Stopped, command, say
-from training.settled_file import write_whole
+from training.common.atomic_io import write_whole
+from training.common.cli import Stopped, command, say
 
 ROOT = Path(__file__).resolve().parents[2]
 JPEG_QUALITY = 88

@@ -128,7 +128,7 @@ def test_routing_without_regions_says_so(flux, caplog):
 @pytest.fixture
 def words(flux, pack, monkeypatch, caplog):
     """Apply References with a prompt that the graph says, and what was warned of."""
-    module = pack.module("nodes.host_comfy.flux_references")
+    module = pack.module("nodes.host_comfy.flux.references")
     caplog.set_level(logging.WARNING)
 
     def warned(prompt, references, clip=None):

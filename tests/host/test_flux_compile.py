@@ -32,7 +32,7 @@ def compiled(pack, flux, routing, steps=3):
 
     torch._dynamo.reset()
     network = torch.compile(flux.model.model.diffusion_model, backend=count)
-    seam = pack.module("nodes.host_comfy.flux")
+    seam = pack.module("nodes.host_comfy.flux.wrapper")
 
     def apply_model(x, t, c_concat, context, control, transformer_options, **conds):
         return network(x, t, context=context, transformer_options=transformer_options, **conds)

@@ -348,7 +348,7 @@ def test_preview_routing(flux, pack, placed):
 
 def test_the_colours_of_maps_are_even_to_the_eye(pack):
     """Equal steps of OKLab's lightness from the colours themselves, back through sRGB."""
-    colours = pack.module("nodes.heat").heat_colours(torch.linspace(0, 1, 33))
+    colours = pack.module("nodes.drawing.heat_map").heat_colours(torch.linspace(0, 1, 33))
     assert 0 < colours.min() and colours.max() < 1  # nothing was clipped
     linear = torch.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     cones = linear @ torch.tensor([[0.4122214708, 0.2119034982, 0.0883024619], [0.5363325363, 0.6806995451,

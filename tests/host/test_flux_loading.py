@@ -105,7 +105,7 @@ def test_a_wrapper_in_the_place_of_flux(flux, pack):
     model = SimpleNamespace(model=SimpleNamespace(diffusion_model=ComfyFluxWrapper(),
                                                   model_config=flux.base.model.model.model_config))
     with pytest.raises(ValueError, match="expected ComfyUI's own Flux, got ComfyFluxWrapper, which takes its place"):
-        pack.module("nodes.host_comfy.flux").check_flux(model)
+        pack.module("nodes.host_comfy.flux.wrapper").check_flux(model)
 
 
 def test_embeddings_of_another_width(flux, base_directory):

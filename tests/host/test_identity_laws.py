@@ -156,7 +156,7 @@ def test_the_same_subjects_give_the_same_bits(studio, acted):
 
 def test_local_tokens_are_taken_from_each_subjects_own_photograph(studio, pack, scene, tiny):
     """The published code reads the first subject's photograph for all of them."""
-    encode = pack.module("nodes.host_comfy.encoders").encode_subjects
+    encode = pack.module("nodes.host_comfy.sdxl.encoders").encode_subjects
     with torch.inference_mode():
         local = tiny.clip_vision(seed=6)
         together = encode(scene, studio.base.clip_vision, local)

@@ -12,13 +12,13 @@ pytest.importorskip("resvg_py")
 
 from core.routing.reference_bias import HARD
 from tests.host.conftest import ROOT
-from training.host_diffusers.flux import RoutedFlux
-from training.host_diffusers.flux_files import load_flux, save_flux
-from training.host_diffusers.flux_text import PlaceholderWords, encode_ids
-from training.host_diffusers.miniworld_parts import load_miniworld
-from training.miniworld.flux_sampling import FluxWorld, box_region, generate
-from training.miniworld.sampling import request_of
-from training.miniworld.triplets import evaluation_plans
+from training.host_diffusers.miniworld.bundle import load_miniworld
+from training.host_diffusers.miniworld.flux import RoutedFlux
+from training.host_diffusers.miniworld.flux_files import load_flux, save_flux
+from training.host_diffusers.miniworld.flux_text import PlaceholderWords, encode_ids
+from training.miniworld.experiments.generate import request_of
+from training.miniworld.experiments.generate_flux import FluxWorld, box_region, generate
+from training.miniworld.world.triplets import evaluation_plans
 
 PROMPT = "a fox [ref#1] is facing a bear [ref#2], in the snow"
 
@@ -49,7 +49,7 @@ def ours(folder):
 @pytest.fixture(scope="module")
 def theirs(pack, folder):
     """ComfyUI's side."""
-    flux, miniworld = (pack.module(f"nodes.host_comfy.{name}") for name in ("miniworld_flux", "miniworld"))
+    flux, miniworld = (pack.module(f"nodes.host_comfy.{name}") for name in ("miniworld.flux", "miniworld.sdxl"))
     with torch.inference_mode():
         return types.SimpleNamespace(model=flux.load_flux(folder), clip=flux.load_clip(folder),
                                      vae=miniworld.load_vae(folder))
@@ -66,14 +66,14 @@ def close(one, other, atol=2e-4):
 
 
 def test_nothing_is_missing_and_what_is_gets_named(pack, folder, tmp_path):
-    flux = pack.module("nodes.host_comfy.miniworld_flux")
+    flux = pack.module("nodes.host_comfy.miniworld.flux")
     assert flux.missing_parts(folder) == []
     assert flux.missing_parts(tmp_path) == ["flux/transformer", "text_encoder_2", "vae", "flux/embedding.safetensors",
                                             "tokenizer/stock_ids.json"]
 
 
 def test_without_weights_the_node_says_what_makes_them(pack, monkeypatch, tmp_path):
-    flux = pack.module("nodes.host_comfy.miniworld_flux")
+    flux = pack.module("nodes.host_comfy.miniworld.flux")
     monkeypatch.setattr(flux.missing_parts, "__defaults__", (tmp_path,))
     with pytest.raises(ValueError, match="expected the miniworld's Flux, flux/transformer.*miniworld flux-export"):
         pack.run("RelateMiniworldFluxLoader")
@@ -132,7 +132,7 @@ def test_a_picture_is_the_same(pack, comfy, ours, theirs, request_, nats, streng
 
 def test_references_of_another_familys_vae_are_refused(pack, comfy, theirs, request_):
     latent = torch.zeros(1, 16, 16, 16)
-    reference = pack.module("core.routing.condition").Reference(latent, "subject", 1)
+    reference = pack.module("core.routing.token_layout").Reference(latent, "subject", 1)
     with torch.inference_mode():
         positive = comfy.CLIPTextEncode().encode(theirs.clip, "a fox")[0]
     with pytest.raises(ValueError, match="encoded by a VAE of 16 latent channels, the model has 4"):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.host.conftest import ROOT
-from training.host_diffusers import miniworld as sizes
-from training.host_diffusers import miniworld_parts as parts
 from training.host_diffusers.clipself import encoder_of_transformers
+from training.host_diffusers.miniworld import architectures as sizes
+from training.host_diffusers.miniworld import bundle as parts
 
 CAPTION = "a fox"
 
@@ -36,7 +36,7 @@ def diffusers(folder):
 
 @pytest.fixture(scope="module")
 def comfyui(pack):
-    return pack.module("nodes.host_comfy.miniworld")
+    return pack.module("nodes.host_comfy.miniworld.sdxl")
 
 
 def close(ours, theirs):
@@ -64,7 +64,7 @@ def test_the_text_encoders_are_the_same(pack, comfyui, diffusers, folder):
     ours, ours_pooled = clip.encode_from_tokens(clip.tokenize(CAPTION), return_pooled=True)
     close(ours, context)
     close(ours_pooled, pooled)
-    encoders = pack.module("nodes.host_comfy.encoders")
+    encoders = pack.module("nodes.host_comfy.sdxl.encoders")
     close(encoders.encode_phrases(clip, ["fox"]), diffusers.encode_phrases(["fox"]))
 
 
@@ -77,7 +77,7 @@ def test_the_vae_decodes_the_same_picture(comfyui, diffusers, folder):
 
 @torch.inference_mode()
 def test_the_image_encoders_are_the_same(pack, comfyui, diffusers, folder):
-    encoders, scene = pack.module("nodes.host_comfy.encoders"), pack.module("core.scene")
+    encoders, scene = pack.module("nodes.host_comfy.sdxl.encoders"), pack.module("core.scene")
     photograph = torch.rand(1, 3, 70, 50, generator=torch.Generator().manual_seed(2))
     subjects = scene.Scene((scene.Subject("fox", photograph),))
     found = encoders.encode_subjects(subjects, comfyui.load_clip_vision(folder / "clip_vision"),

@@ -38,7 +38,7 @@ def projected(pack, golden):
 
 
 def test_the_golden_unet_agrees_in_comfyui(pack, tiny, golden):
-    attach = pack.module("nodes.host_comfy.attach")
+    attach = pack.module("nodes.host_comfy.sdxl.attach")
     keys_values, row = projected(pack, golden)
     model = golden.in_comfyui(tiny)
     patched = attach.attach_identity(model, keys_values, ("a", "b"), None, golden.config["scale"], (0.0, 1.0), "boxes")
@@ -87,14 +87,14 @@ def clip_vision(comfy, tmp_path_factory):
 
 @pytest.mark.parametrize(("image", "dense"), [("image", "dense"), ("image_native", "dense_native")])
 def test_dense_features_agree_in_comfyui(pack, clip_vision, image, dense):
-    models, local = pack.module("nodes.host_comfy.models"), pack.module("core.identity.local_tokens")
+    models, local = pack.module("nodes.host_comfy.sdxl.models"), pack.module("core.identity.local_tokens")
     with torch.inference_mode():
         ours = local.dense_features(models.vision_tower(clip_vision.encoder), clip_vision.tensors[image])
     torch.testing.assert_close(ours.flatten(2).transpose(1, 2), clip_vision.tensors[dense], atol=1e-4, rtol=0)
 
 
 def test_local_tokens_agree_in_comfyui(pack, clip_vision):
-    models, local = pack.module("nodes.host_comfy.models"), pack.module("core.identity.local_tokens")
+    models, local = pack.module("nodes.host_comfy.sdxl.models"), pack.module("core.identity.local_tokens")
     with torch.inference_mode():
         dense = local.dense_features(models.vision_tower(clip_vision.encoder), clip_vision.tensors["image"])
     for grid in (2, 4):

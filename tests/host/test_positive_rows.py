@@ -142,7 +142,7 @@ def test_a_guider_that_lists_its_conditionings_the_other_way_round(studio, ident
 @pytest.fixture
 def groups(pack, monkeypatch):
     """How often an identity acted, by the guider's name of the conditioning."""
-    kind = pack.module("nodes.host_comfy.attach").IdentityPatch
+    kind = pack.module("nodes.host_comfy.sdxl.attach").IdentityPatch
     counted, add = Counter(), kind._add_image
 
     def counting(self, out, query, key, heads, options, rows):

@@ -16,7 +16,7 @@ MEADOW = "a wide green meadow under a blue sky"
 @pytest.fixture
 def lookup(studio, pack, comfy, monkeypatch):
     """The words at the positions found for each name in each positive conditioning of a graph's sampler."""
-    run_module, comfy_nodes = pack.module("nodes.host_comfy.run"), comfy
+    run_module, comfy_nodes = pack.module("nodes.host_comfy.sdxl.prompt_lookup"), comfy
     tokens = pack.module("nodes.host_comfy.prompt_tokens").PromptTokens.of(studio.base.clip)
 
     def look(graph, *names, sampler_id="sampler"):
@@ -163,7 +163,7 @@ def test_a_clip_that_records_its_words_needs_no_graph(studio, pack, words):
 
     clip = pack.module("nodes.host_comfy.scene.recording_clip").with_text_positions(studio.base.clip)
     tokens = pack.module("nodes.host_comfy.prompt_tokens").PromptTokens.of(studio.base.clip)
-    find_names = pack.module("nodes.host_comfy.run").find_names
+    find_names = pack.module("nodes.host_comfy.sdxl.prompt_lookup").find_names
     text = "a black dog hugging a (dog) near the dogs"
     with torch.inference_mode():
         conditioning = studio.comfy.CLIPTextEncode().encode(clip, text)[0]
@@ -288,7 +288,7 @@ def test_a_name_that_is_found_is_not_said_to_be_missing(sampled, caplog, text):
 
 def test_concat_and_the_names_alone_read_the_same_words(sampled, pack, monkeypatch):
     """The maps that are recorded are those of the names' own tokens, wherever these stand."""
-    module = pack.module("nodes.host_comfy.attach")
+    module = pack.module("nodes.host_comfy.sdxl.attach")
     seen, attend = [], module.phrase_attention
 
     def spy(query, key, heads, positions):

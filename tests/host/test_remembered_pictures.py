@@ -27,7 +27,7 @@ def alive(references):
 
 def test_forty_masks_of_one_picture_leave_one_pair(pack, image):
     """Forty masks, one after the other, as when Grow Mask is moved and the picture stays in ComfyUI's cache."""
-    read = pack.module("nodes.photographs").read_photographs
+    read = pack.module("nodes.pipelines.subject_images").read_photographs
     kept, mask = [], None
     for number in range(20):
         mask = mask_of(number)
@@ -39,7 +39,7 @@ def test_forty_masks_of_one_picture_leave_one_pair(pack, image):
 
 
 def test_a_picture_that_goes_takes_its_pairs_along(pack):
-    read = pack.module("nodes.photographs").read_photographs
+    read = pack.module("nodes.pipelines.subject_images").read_photographs
     mask, image = mask_of(0), photograph(40, 60, seed=4)
     kept = [weakref.ref(tensor) for tensor in (*read(image, mask), read(image, None)[0])]
     assert alive(kept) == 3
@@ -48,7 +48,7 @@ def test_a_picture_that_goes_takes_its_pairs_along(pack):
 
 
 def test_the_same_picture_without_a_mask_is_read_once(pack, image):
-    read = pack.module("nodes.photographs").read_photographs
+    read = pack.module("nodes.pipelines.subject_images").read_photographs
     assert read(image, None)[0] is read(image, None)[0]
 
 
@@ -58,7 +58,7 @@ def features_kept(encoders):
 
 
 def test_features_of_eight_masks_leave_one_set(studio, pack, image):
-    encoders = pack.module("nodes.host_comfy.encoders")
+    encoders = pack.module("nodes.host_comfy.sdxl.encoders")
     before = features_kept(encoders)
     for number in range(8):
         scene = studio.scene({"name": "corgi", "image": image, "mask": mask_of(number)})
@@ -72,7 +72,7 @@ def test_features_of_eight_masks_leave_one_set(studio, pack, image):
 
 def test_features_go_with_the_encoder_that_made_them(studio, pack, tiny, image):
     """A CLIP vision model that is loaded again, with the photographs in the cache."""
-    encoders = pack.module("nodes.host_comfy.encoders")
+    encoders = pack.module("nodes.host_comfy.sdxl.encoders")
     subject = studio.scene({"name": "corgi", "image": image}).subjects[0]
     made = []
     with torch.inference_mode():

@@ -8,8 +8,8 @@ from core.relation.lora import RelationCard, save_relation
 from tests.host.golden_unet import WIDTHS, GoldenUNet
 from tests.recipe.tiny_recipe import write_tokenizer
 from training.host_diffusers import attach_relation, relation_of, relation_parameters
-from training.host_diffusers.base import Base
-from training.host_diffusers.pictures import decode_latents
+from training.host_diffusers.base_model import Base
+from training.host_diffusers.images import decode_latents
 from training.host_diffusers.single_file import SDXL, open_single_file
 
 
@@ -49,11 +49,11 @@ def test_the_stock_loader_makes_what_was_trained(golden, trained, comfy, tiny):
 def test_the_packs_loader_makes_what_was_trained(golden, trained, pack, tiny):
     path, eps = trained
     model = golden.in_comfyui(tiny)
-    layout = pack.module("nodes.host_comfy.models").unet_layout(model)
+    layout = pack.module("nodes.host_comfy.sdxl.models").unet_layout(model)
     lora = pack.module("core.relation.lora").load_relation(path, layout)
     assert lora.report() == "32 of 32 pairs at 8 of 8 sites"
     assert lora.relation == "hugging"
-    related = pack.module("nodes.host_comfy.attach").attach_relation(model, lora, 1.0)
+    related = pack.module("nodes.host_comfy.sdxl.attach").attach_relation(model, lora, 1.0)
     with torch.inference_mode():
         related.patch_model()
         torch.testing.assert_close(golden.comfyui_eps(related), eps, atol=1e-5, rtol=0)

@@ -10,19 +10,19 @@ from PIL import Image
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, ViTConfig, ViTModel
 
-from core.identity.photograph import CLIP_MEAN, CLIP_STD, normalise
-from training.data import to_tensor
+from core.identity.image_prep import CLIP_MEAN, CLIP_STD, normalise
+from training.common.errors import Faults
+from training.data.dataset import to_tensor
 from training.evaluate import main
-from training.evaluation.exact import facts, judged, plans_of
-from training.evaluation.measured import embed_files, score_pictures
 from training.evaluation.prompts import Entry, read_prompts
-from training.faults import Faults
+from training.evaluation.score_images import embed_files, score_pictures
 from training.host_diffusers.embedders import Embedder, load_clip, load_dino
-from training.host_diffusers.miniworld import FOLDER
-from training.miniworld.identity import draw_identities
-from training.miniworld.relations import standing_next_to
-from training.miniworld.renderer import render
-from training.miniworld.scene import portrait
+from training.host_diffusers.miniworld.architectures import FOLDER
+from training.miniworld.experiments.exact import facts, judged, plans_of
+from training.miniworld.world.relations import standing_next_to
+from training.miniworld.world.renderer import render
+from training.miniworld.world.scene import portrait
+from training.miniworld.world.traits import draw_identities
 
 CPU = "cpu"
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)

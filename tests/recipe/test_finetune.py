@@ -8,21 +8,21 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import training.engine.run_dir
 import training.finetune as finetune
-import training.run_folder
+from core.cross_attention_layers import SDXL
 from core.relation.lora import load_relation
-from core.sites import SDXL
 from tests.recipe.tiny_recipe import write_all, write_authors, write_config, write_tokenizer
+from training.common.cli import say
 from training.config import load_config
-from training.console import say
-from training.data import load_triplets
-from training.denoising import NoiseSchedule
-from training.encode import encode
+from training.data.dataset import load_triplets
+from training.data.encoding_cache import encode
+from training.diffusion.noise_schedule import NoiseSchedule
+from training.engine import objective as relation
+from training.engine.objective import RelationObjective
 from training.host_diffusers import attach_relation, relation_parameters, set_relation, unet_layout
 from training.host_diffusers.frozen import open_frozen
 from training.host_diffusers.single_file import SDXL_CLIP_G, SDXL_CLIP_L, SDXL_UNET, SDXL_VAE, _empty
-from training.methods import relation
-from training.methods.relation import RelationObjective
 from training.prepare import convert
 
 CPU = torch.device("cpu")
@@ -195,7 +195,7 @@ def test_a_loss_that_is_not_a_number_keeps_the_last_checkpoint(world, monkeypatc
 
 def test_a_full_disk_on_the_way_keeps_the_last_checkpoint(world, monkeypatch, capsys):
     config = config_of(world)
-    honest, calls = training.run_folder.save, []
+    honest, calls = training.engine.run_dir.save, []
 
     def save(path, *rest):
         calls.append(path)
@@ -203,10 +203,10 @@ def test_a_full_disk_on_the_way_keeps_the_last_checkpoint(world, monkeypatch, ca
             raise OSError(28, "No space left on device")
         honest(path, *rest)
 
-    monkeypatch.setattr(training.run_folder, "save", save)
+    monkeypatch.setattr(training.engine.run_dir, "save", save)
     assert finetune.main([config]) == 1
     assert "No space left on device. The checkpoint of step 2 is whole" in capsys.readouterr().err
-    monkeypatch.setattr(training.run_folder, "save", honest)
+    monkeypatch.setattr(training.engine.run_dir, "save", honest)
     assert finetune.main([config, "--resume"]) == 0
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-import training.memory
+import training.engine.memory
 from tests.bench.finetune import measure, settings, table
 from tests.bench.finetune_networks import small_sizes
+from training.engine.memory import _identity, _inputs, estimate
 from training.host_diffusers import CrossAttentionExtras, IdentityBatch, attach_identity, attach_relation
-from training.memory import _identity, _inputs, estimate
 
 LATENT, BATCH = 16, 2
 
@@ -68,7 +68,7 @@ def test_checkpointing_keeps_a_fraction_and_eight_bits_save():
     assert told(checkpointing=True).kept < 0.5 * told().kept
     assert told(eight_bit=True).trained == told().trained * 10 // 16
     assert told(dtype=torch.float32).weights == 2 * told().weights
-    assert "GiB a process" in training.memory.MemoryEstimate(2**30, 0, 2**30).sentence()
+    assert "GiB a process" in training.engine.memory.MemoryEstimate(2**30, 0, 2**30).sentence()
 
 
 @pytest.mark.parametrize("setting", settings([2])[:1] + settings([2])[-1:], ids=lambda setting: setting.name)

@@ -6,12 +6,13 @@ import torch
 import training.finetune as finetune
 from core.relation.lora import load_relation
 from tests.recipe.tiny_recipe import write_authors
-from training.host_diffusers import miniworld, unet_layout
-from training.host_diffusers.base import open_base
-from training.host_diffusers.clip_vision import load_vision
+from training.host_diffusers import unet_layout
+from training.host_diffusers.base_model import open_base
 from training.host_diffusers.clipself import encoder_of_transformers
-from training.host_diffusers.miniworld_parts import Miniworld, save_miniworld
+from training.host_diffusers.miniworld import architectures as miniworld
+from training.host_diffusers.miniworld.bundle import Miniworld, save_miniworld
 from training.host_diffusers.text import encode_phrases, encode_prompts
+from training.host_diffusers.vision import load_vision
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_the_recipe_runs_on_the_miniworld(folder, tmp_path, capsys):
 
 
 def test_its_words_are_encoded_as_it_encodes_them(folder):
-    from training.host_diffusers.miniworld_parts import load_miniworld
+    from training.host_diffusers.miniworld.bundle import load_miniworld
 
     world, text = load_miniworld(folder), open_base(folder).text(torch.float32)
     prompts = ["a fox is hugging a bear", "a cat"]

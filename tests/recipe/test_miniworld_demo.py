@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from training.console import Stopped
-from training.host_diffusers.miniworld_parts import load_miniworld
-from training.miniworld import ablate, demo
-from training.miniworld.experiment import Recipe, strangers, with_relation
-from training.miniworld.identity import draw_identities
-from training.miniworld.joints import DISTANCES, joint_distances
-from training.miniworld.sampling import Drawing, draw, stranger_to
+from training.common.cli import Stopped
+from training.host_diffusers.miniworld.bundle import load_miniworld
+from training.miniworld.experiments import ablate, demo
+from training.miniworld.experiments.generate import Drawing, draw, stranger_to
+from training.miniworld.experiments.keypoint_probe import DISTANCES, joint_distances
+from training.miniworld.experiments.train_relation import Recipe, strangers, with_relation
+from training.miniworld.world.traits import draw_identities
 
 SHORT = Recipe(triplets=2, overrides=("train.steps=2", "train.warmup_steps=0", "train.batch_size=1",
                                       "samples.every=0", "train.device=cpu"))

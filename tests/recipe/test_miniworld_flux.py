@@ -13,17 +13,21 @@ from diffusers.models.transformers.transformer_flux import FluxAttnProcessor
 pytest.importorskip("resvg_py")
 
 from core.routing.reference_bias import HARD
-from training.host_diffusers.flux import FLUX, RoutedFlux, attend_plain, sequence_of
-from training.host_diffusers.flux_files import CONFIG, EMBEDDING, WEIGHTS, load_flux
-from training.host_diffusers.flux_text import PlaceholderWords, encode_ids, with_placeholders
-from training.host_diffusers.miniworld import Words, build_text_g
-from training.miniworld import clip, encoded, flux, flux_data, flux_measure, flux_sampling, judges, vae
-from training.miniworld.corpus import Corpus, CorpusSize, render_corpus
-from training.miniworld.loop import averaged
-from training.miniworld.muon import Muon
-from training.miniworld.sampling import request_of
-from training.miniworld.triplets import evaluation_plans
-from training.miniworld.truth import TRAITS, trait_row
+from training.engine.muon import Muon
+from training.engine.timed_loop import averaged
+from training.host_diffusers.miniworld.architectures import Words, build_text_g
+from training.host_diffusers.miniworld.flux import FLUX, RoutedFlux, attend_plain, sequence_of
+from training.host_diffusers.miniworld.flux_files import CONFIG, EMBEDDING, WEIGHTS, load_flux
+from training.host_diffusers.miniworld.flux_text import PlaceholderWords, encode_ids, with_placeholders
+from training.miniworld.experiments import generate_flux as flux_sampling
+from training.miniworld.experiments import measure_flux as flux_measure
+from training.miniworld.experiments.generate import request_of
+from training.miniworld.recipes import classifiers as judges
+from training.miniworld.recipes import clip, flux, flux_data, vae
+from training.miniworld.recipes import encoded_corpus as encoded
+from training.miniworld.recipes.corpus import Corpus, CorpusSize, render_corpus
+from training.miniworld.recipes.labelled_scenes import TRAITS, trait_row
+from training.miniworld.world.triplets import evaluation_plans
 
 CPU = torch.device("cpu")
 

@@ -10,17 +10,20 @@ import torch
 pytest.importorskip("resvg_py")
 
 from core.identity.files import load_identity
+from training.engine.timed_loop import averaged
 from training.host_diffusers import text, unet_layout
-from training.host_diffusers.base import open_base
-from training.host_diffusers.miniworld import FOLDER, Words, build_unet
-from training.host_diffusers.miniworld_parts import load_miniworld, save_miniworld
-from training.miniworld import clip, encoded, export, local, refine, unet, vae
-from training.miniworld.begin import begin
-from training.miniworld.corpus import CorpusSize, render_corpus
-from training.miniworld.loop import averaged
-from training.miniworld.sampling import generate, request_of
-from training.miniworld.tokenizer import reduce_tokenizer
-from training.miniworld.triplets import evaluation_plans
+from training.host_diffusers.base_model import open_base
+from training.host_diffusers.miniworld.architectures import FOLDER, Words, build_unet
+from training.host_diffusers.miniworld.bundle import load_miniworld, save_miniworld
+from training.miniworld.experiments.generate import generate, request_of
+from training.miniworld.recipes import clip, export, unet, vae
+from training.miniworld.recipes import clipself as local
+from training.miniworld.recipes import encoded_corpus as encoded
+from training.miniworld.recipes import vae_decoder as refine
+from training.miniworld.recipes.corpus import CorpusSize, render_corpus
+from training.miniworld.recipes.tokenizer import reduce_tokenizer
+from training.miniworld.recipes.warm_start import begin
+from training.miniworld.world.triplets import evaluation_plans
 
 CPU = torch.device("cpu")
 

@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import save_file
 
 from tests.recipe.tiny_recipe import write_all, write_tokenizer
-from training.faults import Faults
-from training.host_diffusers.base import open_base
-from training.host_diffusers.clip_vision import load_vision
-from training.host_diffusers.pictures import decode_latents, encode_pictures, image_tokens, latent_factor
+from training.common.errors import Faults
+from training.host_diffusers.base_model import open_base
+from training.host_diffusers.images import decode_latents, encode_pictures, image_tokens, latent_factor
 from training.host_diffusers.single_file import SDXL_CLIP_G, _build, _clip_g, open_single_file
 from training.host_diffusers.text import encode_phrases, encode_prompts
 from training.host_diffusers.tokenizer import find_tokenizer
+from training.host_diffusers.vision import load_vision
 
 F32 = torch.float32
 

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from core.checkpoint import save
-from core.identity.extractor import IdentityConfig, IdentityModel
+from core.identity.model import IdentityConfig, IdentityModel
 from core.identity.resampler import ResamplerConfig
 from tests.unit.synthetic_triplets import write_authors
 from training.host_diffusers import unet_layout

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 import transformers as hf
 
-from core.identity.photograph import CLIP_MEAN, CLIP_STD
-from training.host_diffusers.miniworld import FOLDER
+from core.identity.image_prep import CLIP_MEAN, CLIP_STD
+from training.host_diffusers.miniworld.architectures import FOLDER
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "a", "cat", "dog", "bear", "plushie", "polar", "##s")
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

@@ -17,6 +17,20 @@ DOORS = {
     "diffusers": "training/host_diffusers/", "transformers": "training/host_diffusers/",
     "peft": "training/host_diffusers/", "open_clip": "training/host_diffusers/",
 }
+# The storeys of the house, from the ground up; a line's rooms stand side by side and never see each other. A room is a
+# folder or a file; what lies in none of a folder's own rooms belongs to the folder. Imports stay in a room or go down.
+STOREYS = (
+    ("core", "training/common"),
+    ("nodes", "training/config.py", "training/diffusion", "training/miniworld/world"),
+    ("training/host_diffusers", "training/miniworld/world2"),
+    ("training/data",),
+    ("training/engine", "training/evaluation"),
+    ("training/finetune.py", "training/prepare.py", "training/miniworld/recipes"),
+    ("training/miniworld/experiments", "training/miniworld/recipes2"),
+    ("training/distill.py", "training/evaluate.py", "training/miniworld"),
+)
+FLOORS = {room: floor for floor, rooms in enumerate(STOREYS, start=1) for room in rooms}
+MOST_FLOORS, MOST_ROOMS = 9, 16  # rooms as the top folders show them: nodes and miniworld each are one
 CORE_MAY = {"torch", "einops", "safetensors"} | set(sys.stdlib_module_names)
 
 
@@ -63,9 +77,61 @@ def test_nodes_never_import_training():
     assert breaches("nodes", lambda where, name, dots: dots == len(where.parts) and name.startswith("training")) == []
 
 
-def test_training_imports_core_by_name_and_never_nodes():
+def room_of(path):
+    """The room of STOREYS that a path below ROOT (of a file or a folder) lies in, or None."""
+    name = path.as_posix()
+    return next((room for room in sorted(FLOORS, key=len, reverse=True)
+                 if name == room or name.startswith(f"{room}/")), None)
+
+
+def imported_paths(path):
+    """(line, path below ROOT) of all of ours that a file imports: a module, or the package that hands a name on."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parts = path.relative_to(ROOT).parts[:-node.level] if node.level else ()
+            base = ".".join((*parts, *((node.module,) if node.module else ())))
+            targets = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for target in targets:
+            place = ROOT.joinpath(*target.split("."))
+            while place != ROOT and not (place.is_dir() or place.with_suffix(".py").is_file()):
+                place = place.parent  # the last part was a name inside a module
+            if place != ROOT:
+                place = place if place.is_dir() else place.with_suffix(".py")
+                yield node.lineno, place.relative_to(ROOT)
+
+
+def test_every_file_has_a_storey():
+    """A package's own face (`__init__.py` of training) hands nothing on and stands outside."""
+    outside = [path.relative_to(ROOT).as_posix() for room in ROOMS for path in files(room)
+               if room_of(path.relative_to(ROOT)) is None]
+    assert outside == ["training/__init__.py"]
+
+
+def test_imports_stay_in_their_room_or_go_down():
+    found = []
+    for path in (path for room in ROOMS for path in files(room)):
+        here = room_of(path.relative_to(ROOT))
+        for line, target in imported_paths(path):
+            there = room_of(target)
+            if here and there and here != there and FLOORS[there] >= FLOORS[here]:
+                found.append(f"{path.relative_to(ROOT)}:{line} imports {target.as_posix()}: from storey {FLOORS[here]} "
+                             f"({here}) to storey {FLOORS[there]} ({there})")
+    assert found == []
+
+
+def test_the_house_stays_small():
+    """Storeys without a circle are certain from the test above; here their number, and that of the rooms."""
+    rooms = {"/".join(room.split("/")[:2]) if room.startswith("training") else room.split("/")[0] for room in FLOORS}
+    assert len(STOREYS) <= MOST_FLOORS and len(rooms) <= MOST_ROOMS
+
+
+def test_training_imports_core_by_name_itself_by_dots_and_never_nodes():
     def is_breach(where, name, dots):
-        return name.split(".")[0] == "nodes" and not dots or dots > len(where.parts) - 1
+        return name.split(".")[0] in ("nodes", "training") and not dots or dots > len(where.parts) - 1
 
     assert breaches("training", is_breach) == []
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from core.checkpoint import save
-from core.identity.extractor import IdentityConfig, IdentityModel
+from core.identity.model import IdentityConfig, IdentityModel
 from core.identity.resampler import ResamplerConfig
 from tests import check_weights
 

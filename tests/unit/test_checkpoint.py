@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from core.checkpoint import compare_keys, describe, read, read_metadata, save
-from core.identity.extractor import IdentityConfig, IdentityModel
 from core.identity.files import PARTS, RELEASED, load_identity, load_vision_tower
+from core.identity.model import IdentityConfig, IdentityModel
 from core.identity.resampler import ResamplerConfig
 
 SMALL = IdentityConfig(ResamplerConfig(width=16, depth=1, head_width=4, attention_width=8, tokens=2, image_width=6,

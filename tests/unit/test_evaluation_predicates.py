@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.evaluation.predicates import MODEL, Parser, Word, predicate_of, stand_in
+from training.evaluation.predicate_parser import MODEL, Parser, Word, predicate_of, stand_in
 from training.evaluation.relationbench import relationbench
 
 # text, first character, part of speech, dependency, head

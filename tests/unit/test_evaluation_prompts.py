@@ -5,8 +5,8 @@ import json
 import pytest
 from PIL import Image
 
+from training.common.errors import Faults
 from training.evaluation.prompts import read_prompts
-from training.faults import Faults
 
 
 @pytest.fixture

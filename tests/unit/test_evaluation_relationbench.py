@@ -6,11 +6,11 @@ from collections import Counter
 import pytest
 from PIL import Image
 
+from training.common.errors import Faults
+from training.data.prompt_spans import find_phrase
 from training.evaluate import main
 from training.evaluation.prompts import read_prompts
 from training.evaluation.relationbench import find_subjects, relationbench
-from training.faults import Faults
-from training.predicate import find_phrase
 
 SUBJECTS = ("cat2.png", "plushie_bear.jpg", "dog/00.png", "dog/01.png", "toy_gnome.png", "cat1.png")
 

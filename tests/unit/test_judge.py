@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from training.common import stats
+from training.common.errors import Faults
 from training.evaluation.judge import accuracy
 from training.evaluation.judge.answers import Answers, CannotAnswer
 from training.evaluation.judge.graded import AGAIN, grade_picture, grading_text, parse_grades
@@ -16,7 +17,6 @@ from training.evaluation.judge.questions import gerund, questions_of
 from training.evaluation.judge.verdicts import judge_picture
 from training.evaluation.prompts import Entry, Question
 from training.evaluation.relationbench import relationbench
-from training.faults import Faults
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "relationbench_questions.json"
 GRADES = '{"relation": 8, "identity_1": 7, "identity_2": 6.5, "quality": 10}'

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from core.checkpoint import read_metadata
+from core.cross_attention_layers import PROJECTIONS, SDXL, UNetLayout
 from core.relation.lora import LowRank, RelationCard, RelationLoRA, load_relation, normalise, save_relation
-from core.sites import PROJECTIONS, SDXL, UNetLayout
 
 SMALL = UNetLayout.of_depths((8, 16), 1, (0, 1), 12)
 RANK = 2

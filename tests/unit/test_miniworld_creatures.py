@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.miniworld.creatures import SIDE, SITTERS, write_creatures
-from training.miniworld.identity import SPECIES
+from training.miniworld.world.example_creatures import SIDE, SITTERS, write_creatures
+from training.miniworld.world.traits import SPECIES
 
 SHIPPED = Path(__file__).resolve().parents[2] / "models" / "miniworld" / "creatures"
 

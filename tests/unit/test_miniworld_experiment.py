@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from training.miniworld import ablate, joints
-from training.miniworld.measure import JUDGED, Measurement, Share, Verdicts
-from training.miniworld.report import write_section
-from training.miniworld.sampling import apart
+from training.miniworld.experiments import ablate
+from training.miniworld.experiments import keypoint_probe as joints
+from training.miniworld.experiments.generate import apart
+from training.miniworld.experiments.measure import JUDGED, Measurement, Share, Verdicts
+from training.miniworld.experiments.report import write_section
 
 
 def verdicts(pictures, relation, right=True, swapped=False):

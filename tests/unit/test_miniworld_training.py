@@ -8,16 +8,16 @@ from torch import nn
 pytest.importorskip("resvg_py")
 pytest.importorskip("diffusers")
 
-from training.distill import GRIDS, grid_boxes, region_vectors
+from training.engine.clipself import GRIDS, grid_boxes, region_vectors
+from training.engine.muon import Muon, orthogonalised
+from training.engine.timed_loop import Settings, averaged, fit
 from training.host_diffusers.clipself import letterbox
-from training.miniworld.judges import CROP, Judges, crop_boxes
-from training.miniworld.loop import Settings, averaged, fit
-from training.miniworld.measure import Share, measure
-from training.miniworld.muon import Muon, orthogonalised
-from training.miniworld.noise import add_noise, ddim, signal_shares
-from training.miniworld.renderer import render
-from training.miniworld.triplets import evaluation_plans
-from training.miniworld.truth import RELATIONS, TRAITS, trait_row
+from training.miniworld.experiments.measure import Share, measure
+from training.miniworld.recipes.classifiers import CROP, Judges, crop_boxes
+from training.miniworld.recipes.labelled_scenes import RELATIONS, TRAITS, trait_row
+from training.miniworld.recipes.noise import add_noise, ddim, signal_shares
+from training.miniworld.world.renderer import render
+from training.miniworld.world.triplets import evaluation_plans
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (6, 20), (20, 6)])

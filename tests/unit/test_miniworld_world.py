@@ -9,16 +9,24 @@ from hypothesis import strategies as st
 
 pytest.importorskip("resvg_py")
 
-from training.miniworld import corpus as corpus_room
-from training.miniworld.captions import plain_prompt
-from training.miniworld.identity import ACCESSORIES, BELLY_HUES, FUR_NAMES, PATTERNS, SPECIES, Identity, draw_identity
-from training.miniworld.pose import ARM, KEYPOINTS, STRETCH, mirrored, reach, solve
-from training.miniworld.relations import HELD_OUT, PAIRS, SEEN
-from training.miniworld.renderer import mask_box, render, svg
-from training.miniworld.scene import draw_plan, portrait, stage
-from training.miniworld.solos import SOLOS, TRIOS
-from training.miniworld.triplets import evaluation_plans, write_triplets
-from training.triplets import read_triplets
+from training.data.triplets import read_triplets
+from training.miniworld.recipes import corpus as corpus_room
+from training.miniworld.world.captions import plain_prompt
+from training.miniworld.world.pose import ARM, KEYPOINTS, STRETCH, mirrored, reach, solve
+from training.miniworld.world.relations import HELD_OUT, PAIRS, SEEN
+from training.miniworld.world.renderer import mask_box, render, svg
+from training.miniworld.world.scene import draw_plan, portrait, stage
+from training.miniworld.world.single_and_group_poses import SOLOS, TRIOS
+from training.miniworld.world.traits import (
+    ACCESSORIES,
+    BELLY_HUES,
+    FUR_NAMES,
+    PATTERNS,
+    SPECIES,
+    Identity,
+    draw_identity,
+)
+from training.miniworld.world.triplets import evaluation_plans, write_triplets
 
 EVERY = (*PAIRS, *SOLOS, *TRIOS)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from core.routing.call_layout import CallLayout
-from core.routing.condition import Reference, Sequence, Tables, next_slot, positions, token_grid, with_reference
-from core.routing.photograph import cut_face, on_8_bits, on_white, published_size, resize
+from core.routing.image_prep import cut_face, on_8_bits, on_white, published_size, resize
 from core.routing.placeholders import faults, numbers_in
 from core.routing.routing import Routing
 from core.routing.routing_map import Recorder, competitive_map, logit_map, mass_map, otsu_mask
+from core.routing.token_layout import Reference, Sequence, Tables, next_slot, positions, token_grid, with_reference
 
 
 def random(*shape, seed=0):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from core.routing.routing_loss import placeholder_loss, routing_loss, total_loss
+from core.routing.losses import placeholder_loss, routing_loss, total_loss
 
 
 def test_equation_3_by_hand():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.sites import SDXL, UNetLayout
+from core.cross_attention_layers import SDXL, UNetLayout
 
 # diffusers block, ComfyUI block, width, depth; in the published order
 PUBLISHED = [

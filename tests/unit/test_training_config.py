@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from training.common.errors import Faults
 from training.config import load_config
-from training.faults import Faults
 
 PRESETS = sorted(Path("training/configs").glob("relation_*.toml"))
 

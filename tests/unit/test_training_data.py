@@ -9,14 +9,15 @@ import torch
 from PIL import Image
 
 from tests.unit.synthetic_triplets import BOXES, write_authors
+from training.common.errors import Faults
 from training.config import DataConfig
-from training.contact_sheet import loss_chart, triplet_sheet
-from training.data import dataset_sha256, load_triplets, open_picture, prepare
-from training.faults import Faults
-from training.placement import Placement, box_of
+from training.data.dataset import dataset_sha256, load_triplets, open_picture, prepare
+from training.data.keypoint_matching import inside_share, match_skeletons
+from training.data.preview import triplet_sheet
+from training.data.square_crop import Placement, box_of
+from training.engine.plots import loss_chart
 from training.prepare import convert
 from training.prepare import main as prepare_main
-from training.skeletons import inside_share, match_skeletons
 
 
 @pytest.fixture

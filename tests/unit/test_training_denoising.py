@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from training.denoising import PREDICTIONS, NoiseSchedule, denoising_loss
-from training.sampling import sample, sampling_timesteps, seeded_noise
+from training.diffusion.ddim import sample, sampling_timesteps, seeded_noise
+from training.diffusion.noise_schedule import PREDICTIONS, NoiseSchedule, denoising_loss
 
 
 @pytest.fixture(params=PREDICTIONS)

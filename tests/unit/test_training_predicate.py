@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.predicate import find_phrase, find_predicate, token_span
+from training.data.prompt_spans import find_phrase, find_predicate, token_span
 
 HUG = [("A lion and a polar bear hug.", "lion", "polar bear", "hug", (7, 8)),
        ("A wolf and a leopard hug.", "wolf", "leopard", "hug", (6, 7)),

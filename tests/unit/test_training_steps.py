@@ -8,12 +8,12 @@ import torch
 from safetensors import safe_open
 
 from core.checkpoint import save
-from training.batches import draw
+from training.common.atomic_io import settle
+from training.common.cli import Progress, Stopped, clock, command, say
+from training.common.errors import Faults
 from training.config import TrainConfig
-from training.console import Progress, Stopped, clock, command, say
-from training.faults import Faults
-from training.optimise import build_optimizer, optimizer_tensors, rate_at, restore_optimizer
-from training.settled_file import settle
+from training.engine.batch import draw
+from training.engine.optim import build_optimizer, optimizer_tensors, rate_at, restore_optimizer
 
 
 def test_draws_are_functions_of_seed_and_step():
@@ -67,7 +67,7 @@ def test_eight_bits_are_asked_for_by_name(monkeypatch):
 
 def test_settled_files_have_the_same_bytes_in_every_process(tmp_path):
     code = ("import sys, torch\nfrom pathlib import Path\nfrom core.checkpoint import save\n"
-            "from training.settled_file import settle\n"
+            "from training.common.atomic_io import settle\n"
             "settle(Path(sys.argv[1]), lambda path: save(path, {'x': torch.arange(3.0)}, "
             "{name: name * 3 for name in 'abcdefghij'}))\n")
     for name in ("a", "b", "c"):

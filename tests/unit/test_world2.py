@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("resvg_py")
 
+from training.data.triplets import read_triplets
 from training.miniworld.world2 import fusions
 from training.miniworld.world2.captions import PAIR_WORDS, plain_prompt
 from training.miniworld.world2.creature import LAYERS
@@ -32,7 +33,6 @@ from training.miniworld.world2.traits import (
     oklab_distance,
 )
 from training.miniworld.world2.triplets import evaluation_plans, look_alike_plans, write_triplets
-from training.triplets import read_triplets
 
 EVERY = (*PAIRS, *SINGLES, *TRIOS)
 

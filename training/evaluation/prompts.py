@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..faults import Faults
+from ..common.errors import Faults
 
 _KINDS: dict[str, tuple[type, str]] = {
     "picture": (str, "a file name"), "prompt": (str, "a text"), "relation": (str, "a text"),

@@ -17,7 +17,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from ..faults import Faults
+from ..common.errors import Faults
 
 CASES = 4
 _BLANK = "{ }"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-from ..contact_sheet import FAINT, INK, PAPER, font
-from ..data import open_picture
+from ..common.sheets import FAINT, INK, PAPER, font
+from ..data.dataset import open_picture
 from .prompts import Entry
 
 MOST = 48

@@ -4,12 +4,12 @@ unet        where a UNet has its text cross-attentions.
 identity    attach_identity: the parallel image cross-attention beside every text cross-attention.
 relation    attach_relation: a relation LoRA, through peft; merge_relation: a finished one, into the weights.
 text        encode_prompts, encode_phrases.
-pictures    encode_pictures, decode_latents, image_tokens.
-base        open_base: a diffusers folder, or one SDXL checkpoint file (single_file, tokenizer).
-clip_vision load_vision: CLIP vision encoders from disk; clipself takes them apart for dense features.
+images      encode_pictures, decode_latents, image_tokens.
+base_model  open_base: a diffusers folder, or one SDXL checkpoint file (single_file, tokenizer).
+vision      load_vision: CLIP vision encoders from disk; clipself takes them apart for dense features.
 frozen      open_frozen: all frozen models of a recipe.
-miniworld   the miniworld's sizes; miniworld_parts its models in one object.
-flux        the miniworld's Flux with references (flux_text: its prompts with placeholders; flux_files: on disk).
+miniworld/  architectures: the miniworld's sizes; bundle: its models in one object; flux, flux_text, flux_files: its
+            Flux with references, its prompts with placeholders, on disk.
 """
 
 from .identity import CrossAttentionExtras, IdentityBatch, PredicateProbe, attach_identity, identity_batch

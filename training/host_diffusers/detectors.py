@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from training.common.vision import Detection, Detector
-
+from ..common.vision import Detection, Detector
 from .opening import opened
 
 DETECTOR = "IDEA-Research/grounding-dino-tiny"

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.identity.photograph import normalise
+from core.identity.image_prep import normalise
 
 from .opening import is_transformers, opened
 
@@ -155,7 +155,7 @@ def _miniworld(device: str, dtype: torch.dtype) -> Embedder:
     """Its vision tower and G-like text encoder, which were trained on each other; pictures are squashed, as there."""
     from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
-    from . import miniworld as sizes
+    from .miniworld import architectures as sizes
 
     kinds = {"clip_vision": CLIPVisionModelWithProjection, "text_encoder_2": CLIPTextModelWithProjection}
     vision, text = (kind.from_pretrained(sizes.FOLDER / part, torch_dtype=dtype).to(device).eval()

@@ -11,14 +11,14 @@ import torch
 import transformers
 from torch import nn
 
-from core.identity.extractor import IdentityConfig, IdentityModel
 from core.identity.files import load_identity
-from training.config import ModelsConfig
-from training.faults import Faults
+from core.identity.model import IdentityConfig, IdentityModel
 
-from .base import Base, open_base
-from .clip_vision import load_vision
+from ..common.errors import Faults
+from ..config import ModelsConfig
+from .base_model import Base, open_base
 from .unet import unet_context, unet_layout
+from .vision import load_vision
 
 _BLOCK = 1 << 20
 _BLOCKS = 64

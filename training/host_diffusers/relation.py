@@ -8,8 +8,8 @@ import torch
 from peft import LoraConfig
 from torch import nn
 
+from core.cross_attention_layers import PROJECTIONS
 from core.relation.lora import LowRank, RelationLoRA
-from core.sites import PROJECTIONS
 
 from .unet import cross_attentions, unet_layout
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from training.common.vision import Segmenter
-
+from ..common.vision import Segmenter
 from .opening import opened
 
 SEGMENTER = "facebook/sam2.1-hiera-small"

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from core.checkpoint import compare_keys, describe, shapes
-from training.denoising import NoiseSchedule
-from training.faults import Faults
 
-from .clip_vision import rename_blocks
+from ..common.errors import Faults
+from ..diffusion.noise_schedule import NoiseSchedule
 from .text import TextEncoders
 from .tokenizer import find_tokenizer
+from .vision import rename_blocks
 
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
 _CLIP_L, _CLIP_G = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from training.faults import Faults
+from ..common.errors import Faults
 
 _PACK = Path(__file__).resolve().parents[2]
 

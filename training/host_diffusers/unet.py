@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
-from core.sites import Site, UNetLayout
+from core.cross_attention_layers import Site, UNetLayout
 
 
 def unet_layout(unet: nn.Module) -> UNetLayout:

@@ -16,16 +16,21 @@ from pathlib import Path
 
 import torch
 
-from training.console import Stopped
-from training.host_diffusers.flux_files import FLUX_FOLDER
-from training.host_diffusers.miniworld import FOLDER
-from training.host_diffusers.miniworld_parts import load_miniworld
-
-from . import ablate, begin, clip, demo, encoded, export, flux, flux_measure, judges, refine, report, sheets, unet, vae
-from .corpus import CorpusSize, render_corpus
-from .creatures import write_creatures
-from .relations import SEEN
-from .truth import render_truth
+from ..common.cli import Stopped
+from ..host_diffusers.miniworld.architectures import FOLDER
+from ..host_diffusers.miniworld.bundle import load_miniworld
+from ..host_diffusers.miniworld.flux_files import FLUX_FOLDER
+from .experiments import ablate, demo, report, sheets
+from .experiments import measure_flux as flux_measure
+from .recipes import classifiers as judges
+from .recipes import clip, export, flux, unet, vae
+from .recipes import encoded_corpus as encoded
+from .recipes import vae_decoder as refine
+from .recipes import warm_start as begin
+from .recipes.corpus import CorpusSize, render_corpus
+from .recipes.labelled_scenes import render_truth
+from .world.example_creatures import write_creatures
+from .world.relations import SEEN
 
 # verb: what trains, its settings, what it is
 RECIPES = {

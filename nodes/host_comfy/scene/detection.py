@@ -7,8 +7,8 @@ import logging
 
 import comfyui_version
 
-from ..flux_loader import TABLES_KEY
-from ..models import base_of
+from ..flux.loader import TABLES_KEY
+from ..sdxl.models import base_of
 from .engines import AUTO, ENGINES, Engine
 
 log = logging.getLogger(__name__)

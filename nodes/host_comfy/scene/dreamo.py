@@ -9,9 +9,9 @@ import math
 
 from torch import Tensor
 
-from ....core.routing.condition import Reference
-from ....core.routing.photograph import prepare
-from .. import flux_references
+from ....core.routing.image_prep import prepare
+from ....core.routing.token_layout import Reference
+from ..flux import references as flux_references
 from .wiring import Request, Wiring
 from .wiring.common import empty_latent, encode_text, with_guidance
 

@@ -9,7 +9,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ....core.routing.photograph import on_white
+from ....core.routing.image_prep import on_white
 from ....core.scene import Box, Scene, Subject
 
 FIRST, ALL = "first", "all"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import comfy.model_management
 import torch
 
-from ....core.identity.photograph import squares
+from ....core.identity.image_prep import squares
 from ....core.scene import Scene
-from ...identity_value import EncodedIdentity, encode
-from .. import attach
-from ..models import base_of, check_fits, unet_layout
+from ...pipelines.encode_identity import EncodedIdentity, encode
+from ..sdxl import attach
+from ..sdxl.models import base_of, check_fits, unet_layout
 from .wiring import Request, Wiring
 from .wiring.common import encode_text
 

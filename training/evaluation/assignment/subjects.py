@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...common.errors import Faults
 from ...common.vision import Detection, Detector, ImageEncoder, Segmenter, crop, select
-from ...data import open_picture
-from ...faults import Faults
+from ...data.dataset import open_picture
 from ..prompts import Entry
 from .measures import Picture, SubjectMeasures, measure
 

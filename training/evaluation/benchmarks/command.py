@@ -9,11 +9,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
-from ...console import say
-from ...contact_sheet import FAINT, INK, PAPER, font, save_picture
-from ...data import open_picture
-from ...faults import Faults
-from ...settled_file import write_text
+from ...common.atomic_io import write_text
+from ...common.cli import say
+from ...common.errors import Faults
+from ...common.sheets import FAINT, INK, PAPER, font, save_picture
+from ...data.dataset import open_picture
 from .catalogue import SETS, Benchmark
 from .lines import Case, check_cases, limited, prompts_lines
 

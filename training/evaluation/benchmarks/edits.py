@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath
 
-from ...faults import Faults
+from ...common.errors import Faults
 from .lines import PICTURES, Case, picture_like, read_json, read_text_file
 
 PSR_PARTS = ("attribute", "action", "background", "position", "complex", "three", "four")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...faults import Faults
+from ...common.errors import Faults
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 

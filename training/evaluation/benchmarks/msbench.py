@@ -7,7 +7,7 @@ from itertools import combinations, groupby, product
 from pathlib import Path
 from typing import Any
 
-from ...faults import Faults
+from ...common.errors import Faults
 from .lines import Case, pictures_in, read_text_file
 
 _FACTS = ("data_class_dict", "subject_combination_boxes", "subject_combination_prompts")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...faults import Faults
+from ...common.errors import Faults
 from .lines import Case, picture_like, read_json
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ...faults import Faults
+from ...common.errors import Faults
 from ..relationbench import cases as relationbench_cases
 from ..relationbench import find_subjects
 from .lines import Case, picture_like, pictures_in, read_json, read_text_file

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...common import stats
-from ...faults import Faults
+from ...common.errors import Faults
 from .answers import Answers
 from .verdicts import THRESHOLD
 

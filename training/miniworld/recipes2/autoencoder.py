@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.host_diffusers.miniworld import SPACE_TO_DEPTH
-from training.host_diffusers.miniworld2 import build_autoencoder
-from training.settled_file import write_text
-
-from ..loop import Settings, State, averaged, fit
-from ..pictures import tensor
+from ...common.atomic_io import write_text
+from ...engine.timed_loop import Settings, State, averaged, fit
+from ...host_diffusers.miniworld.architectures import SPACE_TO_DEPTH
+from ...host_diffusers.miniworld2 import build_autoencoder
+from ..recipes.pictures import tensor
 from .corpus import Corpus
 
 CHANNELS = 16

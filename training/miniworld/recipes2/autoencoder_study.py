@@ -17,9 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from training.settled_file import write_text
-
-from ..pictures import tensor
+from ...common.atomic_io import write_text
+from ..recipes.pictures import tensor
 from ..world2.relations import PAIRS
 from ..world2.renderer import render
 from ..world2.triplets import evaluation_plans

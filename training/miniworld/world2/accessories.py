@@ -1,6 +1,6 @@
 """What a creature wears, a quarter of its height or more. Head units for hats and glasses, torso units below."""
 
-from ..drawing import Shape, ellipse, path, polygon
+from ..world.svg import Shape, ellipse, path, polygon
 from .face import eye_centre
 from .pose import Pose
 from .species import INK, Paint, flat, solid

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..drawing import Palette, Shape, ellipse, path, polygon
+from ..world.svg import Palette, Shape, ellipse, path, polygon
 from .rng_streams import Stream, generator
 
 HORIZON = 0.68

@@ -1,6 +1,6 @@
 """The fur's pattern on head, trunk and limbs: few bold marks each, clipped to what they lie on."""
 
-from ..drawing import Shape, ellipse, limb
+from ..world.svg import Shape, ellipse, limb
 from .pose import FACE_SHIFT, Point, Pose
 from .species import Paint, flat
 from .traits import CreatureTraits

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..drawing import Palette, Shape, ellipse, frame, limb
+from ..world.svg import Palette, Shape, ellipse, frame, limb
 from . import accessories, coat, emblems, face, species, tails
 from .pose import HEAD_SCALE, TRUNK_RX, TRUNK_RY, TRUNK_Y, Pose, solve
 from .species import INK, OUTLINE, Paint, flat, solid

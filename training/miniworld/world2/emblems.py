@@ -7,7 +7,7 @@ emblem is smaller than one patch there, and about three patches wide where local
 import math
 from dataclasses import dataclass
 
-from ..drawing import Shape, ellipse, path, polygon
+from ..world.svg import Shape, ellipse, path, polygon
 from .pose import Pose
 from .species import Paint
 from .traits import CreatureTraits

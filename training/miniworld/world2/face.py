@@ -1,6 +1,6 @@
 """Eyes, muzzle, cheeks: large enough for a dozen pixels each. Head units, as in `species`."""
 
-from ..drawing import Shape, ellipse, path
+from ..world.svg import Shape, ellipse, path
 from .pose import FACE_SHIFT, Pose
 from .species import INK, Paint, flat
 from .traits import CreatureTraits

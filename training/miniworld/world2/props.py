@@ -2,7 +2,7 @@
 
 import math
 
-from ..drawing import Shape, ellipse, path, polygon
+from ..world.svg import Shape, ellipse, path, polygon
 from .species import INK
 
 LINE = 0.013

@@ -7,7 +7,7 @@ import numpy as np
 import resvg_py
 from PIL import Image
 
-from ..drawing import Palette, Shape, document, ellipse, paint
+from ..world.svg import Palette, Shape, document, ellipse, paint
 from .backdrop import paint_backdrop
 from .creature import draw_creature
 from .emblems import Mark, area

@@ -6,8 +6,8 @@ transform of the head.
 
 from dataclasses import dataclass
 
-from ..colour import css, shade
-from ..drawing import Palette, Shape, ellipse, path, polygon
+from ..world.colour import css, shade
+from ..world.svg import Palette, Shape, ellipse, path, polygon
 from .pose import HEAD_RX, HEAD_RY, Pose
 from .traits import ACCENTS, BELLIES, EMBLEM_COLOURS, FURS, CreatureTraits
 

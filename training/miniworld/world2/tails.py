@@ -2,7 +2,7 @@
 
 import math
 
-from ..drawing import Shape, ellipse, limb, path
+from ..world.svg import Shape, ellipse, limb, path
 from .pose import Point, Pose
 from .species import INK, OUTLINE, Paint, solid
 from .traits import CreatureTraits

@@ -1,0 +1,1 @@
+"""Pictures for people: boxes, dense features, heat maps."""

@@ -1,0 +1,1 @@
+"""Flux-class models: DreamO's files, placeholders, references, steering."""

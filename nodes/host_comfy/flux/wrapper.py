@@ -1,0 +1,220 @@
+"""Reference images onto a clone of a Flux MODEL and its conditioning, through ComfyUI's own doors.
+
+References travel in the conditioning, as ComfyUI's ``reference_latents`` (so its memory estimate counts them) and as
+one more model condition that carries what we know of them. The MODEL gets one APPLY_MODEL wrapper, outside whatever
+compiles the diffusion model. In calls without our references, such as the negative's, it does nothing. In the others
+it adds a ``post_input`` patch (embeddings, positions) and, only if something is steered or recorded, an attention
+override. No method of the model is replaced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import comfy.conds
+import comfy.ldm.flux.model
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ....core.routing.call_layout import Stage
+from ....core.routing.routing import Routing
+from ....core.routing.token_layout import Sequence, length, positions, token_grid
+from ..references.families import network_of
+from ..references.steer import SLOT, begin_run, finish, override_of
+from ..sdxl.models import base_of
+
+KEY = "relate_references"
+WORDS_KEY = "relate_placeholders"
+
+
+class Diagonal(str):
+    """The reference method that Apply References chose, told apart from the same word chosen by another node."""
+
+
+class ReferenceCond(comfy.conds.CONDConstant):
+    """A Routing and the area its conditioning is computed on; only equal ones are batched into one call.
+
+    A call gets (routing, area, whether each chunk of its batch records: all do).
+    """
+
+    def process_cond(self, batch_size, area=None, **kwargs):
+        area = None if area is None else tuple(area)
+        return self._copy_with((self.cond[0], area))
+
+    def concat(self, others):
+        return (*self.cond, (True,) * (1 + len(others)))
+
+
+class Embed:
+    """The ``post_input`` patch of one call: rows of the tables added, positions down the diagonal."""
+
+    def __init__(self, rows: Tensor, ids: Tensor, lengths: tuple[int, ...], image_tokens: int) -> None:
+        self.rows, self.ids, self.lengths, self.image_tokens = rows, ids, lengths, image_tokens
+
+    def __call__(self, inputs: dict) -> dict:
+        img, ids = inputs["img"], inputs["img_ids"]  # img has just been computed for this call: added to in place
+        rows = self.rows.to(img)
+        start = img.shape[1] - sum(self.lengths)
+        img[:, :self.image_tokens] += rows[0]
+        for row, tokens in zip(rows[1:], self.lengths):
+            img[:, start:start + tokens] += row
+            start += tokens
+        ours = self.ids.to(ids.device)[None].expand(ids.shape[0], -1, -1)  # float32, whatever the model's dtype is
+        ids = torch.cat((ids[:, :ids.shape[1] - ours.shape[1]].float(), ours), dim=1)
+        return {**inputs, "img_ids": ids}
+
+
+def apply_references(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds):
+    """The APPLY_MODEL wrapper."""
+    given = conds.pop(KEY, None)
+    options = transformer_options or {}
+    if given is None:
+        return executor(x, t, c_concat, c_crossattn, control, options, **conds)
+    routing, area, records = given
+    model = executor.class_obj
+    conds = ours_last(conds, routing, model)
+    sequence = sequence_of(routing, x, c_crossattn, conds["ref_latents"])
+    _embed(options := dict(options), routing, sequence)
+    layout = routing.layout(sequence)
+    stage = Stage("attention", blocks_of(model), layout.size, layout, recorded=True)
+    override = override_of(routing.regions, [stage], options, model.model_sampling, area, records, x)
+    if override is not None:
+        options[SLOT] = override
+    if conds.get("attention_mask") is not None:
+        conds["attention_mask"] = padded(conds["attention_mask"], sequence.size)
+    if routing.first_guidance is not None and "guidance" in conds and first_step(options):
+        conds["guidance"] = torch.full_like(conds["guidance"], routing.first_guidance)
+    out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
+    if override is not None:
+        finish(routing.regions, "Flux", override)
+    return out
+
+
+def ours_last(conds: dict, routing: Routing, model) -> dict:
+    """A call's conditions with our latents behind those of other nodes, which keep their own position rule.
+
+    Nodes before Apply References and after it add theirs on either side, so ours are told by what they hold.
+
+    Raises:
+        ValueError: one of ours is no longer there.
+    """
+    latents = list(conds.get("ref_latents") or [])
+    shapes = tuple(latent.shape[1:] for latent in latents)
+    if shapes not in routing.regions.places:
+        routing.regions.places[shapes] = find_ours(latents, routing, model)
+    places = routing.regions.places[shapes]
+    others = [latent for at, latent in enumerate(latents) if at not in places]
+    conds = {**conds, "ref_latents": others + [latents[at] for at in places]}
+    if others and isinstance(conds.get("ref_latents_method"), Diagonal):
+        del conds["ref_latents_method"]
+    return conds
+
+
+def find_ours(latents: list[Tensor], routing: Routing, model) -> tuple[int, ...]:
+    """Which of a call's latents are those of our references; numbers are compared, so this is done once in a run."""
+    left, places = dict(enumerate(latents)), []
+    for reference in routing.references:
+        latent = model.process_latent_in(reference.latent)
+        place = next((at for at, other in left.items()
+                      if other.shape[1:] == latent.shape[1:] and torch.equal(other[:1], latent.to(other))), None)
+        if place is None:
+            raise ValueError(f"positive: expected the latent of reference {reference.slot}, but another node took it "
+                             "out of the conditioning or changed it. Put Apply References behind that node.")
+        places.append(place)
+        del left[place]
+    return tuple(places)
+
+
+def sequence_of(routing: Routing, x: Tensor, context: Tensor, latents: list[Tensor]) -> Sequence:
+    """The layout of this call; our references are the last of the latents, see ``ours_last``."""
+    others = latents[:len(latents) - len(routing.references)]
+    return Sequence(context.shape[1], token_grid(*x.shape[-2:]), tuple(each.grid for each in routing.references),
+                    sum(length(token_grid(*latent.shape[-2:])) for latent in others))
+
+
+def _embed(options: dict, routing: Routing, sequence: Sequence) -> None:
+    """Add our patch to this call's own copy of the options."""
+    patches = dict(options.get("patches", {}))
+    rows = routing.tables.rows(routing.slots)
+    ids = positions(sequence.image, sequence.references)
+    patch = Embed(rows, ids, tuple(map(length, sequence.references)), length(sequence.image))
+    # first, so that other packs' patches see the sequence as published
+    patches["post_input"] = [patch, *patches.get("post_input", [])]
+    options["patches"] = patches
+
+
+def first_step(options: dict) -> bool:
+    """Whether the model is called for the first step of the schedule."""
+    schedule, sigmas = options.get("sample_sigmas"), options.get("sigmas")
+    return schedule is None or sigmas is None or len(schedule) < 2 or bool(sigmas.max() > schedule[1])
+
+
+def padded(mask: Tensor, size: int) -> Tensor:
+    """An attention mask of text and image with no say on the tokens after them; ComfyUI does not pad it."""
+    short = size - mask.shape[-1]
+    return mask if short == 0 else torch.nn.functional.pad(mask, (0, short, 0, short))
+
+
+def blocks_of(model) -> int:
+    """Attentions of one call."""
+    network = network_of(model)
+    return len(network.double_blocks) + len(network.single_blocks)
+
+
+def check_flux(model) -> None:
+    """DreamO needs ComfyUI's own Flux.
+
+    Raises:
+        ValueError: another family, or a wrapper that takes the place of Flux.
+    """
+    network = network_of(model.model)
+    if not isinstance(network, comfy.ldm.flux.model.Flux):
+        name = type(network).__name__
+        if base_of(model).startswith("Flux") or "flux" in name.lower():
+            raise ValueError(f"model: expected ComfyUI's own Flux, got {name}, which takes its place and has no way in "
+                             "for reference images. Load the model with Load Diffusion Model, or a GGUF loader, "
+                             "instead of nunchaku's.")
+        raise ValueError(f"model: expected a Flux model (FLUX.1-dev), got {base_of(model)}. DreamO's references are "
+                         "tokens of Flux's own sequence.")
+
+
+def attach_references(model, positive: list, routing: Routing) -> tuple:
+    """A clone of the MODEL and new CONDITIONING with the references; both untouched if there are none.
+
+    Reference latents of other nodes (Kontext's), set before this or after it, stay first, under their own position
+    rule. Our own from an earlier Apply References are replaced.
+    """
+    clone = model.clone()
+    if not routing.references:
+        return clone, positive
+    if not clone.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
+        clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_references)
+    routings = [replace(routing, words=entry[WORDS_KEY]) if entry.get(WORDS_KEY) else routing for _, entry in positive]
+    for regions in {id(each): each.regions for each in routings}.values():
+        clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begin_run(regions))
+    return clone, [[embedding, _with_references(entry, each)] for (embedding, entry), each in zip(positive, routings)]
+
+
+def _with_references(entry: dict, routing: Routing) -> dict:
+    """A conditioning entry's dictionary, copied."""
+    before = _without_ours(entry)
+    others = before.get("reference_latents", [])
+    added = {"reference_latents": [*others, *(reference.latent for reference in routing.references)],
+             "model_conds": {**before.get("model_conds", {}), KEY: ReferenceCond((routing, None))}}
+    if not others:
+        added["reference_latents_method"] = Diagonal("uxo")  # the diagonal, also for a MODEL that lost its wrapper
+    return {**before, **added}
+
+
+def _without_ours(entry: dict) -> dict:
+    """A conditioning entry without references of an earlier Apply References."""
+    conds = entry.get("model_conds", {})
+    if KEY not in conds:
+        return entry
+    ours = [reference.latent for reference in conds[KEY].cond[0].references]
+    left = [latent for latent in entry.get("reference_latents", []) if not any(latent is each for each in ours)]
+    entry = {key: value for key, value in entry.items()
+             if key != "reference_latents" and not isinstance(value, Diagonal)}
+    return {**entry, "model_conds": {key: value for key, value in conds.items() if key != KEY},
+            **({"reference_latents": left} if left else {})}

@@ -1,0 +1,1 @@
+"""The miniworld's models as ComfyUI's own classes."""

@@ -1,0 +1,1 @@
+"""SDXL-class models: encoders, identity branch, relation LoRA, prompt lookup."""

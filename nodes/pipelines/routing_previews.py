@@ -1,0 +1,38 @@
+"""What flows on a RELATE_ROUTING_MAP socket, as pictures and masks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...core.routing.routing_map import RoutingMap
+from ..drawing.heat_map import heat_maps, heat_masks
+
+TOKEN_PIXELS = 16
+
+
+def pictures_of(routing_map: RoutingMap | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Heat maps (B * R, H, W, 3) and masks (B * R, H, W), picture by picture; one black one if nothing was recorded."""
+    if routing_map is None:
+        return torch.zeros(1, *size, 3), torch.zeros(1, *size)
+    maps = routing_map.maps.flatten(0, 1)
+    return heat_maps(maps, size), heat_masks(maps, size)
+
+
+def preview(routing_map: RoutingMap | None, number: int, image: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The maps of one reference: pictures (B, H, W, 3) and masks (B, H, W).
+
+    Raises:
+        ValueError: nothing was recorded, no such reference, or another number of pictures.
+    """
+    if routing_map is None:
+        raise ValueError("routing_map: expected recorded maps, got none. Set record to maps in Routing-aware Flux "
+                         "Sampler, with at least one reference of a weight above 0.")
+    if number not in routing_map.slots:
+        raise ValueError(f"reference: expected one of {', '.join(map(str, routing_map.slots))}, got {number}.")
+    maps = routing_map.maps[:, routing_map.slots.index(number)]
+    if image is not None and image.shape[0] not in (1, maps.shape[0]):
+        raise ValueError(f"image: expected one picture, or one for each of the {maps.shape[0]} maps, got "
+                         f"{image.shape[0]}.")
+    size = tuple(TOKEN_PIXELS * side for side in maps.shape[-2:]) if image is None else tuple(image.shape[1:3])
+    return heat_maps(maps, size, image), heat_masks(maps, size)

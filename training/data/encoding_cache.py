@@ -1,0 +1,234 @@
+"""Everything frozen, encoded once: latents, text, identity tokens; kept on disk by content.
+
+A crop's file is named by the hash of what it is made of: the pictures, the annotations, the crop, the models. The
+encoders are loaded one after the other, only if a file is missing, and are gone before the first training step.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from core.checkpoint import save
+from core.identity.image_prep import normalise, squares
+from core.identity.local_tokens import DENSE_SCALE, dense_features, pool
+from core.identity.model import SubjectFeatures
+from core.scene import Box, Layout
+
+from ..common.errors import Faults
+from ..config import Config
+from ..host_diffusers.clipself import encoder_of_transformers
+from ..host_diffusers.frozen import Frozen
+from ..host_diffusers.images import encode_pictures, image_tokens
+from ..host_diffusers.text import encode_phrases, encode_prompts
+from .dataset import Example, annotation_bytes, placement_of, prepare
+from .prompt_spans import token_span
+from .triplets import Triplet
+
+log = logging.getLogger(__name__)
+_VERSION = 1  # of the cache; raised whenever an encoding changes
+_LENGTH = 77
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """N crops of triplets, encoded; float32 on the CPU. Rows are padded to the largest S and P.
+
+    Attributes:
+        latents: (N, C, h, w) of the target, scaled; ``concept_latents`` (N, S, C, h, w).
+        context: (N, 77, D); ``pooled`` (N, P); ``time_ids`` (N, 6).
+        span: (N, 77) weight of each token: the mean over the predicate's.
+        boxes: (N, S, 4), zero where padded; ``present`` (N, S) 1 for a subject, 0 for padding.
+        identity: (N, S, T, D) identity tokens, or (N, S, 0, D) without an identity model.
+        region: (N, H, W) 1 where a subject is.
+        keypoints_target, keypoints_concepts: (N, S, P, 2); ``visible`` (N, S, P) 0 or 1.
+    """
+
+    latents: Tensor
+    concept_latents: Tensor
+    context: Tensor
+    pooled: Tensor
+    time_ids: Tensor
+    span: Tensor
+    boxes: Tensor
+    present: Tensor
+    identity: Tensor
+    region: Tensor
+    keypoints_target: Tensor
+    keypoints_concepts: Tensor
+    visible: Tensor
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def take(self, rows: Tensor) -> Encoded:
+        """Some of the crops, on the same device."""
+        return Encoded(**{name: tensor[rows] for name, tensor in vars(self).items()})
+
+    def to(self, device: torch.device) -> Encoded:
+        return Encoded(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+def encode(triplets: Sequence[Triplet], config: Config, frozen: Frozen, device: torch.device, dtype: torch.dtype,
+           progress: Callable[[str], None]) -> Encoded:
+    """Encode every crop of every triplet, or read it from the cache.
+
+    Args:
+        device, dtype: where and in which precision the encoders run (the VAE and the identity model in float32).
+        progress: told what is being done.
+    """
+    crops = [(triplet, crop) for triplet in triplets for crop in range(config.data.crops)]
+    models = frozen.fingerprint()
+    files = [Path(config.output.cache) / f"{_key(triplet, crop, config, models, dtype)}.safetensors"
+             for triplet, crop in crops]
+    missing = [i for i, file in enumerate(files) if not _whole(file)]
+    if missing:
+        progress(f"encoding {len(missing)} of {len(crops)} pictures")
+        examples = [prepare(crops[i][0], config.data, crops[i][1], config.train.seed) for i in missing]
+        encoded = _encode_all(examples, config, frozen, device, dtype, progress)
+        for example, tensors, i in zip(examples, encoded, missing):
+            save(files[i], tensors, {"kind": "encoded triplet", "prompt": example.triplet.prompt})
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    return _stack([load_file(file) for file in files])
+
+
+def encode_negative(config: Config, frozen: Frozen, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The negative prompt for guidance: context (1, 77, D) and pooled (1, P), from the cache if it is there."""
+    key = sha256(json.dumps([_VERSION, config.samples.negative, frozen.fingerprint(), str(dtype)]).encode()).hexdigest()
+    file = Path(config.output.cache) / f"{key}.safetensors"
+    if not _whole(file):
+        text = frozen.base.text(dtype).to(device)
+        context, pooled = encode_prompts(text, [config.samples.negative])
+        save(file, {"context": context.float(), "pooled": pooled.float()}, {"kind": "encoded prompt"})
+    tensors = load_file(file)
+    return tensors["context"], tensors["pooled"]
+
+
+def _key(triplet: Triplet, crop: int, config: Config, models: str, dtype: torch.dtype) -> str:
+    place = placement_of(triplet, config.data, crop, config.train.seed)
+    made_of = [_VERSION, models, str(dtype), config.data.image_px, vars(place), config.identity.local_grid,
+               [sha256(path.read_bytes()).hexdigest() for path in triplet.files()],
+               annotation_bytes(triplet).decode()]
+    return sha256(json.dumps(made_of).encode()).hexdigest()
+
+
+def _whole(file: Path) -> bool:
+    """A cache file that can be read; a damaged one is made again."""
+    if not file.is_file():
+        return False
+    try:
+        load_file(file)
+    except (SafetensorError, OSError) as error:
+        log.warning("%s: damaged (%s); encoding again.", file, error)
+        return False
+    return True
+
+
+def _encode_all(examples: list[Example], config: Config, frozen: Frozen, device: torch.device, dtype: torch.dtype,
+                progress: Callable[[str], None]) -> list[dict[str, Tensor]]:
+    """One encoder after the other, each gone before the next comes."""
+    rows = [_annotations(example) for example in examples]
+    phrases = _add_text(rows, examples, frozen, device, dtype, progress)
+    if frozen.identity_config and phrases[0].shape[-1] != frozen.identity_config.resampler.phrase_width:
+        raise Faults(f"models.identity: it reads phrases of width {frozen.identity_config.resampler.phrase_width}, the "
+                     f"base's first text encoder says {phrases[0].shape[-1]}. Choose the identity model of this base.")
+    progress("encoding with the VAE")
+    vae = frozen.base.vae().to(device)
+    for row, example in zip(rows, examples):
+        row["latents"] = encode_pictures(vae, example.target[None])[0]
+        row["concept_latents"] = encode_pictures(vae, example.concepts)
+    del vae
+    if frozen.identity_config is None:
+        for row, example in zip(rows, examples):
+            row["identity"] = torch.zeros(len(example.boxes), 0, row["context"].shape[-1])
+        return rows
+    tokens = _photograph_tokens(examples, config, frozen, device, dtype, progress)
+    progress("encoding identities")
+    model = frozen.identity().to(device)
+    with torch.no_grad():
+        for row, example, photographs, names in zip(rows, examples, tokens, phrases):
+            features = SubjectFeatures(tuple(t.to(device) for t in photographs), names.to(device))
+            layout = Layout(tuple(Box(*box) for box in example.boxes.double().tolist()))
+            row["identity"] = model.extract(features, layout, torch.ones(len(names))).subjects.float().cpu()
+    return rows
+
+
+def _annotations(example: Example) -> dict[str, Tensor]:
+    return {
+        "time_ids": example.time_ids, "boxes": example.boxes, "region": example.region,
+        "keypoints_target": example.keypoints_target, "keypoints_concepts": example.keypoints_concepts,
+        "visible": example.visible.float(), "present": torch.ones(len(example.boxes)),
+    }
+
+
+def _add_text(rows: list[dict[str, Tensor]], examples: list[Example], frozen: Frozen, device: torch.device,
+              dtype: torch.dtype, progress: Callable[[str], None]) -> list[Tensor]:
+    """Prompts and predicate spans into the rows; the subjects' phrases are returned."""
+    progress("encoding prompts")
+    text = frozen.base.text(dtype).to(device)
+    phrases = []
+    for row, example in zip(rows, examples):
+        triplet = example.triplet
+        context, pooled = encode_prompts(text, [triplet.prompt])
+        row["context"], row["pooled"] = context[0].float().cpu(), pooled[0].float().cpu()
+        row["span"] = torch.zeros(_LENGTH)
+        span = token_span(triplet.prompt, triplet.predicate, text.count_tokens)
+        if span and span[1] < _LENGTH:
+            row["span"][span[0]:span[1]] = 1 / (span[1] - span[0])
+        else:
+            log.warning("triplet %s: '%s' lies beyond the 77 tokens that CLIP reads.", triplet.name, triplet.predicate)
+        phrases.append(encode_phrases(text, triplet.names).float())
+    return phrases
+
+
+def _photograph_tokens(examples: list[Example], config: Config, frozen: Frozen, device: torch.device,
+                       dtype: torch.dtype, progress: Callable[[str], None]) -> list[list[Tensor]]:
+    """For each example and subject (L, W): the image tokens, and the local tokens after them if there is an encoder."""
+    progress("encoding photographs")
+    vision = frozen.vision("clip_vision", dtype).to(device)
+    size = vision.config.image_size
+    tokens = [[image_tokens(vision, normalise(squares(photograph[None], None, size)))[0].float().cpu()
+               for photograph in example.photographs] for example in examples]
+    if "local_clip_vision" not in frozen.paths:
+        return tokens
+    progress("encoding photographs, dense")
+    local_encoder = encoder_of_transformers(frozen.vision("local_clip_vision", dtype).to(device))
+    size = DENSE_SCALE * local_encoder.image_size
+    with torch.no_grad():
+        for example, of_subjects in zip(examples, tokens):
+            for subject, photograph in enumerate(example.photographs):
+                pixels = normalise(squares(photograph[None], None, size)).to(device, dtype)
+                local = pool(dense_features(local_encoder.tower, pixels), config.identity.local_grid)[0]
+                of_subjects[subject] = torch.cat((of_subjects[subject], local.float().cpu()))
+    return tokens
+
+
+def _stack(rows: list[dict[str, Tensor]]) -> Encoded:
+    """Rows of different numbers of subjects and joints, padded with zeros."""
+    subjects = max(len(row["boxes"]) for row in rows)
+    joints = max(row["visible"].shape[1] for row in rows)
+    per_joint = {"keypoints_target", "keypoints_concepts", "visible"}
+    per_subject = per_joint | {"boxes", "present", "identity", "concept_latents"}
+
+    def padded(name: str, tensor: Tensor) -> Tensor:
+        shape = list(tensor.shape)
+        shape[0] = subjects if name in per_subject else shape[0]
+        shape[1:2] = [joints] if name in per_joint else shape[1:2]
+        whole = tensor.new_zeros(shape)
+        whole[tuple(slice(0, size) for size in tensor.shape)] = tensor
+        return whole
+
+    return Encoded(**{name: torch.stack([padded(name, row[name]) for row in rows])
+                      for name in Encoded.__dataclass_fields__})

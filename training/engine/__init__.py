@@ -1,0 +1,1 @@
+"""How a run is described, taken step by step, measured and written down."""

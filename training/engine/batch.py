@@ -1,0 +1,52 @@
+"""What each step trains on, a pure function of the seed and the step.
+
+So a resumed run goes on with the same draws without saved generator states, and many processes draw the same global
+batch and take their part of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+import torch
+from torch import Tensor
+
+from ..diffusion.noise_schedule import TIMESTEPS
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """The random part of one global batch.
+
+    Attributes:
+        rows: (B,) which crops, drawn with replacement: batch 8 means 8 with any number of triplets.
+        timesteps: (B,) 0 to 999.
+        noise: (B, C, h, w) from N(0, 1).
+    """
+
+    rows: Tensor
+    timesteps: Tensor
+    noise: Tensor
+
+    def part(self, start: int, stop: int) -> Draw:
+        return Draw(self.rows[start:stop], self.timesteps[start:stop], self.noise[start:stop])
+
+
+def draw(seed: int, step: int, batch_size: int, crops: int, latent: tuple[int, ...]) -> Draw:
+    """The draw of one step, on the CPU.
+
+    Args:
+        seed: of the run.
+        step: 0, 1, ...
+        batch_size: of the global batch.
+        crops: how many there are to choose from.
+        latent: (C, h, w).
+    """
+    number = int.from_bytes(sha256(f"{seed}/{step}".encode()).digest()[:7], "big")
+    generator = torch.Generator().manual_seed(number)
+    return Draw(
+        torch.randint(crops, (batch_size,), generator=generator),
+        torch.randint(TIMESTEPS, (batch_size,), generator=generator),
+        torch.randn((batch_size, *latent), generator=generator),
+    )

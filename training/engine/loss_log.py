@@ -1,0 +1,108 @@
+"""What a run remembers of its losses: on the device step by step, on disk with every checkpoint."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from ..common.cli import Stopped
+from ..common.sheets import save_picture
+from .optim import rate_at
+from .plots import loss_chart
+from .run_dir import Checkpoint
+from .run_spec import Recipe
+
+_ORDER = ("loss", "denoise", "keypoint", "attention")
+
+
+class Journal:
+    """The losses of every step, in the run's folder.
+
+    Args:
+        recipe: of the run.
+        again: the command that goes on with it.
+    """
+
+    def __init__(self, recipe: Recipe, again: str) -> None:
+        self.folder, self.config, self.again = recipe.folder, recipe.config, again
+        self._losses: dict[str, list[Tensor]] = {}
+        self._gathered: dict[str, Tensor] = {}
+        self._written = 0
+        self._curves = None
+
+    def note(self, step: int, losses: dict[str, Tensor]) -> None:
+        """Keep this process's losses of a step where they are; nothing waits for the GPU."""
+        for name, loss in losses.items():
+            self._losses.setdefault(name, []).append(loss.float())
+
+    def last(self) -> dict[str, float]:
+        """The newest losses as numbers.
+
+        Raises:
+            Stopped: one of them is not a number.
+        """
+        newest = {name: float(values[-1]) for name, values in self._losses.items()}
+        if not all(torch.isfinite(torch.tensor(list(newest.values())))):
+            self._diverged()
+        return newest
+
+    def gather(self, accelerator: Accelerator) -> None:
+        """The means over all processes of the steps since the last time."""
+        for name, values in self._losses.items():
+            fresh = accelerator.reduce(torch.stack(values), "mean").cpu()
+            self._gathered[name] = torch.cat((self._gathered.get(name, fresh[:0]), fresh))
+        self._losses = {name: [] for name in self._losses}
+
+    def check(self) -> None:
+        """Nothing that is not a number may reach a checkpoint.
+
+        Raises:
+            Stopped: a loss is not a number.
+        """
+        if not all(bool(torch.isfinite(values).all()) for values in self._gathered.values()):
+            self._diverged()
+
+    def _diverged(self) -> None:
+        known = [*self._gathered.get("loss", torch.zeros(0)).tolist(), *map(float, self._losses.get("loss", []))]
+        step = next((i for i, loss in enumerate(known, 1) if not torch.isfinite(torch.tensor(loss))), len(known))
+        raise Stopped(f"The loss of step {step} is not a number, so training stopped. {self.where_it_stands()} Lower "
+                      "train.lr, or set train.precision to \"bfloat16\" or \"float32\"; then start anew.")
+
+    def history(self) -> dict[str, Tensor]:
+        """All losses so far, each (steps,)."""
+        return self._gathered
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on after a checkpoint."""
+        self._gathered = {name: checkpoint.history[name] for name in _ORDER if name in checkpoint.history}
+        self._written = checkpoint.step
+
+    def write(self, checkpoint: Checkpoint) -> None:
+        """The checkpoint first, then what people look at."""
+        self.folder.write_checkpoint(checkpoint)
+        rates = [rate_at(step, self.config.train) for step in range(checkpoint.step)]
+        self.folder.write_history(self._gathered, rates)
+        curves = {name: values.tolist() for name, values in self._gathered.items()}
+        save_picture(loss_chart(curves), self.folder.path / "loss.png")
+        self._tensorboard(rates)
+
+    def _tensorboard(self, rates: list[float]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self._curves is None:
+            self._curves = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self._written + 1)
+        for name, values in self._gathered.items():
+            for step in range(self._written, len(values)):
+                self._curves.add_scalar(f"loss/{name}", float(values[step]), step + 1)
+        for step in range(self._written, len(rates)):
+            self._curves.add_scalar("lr", rates[step], step + 1)
+        self._curves.flush()
+        self._written = len(rates)
+
+    def where_it_stands(self) -> str:
+        """What is safe, and how to go on."""
+        checkpoint = self.folder.read_checkpoint()
+        if checkpoint is None:
+            return "There is no checkpoint yet."
+        return f"The checkpoint of step {checkpoint.step} is whole; go on with: {self.again}"

@@ -1,0 +1,162 @@
+"""Everything a run needs, looked at before anything is loaded or written, and the plan in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..common.errors import Faults
+from ..config import Config
+from ..data.dataset import dataset_sha256, load_triplets
+from ..data.triplets import Triplet
+from ..diffusion.noise_schedule import NoiseSchedule
+from ..host_diffusers import attach_relation, relation_parameters, unet_layout
+from ..host_diffusers.frozen import Frozen, open_frozen
+from .memory import MemoryEstimate, estimate
+from .run_dir import RunFolder
+
+_PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A validated run.
+
+    Attributes:
+        config: as read.
+        triplets: with skeletons in the subjects' order; dataset: their hash.
+        frozen: the models, not loaded yet.
+        folder: checked; nothing written yet.
+        dtype: of the frozen UNet and the encoders.
+        micro_batch: pictures a process sends through the UNet at once.
+    """
+
+    config: Config
+    triplets: list[Triplet]
+    dataset: str
+    frozen: Frozen
+    folder: RunFolder
+    dtype: torch.dtype
+    micro_batch: int
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The base's noise, with another prediction if the config says so."""
+        told = self.config.loss.prediction
+        base = self.frozen.base.schedule
+        return base if told == "base" else NoiseSchedule(told, base.alphas)
+
+
+def gather(config: Config, device: torch.device, processes: int, resume: bool) -> Recipe:
+    """Look at the data, the models, the folder and the machine.
+
+    Raises:
+        Faults: everything that is wrong with any of them, in one report.
+    """
+    faults: list[str] = []
+    triplets = _or_faults(lambda: load_triplets(config.data, config.relation), faults)
+    frozen = _or_faults(lambda: open_frozen(config.models), faults)
+    if config.train.device != "auto" and device.type != config.train.device:
+        faults.append(f'train.device: "{config.train.device}" is asked for, this machine offers "{device.type}".')
+    share, rest = divmod(config.train.batch_size, processes)
+    if rest:
+        faults.append(f"train.batch_size: {config.train.batch_size} is not a multiple of {processes} processes.")
+    elif config.train.micro_batch and share % config.train.micro_batch:
+        faults.append(f"train.micro_batch: each of {processes} processes has {share} pictures a step, not a multiple "
+                      f"of {config.train.micro_batch}.")
+    if config.loss.keypoint_weight and triplets and not any(t.keypoints_target.shape[1] for t in triplets):
+        faults.append("loss.keypoint_weight: the triplets have no keypoints; set it to 0 or add keypoints_target and "
+                      "keypoints_concepts.")
+    if frozen and config.loss.prediction == "flow" and not frozen.base.schedule.prediction == "flow":
+        faults.append(f"loss.prediction: the base predicts {frozen.base.schedule.prediction}, not flow.")
+    if frozen and frozen.base.schedule.prediction == "flow" and config.loss.prediction in ("epsilon", "v"):
+        faults.append(f"loss.prediction: the base predicts flow, not {config.loss.prediction}.")
+    folder = None
+    if triplets and frozen:
+        dataset = dataset_sha256(triplets)
+        folder = RunFolder(config, dataset, frozen.fingerprint())
+        _or_faults(lambda: folder.check(resume, _bytes_to_write(config, triplets)), faults)
+    if faults:
+        raise Faults(faults)
+    return Recipe(config, triplets, dataset, frozen, folder, precision_of(config), config.train.micro_batch or share)
+
+
+def _or_faults(read: Callable[[], Any], faults: list[str]) -> Any:
+    try:
+        return read()
+    except Faults as error:
+        faults += error.found
+        return None
+
+
+def precision_of(config: Config) -> torch.dtype:
+    """The asked precision; automatically bfloat16 on cards that have it, float16 on older ones, float32 elsewhere.
+
+    Raises:
+        Faults: float16 without a CUDA device, where its gradients cannot be scaled.
+    """
+    wanted, on_card = config.train.precision, config.train.device in ("auto", "cuda") and torch.cuda.is_available()
+    if wanted == "float16" and not on_card:
+        raise Faults('train.precision: "float16" needs a CUDA device; use "float32" or "bfloat16".')
+    if wanted != "auto":
+        return _PRECISIONS[wanted]
+    if not on_card:
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _bytes_to_write(config: Config, triplets: list[Triplet]) -> int:
+    """Latents and text of every crop, two checkpoints, pictures: an upper bound in round numbers."""
+    latent = (config.data.image_px // 8) ** 2 * 16 * 4
+    subjects = max(len(triplet.names) for triplet in triplets)
+    crops = len(triplets) * config.data.crops
+    pictures = config.data.image_px**2 * 3 * config.samples.count
+    rounds = 2 + config.train.steps // config.samples.every if config.samples.every else 0
+    return crops * (latent * (subjects + 1) + 4 * 2**20) + 200 * 2**20 * config.lora.rank // 4 + rounds * pictures
+
+
+def memory_of(recipe: Recipe) -> MemoryEstimate:
+    """Memory of a training step, from the base's shapes alone."""
+    config = recipe.config
+    return estimate(recipe.frozen.base.empty_unet(), config.data.image_px // 8, recipe.micro_batch, recipe.dtype,
+                    config.lora.rank, config.train.gradient_checkpointing, config.train.optimizer == "adamw_8bit",
+                    with_identity=recipe.frozen.identity_config is not None)
+
+
+def trainable_parameters(recipe: Recipe) -> int:
+    """Numbers that the optimiser owns: 3,143,680 on SDXL at rank 4."""
+    unet = recipe.frozen.base.empty_unet().requires_grad_(False)
+    attach_relation(unet, recipe.config.lora.rank, recipe.config.lora.alpha, torch.Generator())
+    return sum(parameter.numel() for parameter in relation_parameters(unet).values())
+
+
+def plan(recipe: Recipe, processes: int) -> str:
+    """What will be done, in words and numbers."""
+    config, base = recipe.config, recipe.frozen.base
+    layout = unet_layout(base.empty_unet())
+    crops = len(recipe.triplets) * config.data.crops
+    accumulation = config.train.batch_size // (processes * recipe.micro_batch)
+    losses = {"denoise": 1.0, "keypoint": config.loss.keypoint_weight, "attention": config.loss.attention_weight}
+    memory = memory_of(recipe)
+    identity = (f"{config.models.identity}, strength {config.identity.strength:g}, "
+                f"{'with' if config.models.local_clip_vision else 'without'} local tokens"
+                if recipe.frozen.identity_config else "none (relation on the plain base)")
+    lines = {
+        "relation": config.relation,
+        "data": f"{len(recipe.triplets)} triplets, {crops} crops of {config.data.image_px} px, "
+                f"sha256 {recipe.dataset[:12]}",
+        "base": f"{config.models.base} ({base.name}, {recipe.schedule.prediction} prediction, "
+                f"{len(layout.sites())} text cross-attentions)",
+        "identity": identity,
+        "trained": f"{trainable_parameters(recipe):,} parameters (rank {config.lora.rank}), float32",
+        "losses": ", ".join(f"{name} x {weight:g}" for name, weight in losses.items() if weight),
+        "steps": f"{config.train.steps} of batch {config.train.batch_size} = {processes} processes x {accumulation} "
+                 f"micro-batches x {recipe.micro_batch}",
+        "precision": str(recipe.dtype).removeprefix("torch."),
+        "memory": memory.sentence(),
+        "writes": str(recipe.folder.result),
+    }
+    return "\n".join(f"{name:10} {text}" for name, text in lines.items())

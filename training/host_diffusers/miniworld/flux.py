@@ -1,0 +1,170 @@
+"""Flux with references on diffusers: the miniworld's own, small, with DreamO's tables and its door into attention.
+
+The architecture is diffusers' FluxTransformer2DModel, unchanged; references are tokens of its sequence as in DreamO
+(arXiv:2504.16915): a hook after `x_embedder` adds the tables' rows, position ids run down the diagonal, and every
+attention is computed by a callable of the caller's, plain unless something is recorded or steered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from diffusers import FluxTransformer2DModel
+from diffusers.models.embeddings import apply_rotary_emb
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.routing.token_layout import PATCH, Grid, Sequence, Tables, length, positions, token_grid
+
+from .architectures import TEXT_G, VAE
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # query, key, value (B, H, S, d) each to (B, H, S, d)
+
+FLUX = {
+    "in_channels": VAE["latent_channels"] * PATCH**2,
+    "num_layers": 3,
+    "num_single_layers": 6,
+    "attention_head_dim": 32,
+    "num_attention_heads": 5,
+    "joint_attention_dim": TEXT_G["hidden_size"],
+    "pooled_projection_dim": TEXT_G["projection_dim"],
+    "guidance_embeds": False,
+    "axes_dims_rope": (4, 14, 14),
+}
+TEXT_TOKENS = 24  # the longest caption of one or two creatures has 23, placeholders included
+
+
+def attend_plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(d)) V."""
+    return F.scaled_dot_product_attention(query, key, value)
+
+
+class OpenAttention:
+    """Flux's attention of both kinds of block, with `attend` in the place of the attention itself."""
+
+    def __call__(
+        self,
+        attn: nn.Module,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+        attend: Attend = attend_plain,
+    ):
+        query, key, value = self._heads(attn, hidden_states, ("to_q", "to_k", "to_v"), ("norm_q", "norm_k"))
+        if encoder_hidden_states is not None:  # a double block: text has its own weights and stands first
+            names = ("add_q_proj", "add_k_proj", "add_v_proj"), ("norm_added_q", "norm_added_k")
+            text = self._heads(attn, encoder_hidden_states, *names)
+            query, key, value = (torch.cat(pair, dim=2) for pair in zip(text, (query, key, value)))
+        query, key = (apply_rotary_emb(each, image_rotary_emb) for each in (query, key))
+        out = rearrange(attend(query, key, value), "b h s d -> b s (h d)")
+        if encoder_hidden_states is None:
+            return out
+        words = encoder_hidden_states.shape[1]
+        return attn.to_out[0](out[:, words:]), attn.to_add_out(out[:, :words])
+
+    @staticmethod
+    def _heads(attn: nn.Module, states: Tensor, projections: tuple[str, ...], norms: tuple[str, ...]) -> list[Tensor]:
+        """Query, key, value (B, H, S, d); the first two normalised."""
+        rows = [
+            rearrange(getattr(attn, name)(states), "b s (h d) -> b h s d", h=attn.heads) for name in projections
+        ]
+        return [getattr(attn, norm)(row) for norm, row in zip(norms, rows)] + rows[2:]
+
+
+class RoutedFlux(nn.Module):
+    """A Flux transformer and DreamO's tables, so that one optimiser and one checkpoint hold both.
+
+    Args:
+        config: of FluxTransformer2DModel.
+    """
+
+    def __init__(self, config: dict = FLUX) -> None:
+        super().__init__()
+        self.transformer = FluxTransformer2DModel(**config)
+        self.transformer.set_attn_processor(OpenAttention())
+        width = config["num_attention_heads"] * config["attention_head_dim"]
+        self.tables = nn.ParameterDict({
+            "task": torch.randn(2, width) * 0.02,
+            "index": torch.randn(10, width) * 0.02,
+            "words": torch.randn(10, config["joint_attention_dim"]) * 0.05,
+        })
+        for name, part in self.transformer.named_modules():
+            if isinstance(part, nn.Linear) and "norm" in name:  # modulations: every block begins as the identity
+                nn.init.zeros_(part.weight)
+                nn.init.zeros_(part.bias)
+
+    def rows(self) -> Tables:
+        """The tables, with their gradients."""
+        return Tables(self.tables["task"], self.tables["index"], self.tables["words"])
+
+    def forward(
+        self,
+        noisy: Tensor,
+        time: Tensor,
+        text: Tensor,
+        pooled: Tensor,
+        references: list[Tensor] | None = None,
+        attend: Attend = attend_plain,
+    ) -> Tensor:
+        """Predicted velocity, noise minus picture.
+
+        Args:
+            noisy: (B, C, h, w) latents of unit variance, even h and w.
+            time: (B,) in [0, 1]; 1 is noise.
+            text: (B, L, E) context; pooled: (B, P).
+            references: (B, C, h_i, w_i) each, in the order of their slots 1, 2, ...; None is plain Flux, without
+                embeddings, as the negative side of guidance.
+            attend: computes every attention, in the order of the blocks.
+        Returns:
+            (B, C, h, w).
+        """
+        tokens, grid = pack(noisy), token_grid(*noisy.shape[-2:])
+        ids, hook = torch.cat((grid_ids(grid), positions(grid, grids(references or [])))), None
+        if references is not None:
+            slots = tuple(range(1, len(references) + 1))
+            added = self.rows().embedding(length(grid), tuple(map(length, grids(references))), slots)
+            hook = self.transformer.x_embedder.register_forward_hook(lambda module, inputs, out: out + added.to(out))
+        try:
+            out = self.transformer(
+                torch.cat((tokens, *map(pack, references or [])), dim=1),
+                text,
+                pooled,
+                time,
+                ids.to(noisy.device),
+                torch.zeros(text.shape[1], 3, device=noisy.device),
+                joint_attention_kwargs={"attend": attend},
+                return_dict=False,
+            )[0]
+        finally:
+            if hook is not None:
+                hook.remove()
+        return unpack(out[:, : length(grid)], grid)
+
+
+def sequence_of(text_tokens: int, noisy: Tensor, references: list[Tensor]) -> Sequence:
+    """How `RoutedFlux.forward` lays its tokens out."""
+    return Sequence(text_tokens, token_grid(*noisy.shape[-2:]), grids(references))
+
+
+def grids(references: list[Tensor]) -> tuple[Grid, ...]:
+    """Token grids of (B, C, h, w) latents."""
+    return tuple(token_grid(*reference.shape[-2:]) for reference in references)
+
+
+def grid_ids(grid: Grid) -> Tensor:
+    """(h*w, 3) positions of the picture: 0, row, column."""
+    rows, columns = torch.meshgrid(torch.arange(float(grid[0])), torch.arange(float(grid[1])), indexing="ij")
+    return torch.stack((torch.zeros(grid), rows, columns), dim=-1).flatten(0, 1)
+
+
+def pack(latents: Tensor) -> Tensor:
+    """(B, C, h, w) to tokens (B, h*w/4, 4*C), Flux's order of channels."""
+    return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=PATCH, q=PATCH)
+
+
+def unpack(tokens: Tensor, grid: Grid) -> Tensor:
+    """The inverse of `pack`."""
+    return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=grid[0], p=PATCH, q=PATCH)

@@ -1,0 +1,1 @@
+"""Draw with the miniworld's models, measure, ablate, show."""

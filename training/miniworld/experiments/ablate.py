@@ -1,0 +1,223 @@
+"""The paper's claims, tested in the miniworld: its table 4 in small, and what else a user may ask.
+
+Every cell learns the held-out relation anew for every seed, draws the same scenes of unseen identities and is counted
+by the judges. A finished (row, seed) is a file; stopped at any moment, the same command goes on with what is missing.
+Rows that `ablation.json` holds of the same weights count as done. Whose tokens the image branch reads is asked of the
+base: it draws with some of a subject's tokens taken from a stranger, another identity of the same species.
+Source of the rows: DreamRelation arXiv:2410.23280, tables 4 (parts left out) and 7 (local tokens), its KML weights.
+"""
+
+import json
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ...common.atomic_io import write_text, write_whole
+from ...common.cli import Stopped, clock
+from ...common.sheets import save_picture
+from ...host_diffusers.miniworld.bundle import Miniworld, load_miniworld
+from ..recipes.classifiers import Judges, load_shipped
+from ..recipes.pictures import pixels
+from .generate import Drawing, draw
+from .keypoint_probe import joint_distances
+from .keypoint_probe import table as joint_table
+from .measure import Measurement, Share, Verdicts, judge, renders
+from .report import write_section
+from .sheets import tiled
+from .train_relation import Recipe, base_digest, learn, strangers, with_relation
+
+PICTURES, SEEDS = 72, (0, 1, 2)
+FULL, JOINTS = "full", "joints.json"
+RECIPES = {
+    FULL: Recipe(),
+    "without relation-aware data": Recipe(copy_paste=True),
+    "without local tokens": Recipe(overrides=('models.local_clip_vision=""',)),
+    "without KML": Recipe(overrides=("loss.keypoint_weight=0.0",)),
+    "KML weight 1e-2": Recipe(overrides=("loss.keypoint_weight=1e-2",)),
+    "KML weight 1e-4": Recipe(overrides=("loss.keypoint_weight=1e-4",)),
+    "local grid 2": Recipe(overrides=("identity.local_grid=2",)),
+    "local grid 8": Recipe(overrides=("identity.local_grid=8",)),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the tables.
+
+    Attributes:
+        table: its heading.
+        name: of the line.
+        recipe: key of RECIPES; empty draws with the base alone.
+        how: the pictures are asked for; None takes the renderer's own, which bound what the judges can see.
+    """
+
+    table: str
+    name: str
+    recipe: str = FULL
+    how: Drawing | None = field(default=Drawing())
+
+
+_PARTS, _WEIGHTS, _GRIDS = "Parts left out (paper's table 4)", "Weight of the keypoint loss", "Local tokens"
+_STRENGTHS, _BOXES = "Strength of the image branch when drawing", "Boxes when drawing"
+_TOKENS = "Whose tokens the base alone is given"
+ROWS = (
+    Row(_PARTS, "the renderer's own", "", None),
+    Row(_PARTS, "base alone", ""),
+    Row(_PARTS, FULL),
+    Row(_PARTS, "without relation-aware data", "without relation-aware data"),
+    Row(_PARTS, "without local tokens", "without local tokens", Drawing(grid=0)),
+    Row(_PARTS, "without KML", "without KML"),
+    Row(_STRENGTHS, "strength 0", how=Drawing(strength=0.0)),
+    Row(_STRENGTHS, "strength 0.3", how=Drawing(strength=0.3)),
+    Row(_STRENGTHS, "strength 0.9", how=Drawing(strength=0.9)),
+    Row(_STRENGTHS, "strength 1.2", how=Drawing(strength=1.2)),
+    Row(_BOXES, "boxes cut apart", how=Drawing(boxes="apart")),
+    Row(_TOKENS, "all 65 CLIP tokens a stranger's", "", Drawing(stranger="clip")),
+    Row(_TOKENS, "all 16 local tokens a stranger's", "", Drawing(stranger="local")),
+    Row(_TOKENS, "local tokens left out", "", Drawing(grid=0)),
+    Row(_WEIGHTS, "KML weight 1e-2", "KML weight 1e-2"),
+    Row(_WEIGHTS, "KML weight 1e-4", "KML weight 1e-4"),
+    Row(_GRIDS, "local grid 2", "local grid 2", Drawing(grid=2)),
+    Row(_GRIDS, "local grid 8", "local grid 8", Drawing(grid=8)),
+)
+
+
+def ablate(
+    out: Path,
+    minutes: float,
+    pictures: int = PICTURES,
+    seeds: tuple[int, ...] = SEEDS,
+    known: Collection[str] = (),
+) -> Iterator[str]:
+    """Fill in what is missing of every row and seed; yields lines of progress.
+
+    Args:
+        out: receives `<recipe>/<seed>/` with the relations and `cells/` with what was counted.
+        minutes: no new cell is begun after these.
+        pictures: of every row and seed.
+        seeds: of triplets, training, scenes and noise.
+        known: names of rows, and JOINTS, that need no counting.
+    Raises:
+        Stopped: `out` holds what was counted on other weights.
+    """
+    _check_base(out)
+    world, jury = load_miniworld(), load_shipped()
+    began = time.monotonic()
+    if not (out / JOINTS).exists() and JOINTS not in known:
+        write_text(out / JOINTS, json.dumps(joint_distances(world, RECIPES[FULL].relation, pictures, 1000)))
+        yield "distances between joints"
+    asked = [row for row in ROWS if row.name not in known]
+    missing = [(row, seed) for row in asked for seed in seeds if not _cell(out, row, seed).exists()]
+    for index, (row, seed) in enumerate(missing):
+        if time.monotonic() - began > 60 * minutes:
+            yield f"{len(missing) - index} cells are missing; the same command goes on with them"
+            return
+        verdicts = _count(out, world, jury, row, seed, pictures)
+        score = Measurement.of(verdicts)
+        yield (f"{row.name}, seed {seed}: relation {score.relation}, identity {score.identity}, "
+               f"{clock(time.monotonic() - began)}")
+
+
+def _check_base(out: Path) -> None:
+    stamp, present = out / "base.sha256", base_digest()
+    if not stamp.exists():
+        write_text(stamp, present)
+    elif stamp.read_text(encoding="utf-8") != present:
+        raise Stopped(f"{out}: expected results of the present weights of the miniworld, found those of others. Choose "
+                      "another --out, or move that folder away.")
+
+
+def _count(out: Path, world: Miniworld, jury: Judges, row: Row, seed: int, pictures: int) -> Verdicts:
+    recipe = RECIPES[row.recipe or FULL]
+    silent = replace(recipe, overrides=(*recipe.overrides, "samples.every=0"))
+    lora = learn(silent, out / row.recipe.replace(" ", "_") / str(seed), seed) if row.recipe else None
+    plans = strangers(recipe.relation, pictures, 1000 + seed)
+    with with_relation(world, lora):
+        images = draw(world, plans, 1000 + seed, row.how) if row.how else renders(plans)
+    verdicts = judge(jury, images, plans)
+    cell = _cell(out, row, seed)
+    save_picture(tiled(pixels(images[:12])), cell.with_suffix(".png"))
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.savez(file, **vars(verdicts))
+
+    write_whole(cell, write)
+    return verdicts
+
+
+def results(out: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, dict]:
+    """Rows that have at least one finished seed: pooled scores, and the relation's share in every seed."""
+    found = {}
+    for row in ROWS:
+        parts = [_read(_cell(out, row, seed)) for seed in seeds if _cell(out, row, seed).exists()]
+        if parts:
+            pooled = Measurement.of(Verdicts.joined(parts)).table()
+            found[row.name] = {
+                "table": row.table, **pooled, "seeds": [round(float(part.relation.mean()), 3) for part in parts]
+            }
+    return found
+
+
+def tables(found: dict[str, dict]) -> str:
+    """The results as Markdown, in percent with 95 % intervals; keypoints in box sides."""
+    lines: list[str] = []
+    heading = ""
+    for name, row in found.items():
+        if row["table"] != heading:
+            heading = row["table"]
+            lines += ["", f"| {heading} | relation | identity | confusion | keypoint distance | pictures |",
+                      "| --- | --- | --- | --- | --- | --- |"]
+        cells = [str(Share(**row[key])) for key in ("relation", "identity", "confusion")]
+        distance = row["keypoints"]
+        lines.append(f"| {name} | {' | '.join(cells)} | {distance['value']:.3f} ({distance['low']:.3f} to "
+                     f"{distance['high']:.3f}) | {row['relation']['trials']} |")
+    return "\n".join(lines).strip()
+
+
+def recorded(card: Path) -> dict[str, dict]:
+    """The rows in `ablation.json` beside the model card, and JOINTS; nothing if they are of other weights."""
+    path = card.with_name("ablation.json")
+    if not path.exists():
+        return {}
+    told = json.loads(path.read_text(encoding="utf-8"))
+    if told["base"] != base_digest():
+        return {}
+    return told["rows"] | ({JOINTS: told["joints"]} if told["joints"] else {})
+
+
+def settled(card: Path) -> list[str]:
+    """What of `recorded` needs no more counting: rows of every seed, and JOINTS."""
+    return [name for name, row in recorded(card).items() if name == JOINTS or len(row["seeds"]) >= len(SEEDS)]
+
+
+def write_results(out: Path, card: Path) -> dict[str, dict]:
+    """`ablation.json` beside the model card, and the tables between its marks; returns the rows.
+
+    Of a row that is recorded and counted anew, the one with more pictures stays, the new one if they have as many.
+    """
+    rows = recorded(card)
+    joints = rows.pop(JOINTS, {})
+    if (out / JOINTS).exists():
+        joints = json.loads((out / JOINTS).read_text(encoding="utf-8"))
+    for name, row in results(out).items():
+        if name not in rows or row["relation"]["trials"] >= rows[name]["relation"]["trials"]:
+            rows[name] = row
+    found = {row.name: rows[row.name] for row in ROWS if row.name in rows}
+    told = {"base": base_digest(), "rows": found, "joints": joints}
+    write_text(card.with_name("ablation.json"), json.dumps(told, indent=1) + "\n")
+    parts = [tables(found), joint_table(joints)] if joints else [tables(found)]
+    write_section(card, "ablation", "\n\n".join(parts))
+    return found
+
+
+def _cell(out: Path, row: Row, seed: int) -> Path:
+    return out / "cells" / f"{row.name.replace(' ', '_')}-{seed}.npz"
+
+
+def _read(path: Path) -> Verdicts:
+    with np.load(path, allow_pickle=False) as arrays:
+        return Verdicts(**arrays)

@@ -1,0 +1,210 @@
+"""Pictures from the miniworld: prompts, references and boxes in, images out; and the plans to ask for."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...host_diffusers import CrossAttentionExtras, attach_identity, identity_batch
+from ...host_diffusers.miniworld.architectures import LATENT_SIDE
+from ...host_diffusers.miniworld.bundle import Miniworld
+from ..recipes.noise import ddim
+from ..recipes.pictures import tensor
+from ..recipes.unet import time_ids
+from ..world.renderer import Render, render
+from ..world.scene import Plan, portrait
+from ..world.traits import Identity, draw_identity
+
+GUIDANCE, SAMPLING_STEPS, STRENGTH = 4.0, 30, 0.6
+BATCH = 8
+TOKENS = {"clip": slice(0, 65), "local": slice(65, None)}  # of a subject: one class token, 64 patches, then the grid
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One picture to make.
+
+    Attributes:
+        prompt: the sentence.
+        names: the subjects' nouns.
+        references: (S, 3, H, W) in [0, 1], one photograph a subject.
+        boxes: (S, 4) fractions.
+        strangers: (S, 3, H, W) photographs that some of the tokens are taken from instead, see Drawing; or None.
+    """
+
+    prompt: str
+    names: tuple[str, ...]
+    references: Tensor
+    boxes: Tensor
+    strangers: Tensor | None = None
+
+
+def request_of(plan: Plan, rng: np.random.Generator, drawn: Render | None = None) -> Request:
+    """Asks for a plan: its caption and boxes, and fresh portraits of its identities on other backdrops."""
+    drawn = drawn or render(plan)
+    references = _portraits(rng, plan.identities, plan.backdrop.place)
+    return Request(plan.caption.prompt, plan.caption.names, references, torch.from_numpy(drawn.boxes))
+
+
+def stranger_to(identity: Identity, rng: np.random.Generator) -> Identity:
+    """Another identity of the same species; at least one of its other traits differs."""
+    while True:
+        other = replace(draw_identity(rng, held_out=None), species=identity.species)
+        if other != identity:
+            return other
+
+
+def _portraits(rng: np.random.Generator, identities: Sequence[Identity], avoid: str) -> Tensor:
+    return tensor([render(portrait(rng, identity, avoid)).image for identity in identities])
+
+
+@torch.no_grad()
+def generate(
+    world: Miniworld,
+    requests: list[Request],
+    seed: int,
+    steps: int = SAMPLING_STEPS,
+    guidance: float = GUIDANCE,
+    strength: float = STRENGTH,
+    grid: int = 4,
+    stranger: str = "",
+) -> Tensor:
+    """Samples one picture a request with classifier-free guidance; the negative half has no identity.
+
+    Args:
+        world: the models, on their device.
+        requests: what to draw, at most 3 subjects each.
+        seed: of the initial noise, drawn on the CPU.
+        steps, guidance: of the sampler.
+        strength: of the image branch; 0 leaves it out.
+        grid: of the local tokens; 0 leaves them out.
+        stranger: the tokens taken from the requests' strangers, see Drawing.
+    Returns:
+        (B, 3, 128, 128) in [0, 1] on the CPU.
+    """
+    device, count = world.device, len(requests)
+    detach = attach_identity(world.unet, strength)
+    text, pooled = world.encode_prompts([""] * count + [request.prompt for request in requests])
+    identity = subject_tokens(world, requests, grid, stranger).absent_before()
+    noise = torch.randn((count, 4, LATENT_SIDE, LATENT_SIDE), generator=torch.Generator().manual_seed(seed)).to(device)
+
+    def predict(latents: Tensor, time: Tensor) -> Tensor:
+        out = world.unet(
+            torch.cat((latents, latents)),
+            time,
+            text,
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids(2 * count, device)},
+            cross_attention_kwargs=CrossAttentionExtras(identity=identity).kwargs(),
+        ).sample
+        plain, asked = out.chunk(2)
+        return plain + guidance * (asked - plain)
+
+    try:
+        return world.to_images(ddim(predict, noise, steps)).cpu()
+    finally:
+        detach()
+
+
+def subject_tokens(world: Miniworld, requests: list[Request], grid: int, stranger: str = ""):
+    """The requests' subjects as keys and values at every site, padded to the most subjects any request has."""
+    device, count = world.device, len(requests)
+    subjects = max(len(request.names) for request in requests)
+    tokens = torch.zeros(
+        count,
+        subjects,
+        world.identity.config.resampler.tokens,
+        world.identity.config.resampler.context_width,
+        device=device,
+    )
+    boxes, weights = torch.zeros(count, subjects, 4, device=device), torch.zeros(count, subjects, device=device)
+    for row, request in enumerate(requests):
+        features, phrases = (
+            world.encode_subjects(request.references, grid=grid),
+            world.encode_phrases(list(request.names)),
+        )
+        if stranger:
+            features[:, TOKENS[stranger]] = world.encode_subjects(request.strangers, grid=grid)[:, TOKENS[stranger]]
+        size = len(request.names)
+        boxes[row, :size], weights[row, :size] = request.boxes.to(device), 1.0
+        tokens[row, :size] = world.identity.image_proj(features, phrases, boxes[row, :size])
+    return identity_batch(
+        world.identity.ms_adapter,
+        tokens,
+        world.identity.dummy_image_tokens[0],
+        boxes,
+        weights,
+        (LATENT_SIDE, LATENT_SIDE),
+        world.unet,
+    )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are asked for.
+
+    Attributes:
+        strength: of the image branch.
+        grid: of the local tokens; 0 leaves them out.
+        boxes: overlapping as the relation needs them, or cut apart where they overlap.
+        stranger: "clip" or "local": these tokens of every subject are another identity's of its species; "" is none.
+    """
+
+    strength: float = STRENGTH
+    grid: int = 4
+    boxes: str = "overlapping"
+    stranger: str = ""
+
+
+PLAIN = Drawing()
+
+
+def draw(
+    world: Miniworld, plans: list[Plan], seed: int, how: Drawing = PLAIN, tell: Callable[[int], None] | None = None
+) -> Tensor:
+    """Pictures of plans, one each: the same plan and seed give the same noise and the same references.
+
+    Args:
+        world: the models.
+        plans: of two creatures each.
+        seed: of noise and references.
+        how: see Drawing.
+        tell: hears how many are done after every batch.
+
+    Returns:
+        (B, 3, 128, 128) in [0, 1].
+    """
+    pictures = []
+    for start in range(0, len(plans), BATCH):
+        requests = []
+        for index, plan in enumerate(plans[start : start + BATCH], start):
+            request = request_of(plan, np.random.default_rng((seed, 13, index)))
+            boxes = request.boxes if how.boxes == "overlapping" else apart(request.boxes)
+            others = None
+            if how.stranger:
+                rng = np.random.default_rng((seed, 23, index))
+                others = _portraits(rng, [stranger_to(who, rng) for who in plan.identities], plan.backdrop.place)
+            requests.append(replace(request, boxes=boxes, strangers=others))
+        pictures.append(
+            generate(
+                world, requests, seed + start, strength=how.strength, grid=how.grid, stranger=how.stranger
+            )
+        )
+        if tell is not None:
+            tell(min(start + BATCH, len(plans)))
+    return torch.cat(pictures)
+
+
+def apart(boxes: Tensor) -> Tensor:
+    """Two boxes cut at the middle of their overlap, along the side where they overlap less: (2, 4) to (2, 4)."""
+    low, high = torch.maximum(boxes[0, :2], boxes[1, :2]), torch.minimum(boxes[0, 2:], boxes[1, 2:])
+    overlap = high - low
+    if bool((overlap <= 0).any()):
+        return boxes
+    side = int(overlap.argmin())
+    middle = (low[side] + high[side]) / 2
+    first = int(boxes[:, side].argmin())
+    result = boxes.clone()
+    result[first, side + 2], result[1 - first, side] = middle, middle
+    return result

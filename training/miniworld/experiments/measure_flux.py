@@ -1,0 +1,184 @@
+"""What routing does to identities, counted: trained with it or without, steered when drawing or not.
+
+Every picture is judged twice. `asked`: in the boxes it was asked for, the regions of steering; this counts a creature
+drawn elsewhere as wrong, as the person who set the boxes would. `found`: wherever its creatures stand, since nothing
+but steering tells the model where; of several layouts that the renderer draws for the relation, the one counts whose
+boxes most likely hold the creatures asked for, by all their traits. What is lost by looking is measured on true renders
+with poses drawn anew (`renders_posed_anew`).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...common.atomic_io import write_text, write_whole
+from ...common.sheets import save_picture
+from ...host_diffusers.miniworld.architectures import FOLDER
+from ..recipes.classifiers import Judges, crop_boxes, load_shipped, shipped_accuracy
+from ..recipes.flux import history, run_name
+from ..recipes.labelled_scenes import TRAITS, trait_row
+from ..recipes.pictures import pixels
+from ..world.relations import SEEN
+from ..world.renderer import render
+from ..world.scene import Plan, stage
+from ..world.triplets import evaluation_plans
+from .generate import Request, request_of
+from .generate_flux import STEERING, FluxWorld, generate
+from .measure import JUDGED, Measurement, Share, renders
+from .measure import judge as judged
+from .report import write_section
+from .sheets import tiled
+
+TRAINED = {"with routing": True, "without routing": False}
+BOUNDS = ("renders", "renders_posed_anew")
+LAYOUTS = 16
+COLUMNS = {
+    "relation": "relation",
+    "traits": "traits, where asked",
+    "fur": "fur, where asked",
+    "other": "the other's fur, where asked",
+    "traits_found": "traits, wherever",
+    "fur_found": "fur, wherever",
+}
+SHOWN = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Layouts:
+    """Ways in which a picture may show what it was asked for.
+
+    Attributes:
+        plans: K, the first as it was asked for.
+        boxes: (K, 2, 4) where the two creatures stand.
+    """
+
+    plans: tuple[Plan, ...]
+    boxes: Tensor
+
+    @classmethod
+    def of(cls, plan: Plan, rng: np.random.Generator) -> "Layouts":
+        """The plan, and the same with poses drawn anew, mirrored half of the time."""
+        plans = (plan, *(replace(plan, staging=stage(rng, plan.relation)) for _ in range(LAYOUTS - 1)))
+        return cls(plans, torch.from_numpy(np.stack([render(each, 64).boxes for each in plans])))
+
+
+def measure_flux(out: Path, pictures: int, folder: Path = FOLDER, seed: int = 0) -> Iterator[str]:
+    """Counts every variant that is trained into `flux/measurements.json` and the model card; yields a line a row.
+
+    The same plans, references and noise for every row. Drawn pictures stay in `<out>/flux_pictures` and are not drawn
+    again. A sheet of the first ones goes to `<out>/sheets/flux.png`.
+
+    Args:
+        out: holds the runs.
+        pictures: of every row.
+        folder: the miniworld's, with the card.
+        seed: of plans, references and noise.
+    Raises:
+        FileNotFoundError: no variant trained yet.
+    """
+    judge = load_shipped()
+    variants = {name: routing for name, routing in TRAINED.items() if history(out, routing)}
+    if not variants:
+        raise FileNotFoundError(f"{out}: expected a trained Flux; run python -m training.miniworld flux")
+    plans = [evaluation_plans(SEEN[index % len(SEEN)], 1, seed + index)[0] for index in range(pictures)]
+    requests = [request_of(plan, np.random.default_rng((seed, 13, index))) for index, plan in enumerate(plans)]
+    layouts = [Layouts.of(plan, np.random.default_rng((seed, 19, index))) for index, plan in enumerate(plans)]
+    facts = {"pictures": pictures, "seed": seed, "judges_on_renders": shipped_accuracy()}
+    facts |= bounds(judge, plans, layouts, seed)
+    facts["trained"] = {name: history(out, routing) for name, routing in variants.items()}
+    sheet = [render(plan).image for plan in plans[:SHOWN]]
+    for subject in range(2):
+        sheet += pixels(torch.stack([request.references[subject] for request in requests[:SHOWN]]))
+    for name, routing in variants.items():
+        for steering in STEERING:
+            images = drawn(out, routing, steering, requests, seed)
+            row = facts[f"{name}, steering {steering}"] = scores(judge, images, plans, located(judge, images, layouts))
+            sheet += pixels(images[:SHOWN])
+            shown = ", ".join(f"{words} {Share(**row[key])}" for key, words in COLUMNS.items())
+            yield f"{name}, steering {steering}: {shown}"
+    write_text(folder / "flux" / "measurements.json", json.dumps(facts, indent=1) + "\n")
+    write_section(folder / "README.md", "flux", table(facts))
+    save_picture(tiled(sheet, columns=min(SHOWN, pictures)), out / "sheets" / "flux.png")
+
+
+def table(facts: dict) -> str:
+    """The rows as Markdown, in percent with 95 % intervals."""
+    rows = [name for name in facts if "steering" in name] + list(BOUNDS)
+    lines = [f"| {' | '.join(('trained, steered when drawing', *COLUMNS.values(), 'pictures'))} |",
+             "| --- " * (2 + len(COLUMNS)) + "|"]
+    for name in rows:
+        cells = [str(Share(**facts[name][key])) for key in COLUMNS]
+        lines.append(f"| {' | '.join((name.replace('_', ' '), *cells, str(facts['pictures'])))} |")
+    return "\n".join((*lines, "", f"Trained {trained(facts['trained'])}."))
+
+
+def trained(runs: dict[str, dict]) -> str:
+    """What the variants saw, the common base first."""
+    told = {"base, from words": next(iter(runs.values()))["base"]}
+    told |= {name: run["references"] for name, run in runs.items()}
+    return "; ".join(f"{name}: {run['samples']} samples in {run['minutes']} minutes" for name, run in told.items())
+
+
+def drawn(out: Path, routing: bool, steering: str, requests: list[Request], seed: int) -> Tensor:
+    """(B, 3, 128, 128): a picture a request, noise a function of seed and place; read if the same weights drew it."""
+    world = FluxWorld.open(out, routing)
+    path = out / "flux_pictures" / f"{run_name(routing)}-{world.digest()}-{steering}-{len(requests)}-{seed}.npy"
+    if not path.exists():
+        strength = STEERING[steering]
+        pictures = [generate(world, request, seed + index, strength) for index, request in enumerate(requests)]
+        write_whole(path, lambda place: _save(place, torch.stack(pictures)))
+    return torch.from_numpy(np.load(path))
+
+
+def _save(path: Path, pictures: Tensor) -> None:
+    with path.open("wb") as file:
+        np.save(file, pictures.numpy())
+
+
+def bounds(judge: Judges, plans: list[Plan], layouts: list[Layouts], seed: int) -> dict[str, dict]:
+    """The judge's scores on true renders: as planned, and with poses drawn anew, which it has to find."""
+    anew = [
+        replace(plan, staging=stage(np.random.default_rng((seed, 17, index)), plan.relation))
+        for index, plan in enumerate(plans)
+    ]
+    shown, moved = renders(plans), renders(anew)
+    counted = (scores(judge, shown, plans, plans), scores(judge, moved, plans, located(judge, moved, layouts)))
+    return dict(zip(BOUNDS, counted))
+
+
+def scores(judge: Judges, images: Tensor, asked: list[Plan], found: list[Plan]) -> dict[str, dict[str, float]]:
+    """A row: the relation, and looks in the boxes of the plans `asked` (every trait by its name too) and `found`."""
+    there, somewhere = judged(judge, images, asked), judged(judge, images, found)
+    fur = JUDGED.index("fur")
+    ones = np.ones(len(images))
+    row = {
+        "relation": Share.of(int(there.relation.sum()), len(images)),
+        "traits": Measurement.of(there).identity,
+        **{name: Share.of_parts(there.right[..., at].sum(1), 2 * ones) for at, name in enumerate(JUDGED)},
+        "other": Share.of_parts(there.swapped[..., fur].sum(1), there.differ[..., fur].sum(1)),
+        "traits_found": Measurement.of(somewhere).identity,
+        "fur_found": Share.of_parts(somewhere.right[..., fur].sum(1), 2 * ones),
+    }
+    return {name: asdict(share) for name, share in row.items()}
+
+
+@torch.no_grad()
+def located(judge: Judges, images: Tensor, layouts: list[Layouts]) -> list[Plan]:
+    """For each of the pictures (B, 3, H, W) the layout in whose boxes the creatures asked for are most likely."""
+    found = []
+    for image, options in zip(images, layouts):
+        wanted = torch.tensor([trait_row(who) for who in options.plans[0].identities])  # (2, 6)
+        crops, _ = crop_boxes(image.expand(len(options.plans), -1, -1, -1), options.boxes)
+        logits = judge.identity(crops)[0]
+        likelihood = sum(
+            logits[name].log_softmax(dim=-1).unflatten(0, (-1, 2))[:, torch.arange(2), wanted[:, column]].sum(dim=1)
+            for column, name in enumerate(TRAITS)
+            if name in JUDGED
+        )
+        found.append(options.plans[int(likelihood.argmax())])
+    return found

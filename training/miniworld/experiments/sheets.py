@@ -1,0 +1,60 @@
+"""Contact sheets: what was drawn, what is reconstructed, what is sampled, side by side for the eye."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ...common.sheets import save_picture
+from ...host_diffusers.miniworld.bundle import Miniworld
+from ..recipes.pictures import pixels, tensor
+from ..world.relations import SEEN
+from ..world.renderer import render
+from ..world.scene import draw_plan
+from ..world.triplets import evaluation_plans
+from .generate import draw, generate, request_of
+
+COLUMNS, DISPLAY = 6, 192
+
+
+def tiled(images: list[np.ndarray], columns: int = COLUMNS, side: int = DISPLAY) -> Image.Image:
+    """uint8 (H, W, 3) pictures, row by row, each `side` pixels wide."""
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * side, rows * side), (255, 255, 255))
+    for index, image in enumerate(images):
+        tile = Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS)
+        sheet.paste(tile, (index % columns * side, index // columns * side))
+    return sheet
+
+
+def render_sheet(path: Path, seed: int = 0, count: int = 36) -> None:
+    """Renders as the UNet's training sees them: seen relations and identities."""
+    rng = np.random.default_rng((seed, 11))
+    save_picture(tiled([render(draw_plan(rng), DISPLAY).image for _ in range(count)]), path)
+
+
+def sample_sheet(path: Path, world: Miniworld, seed: int = 0, count: int = 36) -> None:
+    """Samples of identities never seen, over the seen relations in turn; the references are not shown."""
+    plans = [evaluation_plans(SEEN[index % len(SEEN)], 1, seed + index)[0] for index in range(count)]
+    save_picture(tiled(pixels(draw(world, plans, seed))), path)
+
+
+def comparison_sheet(path: Path, world: Miniworld, relations: tuple[str, ...], seed: int = 0) -> None:
+    """A column a scene: the true render, its two references, the sample. All identities are unseen."""
+    plans = [evaluation_plans(relation, 1, seed)[0] for relation in relations]
+    requests = [request_of(plan, np.random.default_rng((seed, index))) for index, plan in enumerate(plans)]
+    truth = [render(plan, DISPLAY).image for plan in plans]
+    references = [pixels(torch.stack([request.references[i] for request in requests])) for i in (0, 1)]
+    drawn = pixels(torch.cat([generate(world, [request], seed) for request in requests]))
+    save_picture(tiled([*truth, *references[0], *references[1], *drawn], columns=len(plans)), path)
+
+
+def reconstruction_sheet(path: Path, world: Miniworld, seed: int = 0) -> None:
+    """Rows in turn: renders, and what the autoencoder makes of them."""
+    rng = np.random.default_rng((seed, 12))
+    renders = [render(draw_plan(rng, held_out=True)).image for _ in range(2 * COLUMNS)]
+    images = tensor(renders)
+    with torch.no_grad():
+        back = pixels(world.to_images(world.to_latents(images)))
+    save_picture(tiled([*renders[:COLUMNS], *back[:COLUMNS], *renders[COLUMNS:], *back[COLUMNS:]]), path)

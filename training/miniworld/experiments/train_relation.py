@@ -1,0 +1,105 @@
+"""One experiment of the miniworld's laboratory: learn a relation from a few triplets, draw it for strangers, count.
+
+Used by the demo (one experiment) and by the ablation (many). Training triplets show seen identities; pictures are asked
+for identities that no training has seen.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.relation.lora import load_relation
+
+from ... import finetune
+from ...common.cli import Stopped
+from ...host_diffusers import merge_relation, unet_layout
+from ...host_diffusers.miniworld.architectures import FOLDER
+from ...host_diffusers.miniworld.bundle import Miniworld
+from ..world.scene import Plan
+from ..world.triplets import evaluation_plans, write_triplets
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "relation_miniworld.toml"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the relation is learnt.
+
+    Attributes:
+        relation: held out of the base's training.
+        triplets: how many are learnt from; the paper uses 5.
+        copy_paste: cut the concepts from the targets (the paper's "without relation-aware data").
+        overrides: ``table.key=value`` over relation_miniworld.toml.
+    """
+
+    relation: str = "hugging"
+    triplets: int = 5
+    copy_paste: bool = False
+    overrides: tuple[str, ...] = ()
+
+
+def learn(recipe: Recipe, folder: Path, seed: int) -> Path:
+    """Draw the triplets and fine-tune, or take the file that an earlier call made.
+
+    Args:
+        recipe: what to learn, how.
+        folder: receives `triplets/` and `run/`.
+        seed: of the triplets and of the training.
+
+    Returns:
+        The relation LoRA.
+
+    Raises:
+        Stopped: the command failed; it has said why.
+    """
+    lora = relation_file(folder)
+    if not lora.exists():
+        write_triplets(folder / "triplets", recipe.relation, recipe.triplets, seed, copy_paste=recipe.copy_paste)
+        settings = (
+            f"relation={recipe.relation}",
+            f"data.folder={folder / 'triplets'}",
+            f"output.folder={folder / 'run'}",
+            f"output.cache={folder / 'cache'}",
+            "output.name=relation",
+            f"train.seed={seed}",
+            *recipe.overrides,
+        )
+        told = [part for setting in settings for part in ("--set", setting)]
+        resume = ["--resume"] if (folder / "run" / "checkpoint.safetensors").exists() else []
+        if code := finetune.main([str(CONFIG), *told, *resume]):
+            raise Stopped(f"{folder}: python -m training.finetune ended with {code}; what it said stands above")
+    return lora
+
+
+def base_digest(folder: Path = FOLDER) -> str:
+    """Hash of the weights in use here, judges too: what was learnt and counted on others does not go with them."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")]):
+        if path.parent.name not in ("flux", "relations"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def relation_file(folder: Path) -> Path:
+    """Where `learn` puts the relation; it is there when it is learnt."""
+    return folder / "run" / "relation.safetensors"
+
+
+@contextmanager
+def with_relation(world: Miniworld, lora: Path | None, strength: float = 1.0) -> Iterator[None]:
+    """The miniworld with a relation in its UNet; None leaves it as it is."""
+    if lora is None:
+        yield
+        return
+    restore = merge_relation(world.unet, load_relation(lora, unet_layout(world.unet)), strength)
+    try:
+        yield
+    finally:
+        restore()
+
+
+def strangers(relation: str, count: int, seed: int) -> list[Plan]:
+    """Scenes of a relation with identities that no training has seen, in its plainest wording."""
+    return evaluation_plans(relation, count, seed)

@@ -1,0 +1,1 @@
+"""What trains the miniworld's models."""

@@ -1,0 +1,112 @@
+"""CLIP's recipe: two text encoders and one vision tower, trained contrastively on world pictures and captions.
+
+Like the web's captions, CLIP's describe colours, patterns and accessories; the UNet's never do. The G-like encoder and
+the L-like encoder share the vision tower and have one contrastive loss each (CLIP, arXiv:2103.00020, section 2.3).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.identity.image_prep import normalise
+
+from ...engine.timed_loop import Settings, State, averaged, fit
+from ...host_diffusers.miniworld.architectures import VISION, Words, build_text_g, build_text_l, build_vision
+from .corpus import Corpus
+from .pictures import tensor
+
+SETTINGS = Settings("clip", steps=20000, batch=96, lr=1e-3, average=0.995, weight_decay=0.05)
+TRAINING_LENGTH = 52  # the longest caption of the world has 50 tokens; causal attention does not see the padding
+
+
+class ContrastiveModel(nn.Module):
+    """Vision tower, both text encoders, L's projection (used by its loss alone) and the two temperatures."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vision = build_vision()
+        self.text_l = build_text_l(vocabulary)
+        self.text_g = build_text_g(vocabulary)
+        self.project_l = nn.Linear(self.text_l.config.hidden_size, VISION["projection_dim"], bias=False)
+        self.log_scales = nn.Parameter(torch.full((2,), float(np.log(1 / 0.07))))
+
+    def forward(self, pixels: Tensor, ids: Tensor, ends: Tensor) -> dict[str, Tensor]:
+        """Both contrastive losses.
+
+        Args:
+            pixels: (B, 3, 112, 112) normalised.
+            ids: (B, T) token ids.
+            ends: (B,) position of each caption's end token.
+        Returns:
+            loss, its two parts, and the accuracy of finding the G caption of a picture in the batch.
+        """
+        pictures = F.normalize(self.vision(pixel_values=pixels).image_embeds.float(), dim=-1)
+        rows = torch.arange(len(ids), device=ids.device)
+        pooled_l = self.text_l(input_ids=ids).last_hidden_state[rows, ends]
+        pooled_g = self.text_g(input_ids=ids).last_hidden_state[rows, ends]
+        texts = (self.project_l(pooled_l), self.text_g.text_projection(pooled_g))
+        losses = []
+        for text, log_scale in zip(texts, self.log_scales):
+            scores = log_scale.clamp(max=np.log(100)).exp() * pictures @ F.normalize(text.float(), dim=-1).T
+            losses.append((F.cross_entropy(scores, rows) + F.cross_entropy(scores.T, rows)) / 2)
+        return {
+            "loss": sum(losses) / 2,
+            "l": losses[0],
+            "g": losses[1],
+            "top1": (scores.argmax(1) == rows).float().mean(),
+        }
+
+
+def crops(images: Tensor, draw: np.random.Generator, side: int) -> Tensor:
+    """Random crops (half of the pictures stay whole), squashed to a square, as references are in use.
+
+    Args:
+        images: (B, 3, H, W).
+        draw: owner of the randomness.
+        side: pixels of the result.
+    Returns:
+        (B, 3, side, side).
+    """
+    height, width = images.shape[-2:]
+    pieces = []
+    for image in images:
+        if draw.random() < 0.5:
+            h, w = (int(size * draw.uniform(0.7, 1.0)) for size in (height, width))
+            top, left = draw.integers(height - h + 1), draw.integers(width - w + 1)
+            image = image[:, top : top + h, left : left + w]
+        pieces.append(F.interpolate(image[None], size=(side, side), mode="bilinear", antialias=True))
+    return torch.cat(pieces)
+
+
+def train(out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS) -> State:
+    """Trains on scenes and portraits in equal parts; scenes show their plain captions half of the time."""
+    corpus = Corpus.open(out / "corpus")
+    torch.manual_seed(settings.seed)
+    words = Words()
+    model = ContrastiveModel(len(words)).to(device)
+    half = settings.batch // 2
+
+    def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        scenes = np.sort(draw.integers(len(corpus.scenes), size=half))
+        portraits = np.sort(draw.integers(len(corpus.portraits), size=settings.batch - half))
+        texts = [corpus.scene_facts[i]["prompt" if draw.random() < 0.5 else "described"] for i in scenes]
+        texts += [corpus.portrait_facts[i]["described"] for i in portraits]
+        images = np.concatenate((corpus.scenes[scenes], corpus.portraits[portraits]))
+        pixels = normalise(crops(tensor(images, device), draw, VISION["image_size"]))
+        ids = words.ids(texts, words.end, TRAINING_LENGTH)
+        return model(pixels, ids.to(device), (ids == words.end).int().argmax(1).to(device))
+
+    return fit(settings, model, loss, out / "clip", device, minutes)
+
+
+def load_trained(folder: Path) -> tuple[ContrastiveModel, Words]:
+    """The averaged CLIP of a run, in evaluation mode, on the CPU."""
+    weights, _ = averaged(folder)
+    words = Words()
+    model = ContrastiveModel(len(words))
+    model.load_state_dict(weights)
+    return model.eval().requires_grad_(False), words

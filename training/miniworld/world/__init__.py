@@ -1,0 +1,1 @@
+"""The renderer: creatures, poses, relations, captions and pixels with exact annotation; it knows no model."""
