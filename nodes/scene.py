@@ -86,8 +86,8 @@ def scene_notices(scene: Scene) -> list[str]:
                        f"apart, e.g. 'black {same[0]}' and 'white {same[0]}'.")
     whole = [subject.name for subject in scene.subjects if subject.box == WHOLE_PICTURE]
     if len(whole) > 1:
-        notices.append(f"{' and '.join(whole)} each have the whole picture for their box, so they will blend. Give each "
-                       "its place in Subject, or draw the boxes with Layout.")
+        notices.append(f"{' and '.join(whole)} each have the whole picture for their box, so they will blend. Give "
+                       "each its place in Subject, or draw the boxes with Layout.")
     return notices
 
 

@@ -28,7 +28,8 @@ def make_sentence(names: Sequence[str], relation: str = "", place: str = "") -> 
     """
     names = [" ".join(name.split()) for name in names]
     if not names or not all(names):
-        raise ValueError(f"names: expected the words that name each subject, got {names}. Fill in name of each Subject.")
+        raise ValueError(f"names: expected the words that name each subject, got {names}. Fill in name of each "
+                         "Subject.")
     subjects = [_with_article(name) for name in names]
     relation = " ".join(relation.split())
     together = subjects[0] if len(subjects) == 1 else f"{', '.join(subjects[:-1])} and {subjects[-1]}"

@@ -1,4 +1,4 @@
-"""ComfyUI's page in a headless Chromium, for tests and scripts: opened, a renderer chosen, graphs loaded and measured."""
+"""Drive ComfyUI's page in a headless Chromium: open it, choose a renderer, load graphs and measure them."""
 
 from __future__ import annotations
 
@@ -102,4 +102,6 @@ def rectangles(page: Page) -> dict[str, tuple[float, float, float, float]]:
 def rendered_sizes(page: Page) -> dict[str, tuple[int, int]]:
     """Width and height without title of every node, rounded up to even numbers."""
     drawn = page.evaluate(RECTANGLES)
-    return {node: (round(width), 2 * round((height - TITLE) / 2 + 0.4)) for node, (_, _, width, height) in drawn.items()}
+    return {
+        node: (round(width), 2 * round((height - TITLE) / 2 + 0.4)) for node, (_, _, width, height) in drawn.items()
+    }

@@ -1,4 +1,4 @@
-"""The box editor of the Layout node in ComfyUI's page, in both renderers: what is drawn becomes the text that is queued."""
+"""The Layout node's box editor on the page, in both renderers: what is drawn becomes the text that is queued."""
 
 from __future__ import annotations
 

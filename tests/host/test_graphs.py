@@ -24,7 +24,7 @@ def digest(run):
 
 
 def test_every_workflow_has_its_api_twin():
-    assert {path.stem for path in shipped()} == {path.stem for path in (ROOT / "workflows").glob("*.json")} != set()
+    assert {path.stem for path in shipped()} | {"index"} == {path.stem for path in (ROOT / "workflows").glob("*.json")}
 
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda path: path.stem)

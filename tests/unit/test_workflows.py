@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+INDEX = ROOT / "workflows" / "index.json"
+WORKFLOWS = sorted(path for path in (ROOT / "workflows").glob("*.json") if path != INDEX)
 API_GRAPHS = ROOT / "tests" / "host" / "graphs"
 STOCK = {
     "CLIPTextEncode", "CLIPVisionLoader", "Canny", "CheckpointLoaderSimple", "ControlNetApplyAdvanced",
@@ -59,7 +60,19 @@ each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path
 def test_there_are_workflows_and_nothing_but_their_files():
     """ComfyUI serves the folder as templates: flat, a JSON and a picture each."""
     names = sorted(path.name for path in (ROOT / "workflows").iterdir())
-    assert names == sorted(f"{path.stem}.{end}" for path in WORKFLOWS for end in ("jpg", "json")) != []
+    assert names == sorted(f"{path.stem}.{end}" for path in (*WORKFLOWS, INDEX) for end in ("jpg", "json")) != []
+
+
+def test_the_index_names_and_describes_every_graph_and_opens_as_their_list():
+    """Template browsers that read an index get titles and descriptions; those that do not open it as a note."""
+    index = read(INDEX)
+    names = [template["name"] for template in index["templates"]]
+    assert sorted(names) == [path.stem for path in WORKFLOWS]
+    assert names[0] == "sdxl_two_subjects_relation"
+    ((note,),) = [node["widgets_values"] for node in index["nodes"]]
+    for template in index["templates"]:
+        assert template["mediaSubtype"] == "jpg" and template["title"] and template["tags"]
+        assert f"- **{template['name']}**: {template['title']}. {template['description']}" in note
 
 
 @each_workflow
