@@ -189,7 +189,7 @@ def layouts(pack, monkeypatch):
 @pytest.fixture
 def known_places(pack, monkeypatch):
     """The prompt is 'a corgi hugging a fox', whatever runs."""
-    module = pack.module("nodes.host_comfy.run")
+    module = pack.module("nodes.host_comfy.sdxl.prompt_lookup")
     monkeypatch.setattr(module, "find_names", lambda positive, *_: {cond["uuid"]: ((2,), (5,)) for cond in positive})
 
 
@@ -251,7 +251,7 @@ def edm(model):
 @pytest.fixture
 def acted(pack, monkeypatch):
     """Sigmas of the calls in which an identity acted."""
-    kind = pack.module("nodes.host_comfy.attach").IdentityPatch
+    kind = pack.module("nodes.host_comfy.sdxl.attach").IdentityPatch
     sigmas, add = [], kind._add_image
 
     def spy(self, out, query, key, heads, options, rows):
