@@ -146,3 +146,16 @@ def test_a_share_has_wilsons_interval_unless_cases_repeat():
     assert stats.share([1, 0, 1], ["a", "b", "c"]) == stats.wilson(2, 3)
     assert stats.share([1, 0, 1], ["a", "a", "c"]) == stats.bootstrap_mean([1, 0, 1], ["a", "a", "c"])
     assert stats.share([1, 0.5], ["a", "b"]) == stats.bootstrap_mean([1, 0.5])
+
+
+def test_sign_flips_by_hand():
+    assert stats.sign_flip([1, 2, 3]) == 2 / 8  # only all one way is as far from 0
+    assert stats.sign_flip([1, 1, -1]) == 1.0
+    assert stats.sign_flip([0, 0]) == 1.0
+
+
+def test_few_cases_cannot_look_certain_and_many_can():
+    assert stats.sign_flip([5.0] * 4) == .125
+    assert stats.sign_flip([5.0] * 40) == pytest.approx(1 / 2001)
+    noise = np.random.default_rng(1).normal(size=60)
+    assert stats.sign_flip(noise) > .05

@@ -166,6 +166,19 @@ def paired_difference(first: Sequence[float], second: Sequence[float], cases: Se
     return Difference(float(gaps.mean()), low, high, float((means <= 0).mean()), len(gaps))
 
 
+def sign_flip(gaps: Sequence[float]) -> float:
+    """Two-sided p of the paired randomisation test (Fisher 1935): signs of the cases' differences exchanged at random.
+
+    Exact where there are at most RESAMPLES ways, so that few cases cannot look certain: four give 0.125 at best.
+    """
+    gaps = np.asarray(gaps, float)
+    if 2 ** len(gaps) <= RESAMPLES:
+        signs = 1 - 2 * (np.arange(2 ** len(gaps))[:, None] >> np.arange(len(gaps)) & 1)
+        return float((np.abs(signs @ gaps) >= abs(gaps.sum()) - 1e-12).mean())
+    signs = np.random.default_rng(0).choice((-1, 1), (RESAMPLES, len(gaps)))
+    return float(((np.abs(signs @ gaps) >= abs(gaps.sum()) - 1e-12).sum() + 1) / (RESAMPLES + 1))
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
     """Two-sided p of the exact McNemar test: min(1, 2 sum_{i <= min(b, c)} C(b+c, i) / 2^(b+c))."""
     total = only_first + only_second
@@ -188,7 +201,7 @@ def mcnemar_power(cases: int, only_new: float = 0.15, only_old: float = 0.05, le
 
     Args:
         cases: number of independent pairs.
-        only_new, only_old: chances that only one of the two methods succeeds on a case.
+        only_new, only_old: chances, both above 0, that only one of the two methods succeeds on a case.
         level: significance level.
     """
     discordant, share = only_new + only_old, only_new / (only_new + only_old)
@@ -202,9 +215,7 @@ def mcnemar_power(cases: int, only_new: float = 0.15, only_old: float = 0.05, le
 
 
 def _binomial(trials: int, successes: int, chance: float) -> float:
-    """Binomial probability, in logarithms so that large factorials do not overflow."""
-    if chance in (0.0, 1.0):
-        return float(successes == trials * chance)
+    """Binomial probability for 0 < chance < 1, in logarithms so that large factorials do not overflow."""
     logs = math.lgamma(trials + 1) - math.lgamma(successes + 1) - math.lgamma(trials - successes + 1)
     return math.exp(logs + successes * math.log(chance) + (trials - successes) * math.log1p(-chance))
 

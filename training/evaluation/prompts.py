@@ -90,7 +90,7 @@ class Entry:
         return self.prompt, self.references
 
 
-def read_prompts(path: Path, pictures: Path, partial: bool = False) -> list[Entry]:
+def read_prompts(path: Path, pictures: Path, missing: str = "fault") -> list[Entry]:
     """Read a prompts file.
 
     Args:
@@ -98,13 +98,14 @@ def read_prompts(path: Path, pictures: Path, partial: bool = False) -> list[Entr
             prompts file, one for each subject), `names`, `boxes`, `views`, `questions`, `symmetric`, `template`,
             `seed`, `plan`, `id`, `set`, `task`.
         pictures: the folder of generated pictures.
-        partial: leave out lines whose picture is missing instead of reporting them.
+        missing: what becomes of a line whose picture is missing: "fault" reports it, "skip" leaves the line out,
+            "keep" keeps it, for pictures that are still to be drawn.
 
     Raises:
         Faults: everything that is wrong with it and every file that is missing, with their lines.
     """
     faults: list[str] = []
-    if not pictures.is_dir():
+    if missing != "keep" and not pictures.is_dir():
         faults.append(f"{pictures}: expected a folder of pictures, found none.")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -116,14 +117,14 @@ def read_prompts(path: Path, pictures: Path, partial: bool = False) -> list[Entr
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        entry = _entry(line, number, where, path.parent, pictures, faults, partial)
+        entry = _entry(line, number, where, path.parent, pictures, faults, missing)
         if entry is None:
             continue
         if entry.picture in first:
             faults.append(f"{where}: {entry.picture.name} is in line {first[entry.picture]} already; a picture has one "
                           "line.")
         first.setdefault(entry.picture, number)
-        if not partial or entry.picture.is_file():
+        if missing != "skip" or entry.picture.is_file():
             entries.append(entry)
     if not first and not faults:
         faults.append(f"{path}: no line in it; expected one JSON object a line with 'picture' and 'prompt'.")
@@ -134,7 +135,7 @@ def read_prompts(path: Path, pictures: Path, partial: bool = False) -> list[Entr
     return entries
 
 
-def _entry(line: str, number: int, where: str, folder: Path, pictures: Path, faults: list[str], partial: bool
+def _entry(line: str, number: int, where: str, folder: Path, pictures: Path, faults: list[str], missing: str
            ) -> Entry | None:
     try:
         facts = json.loads(line)
@@ -157,8 +158,8 @@ def _entry(line: str, number: int, where: str, folder: Path, pictures: Path, fau
         facts.get("symmetric"), facts.get("seed"), *(facts.get(key, "") for key in ("id", "set", "task")),
     )
     files = [*entry.references, *(file for views in entry.views for file in views)]
-    faults += [f"{where}: {file} is missing." for file in dict.fromkeys([*([] if partial else [entry.picture]), *files])
-               if not file.is_file()]
+    needed = dict.fromkeys([entry.picture, *files] if missing == "fault" else files)
+    faults += [f"{where}: {file} is missing." for file in needed if not file.is_file()]
     return entry
 
 

@@ -20,6 +20,8 @@ from typing import Any
 from ..common.errors import Faults
 
 CASES = 4
+SINGLE_BOX = ((0.25, 0.25, 0.75, 0.75),)
+PAIR_BOXES = ((0.0, 0.25, 0.5, 0.75), (0.5, 0.25, 1.0, 0.75))  # MS-Diffusion's defaults
 _BLANK = "{ }"
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
@@ -53,15 +55,41 @@ def find_subjects(folder: Path) -> list[tuple[str, Path]]:
     return subjects
 
 
-def cases(subjects: list[tuple[str, Path]], seeds: int) -> Iterator[dict[str, Any]]:
+def cases_of_templates(plan: str) -> list[int]:
+    """How many cases each of the 25 templates gets.
+
+    Args:
+        plan: "100" gives each template 4; "AxB" spreads A cases over the 14 single templates and B over the 11 pairs.
+
+    Raises:
+        Faults: neither.
+    """
+    if plan == "100":
+        return [CASES] * len(relationbench()["templates"])
+    single, cross, pair = plan.partition("x")
+    if not cross or not single.isdigit() or not pair.isdigit() or not int(single) + int(pair):
+        raise Faults(f"--cases {plan}: expected 100 (four of each template) or a number of single and one of pair "
+                     "cases, e.g. 100x100.")
+    kinds = [template["prompt"].count(_BLANK) for template in relationbench()["templates"]]
+    wanted, done, counts = {1: int(single), 2: int(pair)}, {1: 0, 2: 0}, []
+    for kind in kinds:
+        share, rest = divmod(wanted[kind], kinds.count(kind))
+        counts.append(share + (done[kind] < rest))
+        done[kind] += 1
+    return counts
+
+
+def cases(subjects: list[tuple[str, Path]], seeds: int, plan: str = "100") -> Iterator[dict[str, Any]]:
     """Lines of the prompts file, without the folder of the references.
 
     Args:
         subjects: names and photographs; subjects of one name are never put into one picture.
         seeds: pictures of each case.
+        plan: see `cases_of_templates`; a template never meets the same subjects twice.
 
     Yields:
-        `picture`, `prompt`, `relation`, `references`, `names`, `template` (from 1), `seed` (from 0).
+        `picture`, `prompt`, `relation`, `references`, `names`, `boxes`, `template` (from 1), `seed` (from 0), and
+        `symmetric` for pairs.
     """
     pairs = [pair for pair in permutations(subjects, 2) if pair[0][0] != pair[1][0]]
     choices = {1: [(subject,) for subject in subjects], 2: pairs}
@@ -69,9 +97,13 @@ def cases(subjects: list[tuple[str, Path]], seeds: int) -> Iterator[dict[str, An
         random.Random(0).shuffle(chosen)
     used = dict.fromkeys(choices, 0)
     number = 0
-    for index, template in enumerate(relationbench()["templates"], 1):
+    templates = zip(relationbench()["templates"], cases_of_templates(plan))
+    for index, (template, wanted) in enumerate(templates, 1):
         count = template["prompt"].count(_BLANK)
-        for _ in range(min(CASES, len(choices[count]))):
+        facts = {"boxes": [list(box) for box in (SINGLE_BOX if count == 1 else PAIR_BOXES)]}
+        if "symmetric" in template:
+            facts["symmetric"] = template["symmetric"]
+        for _ in range(min(wanted, len(choices[count]))):
             who = choices[count][used[count] % len(choices[count])]
             used[count] += 1
             prompt = template["prompt"]
@@ -81,22 +113,23 @@ def cases(subjects: list[tuple[str, Path]], seeds: int) -> Iterator[dict[str, An
                 number += 1
                 yield {"picture": f"{number:04d}.png", "prompt": prompt, "relation": template["relation"],
                        "references": [photograph for _name, photograph in who], "names": [name for name, _ in who],
-                       "template": index, "seed": seed}
+                       **facts, "template": index, "seed": seed}
 
 
-def prompts_text(folder: Path, beside: Path, seeds: int) -> str:
+def prompts_text(folder: Path, beside: Path, seeds: int, plan: str = "100") -> str:
     """The prompts file of a folder of subjects.
 
     Args:
         folder: see `find_subjects`.
         beside: the folder the file will be in; references are written relative to it.
         seeds: pictures of each case.
+        plan: see `cases_of_templates`.
 
     Raises:
-        Faults: no subjects.
+        Faults: no subjects; no such plan.
     """
     lines = []
-    for case in cases(find_subjects(folder), seeds):
+    for case in cases(find_subjects(folder), seeds, plan):
         # A relative path leads from one drive of Windows to another nowhere: then it stays whole.
         case["references"] = [_relative(path.resolve(), beside.resolve()) for path in case["references"]]
         lines.append(json.dumps(case, ensure_ascii=False))

@@ -74,7 +74,8 @@ def report_json(table: Mapping[str, Mapping[str, Score]], backbones: Mapping[str
     pictures: list[dict[str, Any]] = [
         {"picture": entry.picture.name, "prompt": entry.prompt, "predicate": predicate,
          "predicate_from": None if not predicate else "prompts file" if entry.relation else "parsed",
-         "references": [path.name for path in entry.references], "group": entry.group, "scores": dict(own)}
+         "references": [path.name for path in entry.references], "group": entry.group,
+         "case": entry.id, "seed": entry.seed, "scores": {metric: own[metric] for metric in METRICS if metric in own}}
         for entry, predicate, own in zip(entries, predicates, scores)]
     groups = {group: {metric: asdict(score) for metric, score in row.items()} for group, row in table.items()}
     facts = {"encoders": dict(backbones), "published": relationbench()["published"], "groups": groups,

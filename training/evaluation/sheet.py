@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageOps
 
-from ..common.sheets import FAINT, INK, PAPER, font
+from ..common.sheets import COLOURS, FAINT, INK, PAPER, font
 from ..data.dataset import open_picture
 from .prompts import Entry
+from .scores import METRICS
 
 MOST = 48
-_COLUMNS, _SIDE, _SMALL, _TEXT, _GAP = 6, 240, 72, 66, 12
+_COLUMNS, _SIDE, _SMALL, _TEXT, _GAP = 6, 240, 72, 82, 12
 _GREY = (110, 110, 118)
+_FLAGS = ("found", "identity", "swap", "confusion", "happened", "reversed")
 
 
 def contact_sheet(entries: Sequence[Entry], predicates: Sequence[str | None],
-                  scores: Sequence[Mapping[str, float | None]]) -> Image.Image:
+                  scores: Sequence[Mapping[str, float | None]], subjects: Any = None) -> Image.Image:
     """At most MOST pictures, evenly taken from the whole list.
 
     Args:
         entries, predicates, scores: N each, as measured.
+        subjects: `SubjectResults`: detections are drawn, in the colour of the reference they were assigned to; or None.
     """
     shown = [index * len(entries) // min(MOST, len(entries)) for index in range(min(MOST, len(entries)))]
     columns, head = min(_COLUMNS, len(shown)), 30
@@ -32,7 +36,24 @@ def contact_sheet(entries: Sequence[Entry], predicates: Sequence[str | None],
     for place, index in enumerate(shown):
         left, top = _GAP + place % columns * width, head + place // columns * height
         _cell(sheet, draw, (left, top), entries[index], predicates[index], scores[index])
+        if subjects is not None and subjects.rows[index] is not None:
+            _draw_detections(draw, entries[index].picture, (left, top), subjects.rows[index])
     return sheet
+
+
+def _draw_detections(draw: ImageDraw.ImageDraw, path: Path, corner: tuple[int, int], row: Any) -> None:
+    """Boxes over a picture that `_paste` put at a corner; grey for a detection that is nobody."""
+    picture = open_picture(path)
+    scale = _SIDE / max(picture.size)
+    wide, high = picture.width * scale, picture.height * scale
+    left, top = corner[0] + (_SIDE - wide) / 2, corner[1] + (_SIDE - high) / 2
+    owners = {detection: reference for reference, detection in enumerate(row.assigned) if detection is not None}
+    for number, one in enumerate(row.detections):
+        colour = COLOURS[owners[number] % len(COLOURS)] if number in owners else _GREY
+        x0, y0, x1, y1 = one.box
+        edges = left + x0 * wide, top + y0 * high, left + x1 * wide - 1, top + y1 * high - 1
+        draw.rectangle(edges, outline=colour, width=2)
+        draw.text((edges[0] + 4, edges[1] + 2), one.name, colour, font(11), stroke_width=1, stroke_fill=PAPER)
 
 
 def _cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], entry: Entry, predicate: str | None,
@@ -45,8 +66,11 @@ def _cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int]
     below = top + _SIDE + _SMALL + 8
     draw.text((left, below), _fitted(draw, entry.prompt, 12), INK, font(12))
     draw.text((left, below + 16), _fitted(draw, f"predicate: {predicate or '-'}", 12), _GREY, font(12))
-    told = [f"{metric.removeprefix('CLIP-')} {value:.1f}" for metric, value in scores.items() if value is not None]
-    draw.text((left, below + 32), _fitted(draw, "   ".join(told), 13), INK, font(13))
+    values = [f"{metric.removeprefix('CLIP-')} {scores[metric]:.1f}" for metric in METRICS
+              if scores.get(metric) is not None]
+    draw.text((left, below + 32), _fitted(draw, "   ".join(values), 13), INK, font(13))
+    flags = [f"{name.replace('_', ' ')} {scores[name]:.2g}" for name in _FLAGS if scores.get(name) is not None]
+    draw.text((left, below + 48), _fitted(draw, "   ".join(flags), 12), _GREY, font(12))
 
 
 def _paste(sheet: Image.Image, path: Path, corner: tuple[int, int], side: int) -> None:

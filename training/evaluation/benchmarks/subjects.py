@@ -6,12 +6,10 @@ import re
 from pathlib import Path
 
 from ...common.errors import Faults
+from ..relationbench import PAIR_BOXES, SINGLE_BOX, find_subjects
 from ..relationbench import cases as relationbench_cases
-from ..relationbench import find_subjects
 from .lines import Case, picture_like, pictures_in, read_json, read_text_file
 
-SINGLE_BOX = ((0.25, 0.25, 0.75, 0.75),)
-PAIR_BOXES = ((0.0, 0.25, 0.5, 0.75), (0.5, 0.25, 1.0, 0.75))  # MS-Diffusion's defaults
 LIVE = {"cat", "dog"}  # DreamBench's classes that get the prompts of living things
 # Concepts of CustomConcept101 that fill a picture or are worn: their boxes are no fair place.
 _UNMOVABLE = ("scene_", "wearable_", "person_wearable")

@@ -1,0 +1,122 @@
+"""Folders of pictures to table.md, scores.json and sheet.png; several folders are compared pair by pair."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..common.atomic_io import write_text
+from ..common.cli import say
+from ..common.errors import Faults
+from ..common.sheets import save_picture
+from .columns import SCORE_COLUMNS, estimates
+from .comparison import compare, comparison_facts, comparison_text
+from .measurement import Measured, Models, all_or_faults, find_predicates, measure_pictures, model_steps
+from .prompts import Entry, read_prompts
+from .report import report_json, summaries, table_text
+from .sections import picture_facts, sections_facts, sections_text
+from .sheet import contact_sheet
+
+ANSWERS = "answers.jsonl"
+
+
+def measure_folders(folders: Mapping[str, Path], options: argparse.Namespace, title: str = "") -> dict[str, Measured]:
+    """Measure folders of pictures of one prompts file with the same models, and write the reports.
+
+    Args:
+        folders: name to folder; the first is the one that is reported, the others are compared with it.
+        options: of `training.evaluate`.
+        title: first lines of table.md.
+
+    Raises:
+        Faults: of the prompts file, the pictures, the models, all in one report.
+    """
+    if options.batch < 1:
+        raise Faults(f"--batch {options.batch}: expected at least 1.")
+    missing = "skip" if options.partial else "fault"
+    entries = all_or_faults(*(lambda folder=folder: read_prompts(options.prompts, folder, missing)
+                              for folder in folders.values()))
+    total = _lines(options.prompts)
+    first = entries[0]
+    predicates, (exact_text, exact), *parts = all_or_faults(
+        lambda: find_predicates(first, options.spacy),
+        lambda: count_exactly(first) if getattr(options, "exact", False) else ("", {}), *model_steps(options))
+    models = Models(*parts)
+    measured: dict[str, Measured] = {}
+    for name, own in zip(folders, entries):
+        if len(folders) > 1:
+            say(f"measuring {name}")
+        by_line = {entry.line: predicate for entry, predicate in zip(first, predicates)}
+        words = [by_line.get(entry.line) or entry.relation or None for entry in own]
+        measured[name] = measure_pictures(own, words, models, options, options.out / ANSWERS)
+    text, facts = report_of(measured, models.accuracy, exact_text, exact)
+    text = title + _missing_text(measured, total) + text
+    write_text(options.out / "table.md", text)
+    write_text(options.out / "scores.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    whole = next(iter(measured.values()))
+    save_picture(contact_sheet(whole.entries, whole.predicates, whole.rows, whole.subjects), options.out / "sheet.png")
+    say(text)
+    say(f"wrote table.md, scores.json and sheet.png to {options.out}")
+    return measured
+
+
+def report_of(measured: Mapping[str, Measured], accuracy: Any, exact_text: str, exact: Mapping[str, Any]
+              ) -> tuple[str, dict[str, Any]]:
+    """table.md and scores.json of one or more measured folders."""
+    (name, first), *others = measured.items()
+    table = summaries(first.entries, first.rows)
+    text = table_text(table, first.encoders) + exact_text + sections_text(first, accuracy)
+    facts = json.loads(report_json(table, first.encoders, first.entries, first.predicates, first.rows, exact))
+    facts |= sections_facts(first, accuracy)
+    for index, picture in enumerate(facts["pictures"]):
+        picture |= picture_facts(first, index)
+    for other_name, other in others:
+        pairs = paired(first, other)
+        results = compare(*pairs)
+        cases = len({entry.case for entry in pairs[0]})
+        text += f"\n**{name} against {other_name}**\n\n{comparison_text(results, name, other_name, cases)}"
+        facts.setdefault("against", {})[other_name] = {
+            "pairs": len(pairs[0]), "cases": cases, "measures": comparison_facts(results),
+            "groups": {group: {key: vars(score) for key, score in row.items()}
+                       for group, row in estimates(other.entries, other.rows, SCORE_COLUMNS).items()}}
+    return text, facts
+
+
+def paired(first: Measured, other: Measured) -> tuple[list[Entry], list[Mapping], list[Mapping]]:
+    """Lines that both have, with both rows.
+
+    Raises:
+        Faults: no line is in both.
+    """
+    rows = {entry.line: row for entry, row in zip(other.entries, other.rows)}
+    both = [(entry, row, rows[entry.line]) for entry, row in zip(first.entries, first.rows) if entry.line in rows]
+    if not both:
+        raise Faults("--against: no line of the prompts file has a picture in both folders.")
+    return [entry for entry, _, _ in both], [row for _, row, _ in both], [row for _, _, row in both]
+
+
+def _lines(prompts: Path) -> int:
+    return sum(bool(line.strip()) for line in prompts.read_text(encoding="utf-8").splitlines())
+
+
+def _missing_text(measured: Mapping[str, Measured], total: int) -> str:
+    """Said beside the scores wherever pictures are missing."""
+    lacking = {name: total - len(one.entries) for name, one in measured.items() if len(one.entries) < total}
+    return "".join(f"**{count} of {total} pictures of {name} are missing.** These scores are of the others.\n\n"
+                   for name, count in lacking.items())
+
+
+def count_exactly(entries: Sequence[Entry]) -> tuple[str, dict[str, Any]]:
+    """The miniworld's own scores, as Markdown and for JSON.
+
+    Raises:
+        Faults: lines without a plan.
+        ValueError: the judges are not there.
+    """
+    from ..miniworld.experiments import exact
+
+    found, known = exact.judged(entries)
+    return "\n" + exact.exact_text(found, known), exact.facts(found, known)

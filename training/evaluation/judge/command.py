@@ -1,0 +1,123 @@
+"""`python -m training.evaluate judge --labels labels.jsonl`, and `judge page` that makes the page to label on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw, ImageOps
+from tqdm import tqdm
+
+from ...common.atomic_io import write_text
+from ...common.cli import say
+from ...common.errors import Faults
+from ...common.sheets import FAINT, INK, PAPER, font, save_picture
+from ...data.dataset import open_picture
+from ..measurement import DTYPES, all_or_faults, find_predicates, open_judge_model
+from ..predicate_parser import MODEL
+from ..prompts import read_prompts
+from .accuracy import Label, accuracy_text, agreed, measure_judge, read_labels
+from .answers import Answers
+from .page import labelling_page
+from .questions import CONTACT, HAPPENED, PRESENT, REVERSED
+from .verdicts import THRESHOLD
+
+_SHOWN, _SIDE, _TEXT, _GAP, _COLUMNS = 24, 220, 60, 10, 5
+
+
+def parser() -> argparse.ArgumentParser:
+    """Arguments of `judge`."""
+    made = argparse.ArgumentParser(
+        prog="python -m training.evaluate judge",
+        description="Measure a judge against people's labels: sensitivity, specificity, AUC, kappa. Writes table.md, "
+                    "accuracy.json (for --judge-accuracy) and sheet.png with the pictures it got wrong. "
+                    "'judge page' makes the page on which people label.")
+    made.add_argument("--labels", type=Path, required=True, help="JSON lines: picture, question, answer, by")
+    made.add_argument("--pictures", type=Path, help="folder of the pictures; that of the labels by default")
+    made.add_argument("--judge", required=True, help="an image-text-to-text model of transformers, or miniworld")
+    made.add_argument("--judge-revision", default="main", help="commit of the judge on the hub")
+    made.add_argument("--out", type=Path, default=Path("out/judge"), help="folder to write to")
+    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    made.add_argument("--dtype", choices=DTYPES, default="float32")
+    return made
+
+
+def page_parser() -> argparse.ArgumentParser:
+    """Arguments of `judge page`."""
+    made = argparse.ArgumentParser(
+        prog="python -m training.evaluate judge page",
+        description="Write a page that shows pictures with a question and takes the keys y, n and u. It needs no "
+                    "server; its button saves labels.jsonl.")
+    made.add_argument("pictures", type=Path, help="folder of pictures")
+    made.add_argument("--prompts", type=Path, required=True, help="prompts file of the pictures")
+    made.add_argument("--out", type=Path, required=True, help="the page, e.g. label.html")
+    made.add_argument("--kind", choices=(HAPPENED, REVERSED, CONTACT, PRESENT), default=HAPPENED,
+                      help="the kind of question")
+    made.add_argument("--partial", action="store_true", help="leave out lines whose picture is missing")
+    made.add_argument("--spacy", default=MODEL, help="pipeline that finds predicates: a name or a folder")
+    return made
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure a judge.
+
+    Raises:
+        Faults: of the labels, the pictures, the judge, all in one report.
+    """
+    pictures = options.pictures or options.labels.parent
+    labels, judge = all_or_faults(lambda: read_labels(options.labels, pictures), lambda: open_judge_model(options))
+    answers = Answers(judge, options.out / "answers.jsonl")
+    accuracy, said = measure_judge(labels, answers, lambda items: tqdm(items, desc="judge", unit=""))
+    text = accuracy_text(accuracy)
+    truth = agreed(labels)[0]
+    facts = {"accuracy": accuracy.table(), "answers": [
+        {"picture": path.name, "question": question, "label": truth[path, question], "p": p}
+        for (path, question), p in said.items()]}
+    write_text(options.out / "table.md", text)
+    write_text(options.out / "accuracy.json", json.dumps(facts, indent=1) + "\n")
+    save_picture(mistakes_sheet(labels, said), options.out / "sheet.png")
+    say(f"{text}\nwrote table.md, accuracy.json and sheet.png to {options.out}")
+
+
+def run_page(options: argparse.Namespace) -> None:
+    """Write the labelling page.
+
+    Raises:
+        Faults: of the prompts file and the pictures; the page exists; no such question.
+    """
+    if options.out.exists():
+        raise Faults(f"--out {options.out} exists; choose a file that does not, so that nothing is overwritten.")
+    entries = read_prompts(options.prompts, options.pictures, "skip" if options.partial else "fault")
+    page = labelling_page(entries, find_predicates(entries, options.spacy), options.out.parent, options.kind)
+    if '"question"' not in page:
+        raise Faults(f"{options.prompts}: no line has a question of the kind '{options.kind}'; it needs 'names' and a "
+                     "relation" + (" with \"symmetric\": false." if options.kind == REVERSED else "."))
+    write_text(options.out, page)
+    say(f"wrote {options.out}: open it in a browser, answer with y, n and u, save labels.jsonl beside the pictures.")
+
+
+def mistakes_sheet(labels: Sequence[Label], said: Mapping[tuple[Path, str], float]) -> Image.Image:
+    """The pictures on which the judge differs from people, surest first."""
+    truth = agreed(labels)[0]
+    wrong = sorted((item for item, p in said.items() if (p > THRESHOLD) != truth[item]),
+                   key=lambda item: (-abs(said[item] - THRESHOLD), str(item)))
+    shown = wrong[:_SHOWN]
+    rows = -(-len(shown) // _COLUMNS)
+    sheet = Image.new("RGB", (_COLUMNS * (_SIDE + _GAP) + _GAP, 34 + rows * (_SIDE + _TEXT + _GAP) + _GAP), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_GAP, 8), f"{len(wrong)} of {len(said)} answers differ from the labels"
+             + (f"; the {len(shown)} surest:" if len(wrong) > len(shown) else ""), INK, font(15))
+    for place, item in enumerate(shown):
+        left, top = _GAP + place % _COLUMNS * (_SIDE + _GAP), 34 + place // _COLUMNS * (_SIDE + _TEXT + _GAP)
+        sheet.paste(Image.new("RGB", (_SIDE, _SIDE), FAINT), (left, top))
+        picture = ImageOps.contain(open_picture(item[0]), (_SIDE, _SIDE))
+        sheet.paste(picture, (left + (_SIDE - picture.width) // 2, top + (_SIDE - picture.height) // 2))
+        words = item[1].split()
+        lines = [" ".join(words[:len(words) // 2]), " ".join(words[len(words) // 2:]),
+                 f"people {'yes' if truth[item] else 'no'}, judge p = {said[item]:.2f}"]
+        for number, line in enumerate(lines):
+            pen.text((left, top + _SIDE + 4 + 17 * number), line, INK, font(12))
+    return sheet

@@ -1,0 +1,117 @@
+"""What is to be drawn: one job for each line and method, grouped by relation so that LoRAs are loaded once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, PngImagePlugin
+
+from ...common.atomic_io import write_whole
+from ...common.errors import Faults
+from ..prompts import Entry
+from .settings import DrawingSettings
+
+HASH_KEY, PROMPT_KEY, SEED_KEY = "relate_job", "relate_prompt", "relate_seed"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to be drawn.
+
+    Attributes:
+        entry: its line; `entry.picture` is not where it goes.
+        method: see `settings.METHODS`.
+        relation_file: LoRA of its predicate, or empty.
+        seed: of its noise.
+        file: where it goes.
+        stamp: hash of everything that it depends on; written into the file.
+    """
+
+    entry: Entry
+    method: str
+    relation_file: str
+    seed: int
+    file: Path
+    stamp: str
+
+
+def plan_jobs(entries: Sequence[Entry], pictures: Path, methods: Sequence[str], settings: DrawingSettings,
+              method_hashes: dict[str, str], shard: tuple[int, int] = (0, 1)) -> list[Job]:
+    """All jobs of a shard in the order of drawing: method, relation file, line.
+
+    Args:
+        entries: the prompts file.
+        pictures: receives one folder for each method.
+        methods: names.
+        settings: how to draw.
+        method_hashes: see `manifest.method_hashes`.
+        shard: (i, n): lines whose index modulo n is i.
+    """
+    jobs = []
+    for index, entry in enumerate(entries):
+        if index % shard[1] != shard[0]:
+            continue
+        for method in methods:
+            file = settings.relation_file(entry.relation) if method == "relate" and entry.relation else ""
+            seed = settings.first_seed + (entry.seed or 0)
+            facts = (method_hashes[method], entry.picture.name, entry.prompt, seed, file)
+            jobs.append(Job(entry, method, file, seed, pictures / method / entry.picture.name,
+                            hashlib.sha256(repr(facts).encode()).hexdigest()))
+    order = {method: place for place, method in enumerate(methods)}
+    return sorted(jobs, key=lambda job: (order[job.method], job.relation_file, job.entry.line))
+
+
+def check_entries(entries: Sequence[Entry], methods: Sequence[str]) -> None:
+    """Every line must say whom to draw, and for `relate` which relation.
+
+    Raises:
+        Faults: all lines that do not.
+    """
+    faults = []
+    for entry in entries:
+        if not entry.references or not entry.names or not entry.boxes:
+            faults.append(f"line {entry.line}: to be drawn it needs 'references', 'names' and 'boxes'.")
+        if "relate" in methods and not entry.relation:
+            faults.append(f"line {entry.line}: method relate draws with the LoRA of its relation; 'relation' is "
+                          "missing.")
+        if Path(entry.picture.name).suffix.lower() != ".png":
+            faults.append(f"line {entry.line}: pictures are drawn as .png, and 'picture' is {entry.picture.name}.")
+    if faults:
+        raise Faults(faults)
+
+
+def state_of(job: Job) -> str:
+    """`missing`, `drawn`, or `other`: a picture of other settings, of another program, or no picture."""
+    if not job.file.exists():
+        return "missing"
+    try:
+        with Image.open(job.file) as image:
+            return "drawn" if image.info.get(HASH_KEY) == job.stamp else "other"
+    except (OSError, SyntaxError):
+        return "other"
+
+
+def remaining(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that are not drawn yet.
+
+    Raises:
+        Faults: files that are there and are not these jobs' pictures, all of them.
+    """
+    states = {job.file: state_of(job) for job in jobs}
+    foreign = [file for file, state in states.items() if state == "other"]
+    if foreign:
+        raise Faults([f"{file}: is there and was not drawn with these settings. Move it away, or choose another --out."
+                      for file in foreign])
+    return [job for job in jobs if states[job.file] == "missing"]
+
+
+def save_job(job: Job, image: Image.Image) -> None:
+    """Write a picture whole or not at all, with what it depends on in its text chunks; the same bytes every time."""
+    facts = PngImagePlugin.PngInfo()
+    for key, value in ((HASH_KEY, job.stamp), (PROMPT_KEY, job.entry.prompt), (SEED_KEY, str(job.seed))):
+        facts.add_itxt(key, value)
+    pixels = image.convert("RGB")
+    write_whole(job.file, lambda path: pixels.save(path, format="PNG", pnginfo=facts))

@@ -1,0 +1,102 @@
+"""Own rows beside the published ones, and a sheet with one column for each method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageOps
+
+from ...common.sheets import FAINT, INK, PAPER, font
+from ...data.dataset import open_picture
+from ..columns import JUDGE_COLUMNS, SCORE_COLUMNS, SUBJECT_COLUMNS, estimates
+from ..measurement import Measured
+from ..relationbench import relationbench
+from ..scores import METRICS
+
+PUBLISHED_OF = {"ms-diffusion": "MS-Diffusion", "relate": "DreamRelation"}
+NEAR = 1.0  # a score within this of the published one speaks for the same encoders and scoring
+_SHOWN, _SIDE, _GAP = 12, 200, 8
+
+
+def reproduction_text(measured: Mapping[str, Measured], complete: Mapping[str, bool], world: str) -> str:
+    """Own rows, published rows, differences; Markdown.
+
+    Args:
+        measured: method to its pictures.
+        complete: method to whether all its pictures are there.
+        world: pictures of the miniworld are compared with nothing published.
+    """
+    lines = ["| method | group | " + " | ".join(METRICS) + " |", "|---" * (len(METRICS) + 2) + "|"]
+    published = {} if world == "miniworld" else {
+        (row["method"], row["group"]): row["scores"] for row in relationbench()["published"]["rows"]}
+    checks = []
+    for method, own in measured.items():
+        for group, row in estimates(own.entries, own.rows, SCORE_COLUMNS).items():
+            name = method if complete[method] else f"{method} (incomplete)"
+            cells = [SCORE_COLUMNS[0].text(row[metric]) if metric in row else "-" for metric in METRICS]
+            lines.append(f"| {name} | {group} | {' | '.join(cells)} |")
+            theirs = published.get((PUBLISHED_OF.get(method, ""), group))
+            if theirs is None:
+                continue
+            gaps = {metric: row[metric].value - value for metric, value in zip(METRICS, theirs) if metric in row}
+            lines.append(f"| *published: {PUBLISHED_OF[method]}* | {group} | "
+                         + " | ".join(f"{value:.1f}" for value in theirs) + " |")
+            lines.append(f"| *difference* | {group} | "
+                         + " | ".join(f"{gaps[metric]:+.1f}" if metric in gaps else "-" for metric in METRICS) + " |")
+            if method == "ms-diffusion":
+                checks.append((group, max(map(abs, gaps.values())) if gaps else None))
+    lines += ["", *_verdict(checks)]
+    return "\n".join(lines) + "\n"
+
+
+def _verdict(checks: list[tuple[str, float | None]]) -> list[str]:
+    """What the baseline's row says of encoders and scoring."""
+    known = [(group, gap) for group, gap in checks if gap is not None]
+    if not known:
+        return ["No published row is comparable with these pictures; read own rows against one another."]
+    if all(gap <= NEAR for _, gap in known):
+        return [f"The MS-Diffusion row is within {NEAR:g} point of the published one: encoders and scoring are "
+                "probably the paper's."]
+    worst = ", ".join(f"{group} {gap:.1f}" for group, gap in known)
+    return [f"The MS-Diffusion row differs from the published one (largest difference: {worst}): encoders, subjects or "
+            "scoring are not the paper's. Only differences between own rows may be read."]
+
+
+def rows_facts(measured: Mapping[str, Measured], complete: Mapping[str, bool]) -> dict[str, Any]:
+    """Every method's means, for JSON."""
+    columns = (*SCORE_COLUMNS, *SUBJECT_COLUMNS, *JUDGE_COLUMNS)
+    return {method: {"complete": complete[method], "groups": {
+        group: {key: asdict(estimate) for key, estimate in row.items()}
+        for group, row in estimates(own.entries, own.rows, columns).items()}} for method, own in measured.items()}
+
+
+def rows_sheet(measured: Mapping[str, Measured]) -> Image.Image:
+    """Cases as rows: the references, then each method's picture."""
+    first = next(iter(measured.values()))
+    count = min(_SHOWN, len(first.entries))
+    shown = [first.entries[index * len(first.entries) // count] for index in range(count)]
+    pictures = {method: {entry.line: entry.picture for entry in own.entries} for method, own in measured.items()}
+    small = _SIDE // 2 - _GAP // 2
+    width = small + (len(measured)) * (_SIDE + _GAP) + 2 * _GAP
+    sheet = Image.new("RGB", (max(width, 420), 34 + count * (_SIDE + 24)), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for column, method in enumerate(measured):
+        pen.text((_GAP + small + _GAP + column * (_SIDE + _GAP), 10), method, INK, font(15))
+    for row, entry in enumerate(shown):
+        top = 34 + row * (_SIDE + 24)
+        for number, path in enumerate(entry.references[:2]):
+            _paste(sheet, path, (_GAP, top + number * (small + _GAP)), small)
+        for column, method in enumerate(measured):
+            path = pictures[method].get(entry.line)
+            if path is not None:
+                _paste(sheet, path, (_GAP + small + _GAP + column * (_SIDE + _GAP), top), _SIDE)
+        pen.text((_GAP, top + _SIDE + 3), entry.prompt[:width // 7], INK, font(12))
+    return sheet
+
+
+def _paste(sheet: Image.Image, path: Any, corner: tuple[int, int], side: int) -> None:
+    picture = ImageOps.contain(open_picture(path), (side, side))
+    sheet.paste(Image.new("RGB", (side, side), FAINT), corner)
+    sheet.paste(picture, (corner[0] + (side - picture.width) // 2, corner[1] + (side - picture.height) // 2))
