@@ -26,14 +26,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .common.atomic_io import write_text
 from .common.cli import command, say
 from .common.errors import Faults
 from .evaluation.benchmarks import command as convert
 from .evaluation.judge import command as judge
-from .evaluation.measurement import add_arguments
+from .evaluation.models import Worlds, add_arguments
+from .evaluation.prompts import Entry
 from .evaluation.relationbench import prompts_text, relationbench
 from .evaluation.reproduce import command as reproduce
 
@@ -42,10 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     first = arguments[0] if arguments else ""
-    verbs = {"relationbench": (_relationbench_parser, write_relationbench), "judge": (judge.parser, judge.run),
+    verbs = {"relationbench": (_relationbench_parser, write_relationbench),
+             "judge": (judge.parser, lambda options: judge.run(options, WORLDS)),
              "miniworld": (_miniworld_parser, write_miniworld), "convert": (convert.parser, convert.run)}
     if arguments[:2] == ["relationbench", "run"]:
-        parser, run, rest = reproduce.parser, reproduce.run, arguments[2:]
+        parser, run, rest = reproduce.parser, lambda options: reproduce.run(options, WORLDS), arguments[2:]
     elif arguments[:2] == ["judge", "page"]:
         parser, run, rest = judge.page_parser, judge.run_page, arguments[2:]
     elif first in verbs:
@@ -138,8 +142,23 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.against is not None:
         name = options.against.name if options.against.name != options.pictures.name else str(options.against)
         folders[name] = options.against
-    measure_folders(folders, options)
+    measure_folders(folders, options, WORLDS)
 
+
+def count_exactly(entries: Sequence[Entry]) -> tuple[str, dict[str, Any]]:
+    """The miniworld's own scores, as Markdown and for JSON.
+
+    Raises:
+        Faults: lines without a plan.
+        ValueError: the judges are not there.
+    """
+    from .miniworld.experiments import exact
+
+    found, known = exact.judged(entries)
+    return "\n" + exact.exact_text(found, known), exact.facts(found, known)
+
+
+WORLDS = Worlds(count_exactly=count_exactly)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from ..common.errors import Faults
 from ..common.sheets import save_picture
 from .columns import SCORE_COLUMNS, estimates
 from .comparison import compare, comparison_facts, comparison_text
-from .measurement import Measured, Models, all_or_faults, find_predicates, measure_pictures, model_steps
+from .measurement import Measured, find_predicates, measure_pictures
+from .models import NO_WORLDS, Models, Worlds, all_or_faults, model_steps
 from .prompts import Entry, read_prompts
 from .report import report_json, summaries, table_text
 from .sections import picture_facts, sections_facts, sections_text
@@ -23,13 +24,14 @@ from .sheet import contact_sheet
 ANSWERS = "answers.jsonl"
 
 
-def measure_folders(folders: Mapping[str, Path], options: argparse.Namespace, title: str = "") -> dict[str, Measured]:
+def measure_folders(folders: Mapping[str, Path], options: argparse.Namespace, worlds: Worlds = NO_WORLDS
+                    ) -> dict[str, Measured]:
     """Measure folders of pictures of one prompts file with the same models, and write the reports.
 
     Args:
         folders: name to folder; the first is the one that is reported, the others are compared with it.
         options: of `training.evaluate`.
-        title: first lines of table.md.
+        worlds: what is known exactly, and models that go by a name of their own.
 
     Raises:
         Faults: of the prompts file, the pictures, the models, all in one report.
@@ -43,7 +45,8 @@ def measure_folders(folders: Mapping[str, Path], options: argparse.Namespace, ti
     first = entries[0]
     predicates, (exact_text, exact), *parts = all_or_faults(
         lambda: find_predicates(first, options.spacy),
-        lambda: count_exactly(first) if getattr(options, "exact", False) else ("", {}), *model_steps(options))
+        lambda: worlds.count_exactly(first) if getattr(options, "exact", False) else ("", {}),
+        *model_steps(options, worlds))
     models = Models(*parts)
     measured: dict[str, Measured] = {}
     for name, own in zip(folders, entries):
@@ -53,7 +56,7 @@ def measure_folders(folders: Mapping[str, Path], options: argparse.Namespace, ti
         words = [by_line.get(entry.line) or entry.relation or None for entry in own]
         measured[name] = measure_pictures(own, words, models, options, options.out / ANSWERS)
     text, facts = report_of(measured, models.accuracy, exact_text, exact)
-    text = title + _missing_text(measured, total) + text
+    text = _missing_text(measured, total) + text
     write_text(options.out / "table.md", text)
     write_text(options.out / "scores.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     whole = next(iter(measured.values()))
@@ -107,16 +110,3 @@ def _missing_text(measured: Mapping[str, Measured], total: int) -> str:
     lacking = {name: total - len(one.entries) for name, one in measured.items() if len(one.entries) < total}
     return "".join(f"**{count} of {total} pictures of {name} are missing.** These scores are of the others.\n\n"
                    for name, count in lacking.items())
-
-
-def count_exactly(entries: Sequence[Entry]) -> tuple[str, dict[str, Any]]:
-    """The miniworld's own scores, as Markdown and for JSON.
-
-    Raises:
-        Faults: lines without a plan.
-        ValueError: the judges are not there.
-    """
-    from ..miniworld.experiments import exact
-
-    found, known = exact.judged(entries)
-    return "\n" + exact.exact_text(found, known), exact.facts(found, known)

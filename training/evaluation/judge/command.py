@@ -16,7 +16,8 @@ from ...common.cli import say
 from ...common.errors import Faults
 from ...common.sheets import FAINT, INK, PAPER, font, save_picture
 from ...data.dataset import open_picture
-from ..measurement import DTYPES, all_or_faults, find_predicates, open_judge_model
+from ..measurement import find_predicates
+from ..models import DTYPES, NO_WORLDS, Worlds, all_or_faults, open_judge_model
 from ..predicate_parser import MODEL
 from ..prompts import read_prompts
 from .accuracy import Label, accuracy_text, agreed, measure_judge, read_labels
@@ -61,14 +62,15 @@ def page_parser() -> argparse.ArgumentParser:
     return made
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
     """Measure a judge.
 
     Raises:
         Faults: of the labels, the pictures, the judge, all in one report.
     """
     pictures = options.pictures or options.labels.parent
-    labels, judge = all_or_faults(lambda: read_labels(options.labels, pictures), lambda: open_judge_model(options))
+    labels, judge = all_or_faults(lambda: read_labels(options.labels, pictures),
+                                  lambda: open_judge_model(options, worlds))
     answers = Answers(judge, options.out / "answers.jsonl")
     accuracy, said = measure_judge(labels, answers, lambda items: tqdm(items, desc="judge", unit=""))
     text = accuracy_text(accuracy)

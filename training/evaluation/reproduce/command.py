@@ -17,7 +17,7 @@ from ...common.cli import Stopped, say
 from ...common.comfyui_client import ComfyUIClient, Patience
 from ...common.errors import Faults
 from ...common.sheets import save_picture
-from ..measurement import DTYPES, add_arguments, all_or_faults
+from ..models import DTYPES, NO_WORLDS, Worlds, add_arguments, all_or_faults
 from ..prompts import Entry, read_prompts
 from ..relationbench import prompts_text
 from .draw import GO_ON, draw_all
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
     """Draw what is missing, and measure when everything is there.
 
     Raises:
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
             raise Stopped("\n".join([f"{len(drawn.failures)} pictures could not be drawn:", *drawn.failures, GO_ON]))
     # 4. measure
     if not options.draw_only:
-        measure(options, prompts, plan_jobs(entries, pictures, methods, settings, hashes), methods)
+        measure(options, prompts, plan_jobs(entries, pictures, methods, settings, hashes), methods, worlds)
 
 
 def prompts_file(options: argparse.Namespace) -> Path:
@@ -161,7 +161,8 @@ def open_engine(options: argparse.Namespace, settings: DrawingSettings) -> Engin
     return ComfyEngine(client, settings)
 
 
-def measure(options: argparse.Namespace, prompts: Path, jobs: Sequence[Job], methods: Sequence[str]) -> None:
+def measure(options: argparse.Namespace, prompts: Path, jobs: Sequence[Job], methods: Sequence[str],
+            worlds: Worlds) -> None:
     """Measure all methods with the same models, beside the published rows.
 
     Raises:
@@ -178,7 +179,7 @@ def measure(options: argparse.Namespace, prompts: Path, jobs: Sequence[Job], met
                      + ["Draw them with the same command, or measure the others with --partial."])
     options.prompts = prompts
     folders = {method: options.out / "pictures" / method for method in methods}
-    measured = measure_folders(folders, options)
+    measured = measure_folders(folders, options, worlds)
     complete = {method: not any(job.method == method for job in missing) for method in methods}
     text = reproduction_text(measured, complete, options.world)
     facts = json.loads((options.out / "scores.json").read_text(encoding="utf-8"))
