@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+from tests.bench.startup import start
+from tests.host.comfyui import find_comfyui
 from tests.host.conftest import PACK_FOLDER, ROOT
 
 NODES = {
@@ -47,10 +49,10 @@ def test_the_pack_loads_without_a_warning(comfy_server, pack):
     assert of_ours and not [line for line in of_ours if re.search("FAILED|Error|Cannot|missing|warn", line, re.I)]
 
 
-def test_the_pack_costs_no_time_at_start(comfy_server):
-    """ComfyUI writes tenths of a second; the exact number is the benchmark's."""
-    seconds = re.search(rf"([\d.]+) seconds: .*{re.escape(PACK_FOLDER)}", comfy_server.log).group(1)
-    assert float(seconds) <= 0.1
+def test_the_pack_costs_no_time_at_start():
+    """Of the processor, for the machine may be busy: twice the goal, which the benchmark measures alone."""
+    _, worked, count = min(start(find_comfyui()) for _ in range(2))
+    assert count >= len(NODES) and worked <= 0.1
 
 
 @pytest.mark.parametrize("node_id", NODES)

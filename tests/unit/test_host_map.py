@@ -1,0 +1,23 @@
+"""The list of private places in ARCHITECTURE.md has every name of ComfyUI that the code uses, once."""
+
+from tests.host_map import named_in_code, places
+
+LISTED = [place.text for place in places()]
+
+
+def covered(name: str) -> bool:
+    """Whether a place is the name itself, something in it, or what it is an attribute of; or its file and last word."""
+    module, _, last = name.rpartition(".")
+    if f"{module.replace('.', '/')}.py: {last}" in LISTED:
+        return True
+    return any(f"{place}.".startswith(f"{name}.") or f"{name}.".startswith(f"{place}.") for place in LISTED)
+
+
+def test_every_name_of_comfyui_that_the_code_uses_is_listed():
+    lacking = [f"{file}: {name}" for name, file in named_in_code().items() if not covered(name)]
+    assert lacking == []
+
+
+def test_the_code_is_read_and_each_place_is_listed_once():
+    assert "comfy.lora.load_lora" in named_in_code()
+    assert len(LISTED) > 50 and sorted(set(LISTED)) == sorted(LISTED)
