@@ -11,6 +11,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from core.identity.local_tokens import dense_features, rescale_positions
 from training import distill
+from training.engine.clipself import region_vectors
 from training.host_diffusers.clipself import dense_projected, encoder_of_open_clip, encoder_of_transformers
 
 TINY = {
@@ -112,5 +113,5 @@ def test_the_student_starts_as_the_teacher(tiny):
     with torch.no_grad():
         assert torch.equal(encoder.embed(pixels), model(pixel_values=pixels).image_embeds)
         dense = dense_projected(encoder, dense_features(encoder.tower, pixels))
-    whole = distill.region_vectors(dense[0], np.array([[0.0, 0, 1, 1]]))
+    whole = region_vectors(dense[0], np.array([[0.0, 0, 1, 1]]))
     assert torch.allclose(whole[0], dense[0].mean((1, 2)), atol=1e-6)
