@@ -32,7 +32,7 @@ class RelateIdentityModelLoader(io.ComfyNode):
             description="Loads the model that turns photographs into identities: MS-Diffusion's ms_adapter (.bin or "
                         ".safetensors) from models/relate.",
             search_aliases=["ms-diffusion", "ms_adapter", "relationbooth", "dreamrelation"],
-            inputs=[io.Combo.Input("model_name", options=folders.identity_files(),
+            inputs=[io.Combo.Input("model_name", options=folders.choices(folders.identity_files()),
                                    tooltip="A file in models/relate. It must belong to the checkpoint you sample with; "
                                            "MS-Diffusion's ms_adapter.bin belongs to SDXL.")],
             outputs=[RelateIdentityModel.Output(display_name="identity_model",
@@ -44,6 +44,10 @@ class RelateIdentityModelLoader(io.ComfyNode):
         from .host_comfy import folders
         from .host_comfy.sdxl import models
 
+        if model_name == folders.NO_FILE:
+            raise ValueError("model_name: models/relate has no file. Put MS-Diffusion's ms_adapter.bin there, from "
+                             "https://huggingface.co/doge1516/MS-Diffusion (Apache-2.0); then press R to read the "
+                             "folders again.")
         return io.NodeOutput(models.load_identity_model(folders.identity_path(model_name)))
 
 

@@ -32,6 +32,7 @@ class RelateMiniworldLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
+        from .host_comfy.miniworld import latents
         from .host_comfy.miniworld import sdxl as miniworld
         from .host_comfy.sdxl import models
 
@@ -41,8 +42,10 @@ class RelateMiniworldLoader(io.ComfyNode):
                              f"{', '.join(missing)} missing. Install the pack again, or make them with "
                              "python -m training.miniworld.")
         folder = miniworld.FOLDER
+        model, vae = miniworld.load_unet(), miniworld.load_vae()
+        latents.finish_model(model, vae)
         return io.NodeOutput(
-            miniworld.load_unet(), miniworld.load_clip(), miniworld.load_vae(),
+            model, miniworld.load_clip(), vae,
             miniworld.load_clip_vision(folder / "clip_vision"),
             miniworld.load_clip_vision(folder / "local_clip_vision"),
             models.load_identity_model(str(folder / "identity.safetensors")))

@@ -33,6 +33,7 @@ class RelateMiniworldFluxLoader(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         from .host_comfy.miniworld import flux as miniworld_flux
+        from .host_comfy.miniworld import latents
         from .host_comfy.miniworld import sdxl as miniworld
 
         missing = miniworld_flux.missing_parts()
@@ -41,4 +42,6 @@ class RelateMiniworldFluxLoader(io.ComfyNode):
                              f"{', '.join(missing)} missing. Install the pack again if it should have come with it, or "
                              "make it: python -m training.miniworld flux-base, then flux, then python -m "
                              "training.miniworld flux-export.")
-        return io.NodeOutput(miniworld_flux.load_flux(), miniworld_flux.load_clip(), miniworld.load_vae())
+        model, vae = miniworld_flux.load_flux(), miniworld.load_vae()
+        latents.finish_model(model, vae)
+        return io.NodeOutput(model, miniworld_flux.load_clip(), vae)

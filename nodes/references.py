@@ -38,7 +38,7 @@ class RelateDreamOLoader(io.ComfyNode):
         from .host_comfy import folders
 
         folders.register()
-        files = folders.identity_files()
+        files = folders.choices(folders.identity_files())
         return schema(
             node_id="RelateDreamOLoader",
             display_name="Load DreamO",
@@ -73,6 +73,10 @@ class RelateDreamOLoader(io.ComfyNode):
         from .host_comfy import folders
         from .host_comfy.flux import loader as flux_loader
 
+        if embeddings == folders.NO_FILE:
+            raise ValueError("embeddings: models/relate has no file. Put embedding.safetensors there, and the LoRAs of "
+                             "the preset into models/loras, from https://huggingface.co/ByteDance/DreamO (Apache-2.0); "
+                             "then press R to read the folders again.")
         loras = chosen_loras(preset, turbo, {**adapters, "turbo_lora": turbo_lora}, folders.lora_files())
         paths = [(folders.lora_path(name), strength) for name, strength in loras]
         return io.NodeOutput(*flux_loader.attach_dreamo(model, clip, folders.identity_path(embeddings), paths))

@@ -17,7 +17,7 @@ class RelateRelationLoader(io.ComfyNode):
         from .host_comfy import folders
 
         folders.register()
-        names, examples = folders.lora_files()
+        names, examples = folders.relation_files()
         lora_name = io.Combo.Input("lora_name", options=names,
                                    tooltip="A file in models/loras, relation LoRAs first, or a miniworld_ file, which "
                                            "comes with the pack.")

@@ -14,6 +14,7 @@ from ...core.checkpoint import read_metadata
 log = logging.getLogger(__name__)
 
 RELATE = "relate"
+NO_FILE = "no file yet"
 MINIWORLD = Path(__file__).resolve().parents[2] / "models" / "miniworld"
 CREATURES = MINIWORLD / "creatures"
 
@@ -36,18 +37,28 @@ def register() -> None:
     folder_paths.add_model_folder_path("loras", str(MINIWORLD / "relations"))
 
 
+def choices(files: list[str]) -> list[str]:
+    """Options of a list of files: where there is none, one entry that says so, for its node to explain."""
+    return files or [NO_FILE]
+
+
 def identity_files() -> list[str]:
     """Names of the files in ``models/relate``."""
     return folder_paths.get_filename_list(RELATE)
 
 
-def lora_files() -> tuple[list[str], dict[str, str]]:
-    """List the files of ``models/loras`` and the miniworld's relations, relation LoRAs first.
+def lora_files() -> list[str]:
+    """List the files of ``models/loras`` and the miniworld's relations."""
+    return folder_paths.get_filename_list("loras")
+
+
+def relation_files() -> tuple[list[str], dict[str, str]]:
+    """List the same files with relation LoRAs first.
 
     Returns:
         names, and the example prompt of each file that has one.
     """
-    names = folder_paths.get_filename_list("loras")
+    names = lora_files()
     headers = {name: _relation_header(folder_paths.get_full_path("loras", name)) for name in names}
     relations = [name for name in names if headers[name] is not None]
     examples = {name: headers[name]["example_prompt"] for name in relations if headers[name].get("example_prompt")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 log = logging.getLogger(__name__)
 
@@ -16,9 +17,8 @@ def warn(title: str, message: str) -> None:
         title: the node's name and what it is about, a few words.
         message: what was found and what to do, one or two sentences.
     """
-    from server import PromptServer  # at run time: the server does not exist while packs load
-
     log.warning("Relate: %s: %s", title, message)
-    server = getattr(PromptServer, "instance", None)
-    if server is not None:
-        server.send_sync(EVENT, {"title": title, "message": message})
+    module = sys.modules.get("server")  # loaded where a server runs; a script that samples needs none
+    instance = getattr(getattr(module, "PromptServer", None), "instance", None)
+    if instance is not None:
+        instance.send_sync(EVENT, {"title": title, "message": message})

@@ -1,0 +1,61 @@
+"""The miniworld's own latents: their preview colours while a sampler runs, and the sizes its models draw."""
+
+from __future__ import annotations
+
+import comfy.latent_formats
+import torch
+from comfy.patcher_extension import WrappersMP
+from einops import rearrange
+from torch.nn import functional as F
+
+from ...drawing.layout import read_picture
+from .. import folders, notices
+
+SIDE = 16  # cells along each side of the latents that the models were trained on
+FACTOR = 8  # pixels along each side of a cell
+SMALLEST, LARGEST = 12, 24  # cells along a side that still come out well
+_FITTED_ON = 4  # pictures
+
+
+def finish_model(model, vae) -> None:
+    """Give a freshly loaded model of the miniworld its VAE's preview colours, and a warning of sizes far from its own.
+
+    Args:
+        model: ModelPatcher that nobody else holds yet; its latents are scaled as SDXL's.
+        vae: the miniworld's.
+    """
+    colours = preview_colours(vae)
+    model.model.latent_format = comfy.latent_formats.SDXL()
+    model.model.latent_format.latent_rgb_factors = colours[:-1].tolist()
+    model.model.latent_format.latent_rgb_factors_bias = colours[-1].tolist()
+    model.model.latent_format.taesd_decoder_name = None  # SDXL's would show other colours
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "relate_miniworld_size", _check_size)
+
+
+def preview_colours(vae) -> torch.Tensor:
+    """Fit pictures, a pixel for each cell, to their latents by least squares.
+
+    Returns:
+        (channels + 1, 3): a colour in [-1, 1] for each channel of a latent as the sampler sees it, and the bias.
+    """
+    scale = comfy.latent_formats.SDXL().process_in
+    cells, colours = [], []
+    for name in folders.creatures()[:_FITTED_ON]:
+        pixels = read_picture(folders.creature_path(name))  # (1, H, W, 3)
+        latent = scale(vae.encode(pixels))
+        small = F.interpolate(rearrange(pixels, "b h w c -> b c h w"), size=latent.shape[-2:], mode="area")
+        cells.append(rearrange(latent, "b c h w -> (b h w) c"))
+        colours.append(rearrange(small, "b c h w -> (b h w) c") * 2 - 1)
+    known = torch.cat(cells).cpu()
+    known = torch.cat([known, torch.ones(len(known), 1)], dim=1)
+    return torch.linalg.lstsq(known, torch.cat(colours)).solution
+
+
+def _check_size(executor, *args, **kwargs):
+    noise = args[0] if args else kwargs["noise"]
+    height, width = noise.shape[-2:]
+    if not (SMALLEST <= height <= LARGEST and SMALLEST <= width <= LARGEST):
+        notices.warn("Miniworld", f"its models draw {SIDE * FACTOR} x {SIDE * FACTOR} pictures; {width * FACTOR} x "
+                     f"{height * FACTOR} was asked for and will not come out well. Set Empty Latent Image to "
+                     f"{SIDE * FACTOR} x {SIDE * FACTOR} and enlarge the picture afterwards.")
+    return executor(*args, **kwargs)
