@@ -16,7 +16,7 @@ GROUPS = {
     "miniworld": ("RelateMiniworldLoader", "RelateMiniworldCreature"),
     "miniworld_flux": ("RelateMiniworldFluxLoader",),
     "references": ("RelateDreamOLoader", "RelateReference", "RelateApplyReferences"),
-    "routing": ("RelateRoutingSampler", "RelateRoutingPreview"),
+    "routing": ("RelateReferenceRegions", "RelateRoutingSampler", "RelateRoutingPreview"),
 }
 
 

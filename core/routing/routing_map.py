@@ -175,3 +175,20 @@ class Recorder:
         """What was recorded so far, of the steered calls if there were any; None if nothing was."""
         kind = next((kind for kind in KINDS if kind in self._means), None)
         return None if kind is None else RoutingMap(self._means[kind], slots, self.calls[kind], kind)
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A routing map that is still to be filled: what a node gives out before a sampler has run.
+
+    Attributes:
+        recorder: filled by whichever sampler runs with it.
+        slots: the number of each reference.
+    """
+
+    recorder: Recorder
+    slots: tuple[int, ...]
+
+    def read(self) -> RoutingMap | None:
+        """The last run's maps so far; None if nothing has run."""
+        return self.recorder.result(self.slots)

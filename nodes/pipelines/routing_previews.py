@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...core.routing.routing_map import RoutingMap
+from ...core.routing.routing_map import Recording, RoutingMap
 from ..drawing.heat_map import heat_maps, heat_masks
 
 TOKEN_PIXELS = 16
@@ -19,15 +19,25 @@ def pictures_of(routing_map: RoutingMap | None, size: tuple[int, int]) -> tuple[
     return heat_maps(maps, size), heat_masks(maps, size)
 
 
-def preview(routing_map: RoutingMap | None, number: int, image: Tensor | None) -> tuple[Tensor, Tensor]:
+def preview(routing_map: RoutingMap | Recording | None, number: int, image: Tensor | None) -> tuple[Tensor, Tensor]:
     """The maps of one reference: pictures (B, H, W, 3) and masks (B, H, W).
+
+    Args:
+        routing_map: as a sampler recorded it, or the recording that a sampler fills before this runs.
+        number: of the reference.
+        image: to lay the maps over, or None.
 
     Raises:
         ValueError: nothing was recorded, no such reference, or another number of pictures.
     """
+    if isinstance(routing_map, Recording):
+        routing_map = routing_map.read()
+        if routing_map is None:
+            raise ValueError("routing_map: expected recorded maps, got none: no sampler has run yet. Connect the "
+                             "picture to image, so that this node runs after the sampler.")
     if routing_map is None:
-        raise ValueError("routing_map: expected recorded maps, got none. Set record to maps in Routing-aware Flux "
-                         "Sampler, with at least one reference of a weight above 0.")
+        raise ValueError("routing_map: expected recorded maps, got none. Set record to maps in Keep References in "
+                         "Place or Routing-aware Flux Sampler, with at least one reference of a weight above 0.")
     if number not in routing_map.slots:
         raise ValueError(f"reference: expected one of {', '.join(map(str, routing_map.slots))}, got {number}.")
     maps = routing_map.maps[:, routing_map.slots.index(number)]

@@ -225,8 +225,8 @@ def test_the_forms_of_steering_are_one_picture(pack, formula, strength):
     routing = routing_of(pack, formula, **fields)
     none = torch.zeros(1, 1, 60, 60)  # beside another pack's mask the bias is written out as a matrix
     latents = latents_of(routing)
-    seam = pack.module("nodes.host_comfy.flux.wrapper")
-    assert seam.padded(none[..., :29, :29], 60).shape == none.shape
+    padded = pack.module("nodes.host_comfy.references.flux").padded
+    assert padded({"attention_mask": none[..., :29, :29]}, 60)["attention_mask"].shape == none.shape
     formula_with_mask = call_with_mask(pack, formula, routing, latents, none)
     torch.testing.assert_close(quick, formula_with_mask, atol=2e-6, rtol=0)
 

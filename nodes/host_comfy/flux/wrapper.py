@@ -18,9 +18,11 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....core.routing.call_layout import Stage
+from ....core.routing.reference_regions import ReferenceRegions
 from ....core.routing.routing import Routing
 from ....core.routing.token_layout import Sequence, length, positions, token_grid
 from ..references.families import network_of
+from ..references.flux import padded
 from ..references.steer import SLOT, begin_run, finish, override_of
 from ..sdxl.models import base_of
 
@@ -81,8 +83,7 @@ def apply_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
     override = override_of(routing.regions, [stage], options, model.model_sampling, area, records, x)
     if override is not None:
         options[SLOT] = override
-    if conds.get("attention_mask") is not None:
-        conds["attention_mask"] = padded(conds["attention_mask"], sequence.size)
+    conds = padded(conds, sequence.size)
     if routing.first_guidance is not None and "guidance" in conds and first_step(options):
         conds["guidance"] = torch.full_like(conds["guidance"], routing.first_guidance)
     out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
@@ -150,12 +151,6 @@ def first_step(options: dict) -> bool:
     return schedule is None or sigmas is None or len(schedule) < 2 or bool(sigmas.max() > schedule[1])
 
 
-def padded(mask: Tensor, size: int) -> Tensor:
-    """An attention mask of text and image with no say on the tokens after them; ComfyUI does not pad it."""
-    short = size - mask.shape[-1]
-    return mask if short == 0 else torch.nn.functional.pad(mask, (0, short, 0, short))
-
-
 def blocks_of(model) -> int:
     """Attentions of one call."""
     network = network_of(model)
@@ -205,6 +200,33 @@ def _with_references(entry: dict, routing: Routing) -> dict:
     if not others:
         added["reference_latents_method"] = Diagonal("uxo")  # the diagonal, also for a MODEL that lost its wrapper
     return {**before, **added}
+
+
+def with_regions(entry: dict, regions: ReferenceRegions) -> tuple[dict, ReferenceRegions] | None:
+    """A conditioning entry of Apply References whose references act in other regions; None if it is none.
+
+    Args:
+        entry: a conditioning entry's dictionary.
+        regions: one for each of its references; weights multiply theirs.
+
+    Raises:
+        ValueError: another number of references.
+    """
+    cond = entry.get("model_conds", {}).get(KEY)
+    if cond is None:
+        return None
+    routing = cond.cond[0]
+    if len(routing.references) != len(regions.regions):
+        raise ValueError(f"positive: expected {len(regions.regions)} references of Apply References, one for a region, "
+                         f"got {len(routing.references)} beside latents of other nodes. Keep those in place first, and "
+                         "add Apply References afterwards.")
+    weights = (reference.weight * weight for reference, weight in zip(routing.references, regions.weights))
+    placed = tuple(replace(reference, region=region, weight=weight)
+                   for reference, region, weight in zip(routing.references, regions.regions, weights))
+    routing = replace(routing, references=placed, strength=regions.strength, isolation=regions.isolation,
+                      window=regions.window, recorder=regions.recorder)
+    conds = {**entry["model_conds"], KEY: ReferenceCond((routing, None))}
+    return {**entry, "model_conds": conds}, routing.regions
 
 
 def _without_ours(entry: dict) -> dict:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 
+import torch
 from comfy.patcher_extension import WrappersMP
 
 from ....core.routing.call_layout import Span
 from ....core.routing.reference_regions import ReferenceRegions
+from ..flux import wrapper as flux_wrapper
 from .families import check_latents, family_of
 from .steer import KEY, Placed, PlacedCond, begin_run, steer_references
 
@@ -41,15 +43,20 @@ def attach_regions(model, positive: list, negative: list, regions: ReferenceRegi
     if not clone.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
         clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, steer_references)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begin_run(regions))
-    return clone, _placed(positive, regions, names, True), _placed(negative, regions, names, False)
+    sides = [_placed(clone, side, regions, names, side is positive) for side in (positive, negative)]
+    return clone, *sides
 
 
-def _placed(side: list, regions: ReferenceRegions, names: tuple[str, ...], records: bool) -> list:
-    """One side with the regions in its entries that have references."""
+def _placed(clone, side: list, regions: ReferenceRegions, names: tuple[str, ...], records: bool) -> list:
+    """One side with the regions in its entries that have references; DreamO's keep their own rows and positions."""
     placed = []
     for embedding, entry in side:
         count = len(entry.get("reference_latents", ()))
-        if count:
+        dreamo = flux_wrapper.with_regions(entry, regions)
+        if dreamo is not None:
+            entry, own = dreamo
+            clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begin_run(own))
+        elif count:
             if count < len(regions.regions):
                 raise ValueError(f"{'positive' if records else 'negative'}: expected {len(regions.regions)} reference "
                                  f"latents, one for each region, got {count}. Give both sides the same references.")
@@ -80,3 +87,28 @@ def copies_of(entry: dict, regions: ReferenceRegions, names: tuple[str, ...]) ->
             spans += [(place, place + 1) for place in words[index]]
         copies.append(tuple((start, stop) for start, stop in spans if 0 <= start < stop <= text.length))
     return tuple(copies)
+
+
+def count_references(side: list) -> int:
+    """How many reference latents a conditioning carries.
+
+    Raises:
+        ValueError: none, or other numbers in its parts.
+    """
+    counts = sorted({len(entry.get("reference_latents", ())) for _, entry in side} - {0})
+    if len(counts) != 1:
+        found = "none" if not counts else f"parts with {' and '.join(map(str, counts))}"
+        raise ValueError(f"positive: expected a conditioning with reference latents, got {found}. Connect it after "
+                         "Reference Latent, Apply References or the model's own edit encoder, before conditionings are "
+                         "combined.")
+    return counts[0]
+
+
+def zeroed(side: list) -> list:
+    """A conditioning of zeros with everything else of it, as ComfyUI's Conditioning Zero Out makes it."""
+    found = []
+    for embedding, entry in side:
+        pooled = entry.get("pooled_output")
+        empty = {} if pooled is None else {"pooled_output": torch.zeros_like(pooled)}
+        found.append([torch.zeros_like(embedding), {**entry, **empty}])
+    return found

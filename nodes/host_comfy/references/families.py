@@ -24,6 +24,7 @@ class Family:
         limit: references that its class can take, or None.
         step: what the latent sides of a reference must be a multiple of.
         negative: the negative conditioning carries the references as well.
+        conds: changes a call's conditions to fit so many tokens, or None.
     """
 
     name: str
@@ -32,10 +33,11 @@ class Family:
     limit: int | None = None
     step: int = 1
     negative: bool = True
+    conds: Callable[[dict, int], dict] | None = None
 
 
 FAMILIES = (
-    Family("Flux", "comfy.ldm.flux.model.Flux", flux_family.stages),
+    Family("Flux", "comfy.ldm.flux.model.Flux", flux_family.stages, conds=flux_family.padded),
     Family("Qwen-Image-Edit", "comfy.ldm.qwen_image.model.QwenImageTransformer2DModel", qwen_image.stages),
     Family("Krea 2", "comfy.ldm.krea2.model.SingleStreamDiT", krea2.stages),
     Family("Mage-Flow", "comfy.ldm.mage_flow.model.MageFlowTransformer2DModel", mage_flow.stages),

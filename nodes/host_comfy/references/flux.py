@@ -5,6 +5,8 @@ A cache of references (Flux KV Cache) leaves their queries out after its first s
 
 from __future__ import annotations
 
+import torch
+
 from ....core.routing.call_layout import Parts, Stage
 from .call import Call, tokens_in
 
@@ -23,3 +25,12 @@ def text_image_references(call: Call, patch: int, blocks: int) -> Stage:
     for index, count in enumerate(tokens):
         parts.add(index, count)
     return Stage("attention", blocks, parts.size, call.layout(parts, patch), True, tokens, cached)
+
+
+def padded(conds: dict, size: int) -> dict:
+    """A call's conditions, their attention mask (Redux) lengthened by tokens it has no say on; ComfyUI does not."""
+    mask = conds.get("attention_mask")
+    if mask is None or mask.shape[-1] == size:
+        return conds
+    short = size - mask.shape[-1]
+    return {**conds, "attention_mask": torch.nn.functional.pad(mask, (0, short, 0, short))}

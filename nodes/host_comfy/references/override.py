@@ -99,10 +99,13 @@ class Override:
     def mismatch(self) -> str | None:
         """After the call: why it was not steered, or not all of it."""
         missing = [stage for at, stage in enumerate(self.stages) if stage.layout is not None and not self._used.get(at)]
-        if self.fault is None and missing:
-            return (f"expected a {missing[0].name} of {missing[0].size} tokens, the model has attentions of "
-                    f"{', '.join(map(str, sorted(self._sizes)))}")
-        return self.fault
+        if self.fault is not None or not missing:
+            return self.fault
+        if not self._sizes:
+            return ("another node's attention override took the place of ours. Put that node before Keep References in "
+                    "Place, or leave it out")
+        return (f"expected {missing[0].size} tokens in its {missing[0].name}, the model has attentions of "
+                f"{', '.join(map(str, sorted(self._sizes)))}")
 
 
 def _separated(query: Tensor, key: Tensor, value: Tensor, heads: int) -> tuple[Tensor, ...]:

@@ -80,6 +80,8 @@ def steer_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
     override = stages and override_of(placed.regions, stages, options, base.model_sampling, area, records, x)
     if override is None:
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
+    if family.conds is not None:
+        conds = family.conds(conds, stages[-1].size)
     out = executor(x, t, c_concat, c_crossattn, control, {**options, SLOT: override}, **conds)
     finish(placed.regions, family.name, override)
     return out
