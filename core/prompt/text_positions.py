@@ -31,17 +31,20 @@ class TextPositions:
     length: int
 
     def find(self, names: Sequence[str]) -> list[tuple[int, ...]]:
-        """Positions of each name, wherever the prompt has it; empty for a name that it lacks.
+        """Positions of each name, wherever the prompt has it; subjects of one name share its places in reading order.
 
-        Subjects of one name share its places in reading order.
+        Returns:
+            For each name its positions; empty where the prompt lacks it, or has it fewer times than there are subjects
+            of that name: which of them it means is then not known for any.
         """
         start = max((self.text.rfind(mark) + len(mark) for mark in _PROMPT_BEGINS if mark in self.text), default=0)
         places = find_all_names(self.text[start:], names)
+        alike = [[index for index, other in enumerate(names) if _same_name(other, name)] for name in names]
         return [
-            tuple(
-                dict.fromkeys(position for first, end in spans for position in self._within(first + start, end + start))
-            )
-            for spans in places
+            tuple(dict.fromkeys(at for first, end in spans for at in self._within(first + start, end + start)))
+            if all(places[index] for index in owners)
+            else ()
+            for spans, owners in zip(places, alike)
         ]
 
     def _within(self, first: int, end: int) -> list[int]:
@@ -51,6 +54,10 @@ class TextPositions:
             for begins, ends, position in self.tokens
             if begins < end and ends > first and 0 <= position < self.length
         ]
+
+
+def _same_name(name: str, other: str) -> bool:
+    return name.strip().lower() == other.strip().lower()
 
 
 def token_characters(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> tuple[str, list[Span]]:

@@ -87,7 +87,7 @@ def apply_scene(
         )
     subjects = pictures.referenced_subjects(scene)
     images = pictures.reference_images(subjects, settings.photographs, engine.most)
-    detection.check_count(engine, len(subjects), len(images))
+    detection.check_count(engine, len(subjects), len(images), settings.batch_size)
     detection.check_clip(engine, clip)
     detection.check_vae(engine, model, vae)
     _warn(engine, settings, subjects)
@@ -146,7 +146,8 @@ def _wire(
         wiring.negative,
         regions,
         weights,
-        [owner.name for owner in owners],
+        # a subject's further photographs share its name, which keeps it once
+        [owner.name if owner not in owners[:index] else "" for index, owner in enumerate(owners)],
         strength,
         window,
     )

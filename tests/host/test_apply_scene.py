@@ -50,9 +50,10 @@ def test_kontext_pictures_are_its_own_scaling_byte_for_byte(scenes):
 
 def test_the_latent_is_the_models_own_and_empty(scenes, family):
     _, scene = pair(scenes, family)
-    made = scenes.apply(family, scene, width=768, height=512, batch_size=2)
+    batch = 1 if family == "z_image_omni" else 2
+    made = scenes.apply(family, scene, width=768, height=512, batch_size=batch)
     channels, factor = (128, 16) if family in ("flux2", "mage") else (16, 8)
-    assert made.latent["samples"].shape == (2, channels, 512 // factor, 768 // factor)
+    assert made.latent["samples"].shape == (batch, channels, 512 // factor, 768 // factor)
     assert not made.latent["samples"].any()
 
 
@@ -117,3 +118,68 @@ def test_the_inputs_are_not_changed(scenes):
     made = scenes.apply("omnigen2", scene, strength=3.0)
     assert made.model is not parts.model and made.model.model is parts.model.model
     assert (dict(parts.model.model_options["transformer_options"]), list(parts.model.attachments)) == before
+
+
+def sample(scenes, made, **settings):
+    """Two steps of ComfyUI's KSampler, guidance 3."""
+    settings = {"seed": 1, "steps": 2, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", **settings}
+    with torch.inference_mode():
+        return scenes.comfy.KSampler().sample(
+            made.model, positive=made.positive, negative=made.negative, latent_image=made.latent, **settings
+        )[0]["samples"]
+
+
+def small(scenes, family):
+    """A picture of 256 x 192 and references of a few tokens; where a node scales to a megapixel, the VAE to 1/64."""
+    size = {"width": 256, "height": 192, "reference_size": 0.0625}
+    vae = scenes.parts(family).vae
+    if family not in (*SCALED_BY_NODE, "longcat"):
+        return size
+    return {**size, "vae": scenes.native.PoolingVAE(vae.latent_channels, 64, frames=vae.latent_dim == 3)}
+
+
+def test_references_are_kept_in_their_boxes_on_both_sides(scenes, family, caplog):
+    """Soft and hard steering each draw another picture; every call that carries references knows its layout."""
+    key = scenes.pack.module("nodes.host_comfy.references.steer").KEY
+    _, scene = pair(scenes, family)
+    plain, soft, hard = (
+        scenes.apply(family, scene, strength=strength, **small(scenes, family)) for strength in (0.0, 3.0, 20.0)
+    )
+    for made in (soft, hard):
+        assert all(key in entry["model_conds"] for side in (made.positive, made.negative) for _, entry in side)
+        assert not any(
+            key in entry.get("model_conds", {}) for side in (plain.positive, plain.negative) for _, entry in side
+        )
+    pictures = [sample(scenes, made) for made in (plain, soft, hard)]
+    assert all(torch.isfinite(picture).all() for picture in pictures)
+    assert not torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[1], pictures[2])
+    assert "are left as they are" not in caplog.text
+
+
+def test_an_empty_window_or_whole_boxes_are_the_unsteered_picture_bit_for_bit(scenes):
+    _, scene = pair(scenes, "omnigen2", boxes=((0, 0, 1, 1), (0, 0, 1, 1)))
+    size = {"width": 128, "height": 128, "reference_size": 0.0625}
+    plain = sample(scenes, scenes.apply("omnigen2", scene, **size))
+    assert torch.equal(plain, sample(scenes, scenes.apply("omnigen2", scene, strength=3.0, **size)))
+    _, halves = pair(scenes, "omnigen2")
+    never = scenes.apply("omnigen2", halves, strength=3.0, start_at=0.5, end_at=0.5, **size)
+    assert torch.equal(sample(scenes, never), sample(scenes, scenes.apply("omnigen2", halves, **size)))
+
+
+def test_weights_act_without_strength(scenes):
+    _, scene = pair(scenes, "omnigen2", weights=(1.0, 2.0))
+    size = {"width": 128, "height": 128, "reference_size": 0.0625}
+    _, even = pair(scenes, "omnigen2")
+    assert not torch.equal(
+        sample(scenes, scenes.apply("omnigen2", scene, **size)), sample(scenes, scenes.apply("omnigen2", even, **size))
+    )
+
+
+def test_batches_and_odd_shapes(scenes, family):
+    _, scene = pair(scenes, family, sizes=((333, 127), (64, 500)))
+    settings = {**small(scenes, family), "width": 208, "height": 144}
+    batch = 1 if family == "z_image_omni" else 2
+    made = scenes.apply(family, scene, strength=3.0, batch_size=batch, **settings)
+    samples = sample(scenes, made)
+    assert samples.shape == (batch, *made.latent["samples"].shape[1:]) or samples.ndim == 5
+    assert torch.isfinite(samples).all()

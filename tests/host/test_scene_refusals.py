@@ -173,3 +173,26 @@ def test_a_scene_without_subjects(scenes):
 def test_reference_size_where_the_models_node_scales(scenes, caplog):
     scenes.apply("qwen_edit", scenes.scene(photograph(64, 64)), reference_size=0.5)
     assert "reference_size: Qwen-Image-Edit scales references itself; the setting does nothing." in caplog.text
+
+
+def test_a_batch_of_z_image_omni(scenes):
+    """ComfyUI's network repeats some of its parts for a batch and not others."""
+    need(scenes, "z_image_omni")
+    scene = scenes.scene(photograph(64, 64))
+    assert message(scenes, "z_image_omni", scene, batch_size=2) == (
+        "batch_size: ComfyUI draws Z-Image Omni with references one picture at a time, got 2. Set it to 1 and queue "
+        "several runs."
+    )
+    made = scenes.apply("z_image_omni", scene, width=64, height=64, reference_size=0.01)
+    with pytest.raises(RuntimeError), torch.inference_mode():
+        scenes.comfy.KSampler().sample(
+            made.model,
+            1,
+            1,
+            1.0,
+            "euler",
+            "simple",
+            made.positive,
+            made.negative,
+            {"samples": torch.zeros(2, 16, 8, 8)},
+        )

@@ -51,3 +51,8 @@ def test_a_tokenizer_that_writes_spaces_by_context():
 
 def test_a_name_that_was_cut_away_has_no_position():
     assert positions([5, 6, 5], by_bytes, cut=1).find(["cat"]) == [(1,)]
+
+
+def test_a_name_that_is_there_less_often_than_its_subjects_is_nobodys():
+    assert positions([3, 5, 6], by_bytes).find(["cat", "cat"]) == [(), ()]
+    assert positions([3, 5, 6], by_bytes).find(["cat", ""]) == [(1,), ()]

@@ -134,16 +134,22 @@ def check_vae(engine: Engine, model, vae) -> None:
         raise ValueError(f"vae: it makes latents of {dimensions} dimensions, the model has {expected}. {advice}")
 
 
-def check_count(engine: Engine, subjects: int, pictures: int) -> None:
-    """Whether the engine reads as many pictures as the scene has.
+def check_count(engine: Engine, subjects: int, pictures: int, batch_size: int) -> None:
+    """Whether the engine reads as many pictures as the scene has, and draws as many as are asked for.
 
     Args:
         subjects: of the scene with a weight above 0.
         pictures: references they make.
+        batch_size: pictures to draw.
 
     Raises:
-        ValueError: more subjects than the engine reads pictures.
+        ValueError: more subjects than the engine reads pictures, or a batch that it cannot draw.
     """
+    if batch_size > 1 and pictures and not engine.batches:
+        raise ValueError(
+            f"batch_size: ComfyUI draws {engine.title} with references one picture at a time, got {batch_size}. Set "
+            "it to 1 and queue several runs."
+        )
     if subjects > engine.most:
         plural = "" if engine.most == 1 else "s"
         raise ValueError(

@@ -29,6 +29,7 @@ class Engine:
         node: the module and class of ComfyUI's that its wiring needs, beside those that every ComfyUI has.
         since: the ComfyUI version that brought it.
         advised: pictures its makers advise; None where they say nothing else than ``most``.
+        batches: whether ComfyUI draws several pictures at once with references; of Z-Image Omni it does not.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Engine:
     node: str
     since: str = "0.33"
     advised: int | None = None
+    batches: bool = True
 
 
 def _any(_class: str, _config: dict) -> bool:
@@ -234,6 +236,7 @@ ENGINES = (
         "Qwen3 4B as loaded with Load CLIP, type lumina2",
         "ae",
         "nodes_zimage.TextEncodeZImageOmni",
+        batches=False,
     ),
 )
 NAMES = tuple(dict.fromkeys(engine.name for engine in ENGINES))

@@ -60,7 +60,7 @@ def _with_identity(model, identity: EncodedIdentity, boxes: bool, window: tuple[
         model,
         identity.projected,
         identity.names,
-        identity.tokenizer,
+        identity.tokens,
         IDENTITY_WEIGHT,
         window,
         "boxes" if boxes else "none",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+from ....core.routing.reference_regions import ReferenceRegions
+from ..references import attach
 
 
 def attach_regions(
@@ -24,9 +23,9 @@ def attach_regions(
     Args:
         regions: for each reference latent (h, w) in [0, 1] over the output, or None for everywhere.
         weights: for each, a factor on the attention it gets.
-        names: for each, its subject's name; its places in the prompt are kept in the region too.
+        names: for each, its subject's name, or "" where another reference has it already.
         strength: in nats; 0 keeps none in its region.
-        window: fractions of the schedule.
+        window: fractions of the schedule in which regions act; weights always do.
     """
-    log.warning("Relate: references are not kept in their boxes in this version.")
-    return model, positive, negative
+    kept = ReferenceRegions(tuple(regions), tuple(weights), strength, window=window)
+    return attach.attach_regions(model, positive, negative, kept, tuple(names))

@@ -120,11 +120,11 @@ NETWORKS = {
             "image_model": "joyimage",
             "patch_size": [1, 2, 2],
             "in_channels": 16,
-            "hidden_size": 64,
+            "hidden_size": 256,
             "num_attention_heads": 2,
             "text_dim": TEXT,
             "num_layers": 1,
-            "rope_dim_list": [8, 12, 12],
+            "rope_dim_list": [16, 56, 56],
         },
     ),
     "boogu": (
