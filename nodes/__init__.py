@@ -24,6 +24,9 @@ class RelateExtension(ComfyExtension):
     """What ComfyUI asks for the list of nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        from .host_comfy.notices import show_on_page
+
+        show_on_page(__name__)
         nodes = []
         for group, names in GROUPS.items():
             try:

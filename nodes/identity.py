@@ -86,13 +86,12 @@ class RelateEncodeIdentity(io.ComfyNode):
     @classmethod
     def execute(cls, scene, identity_model, clip, clip_vision, local_grid, ground_with, local_clip_vision=None
                 ) -> io.NodeOutput:
-        from .host_comfy import notices
         from .pipelines.encode_identity import encode
         from .scene import scene_notices
 
         need_subjects(scene)
         for notice in scene_notices(scene):
-            notices.warn("Encode Identity", notice)
+            log.warning("Relate: %s", notice)
         return io.NodeOutput(encode(scene, identity_model, clip, clip_vision, local_clip_vision, local_grid,
                                     grounded=ground_with == GROUND_NAME_AND_BOX))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import io
 
 from ..core.scene import WHOLE_PICTURE, Box, Scene, Subject
 from .boxes import read_boxes
 from .sockets import Array, BoundingBox, RelateScene, schema
+
+log = logging.getLogger(__name__)
 
 
 def edge(name: str, default: float, meaning: str) -> io.Float.Input:
@@ -61,7 +65,6 @@ class RelateSubject(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, name, x0, y0, x1, y1, weight, mask=None, scene=None) -> io.NodeOutput:
-        from .host_comfy import notices
         from .pipelines.subject_images import keeps_background, read_photographs
 
         try:
@@ -71,9 +74,9 @@ class RelateSubject(io.ComfyNode):
             raise ValueError(f"subject '{name}': {error}") from error
         subject = Subject(name.strip(), photographs, box, weight, subject_mask)
         if subject_mask is not None and keeps_background(subject_mask):
-            notices.warn(f"Subject '{subject.name}'", "the mask is white at the picture's border and black in its "
-                         "middle: it keeps the background and removes the subject. Put Invert Mask between; the MASK "
-                         "of a transparent picture is such a one.")
+            log.warning("Relate: subject '%s': the mask is white at the picture's border and black in its middle: it "
+                        "keeps the background and removes the subject. Put Invert Mask between; the MASK of a "
+                        "transparent picture is such a one.", subject.name)
         return io.NodeOutput((scene or Scene()).with_subject(subject))
 
 

@@ -1,24 +1,28 @@
-"""Tell the user something that is no error: in the log, and on the page while it is open."""
+"""Show the pack's warnings on the page too: what is only in the log is read by nobody who draws pictures."""
 
 from __future__ import annotations
 
 import logging
 import sys
 
-log = logging.getLogger(__name__)
-
 EVENT = "relate.notice"  # web/relate_subjects.js shows it
 
 
-def warn(title: str, message: str) -> None:
-    """Log a warning and show it on every open page.
+class PageHandler(logging.Handler):
+    """Send warnings to every open page of the running server."""
 
-    Args:
-        title: the node's name and what it is about, a few words.
-        message: what was found and what to do, one or two sentences.
-    """
-    log.warning("Relate: %s: %s", title, message)
-    module = sys.modules.get("server")  # loaded where a server runs; a script that samples needs none
-    instance = getattr(getattr(module, "PromptServer", None), "instance", None)
-    if instance is not None:
-        instance.send_sync(EVENT, {"title": title, "message": message})
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        module = sys.modules.get("server")  # loaded where a server runs; a script that samples needs none
+        server = getattr(getattr(module, "PromptServer", None), "instance", None)
+        if server is not None:
+            server.send_sync(EVENT, {"title": "Relate", "message": record.getMessage().removeprefix("Relate: ")})
+
+
+def show_on_page(package: str) -> None:
+    """Show the warnings of a package and all its modules on the page; asked twice, it does so once."""
+    logger = logging.getLogger(package)
+    if not any(isinstance(handler, PageHandler) for handler in logger.handlers):
+        logger.addHandler(PageHandler())

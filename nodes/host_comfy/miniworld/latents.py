@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import comfy.latent_formats
 import torch
 from comfy.patcher_extension import WrappersMP
@@ -9,7 +11,9 @@ from einops import rearrange
 from torch.nn import functional as F
 
 from ...drawing.layout import read_picture
-from .. import folders, notices
+from .. import folders
+
+log = logging.getLogger(__name__)
 
 SIDE = 16  # cells along each side of the latents that the models were trained on
 FACTOR = 8  # pixels along each side of a cell
@@ -55,7 +59,7 @@ def _check_size(executor, *args, **kwargs):
     noise = args[0] if args else kwargs["noise"]
     height, width = noise.shape[-2:]
     if not (SMALLEST <= height <= LARGEST and SMALLEST <= width <= LARGEST):
-        notices.warn("Miniworld", f"its models draw {SIDE * FACTOR} x {SIDE * FACTOR} pictures; {width * FACTOR} x "
-                     f"{height * FACTOR} was asked for and will not come out well. Set Empty Latent Image to "
-                     f"{SIDE * FACTOR} x {SIDE * FACTOR} and enlarge the picture afterwards.")
+        log.warning("Relate: the miniworld's models draw %d x %d pictures; %d x %d was asked for and will not come out "
+                    "well. Set Empty Latent Image to %d x %d and enlarge the picture afterwards.", SIDE * FACTOR,
+                    SIDE * FACTOR, width * FACTOR, height * FACTOR, SIDE * FACTOR, SIDE * FACTOR)
     return executor(*args, **kwargs)
