@@ -17,6 +17,7 @@ GROUPS = {
     "miniworld_flux": ("RelateMiniworldFluxLoader",),
     "references": ("RelateDreamOLoader", "RelateReference", "RelateApplyReferences"),
     "routing": ("RelateReferenceRegions", "RelateRoutingSampler", "RelateRoutingPreview"),
+    "scoring": ("RelateScorePictures",),
 }
 
 

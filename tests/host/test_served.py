@@ -24,6 +24,7 @@ NODES = {
     "RelateMiniworldFluxLoader": ([], ["MODEL", "CLIP", "VAE"]),
     "RelateMiniworldCreature": (["creature"], ["IMAGE", "STRING"]),
     "RelateFeaturePreview": (["scene", "local_clip_vision"], ["IMAGE"]),
+    "RelateScorePictures": (["images", "scene", "prompt", "clip", "clip_vision"], ["IMAGE", "IMAGE", "STRING"]),
 }
 DEFAULTS = {
     "RelateSubject": {"x0": 0.0, "y0": 0.0, "x1": 1.0, "y1": 1.0, "weight": 1.0},
