@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +9,13 @@ import torch
 from torch import Tensor
 
 from ...core.prompt.wording import AS_WRITTEN, BoundPrompt, Mention, bind
-from ...core.scene import Scene, Subject
+from ...core.scene import WHOLE_PICTURE, Scene, Subject
+from ..host_comfy import notices
 from ..host_comfy.scene import detection, dreamo, pictures, sdxl, steer
 from ..host_comfy.scene.engines import Engine
 from ..host_comfy.scene.pictures import ReferenceImage
 from ..host_comfy.scene.recording_clip import with_text_positions
 from ..host_comfy.scene.wiring import WIRE, Request, Wiring
-
-log = logging.getLogger(__name__)
 
 _SCALED_BY_HAND = ("dreamo", "flux2", "kontext", "krea2", "longcat", "omnigen2", "z_image_omni")
 APPLIED_KEY = "relate_scene"
@@ -171,18 +169,26 @@ def _bind(
     bound = bind(prompt, mentions, AS_WRITTEN if label is None else wording)
     for index, name in enumerate(bound.missing if label else ()):  # on SDXL the sampler warns
         did = f"added: {bound.added[index]!r}" if bound.added else "name it there as in its Subject node"
-        log.warning("Relate: subject '%s' is not in the prompt %r; %s", name, prompt[:200], did)
+        notices.warn("Apply Scene: prompt", f"subject '{name}' is not in the prompt {prompt[:200]!r}; {did}")
     return bound
 
 
 def _warn(engine: Engine, settings: SceneSettings, subjects: tuple[Subject, ...]) -> None:
     """What is allowed and probably not meant."""
+    found = []
     if settings.megapixels and engine.name not in _SCALED_BY_HAND:
-        log.warning("Relate: reference_size: %s scales references itself; the setting does nothing.", engine.title)
+        found.append(f"reference_size: {engine.title} scales references itself; the setting does nothing.")
     if engine.name == "krea2":
-        log.warning("Relate: model: Krea 2 was made for text; references act only through an edit LoRA.")
-    if settings.window[0] >= settings.window[1]:
-        log.warning(
-            "Relate: Apply Scene has an empty window (start_at %g, end_at %g); references are not kept in their boxes.",
-            *settings.window,
+        found.append("model: Krea 2 was made for text; references act only through an edit LoRA.")
+    start, end = settings.window
+    if start >= end:
+        found.append(
+            f"the window is empty (start_at {start:g}, end_at {end:g}); references are not kept in their boxes."
         )
+    elif settings.strength and len(subjects) > 1 and all(subject.box == WHOLE_PICTURE for subject in subjects):
+        found.append(
+            f"strength is {settings.strength:g}, but every subject has the whole picture for its box, so none is kept "
+            "anywhere. Give each its place in Subject, or draw the boxes with Layout."
+        )
+    for notice in found:
+        notices.warn("Apply Scene", notice)

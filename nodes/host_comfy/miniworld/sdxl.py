@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from ....core.checkpoint import read
 from ..flux.detection import detect_config
 from ..folders import MINIWORLD as FOLDER
+from ..scene.recording_clip import with_text_positions
 
 STOCK_VOCABULARY = 49408
 VAE_LEVELS = 4  # ComfyUI's conversion of diffusers' names counts levels from four
@@ -92,14 +93,14 @@ def load_unet(folder: Path = FOLDER):
 
 
 def load_clip(folder: Path = FOLDER) -> comfy.sd.CLIP:
-    """CLIP with the stock tokenizer: rows of words the world does not have share one embedding."""
+    """CLIP with the stock tokenizer; it records where words stand. Words the world has not share one embedding."""
     target = comfy.supported_models_base.ClipTarget(comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLClipModel)
     parts = {"clip_l": read_part(folder / "text_encoder"), "clip_g": read_part(folder / "text_encoder_2")}
     options = {f"{name}_model_config": text_sizes(config) for name, (config, _) in parts.items()}
     clip = comfy.sd.CLIP(target, model_options=options | {"dtype": torch.float32})
     for name, (_, state) in parts.items():
         load_text(getattr(clip.cond_stage_model, name).transformer, state, folder)
-    return clip
+    return with_text_positions(clip)
 
 
 def load_text(transformer: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
