@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from einops import rearrange, reduce
@@ -61,7 +62,7 @@ class VisionTower:
     patch_size: int
 
     @classmethod
-    def of(cls, vision: nn.Module, run: Callable[[nn.Module, Tensor], Tensor]) -> VisionTower:
+    def of(cls, vision: Any, run: Callable[[nn.Module, Tensor], Tensor]) -> VisionTower:
         """The parts of a vision transformer with transformers' module names; ComfyUI's classes have them too.
 
         Args:

@@ -137,7 +137,7 @@ class Resampler(nn.Module):
             grounded = torch.ones(sizes["S"], dtype=torch.bool, device=tokens.device)
         tokens = self.proj_in(tokens)
         latents = self.queries(phrases, boxes, grounded)
-        for attention, feedforward in self.layers:
+        for attention, feedforward in self.layers:  # pyright: ignore[reportGeneralTypeIssues] (pairs of modules)
             latents = latents + attention(tokens, latents)
             latents = latents + feedforward(latents)
         return self.norm_out(self.proj_out(self.attention_norm(latents)))

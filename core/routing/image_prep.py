@@ -26,7 +26,8 @@ def published_size(height: int, width: int, resolution: int) -> tuple[int, int]:
         resolution: root of the area aimed at, in pixels.
     """
     scale = math.sqrt(resolution**2 / (height * width))
-    return tuple(max(SIDE, int(side * scale) // SIDE * SIDE) for side in (height, width))
+    rows, columns = (max(SIDE, int(side * scale) // SIDE * SIDE) for side in (height, width))
+    return rows, columns
 
 
 def on_white(picture: Tensor, mask: Tensor) -> Tensor:
@@ -119,4 +120,5 @@ def prepare(picture: Tensor, mask: Tensor | None, task: str, resolution: int) ->
         return on_8_bits(resize(cut_face(picture, mask), side, side))
     if mask is not None and task != "style":
         picture = on_white(picture, mask)
-    return on_8_bits(resize(picture, *published_size(*picture.shape[-2:], resolution)))
+    height, width = picture.shape[-2:]
+    return on_8_bits(resize(picture, *published_size(height, width, resolution)))

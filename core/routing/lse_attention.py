@@ -77,12 +77,12 @@ def prepare(device: str) -> None:
 
 def _find(device: str, dtype: torch.dtype, masked: bool) -> Kernel:
     draw = torch.Generator().manual_seed(0)
-    sides = [torch.randn(1, 2, 16, 64, generator=draw).to(device, dtype) for _ in range(3)]
+    query, key, value = (torch.randn(1, 2, 16, 64, generator=draw).to(device, dtype) for _ in range(3))
     mask = torch.randn(1, 1, 16, 16, generator=draw).to(device, dtype) if masked else None
-    wanted = _chunked(*sides, mask, 0.125)
+    wanted = _chunked(query, key, value, mask, 0.125)
     for candidate in CANDIDATES.get(device, ()):
         try:
-            found = candidate(*sides, mask, 0.125)
+            found = candidate(query, key, value, mask, 0.125)
         except (RuntimeError, NotImplementedError, AttributeError) as error:
             log.debug("Relate: %s does not run on %s with %s: %s", candidate.__name__, device, dtype, error)
             continue
@@ -109,7 +109,7 @@ def attend_with_lse(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
     batch, heads, rows, width = query.shape
     groups = heads // key.shape[1]
     run = _KERNELS.get((query.device.type, query.dtype, mask is not None), _chunked)
-    scale = width ** -0.5 if scale is None else scale
+    scale = float(width ** -0.5) if scale is None else scale
     if mask is None:
         # queries that share a key head are rows of one attention: keys and values need no copy
         out, lse = run(query.reshape(batch, key.shape[1], groups * rows, width), key, value, None, scale)

@@ -36,6 +36,7 @@ def logit_map(query: Tensor, key: Tensor, layout: CallLayout) -> Tensor:
     for spans in layout.references:
         tokens = torch.cat([query[:, :, slice(*span)] for span in spans], dim=2)
         means.append(tokens.mean(dim=2, dtype=torch.float32))
+    assert layout.image is not None, "a map is asked of attentions with the picture's tokens only"
     asked = torch.stack(means, dim=2)  # (B, H, R, d)
     asked = rearrange(asked, "b (g n) r d -> b g n r d", g=key.shape[1]).mean(dim=2)  # heads that share a key head
     image = key[:, :, slice(*layout.image)].float()  # (B, G, N, d)
@@ -59,14 +60,15 @@ def mass_map(query: Tensor, key: Tensor, layout: CallLayout, chunk: int = 1024, 
         (B, R, h, w) float32 in [0, 1].
     """
     expect(query, "B H S d", "queries", S=layout.size)
+    assert layout.image is not None, "a map is asked of attentions with the picture's tokens only"
     first, last = layout.image
     parts = []
     for start in range(first, last, chunk):
         rows = slice(start, min(start + chunk, last))
         logits = query[:, :, rows].float() @ key.float().transpose(-1, -2) / math.sqrt(query.shape[-1])
         shares = (logits if bias is None else logits + bias[rows].float()).softmax(dim=-1)  # (B, H, n, S)
-        parts.append(torch.stack([sum(shares[..., slice(*span)].sum(dim=-1) for span in spans).mean(dim=1)
-                                  for spans in layout.references], dim=1))
+        of_spans = [[shares[..., slice(*span)].sum(dim=-1) for span in spans] for spans in layout.references]
+        parts.append(torch.stack([torch.stack(sums).sum(dim=0).mean(dim=1) for sums in of_spans], dim=1))
     return rearrange(torch.cat(parts, dim=-1), "b r (h w) -> b r h w", h=layout.grid[0])
 
 
@@ -157,7 +159,7 @@ class Recorder:
 
     def reset(self) -> None:
         """Forget everything: another run begins."""
-        self.calls = dict.fromkeys(KINDS, 0)
+        self.calls: dict[str, int] = dict.fromkeys(KINDS, 0)
         self.left_out = 0
         self._means: dict[str, Tensor] = {}
 

@@ -144,13 +144,14 @@ def pick(side: Tensor, tokens: Tokens) -> Tensor:
     return side[:, :, tokens] if isinstance(tokens, slice) else side.index_select(2, tokens)
 
 
-def part_of(mask: Tensor | None, rows: Tokens, columns: Tokens | None, within: Tensor | None = None) -> Tensor | None:
-    """Another node's mask for some queries and keys, four axes; ``within`` picks among those queries."""
+def part_of(mask: Tensor | None, rows: Tokens | None, columns: Tokens | None, within: Tensor | None = None
+            ) -> Tensor | None:
+    """Another node's mask for some queries and keys (None: all), four axes; ``within`` picks among those queries."""
     if mask is None:
         return None
     mask = mask[(None,) * (4 - mask.ndim)] if mask.ndim < 3 else mask[:, None] if mask.ndim == 3 else mask
     if mask.shape[2] > 1:
-        mask = mask[:, :, rows]
+        mask = mask if rows is None else mask[:, :, rows]
         mask = mask if within is None else mask[:, :, within]
     return mask if columns is None or mask.shape[3] == 1 else mask[..., columns]
 

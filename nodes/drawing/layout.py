@@ -51,8 +51,8 @@ def _draw_photograph(canvas: Image.Image, subject: Subject) -> None:
     scale = min((right - left) / photograph.width, (bottom - top) / photograph.height)
     size = max(1, int(photograph.width * scale)), max(1, int(photograph.height * scale))
     corner = (left + right - size[0]) // 2, (top + bottom - size[1]) // 2
-    alpha = alpha.resize(size).point(lambda a: a * PHOTOGRAPH_ALPHA // 255)
-    canvas.paste(photograph.resize(size, Image.LANCZOS), corner, alpha)
+    alpha = alpha.resize(size).point([level * PHOTOGRAPH_ALPHA // 255 for level in range(256)])
+    canvas.paste(photograph.resize(size, Image.Resampling.LANCZOS), corner, alpha)
 
 
 def _draw_labels(pen: ImageDraw.ImageDraw, scene: Scene, size: tuple[int, int], unit: int) -> None:
@@ -62,7 +62,7 @@ def _draw_labels(pen: ImageDraw.ImageDraw, scene: Scene, size: tuple[int, int], 
     for index, subject in enumerate(scene.subjects):
         left, top, _, _ = _edges(subject, size)
         label = f"{index + 1} {subject.name}" + ("" if subject.weight == 1 else f"  x{subject.weight:g}")
-        _, _, x1, y1 = pen.textbbox((0, 0), label, font=font)
+        x1, y1 = (round(edge) for edge in pen.textbbox((0, 0), label, font=font)[2:])
         wide, high = x1 + 8 * unit, y1 + 6 * unit
         while any(left < r and left + wide > x and top < b and top + high > y for x, y, r, b in taken):
             top += high

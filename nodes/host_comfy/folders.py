@@ -59,10 +59,10 @@ def relation_files() -> tuple[list[str], dict[str, str]]:
         names, and the example prompt of each file that has one.
     """
     names = lora_files()
-    headers = {name: _relation_header(folder_paths.get_full_path("loras", name)) for name in names}
-    relations = [name for name in names if headers[name] is not None]
-    examples = {name: headers[name]["example_prompt"] for name in relations if headers[name].get("example_prompt")}
-    return relations + [name for name in names if headers[name] is None], examples
+    headers = {name: header for name in names
+               if (header := _relation_header(folder_paths.get_full_path("loras", name))) is not None}
+    examples = {name: header["example_prompt"] for name, header in headers.items() if header.get("example_prompt")}
+    return [*headers, *(name for name in names if name not in headers)], examples
 
 
 def _relation_header(path: str | None) -> dict[str, str] | None:

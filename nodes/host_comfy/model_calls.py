@@ -133,8 +133,9 @@ class Tiles:
         call = plain_call(options, x.shape[0], conditionings)
         if self._picture is None or x.ndim != 4 or self._is_plain(x, options, conditionings):
             return call
-        found = [_locate(row, self._picture) for row in x]
-        chunks = _chunks(found, len(options.get("cond_or_uncond") or [0]))
+        located = [_locate(row, self._picture) for row in x]
+        found = [part for part in located if part is not None]
+        chunks = _chunks(located, len(options.get("cond_or_uncond") or [0]))
         if chunks is None:
             self._warn(x)
             return call
@@ -152,13 +153,14 @@ class Tiles:
         """Whether the call has one chunk of whole pictures, or of one area, for each conditioning."""
         uuids = options.get("uuids") or [None]
         count = len(options.get("cond_or_uncond") or [0])
+        assert self._picture is not None, "`read` asks behind its own check"
         rows, columns = self._picture.shape[-2:]
         window = conditionings.window(uuids[0])
         area = (round((window.y1 - window.y0) * rows), round((window.x1 - window.x0) * columns))
         return x.shape[0] == count * self._picture.shape[0] and tuple(x.shape[-2:]) == area
 
     def _warn(self, x: Tensor) -> None:
-        if not self._warned:
+        if not self._warned and self._picture is not None:
             self._warned = True
             log.warning("Relate: the model is called with parts of %d x %d of a picture of %d x %d that Apply Identity "
                         "cannot find in it; each part gets the boxes as if it were the whole picture. Put Apply "

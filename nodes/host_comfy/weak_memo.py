@@ -31,7 +31,7 @@ class WeakMemo:
             owners: objects the result was made from, None for one that is absent.
             what: tells apart several results of the same objects.
         """
-        kept = self._kept
+        kept: Any = self._kept
         for owner in owners:
             kept = kept.setdefault(NOTHING if owner is None else owner, WeakIdKeyDictionary())
         results = kept.setdefault(NOTHING, {})

@@ -44,5 +44,6 @@ def preview(routing_map: RoutingMap | Recording | None, number: int, image: Tens
     if image is not None and image.shape[0] not in (1, maps.shape[0]):
         raise ValueError(f"image: expected one picture, or one for each of the {maps.shape[0]} maps, got "
                          f"{image.shape[0]}.")
-    size = tuple(TOKEN_PIXELS * side for side in maps.shape[-2:]) if image is None else tuple(image.shape[1:3])
+    rows, columns = maps.shape[-2:]
+    size = (TOKEN_PIXELS * rows, TOKEN_PIXELS * columns) if image is None else (image.shape[1], image.shape[2])
     return heat_maps(maps, size, image), heat_masks(maps, size)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -91,7 +92,10 @@ def _with_words(tokenizer, marks_spaces: bool):
     return twin
 
 
-class _WithPlaces:
+_CLIP: Any = object  # the class of the CLIP that is cloned, known when it is
+
+
+class _WithPlaces(_CLIP):
     """What a CLIP learns: to write the places of the placeholders into the CONDITIONING, and to stay so when cloned."""
 
     reader: Reader
@@ -106,7 +110,7 @@ class _WithPlaces:
 
 
 def _as(kind: type, clip):
-    twin = kind.__new__(kind)
+    twin = object.__new__(kind)
     twin.__dict__.update(clip.__dict__)
     return twin
 

@@ -76,6 +76,7 @@ def apply_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
     routing, area, records = given
     model = executor.class_obj
     conds = ours_last(conds, routing, model)
+    assert c_crossattn is not None, "Flux reads text"
     sequence = sequence_of(routing, x, c_crossattn, conds["ref_latents"])
     _embed(options := dict(options), routing, sequence)
     layout = routing.layout(sequence)

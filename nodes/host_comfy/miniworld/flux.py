@@ -71,4 +71,6 @@ def load_clip(folder: Path = FOLDER) -> comfy.sd.CLIP:
                          model_options={"clip_g_model_config": sizes, "dtype": torch.float32})
     state[POSITIONS] = state[POSITIONS][:tokens]
     load_text(clip.cond_stage_model.clip_g.transformer, state, folder)
-    return with_placeholders(clip, load_tables(folder / EMBEDDING).words, CLIP_G)
+    words = load_tables(folder / EMBEDDING).words
+    assert words is not None, "the miniworld ships them"
+    return with_placeholders(clip, words, CLIP_G)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import comfy.clip_vision
 import comfy.diffusers_convert
@@ -45,6 +46,8 @@ class Ratio:
 
 class SpaceToDepth(nn.Module):
     """An autoencoder on blocks of pixels: what it sees of a picture is (B, 3*p*p, H/p, W/p)."""
+
+    inner: Any  # ComfyUI's autoencoder
 
     def __init__(self, inner: nn.Module, side: int) -> None:
         super().__init__()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-
-import torch
+from typing import Any
 
 from ....core.routing.call_layout import CallLayout, Grid, Parts, Span
 
@@ -24,7 +23,7 @@ class Call:
         conds: the call's other model conditions.
     """
 
-    network: torch.nn.Module
+    network: Any
     image: tuple[int, ...]
     text: int
     latents: tuple[tuple[int, ...], ...]

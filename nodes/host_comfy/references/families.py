@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -51,7 +52,7 @@ NAMES = ("Flux.2, FLUX.1 Kontext, LongCat, Qwen-Image-Edit, Krea 2, Mage-Flow, J
          "Omni, or FLUX.1-dev with DreamO")
 
 
-def network_of(base: torch.nn.Module) -> torch.nn.Module:
+def network_of(base: Any) -> Any:
     """The diffusion model of a BaseModel, out of what compiles it."""
     network = base.diffusion_model
     return getattr(network, "_orig_mod", network)

@@ -56,18 +56,18 @@ class Override:
         if stage is None or not self._fits(stage, count, named):
             return run(query, key, value, heads, *args, **kwargs)
         attention = self.forms[self._at][count]
-        records = self.records if stage.recorded else ()
+        layout, records = stage.layout, self.records if stage.recorded else ()
         if attention is None and not records:
             return run(query, key, value, heads, *args, **kwargs)
         sides = (query, key, value) if separate else _separated(query, key, value, heads)
         if attention is None:
-            if count == stage.size:  # a reference without queries answers to nothing
-                self._take("logit", lambda rows: logit_map(sides[0][rows], sides[1][rows], stage.layout), records)
+            if count == stage.size and layout is not None:  # a reference without queries answers to nothing
+                self._take("logit", lambda rows: logit_map(sides[0][rows], sides[1][rows], layout), records)
             return run(query, key, value, heads, *args, **kwargs)
         out, shares = attention(*sides, _backend(run, heads, named), _additive(named.get("mask"), query.dtype),
                                 named.get("scale"))
-        if shares is not None:
-            self._take("mass", lambda rows: _as_maps(shares[rows], stage.layout), records)
+        if shares is not None and layout is not None:
+            self._take("mass", lambda rows: _as_maps(shares[rows], layout), records)
         return out if named.get("skip_output_reshape", False) else rearrange(out, "b h s d -> b s (h d)")
 
     def _stage(self, keys: int) -> Stage | None:
@@ -108,10 +108,11 @@ class Override:
                 f"{', '.join(map(str, sorted(self._sizes)))}")
 
 
-def _separated(query: Tensor, key: Tensor, value: Tensor, heads: int) -> tuple[Tensor, ...]:
+def _separated(query: Tensor, key: Tensor, value: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     """(B, S, H d) to (B, H, S, d); keys may have fewer heads of the same width."""
     width = query.shape[-1] // heads
-    return tuple(rearrange(side, "b s (h d) -> b h s d", d=width) for side in (query, key, value))
+    query, key, value = (rearrange(side, "b s (h d) -> b h s d", d=width) for side in (query, key, value))
+    return query, key, value
 
 
 def _backend(run: Callable, heads: int, named: dict) -> Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]:

@@ -73,11 +73,14 @@ def steer_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
     family = family_of(base)
     shapes = tuple(tuple(latent.shape) for latent in latents)
     check_latents(family, shapes)
+    assert c_crossattn is not None, "every family reads text"
     text = c_crossattn.shape[1]
     call = Call(network_of(base), tuple(x.shape), text, shapes, placed.ours,
                 shifted(placed.copies, text - placed.text), conds)
     stages = stages_of(placed.regions, family, call)
-    override = stages and override_of(placed.regions, stages, options, base.model_sampling, area, records, x)
+    if not stages:
+        return executor(x, t, c_concat, c_crossattn, control, options, **conds)
+    override = override_of(placed.regions, stages, options, base.model_sampling, area, records, x)
     if override is None:
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
     if family.conds is not None:

@@ -53,7 +53,7 @@ def context_encoder(clip, tokens: dict) -> ContextEncoder | None:
         )
     encoder = getattr(model, part, None) if part else None
     inner = getattr(getattr(tokenizer, part, None), "tokenizer", None) if part else None
-    if key is None or not hasattr(encoder, "transformer") or not hasattr(inner, "decode"):
+    if key is None or encoder is None or not hasattr(encoder, "transformer") or not hasattr(inner, "decode"):
         return None
     cuts_end = any(kind.__name__ == "LongCatImageTokenizer" for kind in type(tokenizer).__mro__)
     return ContextEncoder(encoder.transformer, inner, tokens[key], cuts_end)
@@ -72,7 +72,10 @@ def text_positions(conditioning: list) -> list[TextPositions]:
     return [entry[TEXT_KEY] for _, entry in conditioning if TEXT_KEY in entry]
 
 
-class _RecordsText:
+_CLIP: Any = object  # the class of the CLIP that is cloned, known when it is
+
+
+class _RecordsText(_CLIP):
     """What a CLIP gains: its CONDITIONING carries positions, and its clones do the same."""
 
     def clone(self, *args, **kwargs):
@@ -105,7 +108,7 @@ class _RecordsText:
 
 
 def _copy_as(kind: type, clip):
-    copy = kind.__new__(kind)
+    copy = object.__new__(kind)
     copy.__dict__.update(clip.__dict__)
     return copy
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import comfy.lora
 import torch
@@ -69,7 +70,8 @@ class Identity:
         """(1, M, C) each of one site, as the query is."""
         key = (index, query.dtype, query.device)
         if key not in self._cast:
-            self._cast[key] = tuple(t.to(query.device, query.dtype) for t in self.projected.sites[index])
+            keys, values = self.projected.sites[index]
+            self._cast[key] = keys.to(query.device, query.dtype), values.to(query.device, query.dtype)
         return self._cast[key]
 
     def release(self) -> None:
@@ -90,7 +92,7 @@ class IdentityPatch:
     def __init__(self, identity: Identity, index: int, before: Callable | None) -> None:
         self.identity = identity
         self.index = index
-        self.before = before
+        self.before: Any = before
         self._added: list[tuple[Callable, dict]] = []
 
     def twin(self) -> IdentityPatch:
@@ -150,7 +152,7 @@ class IdentityPatch:
     def _mask(self, grid: tuple[int, int], query: Tensor, key: Tensor, heads: int, run: Run | None, rows: Rows
               ) -> Tensor:
         identity = self.identity
-        if run is None or identity.layout != "attention":
+        if run is None or run.steps is None or identity.layout != "attention":
             return identity.mask(grid, rows.window, query)
         places = run.places_of(identity, rows.uuid)
         if places is None or not any(places):

@@ -137,11 +137,12 @@ def find_names(positive: list[dict], entries: list[Entry] | None, names: tuple[s
         if recorded is not None and recorded.length == _length(cond):
             places[cond["uuid"]] = _owned(names, recorded.find(names))
             continue
-        if any(piece is None or not piece.exact for piece in entry):
+        pieces = [piece for piece in entry if piece is not None and piece.exact]
+        if len(pieces) < len(entry):
             continue
         found: tuple[Positions, ...] = ((),) * len(names)
         begin = 0
-        for piece in entry:
+        for piece in pieces:
             for index, positions in enumerate(tokens.find(piece.texts, names)):
                 # a name in several texts has all its places
                 found = (*found[:index], (*found[index], *(begin + at for at in positions)), *found[index + 1:])
@@ -165,8 +166,9 @@ def _owned(names: tuple[str, ...], found: list[Positions]) -> tuple[Positions, .
 
 def warn_of_missing(names: tuple[str, ...], entries: list[Entry] | None) -> None:
     """Say which subjects the prompt does not name, if all of it is known."""
-    pieces = [piece for entry in entries or [] for piece in entry]
-    if not pieces or None in pieces:
+    asked = [piece for entry in entries or [] for piece in entry]
+    pieces = [piece for piece in asked if piece is not None]
+    if not pieces or len(pieces) < len(asked):
         return
     texts = list(dict.fromkeys(text for piece in pieces for text in piece.texts.values()))
     for name in names:
