@@ -38,6 +38,7 @@ test: $(TEST_STAMP)
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 clean:
 	rm -rf $(VENV) $(VENV)-[0-9] out *.egg-info .pytest_cache .ruff_cache .hypothesis node.zip
@@ -61,5 +62,5 @@ $(TEST_STAMP): pyproject.toml tests/constraints.txt $(COMFYUI_NEEDS) | $(BIN)/py
 	touch $@
 
 $(VENV)/.lint: | $(BIN)/python
-	$(PIP) install ruff
+	$(PIP) install ruff==0.17.6
 	touch $@
