@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import io
 
 from .sockets import RelateScene, schema
+
+log = logging.getLogger(__name__)
 
 
 class RelateScorePictures(io.ComfyNode):
@@ -41,7 +45,7 @@ class RelateScorePictures(io.ComfyNode):
     @classmethod
     def execute(cls, images, scene, prompt, clip, clip_vision) -> io.NodeOutput:
         from .drawing.score_table import draw_scores, reorder
-        from .host_comfy import joint_space, notices
+        from .host_comfy import joint_space
         from .pipelines.score_pictures import score_pictures, score_text, square_batch
 
         if not scene.subjects:
@@ -55,10 +59,10 @@ class RelateScorePictures(io.ComfyNode):
 
         scores = score_pictures(images, scene, prompt, embed_images, embed_texts)
         if scores[0].prompt is None:
-            notices.warn("Score Pictures", "the CLIP has no text encoder that belongs with this CLIP vision, so the "
-                         "relation is not scored and identity alone decides. Connect SDXL's CLIP with ViT-bigG.")
+            log.warning("Relate: Score Pictures: the CLIP has no text encoder that belongs with this CLIP vision, so "
+                        "the relation is not scored and identity alone decides. Connect SDXL's CLIP with ViT-bigG.")
         elif scores[0].relation is None:
-            notices.warn("Score Pictures", "the prompt says no relation of the subjects' names, so identity alone "
-                         "decides. Use the names of the Subject nodes in the prompt.")
+            log.warning("Relate: Score Pictures: the prompt says no relation of the subjects' names, so identity "
+                        "alone decides. Use the names of the Subject nodes in the prompt.")
         names = [subject.name for subject in scene.subjects]
         return io.NodeOutput(reorder(images, scores), draw_scores(images, scores, names), score_text(scores, names))

@@ -40,7 +40,7 @@ def draw_scores(images: Tensor, scores: Sequence, names: Sequence[str]) -> Tenso
         pen.line([(0, top), (width, top)], fill=GRID)
         pen.text((16, top + 34), str(row + 1), fill=_TEXT, font=large)
         thumbnail = _picture(images[score.index, ..., :3].movedim(-1, 0))
-        thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.LANCZOS)
+        thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
         corner = 56 + (_THUMBNAIL - thumbnail.width) // 2, top + 8 + (_THUMBNAIL - thumbnail.height) // 2
         canvas.paste(thumbnail, corner)
         if score.swapped:
