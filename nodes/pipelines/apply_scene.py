@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,13 @@ from torch import Tensor
 
 from ...core.prompt.wording import AS_WRITTEN, BoundPrompt, Mention, bind
 from ...core.scene import WHOLE_PICTURE, Scene, Subject
-from ..host_comfy import notices
 from ..host_comfy.scene import detection, dreamo, pictures, sdxl, steer
 from ..host_comfy.scene.engines import Engine
 from ..host_comfy.scene.pictures import ReferenceImage
 from ..host_comfy.scene.recording_clip import with_text_positions
 from ..host_comfy.scene.wiring import WIRE, Request, Wiring
+
+log = logging.getLogger(__name__)
 
 _SCALED_BY_HAND = ("dreamo", "flux2", "kontext", "krea2", "longcat", "omnigen2", "z_image_omni")
 APPLIED_KEY = "relate_scene"
@@ -169,7 +171,7 @@ def _bind(
     bound = bind(prompt, mentions, AS_WRITTEN if label is None else wording)
     for index, name in enumerate(bound.missing if label else ()):  # on SDXL the sampler warns
         did = f"added: {bound.added[index]!r}" if bound.added else "name it there as in its Subject node"
-        notices.warn("Apply Scene: prompt", f"subject '{name}' is not in the prompt {prompt[:200]!r}; {did}")
+        log.warning("Relate: Apply Scene: subject '%s' is not in the prompt %r; %s", name, prompt[:200], did)
     return bound
 
 
@@ -191,4 +193,4 @@ def _warn(engine: Engine, settings: SceneSettings, subjects: tuple[Subject, ...]
             "anywhere. Give each its place in Subject, or draw the boxes with Layout."
         )
     for notice in found:
-        notices.warn("Apply Scene", notice)
+        log.warning("Relate: Apply Scene: %s", notice)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import logging
 
 import comfyui_version
 
-from .. import notices
 from ..flux.loader import TABLES_KEY
 from ..sdxl.models import base_of
 from .engines import AUTO, ENGINES, Engine
+
+log = logging.getLogger(__name__)
 
 _TEXT_ONLY = (
     "model: {} takes no reference images in ComfyUI. Apply Scene works with Flux.2, Flux Kontext, Qwen-Image-Edit, "
@@ -43,9 +45,9 @@ def detect_engine(model, choice: str = AUTO) -> Engine:
     _check_network(model)
     _refuse_old_comfyui(fitting[0])
     if choice == AUTO and fitting[0].name == "kontext":
-        notices.warn(
-            "Apply Scene: model",
-            "this may be FLUX.1-dev, which was not trained with references; set engine if it is not Kontext.",
+        log.warning(
+            "Relate: Apply Scene: model: this may be FLUX.1-dev, which was not trained with references; set engine if "
+            "it is not Kontext."
         )
     return fitting[0]
 
@@ -155,7 +157,9 @@ def check_count(engine: Engine, subjects: int, pictures: int, batch_size: int) -
             "out, set its weight to 0, or join two photographs."
         )
     if engine.advised is not None and pictures > engine.advised:
-        notices.warn(
-            "Apply Scene: scene",
-            f"{engine.title} was made for up to {engine.advised} references; the scene has {pictures}.",
+        log.warning(
+            "Relate: Apply Scene: %s was made for up to %d references; the scene has %d.",
+            engine.title,
+            engine.advised,
+            pictures,
         )
