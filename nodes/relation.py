@@ -48,11 +48,10 @@ class RelateRelationLoader(io.ComfyNode):
     def execute(cls, model, lora_name, strength) -> io.NodeOutput:
         from ..core.relation.lora import load_relation
         from .host_comfy import folders
-        from .host_comfy.sdxl import attach, models
+        from .host_comfy.sdxl import models, relation
 
         lora = load_relation(folders.lora_path(lora_name), models.unet_layout(model))
         log.info("Relate: relation %s, %s%s", lora_name, lora.report(), f", '{lora.relation}'" if lora.relation else "")
-        if lora.left_out:
-            log.warning("Relate: %d modules of %s are no text cross-attentions of this model and were left out: %s",
-                        len(lora.left_out), lora_name, ", ".join(lora.left_out[:3]))
-        return io.NodeOutput(attach.attach_relation(model, lora, strength), lora.relation)
+        for remark in lora.remarks():
+            log.warning("Relate: %s: %s", lora_name, remark)
+        return io.NodeOutput(relation.attach_relation(model, lora, strength), lora.relation)

@@ -53,7 +53,7 @@ def test_the_packs_loader_makes_what_was_trained(golden, trained, pack, tiny):
     lora = pack.module("core.relation.lora").load_relation(path, layout)
     assert lora.report() == "32 of 32 pairs at 8 of 8 sites"
     assert lora.relation == "hugging"
-    related = pack.module("nodes.host_comfy.sdxl.attach").attach_relation(model, lora, 1.0)
+    related = pack.module("nodes.host_comfy.sdxl.relation").attach_relation(model, lora, 1.0)
     with torch.inference_mode():
         related.patch_model()
         torch.testing.assert_close(golden.comfyui_eps(related), eps, atol=1e-5, rtol=0)

@@ -90,7 +90,13 @@ def merge_relation(unet: nn.Module, lora: RelationLoRA, strength: float = 1.0) -
 
     Returns:
         restore: puts the very weights back that were there before.
+
+    Raises:
+        ValueError: the file holds more than pairs (DoRA, LoHa, ...).
     """
+    if lora.beside or lora.magnitudes:
+        raise ValueError(f"expected a relation of plain pairs, got {lora.report()}; its further parts are not merged "
+                         "here. Use ComfyUI for it.")
     kept = []
     for site, attention, _ in cross_attentions(unet):
         for projection in PROJECTIONS:

@@ -6,9 +6,12 @@ import logging
 from pathlib import Path
 
 import comfy.lora
+import comfy.utils
 
+from ....core.lora_keys import first
 from ....core.routing.files import load_flux_lora, load_tables
 from ....core.routing.token_layout import Tables
+from ..weight_adapters import with_magnitudes
 from .placeholders import with_placeholders
 from .wrapper import check_flux
 
@@ -55,30 +58,46 @@ def _patch(clone, path: str, strength: float) -> None:
     """Add one LoRA through ComfyUI's own loader.
 
     Raises:
-        ValueError: fewer pairs found their weights than the file has.
+        ValueError: fewer modules found their weights than the file has.
     """
-    lora = load_flux_lora(path)
+    lora, file = load_flux_lora(path), Path(path).name
     names = comfy.lora.model_lora_keys_unet(clone.model, {})
-    known = {key: tensor for key, tensor in lora.state.items() if key.rsplit(".lora_", 1)[0].removesuffix(".alpha")
-             in names}
-    lost = sorted({key.rsplit(".lora_", 1)[0] for key in lora.state if key not in known})
-    _check_shapes(clone, names, known, Path(path).name)
+    called = {module: _known_name(module, names) for module in lora.modules}
+    lost = sorted(module for module, name in called.items() if name is None)
+    known = {}
+    for key, tensor in lora.state.items():
+        module = next((part for part in _modules_of(key) if called.get(part)), None)
+        if module is not None:
+            known[called[module] + key[len(module):]] = tensor
+    _check_shapes(clone, names, known, file)
     patches = comfy.lora.load_lora(known, names)
+    with_magnitudes(patches, {names[called[module]]: magnitude for module, magnitude in lora.magnitudes.items()
+                              if called.get(module)})
     clone.add_patches(patches, strength)
-    if len(patches) != lora.pairs or lost:
-        raise ValueError(f"{Path(path).name}: {len(patches)} of {lora.pairs} pairs found their weights in this model; "
-                         f"it has no {', '.join(lost[:3])}{' and more' if len(lost) > 3 else ''}. DreamO's LoRAs "
-                         "belong to FLUX.1-dev.")
-    log.info("Relate: %s, %d of %d pairs (%s layout), strength %g", Path(path).name, len(patches), lora.pairs,
-             lora.layout, strength)
-    if lora.left_out:
-        log.warning("Relate: %d tensors of %s are no LoRA of Flux and were left out: %s", len(lora.left_out),
-                    Path(path).name, ", ".join(lora.left_out[:3]))
+    if lost:
+        raise ValueError(f"{file}: {len(called) - len(lost)} of {len(called)} pairs found their weights in this model; "
+                         f"it has no {first(lost)}. DreamO's LoRAs belong to FLUX.1-dev.")
+    log.info("Relate: %s, %d of %d pairs (%s layout%s), strength %g", file, lora.pairs, lora.pairs, lora.layout,
+             f", alpha from {lora.alpha_source}" if lora.alpha_source else "", strength)
+    for remark in lora.remarks():
+        log.warning("Relate: %s: %s", file, remark)
+
+
+def _known_name(module: str, names: dict) -> str | None:
+    """A module under one of the names that ComfyUI's loader has for it."""
+    bare = module.removeprefix("base_model.model.").removeprefix("transformer.")
+    return next((name for name in (module, bare, f"transformer.{bare}", f"diffusion_model.{bare}") if name in names),
+                None)
+
+
+def _modules_of(key: str) -> list[str]:
+    """What stands before each dot of a key, the longest first: one of them is its module."""
+    parts = key.split(".")
+    return [".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
 
 
 def _check_shapes(clone, names: dict, state: dict, file: str) -> None:
     """Halves must fit their weights and each other; ComfyUI only finds out, and only warns, when it merges."""
-    weights = clone.model.state_dict()
     faults = []
     for key, up in state.items():
         if not key.endswith(".lora_up.weight"):
@@ -86,13 +105,21 @@ def _check_shapes(clone, names: dict, state: dict, file: str) -> None:
         module = key.removesuffix(".lora_up.weight")
         down, target = state[f"{module}.lora_down.weight"], names[module]
         name, part = (target, None) if isinstance(target, str) else (target[0], target[1])
-        out, into = weights[name].shape[:2] if part is None else (part[2], weights[name].shape[1])
-        if (up.shape[0], down.shape[-1]) != (out, into) or up.shape[1] != down.shape[0]:
+        out, into = linear_shape(clone.model, name)
+        out = out if part is None else part[2]
+        flat = up.ndim == down.ndim == 2
+        if not flat or (up.shape[0], down.shape[1]) != (out, into) or up.shape[1] != down.shape[0]:
             faults.append(f"{module} is {tuple(up.shape)} x {tuple(down.shape)}, expected ({out}, r) x (r, {into})")
     if faults:
-        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
-        raise ValueError(f"{file}: {len(faults)} pairs do not fit this model: {'; '.join(faults[:3])}{more}. "
-                         "DreamO's LoRAs belong to FLUX.1-dev.")
+        raise ValueError(f"{file}: {len(faults)} pairs do not fit this model: {first(faults)}. DreamO's LoRAs belong "
+                         "to FLUX.1-dev.")
+
+
+def linear_shape(model, name: str) -> tuple[int, int]:
+    """(out, in) of a linear layer's weight as it computes; packed weights (nvfp4, int4, GGUF) are stored in another."""
+    layer = comfy.utils.get_attr(model, name.removesuffix(".weight"))
+    out, into = getattr(layer, "out_features", None), getattr(layer, "in_features", None)
+    return (out, into) if out and into else tuple(layer.weight.shape[:2])
 
 
 def tables_of(model) -> Tables:

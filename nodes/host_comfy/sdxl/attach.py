@@ -1,11 +1,10 @@
-"""An identity or a relation onto a clone of a MODEL, through ComfyUI's own patch slots."""
+"""An identity onto a clone of a MODEL, through ComfyUI's own patch slots."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-import comfy.lora
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP
@@ -14,7 +13,6 @@ from torch import Tensor
 from ....core.attention import additive
 from ....core.identity.auto_layout import phrase_attention
 from ....core.identity.branch import ProjectedIdentity, image_attention
-from ....core.relation.lora import RelationLoRA
 from ....core.scene import Box
 from ..model_calls import CALL, ModelCall, Rows, plain_call
 from ..prompt_tokens import PromptTokens
@@ -225,20 +223,3 @@ def _part_from(_original, clone) -> None:
     for slot, patch in slots.items():
         if isinstance(patch, IdentityPatch):
             slots[slot] = patch.twin()
-
-
-def attach_relation(model, lora: RelationLoRA, strength: float):
-    """A clone of the MODEL with the relation's deltas as weight patches, through ComfyUI's own LoRA loader.
-
-    Raises:
-        ValueError: ComfyUI's key map knows fewer of the pairs than the file has.
-    """
-    clone = model.clone()
-    if strength == 0:
-        return clone
-    patches = comfy.lora.load_lora(lora.state(), comfy.lora.model_lora_keys_unet(clone.model, {}))
-    applied = clone.add_patches(patches, strength)
-    if len(applied) != len(lora.pairs):
-        raise ValueError(f"relation: {len(applied)} of {len(lora.pairs)} pairs found their weights in this model; it "
-                         "was built in a way ComfyUI's LoRA loader does not know.")
-    return clone

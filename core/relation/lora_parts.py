@@ -1,0 +1,113 @@
+"""The tensors of a LoRA file by the text cross-attention they belong to, checked against its sizes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..checkpoint import describe
+from ..cross_attention_layers import PROJECTIONS, UNetLayout
+from ..lora_keys import BIAS, BIASES, OWN_ADAPTERS, TEXT_ENCODERS, first, split_key
+
+Address = tuple[str, str]  # a site's diffusers path, a projection
+
+
+def changes_module(part: dict[str, Tensor]) -> bool:
+    """Whether the parts of a module change it."""
+    return "down" in part or "up" in part or any(role.startswith(OWN_ADAPTERS) for role in part)
+
+
+def sort_parts(state: dict[str, Tensor], layout: UNetLayout
+               ) -> tuple[dict[Address, dict[str, Tensor]], dict[Address, str], set[str], dict[str, tuple[str, ...]]]:
+    """The parts by address, how each address is spelled, modules of other places, and what is not applied."""
+    addresses = _addresses(layout)
+    parts: dict[Address, dict[str, Tensor]] = {}
+    spelled: dict[Address, str] = {}
+    left_out: set[str] = set()
+    unused: dict[str, list[str]] = {}
+    for key, tensor in state.items():
+        read_key = split_key(key)
+        if read_key is None:
+            left_out.add(key)
+        elif read_key.text_encoder:
+            unused.setdefault(TEXT_ENCODERS, []).append(key)
+        elif read_key.module not in addresses:
+            left_out.add(read_key.module)
+        elif read_key.role == BIAS:
+            unused.setdefault(BIASES, []).append(key)
+        else:
+            address = addresses[read_key.module]
+            parts.setdefault(address, {})[read_key.role] = tensor
+            spelled[address] = read_key.spelled
+    return parts, spelled, left_out, {sort: tuple(names) for sort, names in unused.items()}
+
+
+def what_else(state: dict[str, Tensor]) -> str:
+    """One sentence on a file without anything for this model's text cross-attentions."""
+    keys = [key for key in map(split_key, state) if key is not None]
+    if not keys:
+        return describe(state) or "Its keys are of no known LoRA layout."
+    names = sorted({key.spelled for key in keys})
+    if all(key.text_encoder for key in keys):
+        sort = "a LoRA of text encoders alone"
+    elif any(mark in name for name in names for mark in ("single_blocks", "single_transformer_blocks",
+                                                         "double_blocks")):
+        sort = "a LoRA of Flux"
+    else:
+        sort = "a LoRA of other modules or of another model"
+    return f"By its keys it is {sort} ({first(names, 2)})."
+
+
+def base_name(context_width: int) -> str:
+    """The field's name of a UNet by its context width."""
+    names = {2048: "SDXL", 768: "SD 1.5", 1024: "SD 2"}
+    return names.get(context_width, f"a UNet of context width {context_width}")
+
+
+def _addresses(layout: UNetLayout) -> dict[str, tuple[str, str]]:
+    """Every spelling of every module, dots as underscores, to (site's diffusers path, projection)."""
+    addresses = {}
+    for site in layout.sites():
+        block, number, index = site.comfy
+        comfy = {"input": f"input_blocks.{number}.1", "output": f"output_blocks.{number}.1",
+                 "middle": "middle_block.1"}[block] + f".transformer_blocks.{index}.attn2"
+        for path in (site.diffusers, comfy):
+            for projection in PROJECTIONS:
+                for spelling in {projection, projection.removesuffix(".0")}:
+                    addresses[f"{path}.{spelling}".replace(".", "_")] = (site.diffusers, projection)
+    return addresses
+
+
+def check_parts(parts: dict[Address, dict[str, Tensor]], layout: UNetLayout, file: str, metadata: dict[str, str]
+                ) -> None:
+    """Check that what changes each module fits it.
+
+    Raises:
+        ValueError: all faults of all pairs in one message.
+    """
+    widths = {site.diffusers: site.width for site in layout.sites()}
+    faults = []
+    context = set()
+    for (site, projection), part in parts.items():
+        where = f"{site}.{projection}"
+        if any(role.startswith(OWN_ADAPTERS) for role in part) and "down" not in part and "up" not in part:
+            continue  # another kind of adapter, ComfyUI's to judge
+        absent = [role for role in ("down", "up") if role not in part]
+        if absent:
+            faults.append(f"{where} has no {' and no '.join(absent)}")
+            continue
+        inner = layout.context_width if projection in ("to_k", "to_v") else widths[site]
+        up, down = tuple(part["up"].shape), tuple(part["down"].shape)
+        if len(up) != 2 or len(down) != 2 or (up[0], down[1]) != (widths[site], inner) or up[1] != down[0]:
+            faults.append(f"{where} is {up} x {down}, expected ({widths[site]}, r) x (r, {inner})")
+            if projection == "to_k" and down:
+                context.add(down[-1])
+        elif "alpha" in part and not (part["alpha"].numel() == 1 and bool(torch.isfinite(part["alpha"]).all())):
+            faults.append(f"{where} has an alpha that is no number")
+        elif "magnitude" in part and part["magnitude"].numel() != widths[site]:
+            faults.append(f"{where} has {part['magnitude'].numel()} magnitudes, expected {widths[site]}")
+    if faults:
+        shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
+        bases = metadata.get("base") or ", ".join(sorted(base_name(width) for width in context))
+        other = f" It was made for {bases}, the model is {base_name(layout.context_width)}." if bases else ""
+        raise ValueError(f"{file}: {len(faults)} of {len(parts)} pairs do not fit this model: {shown}.{other}")

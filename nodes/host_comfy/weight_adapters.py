@@ -1,0 +1,39 @@
+"""What LoRA files hold beyond ComfyUI's own weight adapters, as adapters of the same kind."""
+
+from __future__ import annotations
+
+import torch
+from comfy.weight_adapter import LoRAAdapter
+from torch import Tensor
+
+
+class MagnitudeLoRA(LoRAAdapter):
+    """A pair with peft's magnitude vector: W' = m (W + delta) / ||W + delta||, norms of rows (arXiv:2402.09353).
+
+    ComfyUI's own rule for ``dora_scale`` divides by the norms of W alone, and does not read peft's key.
+    """
+
+    def __init__(self, pair: LoRAAdapter, magnitude: Tensor) -> None:
+        super().__init__(pair.loaded_keys, pair.weights)
+        self.magnitude = magnitude
+
+    def calculate_weight(self, weight, key, strength, strength_model, offset, function,
+                         intermediate_dtype=torch.float32, original_weight=None):
+        """As ComfyUI's adapters: the changed weight, (out, in); ``strength`` leads from W to W'."""
+        merged = super().calculate_weight(weight.to(intermediate_dtype, copy=True), key, 1.0, strength_model, offset,
+                                          function, intermediate_dtype, original_weight)
+        norms = merged.norm(dim=1, keepdim=True).clamp_min(torch.finfo(merged.dtype).tiny)
+        changed = merged * (self.magnitude.to(merged)[:, None] / norms)
+        return weight.copy_(torch.lerp(weight.to(merged), changed, strength))
+
+
+def with_magnitudes(patches: dict, magnitudes: dict) -> None:
+    """Replace the pairs among a MODEL's patches that have a magnitude vector.
+
+    Args:
+        patches: by the model's key, as ComfyUI's ``load_lora`` gives them; changed.
+        magnitudes: by the same keys.
+    """
+    for target, magnitude in magnitudes.items():
+        if isinstance(patches.get(target), LoRAAdapter):
+            patches[target] = MagnitudeLoRA(patches[target], magnitude)
