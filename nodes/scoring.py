@@ -62,7 +62,7 @@ class RelateScorePictures(io.ComfyNode):
             log.warning("Relate: Score Pictures: the CLIP has no text encoder that belongs with this CLIP vision, so "
                         "the relation is not scored and identity alone decides. Connect SDXL's CLIP with ViT-bigG.")
         elif scores[0].relation is None:
-            log.warning("Relate: Score Pictures: the prompt says no relation of the subjects' names, so identity "
-                        "alone decides. Use the names of the Subject nodes in the prompt.")
+            log.warning("Relate: Score Pictures: the prompt says no relation of the subjects' names, so identity alone "
+                        "decides. Use the names of the Subject nodes in the prompt.")
         names = [subject.name for subject in scene.subjects]
         return io.NodeOutput(reorder(images, scores), draw_scores(images, scores, names), score_text(scores, names))

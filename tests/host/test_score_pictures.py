@@ -27,15 +27,6 @@ def creatures(pack):
 
 
 @pytest.fixture
-def notices(pack, monkeypatch):
-    """Messages that the page would show; in this process there is no page."""
-    messages = []
-    monkeypatch.setattr(pack.module("nodes.host_comfy.notices"), "warn",
-                        lambda title, message: messages.append(f"{title}: {message}"))
-    return messages
-
-
-@pytest.fixture
 def scene(studio, creatures):
     return studio.scene(*({"image": creatures[name], "name": name, "box": box}
                           for name, box in (("fox", LEFT), ("bear", RIGHT))))
@@ -70,23 +61,23 @@ def test_the_order_of_the_batch_changes_nothing(pack, scene, creatures, world):
     assert torch.equal(first, second)
 
 
-def test_the_relation_is_scored_with_the_words_between_the_names(pack, scene, creatures, world, notices):
+def test_the_relation_is_scored_with_the_words_between_the_names(pack, scene, creatures, world, caplog):
     pictures = batch(side_by_side(creatures["fox"], creatures["bear"]))
     words = {prompt: pack.run("RelateScorePictures", images=pictures, scene=scene, prompt=prompt, **world)[2]
              for prompt in (PROMPT, PROMPT.replace("hugging", "riding"), "two animals")}
     relation = {prompt: text.splitlines()[2].split(" | ")[2] for prompt, text in words.items()}
     assert relation[PROMPT] != relation[PROMPT.replace("hugging", "riding")]
-    assert relation["two animals"] == "-" and len(notices) == 1  # names nobody
-    assert "Score Pictures: the prompt says no relation" in notices[0]
+    assert relation["two animals"] == "-"  # names nobody
+    assert caplog.text.count("Score Pictures: the prompt says no relation") == 1
 
 
-def test_clips_that_do_not_belong_together_score_identity_alone(pack, scene, creatures, world, tiny_sdxl, notices):
+def test_clips_that_do_not_belong_together_score_identity_alone(pack, scene, creatures, world, tiny_sdxl, caplog):
     pictures = batch(side_by_side(creatures["fox"], creatures["bear"]))
     mixed = {"clip": tiny_sdxl.clip, "clip_vision": world["clip_vision"]}
     _, _, text = pack.run("RelateScorePictures", images=pictures, scene=scene, prompt=PROMPT, **mixed)
     cells = text.splitlines()[2].split(" | ")
     assert cells[2] == "-" and float(cells[3]) > 0
-    assert "no text encoder that belongs with this CLIP vision" in notices[0]
+    assert "no text encoder that belongs with this CLIP vision" in caplog.text
 
 
 @pytest.mark.parametrize("size, channels", [((96, 64), 3), ((33, 57), 4)])
