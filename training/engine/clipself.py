@@ -55,6 +55,7 @@ def distil(
     folder: Path,
     device: torch.device,
     minutes: float,
+    until: int | None = None,
 ) -> tuple[VisionEncoder, State]:
     """Trains a copy of an encoder towards dense features that agree with the encoder's crops.
 
@@ -65,6 +66,7 @@ def distil(
         plan, settings: see there.
         folder: of checkpoints.
         device: where to run; `minutes` bounds the call.
+        until: stop at this step of the settings' schedule; at its end by default.
     Returns:
         The student (on the CPU, averaged with the teacher's share) and the final state.
     """
@@ -89,7 +91,7 @@ def distil(
         cosine = (F.normalize(found.float(), dim=-1) * wanted).sum(-1).mean()
         return {"loss": 1 - cosine, "cosine": cosine}
 
-    state = fit(settings, student.module, loss, folder, device, minutes)
+    state = fit(settings, student.module, loss, folder, device, minutes, until)
     weights, _ = averaged(folder)
     result = copy.deepcopy(encoder.module).cpu()
     original = result.state_dict()

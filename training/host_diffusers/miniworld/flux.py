@@ -100,6 +100,15 @@ class RoutedFlux(nn.Module):
         """The tables, with their gradients."""
         return Tables(self.tables["task"], self.tables["index"], self.tables["words"])
 
+    def positions(self, grid: Grid, references: tuple[Grid, ...]) -> Tensor:
+        """(tokens of all references, 3) position ids: DreamO's, down the diagonal."""
+        return positions(grid, references)
+
+    def embedded(self, grid: Grid, references: tuple[Grid, ...]) -> Tensor | None:
+        """(1, tokens of picture and references, width) added after `x_embedder`; None adds nothing."""
+        slots = tuple(range(1, len(references) + 1))
+        return self.rows().embedding(length(grid), tuple(map(length, references)), slots)
+
     def forward(
         self,
         noisy: Tensor,
@@ -122,10 +131,9 @@ class RoutedFlux(nn.Module):
             (B, C, h, w).
         """
         tokens, grid = pack(noisy), token_grid(*noisy.shape[-2:])
-        ids, hook = torch.cat((grid_ids(grid), positions(grid, grids(references or [])))), None
-        if references is not None:
-            slots = tuple(range(1, len(references) + 1))
-            added = self.rows().embedding(length(grid), tuple(map(length, grids(references))), slots)
+        ids, hook = torch.cat((grid_ids(grid), self.positions(grid, grids(references or [])))), None
+        added = None if references is None else self.embedded(grid, grids(references))
+        if added is not None:
             hook = self.transformer.x_embedder.register_forward_hook(lambda module, inputs, out: out + added.to(out))
         try:
             out = self.transformer(

@@ -19,10 +19,14 @@ from .flux import TEXT_TOKENS
 
 
 class PlaceholderWords:
-    """Captions to ids of `Words`; the id of placeholder k, [ref#k], is `first + k - 1`."""
+    """Captions to ids of `Words`; the id of placeholder k, [ref#k], is `first + k - 1`.
 
-    def __init__(self) -> None:
-        self._words = Words()
+    Args:
+        words: the tokenizer, changed in place; the shipped world's by default.
+    """
+
+    def __init__(self, words: Words | None = None) -> None:
+        self._words = words or Words()
         self.first = len(self._words)  # after the last row of the encoder's table
         self._words.tokenizer.add_tokens(list(WORDS))
         added = self._words.tokenizer.convert_tokens_to_ids(list(WORDS))

@@ -1,9 +1,10 @@
 """How many latent channels: autoencoders of 4, 8 and 16 trained alike, compared by what survives decoding.
 
-    python -m training.miniworld.recipes2.autoencoder_study --out out/world2 --steps 500
+    python -m training.miniworld.recipes2.autoencoder_study --out out/world2 --steps 100 --rounds 10
 
-Every variant sees the same pictures in the same order for the same number of steps; PSNR is of scenes of unseen
-identities, seen and held-out relations in turn. Results are written after every round into `<out>/study.json`.
+Every variant sees the same pictures in the same order for the same number of steps, one round after the other; PSNR is
+of scenes of unseen identities, seen and held-out relations in turn. Results are written after every round into
+`<out>/study.json`. `--linear` adds the bound of a linear code (PCA of 8 x 8 cells).
 """
 
 import argparse
@@ -14,8 +15,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...common.atomic_io import write_text
 from ..recipes.pictures import tensor
@@ -23,8 +26,11 @@ from ..world2.relations import PAIRS
 from ..world2.renderer import render
 from ..world2.triplets import evaluation_plans
 from . import autoencoder
+from .corpus import Corpus
 
-CHANNELS = (4, 8, 16)
+CHANNELS = (16, 8, 4)
+LINEAR_CHANNELS = (4, 8, 16, 32)
+SETTINGS = replace(autoencoder.SETTINGS, steps=10**6, batch=8, warmup_steps=40, average=0.98)
 
 
 def validation_pictures(count: int, seed: int = 77) -> Tensor:
@@ -35,26 +41,30 @@ def validation_pictures(count: int, seed: int = 77) -> Tensor:
 
 
 def study(out: Path, steps: int, rounds: int, channels: tuple[int, ...]) -> None:
-    """Train each variant, `rounds` stops on the way, and append a row to the results at each."""
-    pictures = validation_pictures(64)
+    """Train the variants in turn, `steps` more each round, and write a row for each: stopped at any time, all compare.
+
+    Args:
+        out: holds the corpus; receives the runs and `study.json`.
+        steps: of each variant in each round.
+        rounds: how many.
+        channels: the variants.
+    """
+    pictures = validation_pictures(48)
     results = out / "study.json"
     rows = json.loads(results.read_text(encoding="utf-8")) if results.exists() else []
-    for count in channels:
-        settings = replace(
-            autoencoder.SETTINGS, name=f"autoencoder{count}", steps=steps, batch=8, warmup_steps=40, average=0.98
-        )
-        for stop in range(1, rounds + 1):
+    for stop in range(steps, steps * rounds + 1, steps):
+        for count in channels:
+            # a schedule without an end: no cool-down, crops all along
+            settings = replace(SETTINGS, name=f"autoencoder{count}")
             started = time.process_time()
-            state = autoencoder.train(out, torch.device("cpu"), 1e6, settings, steps * stop // rounds, count)
-            cpu = time.process_time() - started
-            model = autoencoder.load_trained(out / settings.name)
+            state = autoencoder.train(out, torch.device("cpu"), 1e6, settings, stop, count)
             row = {
                 "channels": count,
                 "step": state.step,
-                "samples": state.samples,
-                "cpu_seconds_of_round": round(cpu, 1),
+                "pictures": state.samples,
+                "cpu_seconds_of_round": round(time.process_time() - started, 1),
                 "wall_seconds": round(state.seconds, 1),
-                "psnr": round(autoencoder.psnr(model, pictures), 3),
+                "psnr": round(autoencoder.psnr(autoencoder.load_trained(out / settings.name), pictures), 3),
             }
             rows = [old for old in rows if (old["channels"], old["step"]) != (count, state.step)] + [row]
             write_text(results, json.dumps(rows, indent=1))
@@ -62,16 +72,35 @@ def study(out: Path, steps: int, rounds: int, channels: tuple[int, ...]) -> None
             sys.stdout.flush()
 
 
+def linear_bound(out: Path, channels: tuple[int, ...], pictures: Tensor, count: int = 1500) -> dict[int, float]:
+    """PSNR in dB of `pictures` through the best linear code of each cell of 8 x 8 pixels, learnt on corpus scenes."""
+    scenes = Corpus.open(out / "corpus").scenes
+    cells = F.pixel_unshuffle(tensor(scenes[np.arange(min(count, len(scenes)))]), 8).permute(0, 2, 3, 1).flatten(0, 2)
+    middle = cells.mean(0)
+    basis = torch.linalg.eigh(torch.cov((cells - middle).T))[1].flip(1)  # (192, 192), largest variance first
+    asked = F.pixel_unshuffle(pictures, 8).permute(0, 2, 3, 1).flatten(0, 2) - middle
+    bounds = {}
+    for kept in channels:
+        code = asked @ basis[:, :kept]
+        bounds[kept] = round(float(-10 * (code @ basis[:, :kept].T - asked).square().mean().log10()), 2)
+    return bounds
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/world2"))
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=100, help="of each variant in each round")
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--channels", type=int, nargs="+", default=CHANNELS)
+    parser.add_argument("--linear", action="store_true", help="first, the bound of linear codes")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     torch.set_num_threads(args.threads)
+    if args.linear:
+        bounds = linear_bound(args.out, LINEAR_CHANNELS, validation_pictures(48))
+        write_text(args.out / "linear.json", json.dumps(bounds))
+        sys.stdout.write(f"linear codes, dB: {bounds}\n")
     study(args.out, args.steps, args.rounds, tuple(args.channels))
     return 0
 

@@ -1,0 +1,171 @@
+"""What the diffusion models train on: latents, texts and references of the corpus, encoded once by frozen models.
+
+`latents` needs the autoencoder alone, `texts` CLIP, `references` CLIP and the local encoder; each is a stage of its
+own, so that they run as soon as what they need is trained. Latents are stored at unit variance, the measured scale and
+shift beside them.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...common.atomic_io import write_text
+from ...engine.timed_loop import averaged
+from ...host_diffusers.miniworld.architectures import TEXT_G, TEXT_L, TEXT_LENGTH, VISION
+from ...host_diffusers.miniworld.bundle import encode_phrases, encode_prompts, encode_subjects
+from ..recipes.pictures import tensor
+from ..world2.traits import SPECIES
+from . import autoencoder, contrastive, local_encoder
+from .corpus import Corpus
+
+LOCAL_GRID = 4  # 16 local tokens, best in DreamRelation's table 7
+FOLDER = "encoded"
+_BATCH = 64
+
+
+@torch.no_grad()
+def encode_texts(out: Path) -> Iterator[str]:
+    """Contexts and summaries of every scene's prompt, then of the empty one; the species' phrases."""
+    folder = _folder(out)
+    corpus = Corpus.open(out / "corpus")
+    model, words = contrastive.load_trained(out / "clip")
+    prompts = [facts["prompt"] for facts in corpus.scene_facts] + [""]
+    # two scenes in three share their prompt with another: each is encoded and stored once
+    unique = sorted(set(prompts))
+    row_of = {prompt: row for row, prompt in enumerate(unique)}
+    width = TEXT_L["hidden_size"] + TEXT_G["hidden_size"]
+    text = np.zeros((len(unique), TEXT_LENGTH, width), np.float16)
+    pooled = np.zeros((len(unique), TEXT_G["projection_dim"]), np.float16)
+    for start in range(0, len(unique), 128):
+        context, summary = encode_prompts(model.text_l, model.text_g, words, unique[start : start + 128])
+        text[start : start + 128], pooled[start : start + 128] = context.half().numpy(), summary.half().numpy()
+    np.save(folder / "text.npy", text)
+    np.save(folder / "pooled.npy", pooled)
+    np.save(folder / "prompt_rows.npy", np.array([row_of[prompt] for prompt in prompts]))
+    np.save(folder / "phrases.npy", encode_phrases(model.text_l, words, list(SPECIES)).numpy())
+    yield from _done(folder, "texts", f"{len(unique)} different prompts")
+
+
+@torch.no_grad()
+def encode_references(out: Path) -> Iterator[str]:
+    """Every portrait's image tokens and local tokens."""
+    folder = _folder(out)
+    corpus = Corpus.open(out / "corpus")
+    model, _ = contrastive.load_trained(out / "clip")
+    encoder = local_encoder.load_trained(out)
+    tokens = (VISION["image_size"] // VISION["patch_size"]) ** 2 + 1 + LOCAL_GRID**2
+    shape = (len(corpus.portraits), tokens, VISION["hidden_size"])
+    references = np.lib.format.open_memmap(folder / "references.npy", "w+", np.float16, shape)
+    for start in range(0, len(references), _BATCH):
+        rows = np.arange(start, min(start + _BATCH, len(references)))
+        pictures = tensor(corpus.portraits[rows])
+        references[rows] = encode_subjects(model.vision, encoder, pictures, None, LOCAL_GRID).half().numpy()
+    references.flush()
+    yield from _done(folder, "references", f"{len(references)} portraits")
+
+
+@torch.no_grad()
+def encode_latents(out: Path) -> Iterator[str]:
+    """Latents of every scene and portrait at unit variance, and the scale and shift that make it so."""
+    folder = _folder(out)
+    corpus = Corpus.open(out / "corpus")
+    model = autoencoder.load_trained(out / autoencoder.SETTINGS.name)
+    for name, pictures in (("scenes", corpus.scenes), ("portraits", corpus.portraits)):
+        latents = []
+        for start in range(0, len(pictures), _BATCH):
+            batch = tensor(pictures[np.arange(start, min(start + _BATCH, len(pictures)))])
+            small = nn.functional.interpolate(batch, size=(128, 128), mode="area")
+            latents.append(autoencoder.encode(model, small).numpy())
+        whole = np.concatenate(latents)
+        if name == "scenes":
+            scale = {"shift": float(whole.mean()), "scale": float(1 / whole.std())}
+            write_text(folder / "latent_scale.json", json.dumps(scale))
+        np.save(folder / f"{name}.npy", ((whole - scale["shift"]) * scale["scale"]).astype(np.float16))
+    yield from _done(folder, "latents", f"{len(corpus.scenes)} scenes, {len(corpus.portraits)} portraits")
+
+
+ENCODERS = {"texts": encode_texts, "references": encode_references, "latents": encode_latents}
+
+
+def encoded(out: Path, part: str) -> bool:
+    """Whether a part of ENCODERS is there whole."""
+    return (out / FOLDER / f"{part}.json").exists()
+
+
+def _folder(out: Path) -> Path:
+    folder = out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _done(folder: Path, part: str, words: str) -> Iterator[str]:
+    write_text(folder / f"{part}.json", json.dumps(words))
+    yield f"{part}: {words}"
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedCorpus:
+    """The encoded corpus.
+
+    Attributes:
+        latents: (N, C, 16, 16) float16 of unit variance; portraits: (P, C, 16, 16) alike.
+        text, pooled: (U, 77, 192) and (U, 128) float16 of the different prompts.
+        prompt_rows: (N + 1,) row of each scene's prompt; the last is the empty prompt's.
+        phrases: (8, 64) of the species, in the order of SPECIES.
+        references: (P, 81, 128) float16; identity i has rows i * views to (i + 1) * views.
+        views: references of each identity.
+        who: (N, 3) identities of each scene, -1 for none; boxes: (N, 3, 4).
+        species: (identities,) index into SPECIES.
+    """
+
+    latents: np.ndarray
+    text: np.ndarray
+    pooled: np.ndarray
+    prompt_rows: np.ndarray
+    phrases: np.ndarray
+    references: np.ndarray
+    views: int
+    who: np.ndarray
+    boxes: np.ndarray
+    species: np.ndarray
+
+    @classmethod
+    def open(cls, out: Path) -> "EncodedCorpus":
+        """Open `<out>/encoded`.
+
+        Raises:
+            FileNotFoundError: names the parts that are not encoded yet.
+        """
+        missing = [part for part in ENCODERS if not encoded(out, part)]
+        if missing:
+            raise FileNotFoundError(f"{out / FOLDER}: expected an encoded corpus, {', '.join(missing)} missing")
+        folder, corpus = out / FOLDER, Corpus.open(out / "corpus")
+        arrays = {name: np.load(folder / f"{name}.npy") for name in ("text", "pooled", "prompt_rows", "phrases")}
+        return cls(
+            np.load(folder / "scenes.npy"),
+            **arrays,
+            references=np.load(folder / "references.npy", mmap_mode="r"),
+            views=corpus.size.portraits,
+            who=corpus.who,
+            boxes=corpus.boxes,
+            species=np.array([SPECIES.index(traits.species) for traits in corpus.bank]),
+        )
+
+
+def latent_scale(out: Path) -> tuple[float, float]:
+    """(shift, scale): a latent of unit variance is (latent - shift) * scale."""
+    facts = json.loads((out / FOLDER / "latent_scale.json").read_text(encoding="utf-8"))
+    return facts["shift"], facts["scale"]
+
+
+def frozen_autoencoder(out: Path, refined: bool = True) -> nn.Module:
+    """The autoencoder the latents were made with, its decoder refined if asked and if that stage ran."""
+    model = autoencoder.load_trained(out / autoencoder.SETTINGS.name)
+    if refined and (out / "decoder" / "latest.json").exists():
+        model.load_state_dict(averaged(out / "decoder")[0])
+    return model
