@@ -116,10 +116,12 @@ def model(
     return _loaded(_config(family, unet or sizes, dtype), seed)
 
 
-def model_of(family: type, sizes: dict, seed: int = 1) -> comfy.model_patcher.ModelPatcher:
+def model_of(
+    family: type, sizes: dict, seed: int = 1, dtype: torch.dtype = torch.float32
+) -> comfy.model_patcher.ModelPatcher:
     """MODEL of any class of comfy.supported_models; its config says exactly these sizes."""
     config = family({**family.unet_config, **sizes})
-    config.set_inference_dtype(torch.float32, None)
+    config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
     return _loaded(config, seed)
 
 
