@@ -19,14 +19,29 @@ from torch import Tensor
 
 FORMAT = "relate/1"
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of torch's two kinds of archive
+_LENGTH, _MAX_HEADER = 8, 100_000_000  # bytes before a safetensors header, which says its length; its limit
+# what torch says of a pickle that asks for more than tensors; damaged ones raise the same class of error
+_CODE = ("nsupported global", "nsupported class", "Trying to instantiate", "Trying to call", "not an allowed global")
 SHOWN = 3  # keys of each sort that an error shows before it counts the rest
+
+SAFETENSORS, TORCH_ZIP, TORCH_PICKLE = "safetensors", "torch archive", "old torch archive"
+
+
+def kind_of(path: str | Path) -> str | None:
+    """What a file is by its first bytes, whatever its name says: one of the three kinds, or None."""
+    with Path(path).open("rb") as file:
+        first = file.read(_LENGTH + 1)
+    # first of all: the length of a header may begin with the byte that begins a pickle
+    if first[_LENGTH:] == b"{" and int.from_bytes(first[:_LENGTH], "little") <= _MAX_HEADER:
+        return SAFETENSORS
+    return TORCH_ZIP if first[:4] == _ZIP else TORCH_PICKLE if first[:1] == _PICKLE else None
 
 
 def read(path: str | Path) -> tuple[dict, dict[str, str]]:
     """Everything a file holds, on the CPU, large torch archives memory-mapped.
 
     Args:
-        path: a ``.safetensors`` file, or a torch archive under any other ending.
+        path: safetensors or a torch archive; what it is, is told by its content, not by its ending.
 
     Returns:
         The file's (possibly nested) dictionary and its metadata (empty for a torch archive).
@@ -37,48 +52,79 @@ def read(path: str | Path) -> tuple[dict, dict[str, str]]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path.name}: no such file in {path.parent}. Put it there or choose another.")
-    _check_beginning(path)
+    kind = _checked_kind(path)
     try:
-        if path.suffix == ".safetensors":
+        if kind == SAFETENSORS:
             with safe_open(path, framework="pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        content = _load_archive(path, kind)
     except pickle.UnpicklingError as error:
+        if not any(mark in str(error) for mark in _CODE):
+            raise ValueError(_unreadable(path, error)) from error
         raise ValueError(f"{path.name}: expected tensors only, but this file wants to run code or build other objects "
                          "when it is opened. It was not opened. Get it from its publisher again, or as safetensors."
                          ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path.name}: expected a whole file of tensors, but it cannot be read ({error}). It may be "
-                         "truncated: download it again and compare the size.") from error
+    except Exception as error:  # damaged pickles raise whatever their bytes happen to mean
+        raise ValueError(_unreadable(path, error)) from error
     if not isinstance(content, dict):
         raise ValueError(f"{path.name}: expected a dictionary of tensors, got a {type(content).__name__}.")
     return content, {}
 
 
-def _check_beginning(path: Path) -> None:
-    """What was saved in place of a file by a failed download is told from its first bytes.
+def _unreadable(path: Path, error: Exception) -> str:
+    return (f"{path.name}: expected a whole file of tensors, but it cannot be read ({error}). It may be truncated: "
+            "download it again and compare the size.")
+
+
+def _load_archive(path: Path, kind: str) -> object:
+    """Only zip archives can be memory-mapped, and torch reads any path that ends in .safetensors as safetensors."""
+    if kind == TORCH_ZIP and not path.name.endswith(".safetensors"):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    with path.open("rb") as file:
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def flat_tensors(content: Mapping, file: str) -> dict[str, Tensor]:
+    """A file's content as tensors by key.
 
     Raises:
-        ValueError: the file is empty, or neither safetensors nor a torch archive.
+        ValueError: other keys than text, or other values than tensors.
     """
+    odd = [f"{key!r} is a {type(value).__name__}" for key, value in content.items()
+           if not (isinstance(key, str) and isinstance(value, Tensor))]
+    if odd:
+        raise ValueError(f"{file}: expected tensors by name, but {len(odd)} of its {len(content)} entries are none "
+                         f"({_first(odd)}).")
+    return dict(content)
+
+
+def tensors_of(content: Mapping) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors of a file that may hold more, and the names of all else (numbers of epochs, nested dictionaries)."""
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    return tensors, tuple(str(key) for key in content if key not in tensors)
+
+
+def _checked_kind(path: Path) -> str:
+    """The kind of a file of tensors; what was saved in place of one by a failed download is said.
+
+    Raises:
+        ValueError: the file is empty, or none of the kinds.
+    """
+    kind = kind_of(path)
+    if kind is not None:
+        return kind
     with path.open("rb") as file:
         first = file.read(16)
     if not first:
         raise ValueError(f"{path.name}: expected a file of tensors, but it is empty. Download it again.")
-    if path.suffix != ".safetensors" and first[:4] != _ZIP and first[:1] != _PICKLE:
-        raise ValueError(f"{path.name}: expected a torch archive, but it begins with {first!r}: not a file of tensors, "
-                         "perhaps a web page saved in its place. Download it again and compare the size.")
-
-
-def _is_zip(path: Path) -> bool:
-    """Only torch's zip archives can be memory-mapped."""
-    with path.open("rb") as file:
-        return file.read(4) == _ZIP
+    expected = "safetensors" if path.suffix.lower() in (".safetensors", ".sft") else "a torch archive"
+    raise ValueError(f"{path.name}: expected {expected}, but it begins with {first!r}: not a file of tensors, perhaps "
+                     "a web page saved in its place. Download it again and compare the size.")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Metadata of a safetensors file without reading its tensors; empty for any other file."""
-    if Path(path).suffix != ".safetensors":
+    if kind_of(path) != SAFETENSORS:
         return {}
     try:
         with safe_open(path, framework="pt") as file:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import compare_keys, describe, read, shapes
+from ..checkpoint import compare_keys, describe, flat_tensors, read, shapes
 from ..cross_attention_layers import SDXL
 from .model import IdentityConfig, IdentityModel
 from .resampler import ResamplerConfig
@@ -36,15 +36,32 @@ def load_identity(path: str | Path) -> tuple[dict[str, Tensor], IdentityConfig]:
     """
     path = Path(path)
     content, metadata = read(path)
+    if metadata.get("kind", "identity") != "identity":
+        raise ValueError(f"{path.name}: expected an identity model, got a file of kind '{metadata['kind']}'.")
     state = flatten(content, path.name)
+    head_width = _head_width(metadata, path.name)
     try:
-        config = IdentityConfig.from_state(state, int(metadata.get("head_width", 64)))
+        config = IdentityConfig.from_state(state, head_width)
+        if min((*vars(config.resampler).values(), *config.widths, config.background_tokens)) < 1:
+            config = RELEASED
     except (KeyError, IndexError, ValueError):
         config = RELEASED  # too little there to tell any sizes: report against the published model
     with torch.device("meta"):
         expected = shapes(IdentityModel(config).state_dict())
     compare_keys(shapes(state), expected, path.name, "an identity model (MS-Diffusion's ms_adapter)")
+    integers = [key for key, tensor in state.items() if not tensor.is_floating_point()]
+    if integers:
+        raise ValueError(f"{path.name}: expected weights that are fractions, but {len(integers)} tensors are of "
+                         f"{state[integers[0]].dtype} ({', '.join(integers[:3])}). Packed weights cannot be used here.")
     return state, config
+
+
+def _head_width(metadata: dict[str, str], file: str) -> int:
+    """The width of a head in the resampler, which no tensor tells."""
+    given = metadata.get("head_width", "64")
+    if not (given.isascii() and given.isdigit() and int(given) > 0):
+        raise ValueError(f"{file}: expected the metadata's head_width to be a whole number from 1 up, got {given!r}.")
+    return int(given)
 
 
 def flatten(content: dict, file: str) -> dict[str, Tensor]:
@@ -53,15 +70,15 @@ def flatten(content: dict, file: str) -> dict[str, Tensor]:
     Raises:
         ValueError: other top-level names than the three of ``PARTS``.
     """
-    if all(isinstance(value, Tensor) for value in content.values()) and any("." in key for key in content):
-        return content
-    names = set(content)
+    if any(isinstance(key, str) and "." in key for key in content):
+        return flat_tensors(content, file)
+    names = {str(key) for key in content}
     if names != set(PARTS) or not all(isinstance(content[part], dict) for part in PARTS[:2]):
         raise ValueError(f"{file}: expected an identity model with exactly {', '.join(PARTS)}, got "
-                         f"{', '.join(sorted(map(str, names))[:6]) or 'nothing'}. {describe(map(str, names))}")
+                         f"{', '.join(sorted(names)[:6]) or 'nothing'}. {describe(names)}")
     state = {f"{part}.{key}": tensor for part in PARTS[:2] for key, tensor in content[part].items()}
-    state[PARTS[2]] = content[PARTS[2]].detach()
-    return state
+    state = flat_tensors({**state, PARTS[2]: content[PARTS[2]]}, file)
+    return {**state, PARTS[2]: state[PARTS[2]].detach()}
 
 
 def load_vision_tower(path: str | Path) -> dict[str, Tensor]:
@@ -79,24 +96,33 @@ def load_vision_tower(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     content, _ = read(path)
     state = content.get("state_dict", content)
-    if any(str(key).startswith("module.") for key in state):  # saved from a distributed run
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    if not isinstance(state, dict):
+        raise ValueError(f"{path.name}: expected the tensors of a CLIP under 'state_dict', got a "
+                         f"{type(state).__name__}.")
+    state = {str(key).removeprefix("module."): value for key, value in state.items()}  # module.: of a distributed run
     tower = {key: value for key, value in state.items() if key.startswith("visual.")}
     if not tower:
         raise ValueError(f"{path.name}: expected a CLIP with a vision tower (keys under 'visual.'), got none. "
-                         f"{describe(map(str, state))}")
+                         f"{describe(state)}")
+    tower = flat_tensors(tower, path.name)
     compare_keys(shapes(tower), _tower_shapes(tower), path.name, "a CLIP vision tower")
     return tower
 
 
 def _tower_shapes(tower: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The key set of an open_clip vision tower with the sizes its first tensors tell."""
-    conv = tower.get("visual.conv1.weight", torch.empty(1664, 3, 14, 14, device="meta"))
-    positions = tower.get("visual.positional_embedding", torch.empty(257, conv.shape[0], device="meta"))
-    projection = tower.get("visual.proj", torch.empty(conv.shape[0], 1280, device="meta"))
-    fc = tower.get("visual.transformer.resblocks.0.mlp.c_fc.weight", torch.empty(8192, conv.shape[0], device="meta"))
+    """The key set of an open_clip vision tower with the sizes its first tensors tell, ViT-bigG's where they do not."""
+    def sized(key: str, *published: int) -> Tensor:
+        tensor = tower.get(key)
+        fits = tensor is not None and tensor.ndim == len(published)
+        return tensor if fits else torch.empty(published, device="meta")
+
+    conv = sized("visual.conv1.weight", 1664, 3, 14, 14)
+    positions = sized("visual.positional_embedding", 257, conv.shape[0])
+    projection = sized("visual.proj", conv.shape[0], 1280)
+    fc = sized("visual.transformer.resblocks.0.mlp.c_fc.weight", 8192, conv.shape[0])
     width, hidden = conv.shape[0], fc.shape[0]
-    depth = 1 + max((int(key.split(".")[3]) for key in tower if ".resblocks." in key), default=47)
+    numbers = [key.split(".")[3] for key in tower if key.startswith("visual.transformer.resblocks.")]
+    depth = 1 + max((int(number) for number in numbers if number.isdigit() and len(number) < 4), default=47)
     expected = {
         "visual.class_embedding": (width,), "visual.positional_embedding": tuple(positions.shape),
         "visual.proj": (width, projection.shape[-1]), "visual.conv1.weight": tuple(conv.shape),

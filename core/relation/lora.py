@@ -9,13 +9,13 @@ the authors' (diffusers), peft's, kohya's, and the older attention-processor one
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..checkpoint import read, save
+from ..checkpoint import read, save, tensors_of
 from ..cross_attention_layers import PROJECTIONS, UNetLayout
 from ..lora_keys import SUFFIXES, Alphas, first, read_alphas
 from .card import RelationCard
@@ -124,11 +124,12 @@ def load_relation(path: str | Path, layout: UNetLayout) -> RelationLoRA:
         ValueError: unreadable; no pair fits; a pair is incomplete or misshapen; it belongs to another base.
     """
     path = Path(path)
-    state, metadata = read(path)
-    state = {key: value for key, value in state.items() if isinstance(value, Tensor)}
+    content, metadata = read(path)
+    state, others = tensors_of(content)
     if metadata.get("kind", "relation") != "relation":
         raise ValueError(f"{path.name}: expected a relation LoRA, got a file of kind '{metadata['kind']}'.")
-    return normalise(state, layout, path.name, metadata, read_alphas(path, metadata))
+    lora = normalise(state, layout, path.name, metadata, read_alphas(path, metadata))
+    return replace(lora, left_out=(*lora.left_out, *others))
 
 
 def normalise(state: dict[str, Tensor], layout: UNetLayout, file: str, metadata: dict[str, str],

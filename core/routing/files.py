@@ -11,13 +11,13 @@ Fused pairs keep their form: ComfyUI knows the rows of ``linear1`` that are q, k
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..checkpoint import SHOWN, describe, read
+from ..checkpoint import SHOWN, describe, flat_tensors, read, tensors_of
 from ..lora_keys import (
     BIAS,
     BIASES,
@@ -30,6 +30,7 @@ from ..lora_keys import (
     read_alphas,
     split_key,
 )
+from ..shapes import expect
 from .token_layout import Tables
 
 TABLES = ("dreamo_task_embedding.weight", "dreamo_idx_embedding.weight", "dreamo_t5_embedding.weight")
@@ -123,9 +124,11 @@ def load_tables(path: str | Path) -> Tables:
         raise ValueError(f"{path.name}: expected DreamO's embeddings ({', '.join(TABLES)}), but {', '.join(missing)} "
                          f"missing among its {len(content)} tensors. {describe(map(str, content))} Choose "
                          "embedding.safetensors of ByteDance/DreamO.")
-    task, index = (content[key] for key in TABLES[:2])
-    words = content.get(TABLES[2])
+    tables = flat_tensors({key: content[key] for key in TABLES if key in content}, path.name)
+    task, index, words = (tables.get(key) for key in TABLES)
     try:
+        if words is not None:
+            expect(words, "N E", TABLES[2])
         return Tables(task, index, None if words is None else words[-10:])  # the published code takes the last ten too
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
@@ -139,8 +142,9 @@ def load_flux_lora(path: str | Path) -> FluxLoRA:
     """
     path = Path(path)
     content, metadata = read(path)
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
-    return normalise(tensors, path.name, read_alphas(path, metadata))
+    tensors, others = tensors_of(content)
+    lora = normalise(tensors, path.name, read_alphas(path, metadata))
+    return replace(lora, left_out=(*lora.left_out, *others))
 
 
 def normalise(content: dict[str, Tensor], file: str, alphas: Alphas | None = None) -> FluxLoRA:

@@ -67,7 +67,7 @@ def relation_files() -> tuple[list[str], dict[str, str]]:
 
 def _relation_header(path: str | None) -> dict[str, str] | None:
     """Metadata of a relation LoRA; None for any other file. Reads the header alone, once per version of a file."""
-    if path is None or not path.endswith(".safetensors"):
+    if path is None:
         return None
     stat = os.stat(path)
     return _read_relation_header(path, stat.st_mtime_ns, stat.st_size)

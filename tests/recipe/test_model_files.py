@@ -133,7 +133,7 @@ def test_the_prediction_is_read_from_the_scheduler(root, tmp_path, told, expecte
 
 
 def test_single_files_that_are_not_sdxl_are_named(tmp_path):
-    with pytest.raises(Faults, match="expected a .safetensors checkpoint"):
+    with pytest.raises(Faults, match="expected a safetensors checkpoint"):
         open_single_file(tmp_path / "x.ckpt", "")
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"nothing")

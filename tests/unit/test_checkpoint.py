@@ -7,7 +7,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.checkpoint import compare_keys, describe, read, read_metadata, save
+from core.checkpoint import (
+    SAFETENSORS,
+    TORCH_PICKLE,
+    TORCH_ZIP,
+    compare_keys,
+    describe,
+    kind_of,
+    read,
+    read_metadata,
+    save,
+)
 from core.identity.files import PARTS, RELEASED, load_identity, load_vision_tower
 from core.identity.model import IdentityConfig, IdentityModel
 from core.identity.resampler import ResamplerConfig
@@ -197,3 +207,58 @@ def test_a_faulty_vision_tower_names_its_keys(tmp_path):
     torch.save({"text": torch.zeros(1)}, tmp_path / "text.pt")
     with pytest.raises(ValueError, match="expected a CLIP with a vision tower"):
         load_vision_tower(tmp_path / "text.pt")
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.sft", "x.SAFETENSORS", "x", "x.bin", "x.safetensors.tmp"])
+def test_a_file_is_what_its_content_is(tmp_path, name):
+    """Whatever it is called, also with its metadata; and a torch archive that is called safetensors."""
+    path = tmp_path / name
+    save_file({"a": torch.ones(2)}, path, metadata={"kind": "relation"})
+    assert kind_of(path) == SAFETENSORS
+    content, metadata = read(path)
+    assert torch.equal(content["a"], torch.ones(2)) and metadata == read_metadata(path) == {"kind": "relation"}
+    for old, kind in ((False, TORCH_ZIP), (True, TORCH_PICKLE)):
+        torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=not old)
+        assert kind_of(path) == kind
+        assert torch.equal(read(path)[0]["a"], torch.ones(3)) and read(path)[1] == read_metadata(path) == {}
+
+
+def test_a_header_whose_length_begins_as_a_pickle_does(tmp_path):
+    """128 bytes of header: the file's first byte is 0x80."""
+    path = tmp_path / "x.sft"
+    for padding in range(200):
+        save_file({"a" * (padding + 1): torch.ones(2)}, path)
+        if path.read_bytes()[0] == 0x80:
+            break
+    assert path.read_bytes()[0] == 0x80 and kind_of(path) == SAFETENSORS
+    assert len(read(path)[0]) == 1
+
+
+@pytest.mark.parametrize(("name", "expected"), [("x.sft", "safetensors"), ("x.safetensors", "safetensors"),
+                                                ("x.bin", "a torch archive"), ("x", "a torch archive")])
+def test_a_web_page_in_a_files_place(tmp_path, name, expected):
+    (tmp_path / name).write_bytes(b"<!DOCTYPE html><html>not found</html>")
+    with pytest.raises(ValueError, match=f"expected {expected}, but it begins with b'<!DOCTYPE html><'"):
+        read(tmp_path / name)
+    assert kind_of(tmp_path / name) is None and read_metadata(tmp_path / name) == {}
+
+
+@pytest.mark.parametrize("content", [b"\x80", b"\x80\x02.", b"\x80\x04}", b"\x80\x02K", b"PK\x03\x04", b"\x80\x02(((((",
+                                     b"\x20" + b"\0" * 7 + b"{not json at all, no, no}", b"\0" * 8 + b"{"])
+def test_damaged_files_are_one_sentence(tmp_path, content):
+    (tmp_path / "x.bin").write_bytes(content)
+    with pytest.raises(ValueError, match="x.bin: expected a whole file of tensors, but it cannot be read"):
+        read(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("width", ["-64", "0", "wide", "4.5", "", "\u00b2"])
+def test_a_head_width_that_is_none(state, tmp_path, width):
+    save(tmp_path / "x.safetensors", state, {"head_width": width})
+    with pytest.raises(ValueError, match="expected the metadata's head_width to be a whole number from 1 up"):
+        load_identity(tmp_path / "x.safetensors")
+
+
+def test_a_file_of_another_kind_is_no_identity_model(state, tmp_path):
+    save(tmp_path / "x.safetensors", state, {"kind": "relation", "head_width": "4"})
+    with pytest.raises(ValueError, match="expected an identity model, got a file of kind 'relation'"):
+        load_identity(tmp_path / "x.safetensors")

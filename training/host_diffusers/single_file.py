@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from core.checkpoint import compare_keys, describe, shapes
+from core.checkpoint import SAFETENSORS, compare_keys, describe, kind_of, shapes
 
 from ..common.errors import Faults
 from ..diffusion.noise_schedule import NoiseSchedule
@@ -56,9 +56,9 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) 
     Raises:
         Faults: not safetensors, or not a whole SDXL checkpoint.
     """
-    if path.suffix != ".safetensors":
-        raise Faults(f"models.base: {path}: expected a .safetensors checkpoint, got '{path.suffix}'. Convert it first; "
-                     "pickles are not opened.")
+    if kind_of(path) != SAFETENSORS:
+        raise Faults(f"models.base: {path}: expected a safetensors checkpoint, got {kind_of(path) or 'another file'}. "
+                     "Convert it first; pickles are not opened.")
     try:
         with safe_open(path, framework="pt") as file:
             keys = list(file.keys())
