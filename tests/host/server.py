@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -44,6 +45,7 @@ class ComfyServer:
         self.log_path = base / "comfyui.log"
         self.process: subprocess.Popen | None = None
         self.url = ""
+        self._queued_at: dict[str, int] = {}  # by prompt, the length of the log when it was queued
 
     @property
     def log(self) -> str:
@@ -139,10 +141,29 @@ class ComfyServer:
         Raises:
             ValueError: it is refused, or a part of it is: ComfyUI then still runs the outputs that need no such node.
         """
+        before = len(self.log)
         answer = self.post("/prompt", {"prompt": graph})
         if "prompt_id" not in answer or answer.get("node_errors"):
             raise ValueError(_refusal(answer))
+        self._queued_at[answer["prompt_id"]] = before
         return answer["prompt_id"]
+
+    def wait_for_step(self, prompt_id: str, steps: int) -> None:
+        """Wait until the sampler of a queued graph has done a step, as its progress bar in the log says."""
+        self.wait_for_log(prompt_id, rf"\| [1-9]\d*/{steps} \[")
+
+    def wait_for_log(self, prompt_id: str, pattern: str) -> None:
+        """Wait until the log says something, from the moment on when a graph was queued.
+
+        Raises:
+            TimeoutError: it does not.
+        """
+        deadline = time.monotonic() + RUN_SECONDS
+        while time.monotonic() < deadline:
+            if re.search(pattern, self.log[self._queued_at[prompt_id]:]):
+                return
+            time.sleep(0.1)
+        raise TimeoutError(f"no {pattern!r} in {RUN_SECONDS} s. The end of the log:\n{self.log[-4000:]}")
 
     def wait(self, prompt_id: str, graph: dict) -> Run:
         """Wait for a queued graph and say what happened to it."""

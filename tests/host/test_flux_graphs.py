@@ -1,7 +1,6 @@
 """References on a running server: the graph to a saved picture, the cache, cancelling, and what the log says."""
 
 import io
-import time
 
 import pytest
 from PIL import Image
@@ -112,7 +111,7 @@ def test_cancelling_mid_run_leaves_nothing_behind(comfy_server, routed_whole):
     slow = {**routed_whole, "slow": node("RelateTestSlowModel", model=["dreamo", 0], seconds=0.5)}
     slow = change(slow, "sample", steps=60, model=["slow", 0])
     prompt_id = comfy_server.queue(slow)
-    time.sleep(3)
+    comfy_server.wait_for_step(prompt_id, 60)
     comfy_server.interrupt()
     assert comfy_server.wait(prompt_id, slow).status == "interrupted"
     comfy_server.free()

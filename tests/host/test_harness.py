@@ -1,7 +1,6 @@
 """The test bed itself: the tiny SDXL samples and decodes, the server runs, caches, refuses and interrupts graphs."""
 
 import io
-import time
 
 import pytest
 import torch
@@ -46,7 +45,7 @@ def test_interrupting_a_run_ends_it(comfy_server, plain):
     plain = without(plain, sample__model=["slow", 0])
     plain["sample"]["inputs"]["steps"] = 100
     prompt_id = comfy_server.queue(plain)
-    time.sleep(3)
+    comfy_server.wait_for_step(prompt_id, 100)
     comfy_server.interrupt()
     run = comfy_server.wait(prompt_id, plain)
     assert run.status == "interrupted" and run.seconds < 30

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 
 import torch
@@ -10,6 +11,8 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import tiny
 from .flux import RelateTestFlux, RelateTestFluxClip, RelateTestFluxControlNet, RelateTestFluxVae
+
+log = logging.getLogger(__name__)
 
 
 class RelateTestCheckpoint(io.ComfyNode):
@@ -46,10 +49,13 @@ class RelateTestClipVision(io.ComfyNode):
 
     @classmethod
     def execute(cls, weights_seed: int, seconds: float = 0.0) -> io.NodeOutput:
+        def slowly(*_) -> None:
+            if seconds:
+                log.info("Test: a picture is encoded")
+                time.sleep(seconds)
+
         encoder = tiny.clip_vision(weights_seed)
-        encoder.model.vision_model.encoder.layers[0].layer_norm1.register_forward_pre_hook(
-            lambda *_: time.sleep(seconds)
-        )
+        encoder.model.vision_model.encoder.layers[0].layer_norm1.register_forward_pre_hook(slowly)
         return io.NodeOutput(encoder)
 
 
