@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import pickletools
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,8 +21,6 @@ from torch import Tensor
 FORMAT = "relate/1"
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of torch's two kinds of archive
 _LENGTH, _MAX_HEADER = 8, 100_000_000  # bytes before a safetensors header, which says its length; its limit
-# what torch says of a pickle that asks for more than tensors; damaged ones raise the same class of error
-_CODE = ("nsupported global", "nsupported class", "Trying to instantiate", "Trying to call", "not an allowed global")
 SHOWN = 3  # keys of each sort that an error shows before it counts the rest
 
 SAFETENSORS, TORCH_ZIP, TORCH_PICKLE = "safetensors", "torch archive", "old torch archive"
@@ -59,8 +58,9 @@ def read(path: str | Path) -> tuple[dict, dict[str, str]]:
                 return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
         content = _load_archive(path, kind)
     except pickle.UnpicklingError as error:
-        if not any(mark in str(error) for mark in _CODE):
-            raise ValueError(_unreadable(path, error)) from error
+        if kind == TORCH_PICKLE and not _is_whole_pickle(path):
+            raise ValueError(_unreadable(path, "its pickle breaks off")) from error
+        # torch's own message advises to switch its protection off
         raise ValueError(f"{path.name}: expected tensors only, but this file wants to run code or build other objects "
                          "when it is opened. It was not opened. Get it from its publisher again, or as safetensors."
                          ) from error
@@ -71,7 +71,16 @@ def read(path: str | Path) -> tuple[dict, dict[str, str]]:
     return content, {}
 
 
-def _unreadable(path: Path, error: Exception) -> str:
+def _is_whole_pickle(path: Path) -> bool:
+    """Whether a pickle's first part can be read to its end; nothing in it is executed."""
+    try:
+        with path.open("rb") as file:
+            return any(opcode.name == "STOP" for opcode, _, _ in pickletools.genops(file))
+    except Exception:  # whatever damaged bytes mean to it
+        return False
+
+
+def _unreadable(path: Path, error: Exception | str) -> str:
     return (f"{path.name}: expected a whole file of tensors, but it cannot be read ({error}). It may be truncated: "
             "download it again and compare the size.")
 

@@ -243,7 +243,7 @@ def test_a_web_page_in_a_files_place(tmp_path, name, expected):
     assert kind_of(tmp_path / name) is None and read_metadata(tmp_path / name) == {}
 
 
-@pytest.mark.parametrize("content", [b"\x80", b"\x80\x02.", b"\x80\x04}", b"\x80\x02K", b"PK\x03\x04", b"\x80\x02(((((",
+@pytest.mark.parametrize("content", [b"\x80", b"\x80\x02", b"\x80\x04}", b"\x80\x02K", b"PK\x03\x04", b"\x80\x02(((((",
                                      b"\x20" + b"\0" * 7 + b"{not json at all, no, no}", b"\0" * 8 + b"{"])
 def test_damaged_files_are_one_sentence(tmp_path, content):
     (tmp_path / "x.bin").write_bytes(content)
