@@ -15,7 +15,6 @@ from training.host_diffusers.clipself import letterbox
 from training.miniworld.experiments.measure import Share, measure
 from training.miniworld.recipes.classifiers import CROP, Judges, crop_boxes
 from training.miniworld.recipes.labelled_scenes import RELATIONS, TRAITS, trait_row
-from training.miniworld.recipes.noise import add_noise, ddim, signal_shares
 from training.miniworld.world.renderer import render
 from training.miniworld.world.triplets import evaluation_plans
 
@@ -92,20 +91,6 @@ def test_no_minutes_left_still_saves_a_whole_state(tmp_path):
 def test_a_missing_run_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="run the recipe"):
         averaged(tmp_path)
-
-
-def test_ddim_recovers_what_a_perfect_predictor_knows():
-    shares = signal_shares(torch.device("cpu"))
-    assert shares.shape == (1000,) and shares[0] > 0.99 and shares[-1] < 0.01
-    clean = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-
-    def predict(latents, time):
-        share = shares[time]
-        return (latents - share.sqrt() * clean) / (1 - share).sqrt()
-
-    noise = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(ddim(predict, noise, 10), clean, atol=0.15), "SDXL stops at timestep 0, not at no noise"
-    assert torch.allclose(add_noise(clean, noise, torch.tensor([1.0])), clean)
 
 
 def test_the_references_24_grids():

@@ -65,6 +65,21 @@ def test_sampling_with_a_perfect_network_finds_the_picture(schedule):
     assert sampling_timesteps(4) == [999, 749, 499, 249]
 
 
+def test_leading_steps_end_with_the_noise_of_timestep_0_as_sdxls_scheduler_does():
+    schedule = NoiseSchedule.of_betas("epsilon")
+    latents, noise = (seeded_noise([seed], (4, 4, 4)) for seed in (0, 1))
+
+    def perfect(noisy, t):
+        clean_factor, noise_factor = schedule.signal(t)
+        return (noisy - clean_factor * latents) / noise_factor
+
+    last = sample(perfect, schedule, noise, 10, "leading")
+    clean_factor, noise_factor = schedule.signal(torch.tensor([0]))
+    assert float(noise_factor) > 0.02
+    assert float((last - clean_factor * latents).std()) == pytest.approx(float(noise_factor), rel=0.3)
+    assert sampling_timesteps(4, "leading") == [751, 501, 251, 1]
+
+
 def test_each_row_of_noise_belongs_to_its_seed():
     assert torch.equal(seeded_noise([3, 4], (4, 8, 8))[1], seeded_noise([4], (4, 8, 8))[0])
 

@@ -27,7 +27,7 @@ class NoiseSchedule:
 
     Attributes:
         prediction: epsilon, v or flow.
-        alphas: cumulative products of 1 - beta, one a timestep, falling; unused for flow.
+        alphas: cumulative products of 1 - beta, one per timestep, falling; unused for flow.
     """
 
     prediction: str
@@ -68,7 +68,7 @@ class NoiseSchedule:
         return clean_factor * latents + noise_factor * noise
 
     def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the network should say."""
+        """Compute the regression target of the prediction type."""
         if self.prediction == "epsilon":
             return noise
         if self.prediction == "flow":
@@ -85,6 +85,13 @@ class NoiseSchedule:
         if self.prediction == "flow":
             return noisy - noise_factor * predicted
         return clean_factor * noisy - noise_factor * predicted
+
+    def noise(self, noisy: Tensor, predicted: Tensor, clean: Tensor, timesteps: Tensor) -> Tensor:
+        """The noise that a prediction implies, float32; ``clean`` are the clean latents that it implies."""
+        if self.prediction == "epsilon":
+            return predicted.float()
+        clean_factor, noise_factor = self.signal(timesteps)
+        return (noisy.float() - clean_factor * clean) / noise_factor
 
     def min_snr_weight(self, timesteps: Tensor, gamma: float) -> Tensor:
         """(B,) weight of each picture's denoising loss."""

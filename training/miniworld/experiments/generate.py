@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...diffusion.ddim import sample
 from ...host_diffusers import CrossAttentionExtras, attach_identity, identity_batch
 from ...host_diffusers.miniworld.architectures import LATENT_SIDE
 from ...host_diffusers.miniworld.bundle import Miniworld
-from ..recipes.noise import ddim
 from ..recipes.pictures import tensor
-from ..recipes.unet import time_ids
+from ..recipes.unet import SCHEDULE, time_ids
 from ..world.renderer import Render, render
 from ..world.scene import Plan, portrait
 from ..world.traits import Identity, draw_identity
@@ -93,7 +93,7 @@ def generate(
     def predict(latents: Tensor, time: Tensor) -> Tensor:
         out = world.unet(
             torch.cat((latents, latents)),
-            time,
+            time[0],
             text,
             added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids(2 * count, device)},
             cross_attention_kwargs=CrossAttentionExtras(identity=identity).kwargs(),
@@ -102,7 +102,7 @@ def generate(
         return plain + guidance * (asked - plain)
 
     try:
-        return world.to_images(ddim(predict, noise, steps)).cpu()
+        return world.to_images(sample(predict, SCHEDULE, noise, steps, "leading")).cpu()
     finally:
         detach()
 

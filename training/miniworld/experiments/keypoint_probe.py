@@ -16,9 +16,8 @@ from core.relation.keypoint_loss import KeypointPairs, keypoint_loss
 
 from ...host_diffusers import CrossAttentionExtras, attach_identity
 from ...host_diffusers.miniworld.bundle import Miniworld
-from ..recipes.noise import add_noise, signal_shares
 from ..recipes.pictures import tensor
-from ..recipes.unet import time_ids
+from ..recipes.unet import SCHEDULE, time_ids
 from ..world.renderer import Render, render
 from ..world.scene import Plan, portrait
 from ..world.triplets import evaluation_plans
@@ -62,12 +61,10 @@ def joint_distances(world: Miniworld, relation: str, pictures: int, seed: int) -
     """
     joints = gather(world, evaluation_plans(relation, pictures, seed), seed)
     always = torch.ones(pictures, dtype=torch.bool)
-    share = signal_shares(torch.device("cpu"))[TIMESTEP].expand(pictures)
+    time = torch.full((pictures,), TIMESTEP)
     noise = torch.randn(joints.clean.shape, generator=torch.Generator().manual_seed(seed))
-    noisy = add_noise(joints.clean, noise, share)
-    epsilon = predicted_noise(world, joints.requests, noisy)
-    share = share.view(-1, 1, 1, 1)
-    prediction = (noisy - (1 - share).sqrt() * epsilon) / share.sqrt()
+    noisy = SCHEDULE.add_noise(joints.clean, noise, time)
+    prediction = SCHEDULE.clean(noisy, predicted_noise(world, joints.requests, noisy), time)
     themselves = KeypointPairs(joints.pairs.target, joints.pairs.target, joints.pairs.visible)
     found = {
         "truth": keypoint_loss(joints.clean, joints.concepts, joints.pairs, always),

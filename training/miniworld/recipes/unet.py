@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...diffusion.noise_schedule import TIMESTEPS, NoiseSchedule, denoising_loss
 from ...engine.timed_loop import Settings, State, averaged, fit
 from ...host_diffusers import CrossAttentionExtras, attach_identity, identity_batch
 from ...host_diffusers.miniworld.architectures import LATENT_SIDE, build_identity, build_unet
 from .encoded_corpus import Encoded
-from .noise import STEPS, add_noise, signal_shares
 
 SETTINGS = Settings(
     "unet",
@@ -27,6 +27,7 @@ SETTINGS = Settings(
     weight_decay=0.01,
     plain=("embedding", "latent_proj"),
 )
+SCHEDULE = NoiseSchedule.of_betas("epsilon")  # SDXL's
 STRENGTH = 0.6
 DROP_IMAGE, DROP_TEXT, DROP_BOTH, DROP_GROUNDING = 0.05, 0.05, 0.05, 0.1
 SNR_CEILING = 5.0
@@ -131,7 +132,6 @@ def train(out: Path, device: torch.device, minutes: float, settings: Settings = 
     torch.manual_seed(settings.seed)
     data = Encoded.open(out)
     model = Denoiser().to(device)
-    shares = signal_shares(device)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
@@ -141,12 +141,11 @@ def train(out: Path, device: torch.device, minutes: float, settings: Settings = 
         }
         conditions = {name: value.float() if value.is_floating_point() else value for name, value in conditions.items()}
         latents = torch.from_numpy(data.latents[rows]).to(device).float()
-        time = torch.randint(STEPS, (settings.batch,), generator=generator).to(device)
+        time = torch.randint(TIMESTEPS, (settings.batch,), generator=generator).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
-        predicted = model(add_noise(latents, noise, shares[time]), time, **conditions)
-        errors = (predicted.float() - noise).square().mean(dim=(1, 2, 3))
-        ratio = shares[time] / (1 - shares[time])
-        return {"loss": (errors * ratio.clamp(max=SNR_CEILING) / ratio).mean(), "mse": errors.mean()}
+        predicted = model(SCHEDULE.add_noise(latents, noise, time), time, **conditions)
+        errors = denoising_loss(predicted, noise)
+        return {"loss": (errors * SCHEDULE.min_snr_weight(time, SNR_CEILING)).mean(), "mse": errors.mean()}
 
     return fit(settings, model, loss, out / "unet", device, minutes)
 

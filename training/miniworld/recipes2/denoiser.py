@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...diffusion.noise_schedule import TIMESTEPS, denoising_loss
 from ...engine.timed_loop import Settings, State, averaged, fit
 from ...host_diffusers import attach_identity
 from ...host_diffusers.miniworld.architectures import build_identity
 from ...host_diffusers.miniworld2 import build_unet
 from ..recipes import unet as first
-from ..recipes.noise import STEPS, add_noise, signal_shares
+from ..recipes.unet import SCHEDULE
 from .encoded_corpus import EncodedCorpus
 
 SETTINGS = Settings(
@@ -89,7 +90,6 @@ def train(
     torch.manual_seed(settings.seed)
     data = EncodedCorpus.open(out)
     model = Denoiser(data.latents.shape[1]).to(device)
-    shares = signal_shares(device)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
@@ -98,12 +98,11 @@ def train(
         conditions = {name: torch.from_numpy(value).to(device) for name, value in arrays.items()}
         conditions = {name: value.float() if value.is_floating_point() else value for name, value in conditions.items()}
         latents = torch.from_numpy(data.latents[rows]).to(device).float()
-        time = torch.randint(STEPS, (settings.batch,), generator=generator).to(device)
+        time = torch.randint(TIMESTEPS, (settings.batch,), generator=generator).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
-        predicted = model(add_noise(latents, noise, shares[time]), time, **conditions)
-        errors = (predicted.float() - noise).square().mean(dim=(1, 2, 3))
-        ratio = shares[time] / (1 - shares[time])
-        return {"loss": (errors * ratio.clamp(max=first.SNR_CEILING) / ratio).mean(), "mse": errors.mean()}
+        predicted = model(SCHEDULE.add_noise(latents, noise, time), time, **conditions)
+        errors = denoising_loss(predicted, noise)
+        return {"loss": (errors * SCHEDULE.min_snr_weight(time, first.SNR_CEILING)).mean(), "mse": errors.mean()}
 
     return fit(settings, model, loss, out / settings.name, device, minutes, until)
 

@@ -1,6 +1,6 @@
 """What a creature wears. Head units for hats and glasses, torso units for what hangs from the neck."""
 
-from .pose import Pose
+from .pose import FACE_SHIFT, Pose
 from .species import Paint, solid
 from .svg import Shape, ellipse, path, polygon
 from .traits import Identity
@@ -95,7 +95,7 @@ def on_head(identity: Identity, pose: Pose, paint: Paint, head: str) -> list[Sha
         return [*petals, Shape(ellipse(x, y, 0.034, 0.034), fill="#fff3b0", stroke=line, width=0.008, transform=head)]
     if identity.accessory == "glasses":
         shapes = []
-        gap, centre = 0.095 * pose.spread + 0.01, 0.115 * pose.turn + pose.gaze[0]
+        gap, centre = 0.095 * pose.spread + 0.01, FACE_SHIFT * pose.turn + pose.gaze[0]
         lift = -0.145 if identity.species == "frog" else -0.015
         gap = max(gap, 0.07) if identity.species != "frog" else 0.12 * (0.72 + 0.28 * pose.spread)
         for side in (-1.0, 1.0):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import accessories, species, tails
-from .pose import NECK, Pose, solve
+from .pose import FACE_SHIFT, NECK, Pose, solve
 from .species import OUTLINE, Paint, solid
 from .svg import Palette, Shape, ellipse, frame, limb
 from .traits import Identity
@@ -135,7 +135,7 @@ def _head(body: Body) -> list[Shape]:
     identity, pose, paint, at = body.identity, body.pose, body.paint, body.head
     skull = species.skull(identity, paint, at)
     clip = body.palette.clip(f"h{body.key}", skull[0].geometry, at)
-    face = 0.115 * pose.turn
+    face = FACE_SHIFT * pose.turn
     shapes = [*species.ears(identity, pose, paint, at), *skull]
     if identity.pattern == "stripes":
         shapes += [

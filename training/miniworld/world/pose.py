@@ -33,6 +33,7 @@ KEYPOINTS = (
 ARM, LEG = 0.155, 0.125  # one segment; a limb has two
 NECK, HEAD = 0.29, 0.49  # above the hip
 HIP_HEIGHT = 0.26  # of a standing creature, the paw's radius included
+FACE_SHIFT = 0.115  # how far a profile's face lies beside the head's middle, in head units
 STRETCH = 1.3  # plush arms give a little, so that touching paws really touch
 
 
@@ -51,7 +52,7 @@ class Pose:
         follow: how much the head follows the torso's lean.
         eyes_closed: drawn as two arcs.
         arms_behind: draw both arms behind the body.
-        face_away: look away a little, as a nudge of the face in head units (x, y).
+        gaze: look away a little, as a nudge of the face in head units (x, y).
     """
 
     hip: Point
@@ -125,7 +126,7 @@ def solve(pose: Pose) -> np.ndarray:
         (17, 2) float64, x and y as scene fractions, in the order of KEYPOINTS.
     """
     joints = np.zeros((len(KEYPOINTS), 2))
-    face = 0.115 * pose.turn
+    face = FACE_SHIFT * pose.turn
     eye = 0.095 * pose.spread + 0.01
     joints[0] = pose.on_head(face + eye + pose.gaze[0], -0.015 + pose.gaze[1])
     joints[1] = pose.on_head(face - eye + pose.gaze[0], -0.015 + pose.gaze[1])

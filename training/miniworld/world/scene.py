@@ -54,7 +54,6 @@ def draw_plan(
     identities: tuple[Identity, ...] | None = None,
     held_out: bool | None = False,
     backdrop: Backdrop | None = None,
-    described: bool = False,
 ) -> Plan:
     """A random scene.
 
@@ -64,7 +63,6 @@ def draw_plan(
         identities: fixed, or drawn from the side of the hold-out that `held_out` names.
         held_out: see `draw_identity`.
         backdrop: fixed, or drawn.
-        described: see `draw_caption`.
     Returns:
         A Plan.
     """
@@ -74,7 +72,7 @@ def draw_plan(
     staging = stage(rng, relation)
     identities = identities or draw_identities(rng, len(staging.poses), held_out)
     backdrop = backdrop or draw_backdrop(rng)
-    caption = draw_caption(rng, relation, identities, backdrop, described)
+    caption = draw_caption(rng, relation, identities, backdrop)
     return Plan(identities, relation, staging, backdrop, caption)
 
 

@@ -7,7 +7,7 @@ All coordinates are head units (origin at the head's centre, y down, the creatur
 from dataclasses import dataclass
 
 from .colour import css, shade
-from .pose import Pose
+from .pose import FACE_SHIFT, Pose
 from .svg import Palette, Shape, ellipse, path, polygon
 from .traits import Identity
 
@@ -190,7 +190,7 @@ def eyes(identity: Identity, pose: Pose, paint: Paint, at: str) -> list[Shape]:
     for side in (-1.0, 1.0):
         if abs(pose.turn) > 0.8 and side * pose.turn > 0:
             continue
-        x, y = 0.115 * pose.turn + side * gap + pose.gaze[0], -0.015 + pose.gaze[1]
+        x, y = FACE_SHIFT * pose.turn + side * gap + pose.gaze[0], -0.015 + pose.gaze[1]
         if identity.species == "frog":
             y -= 0.13
             x = side * 0.12 * (0.72 + 0.28 * pose.spread) + 0.12 * pose.turn
