@@ -63,3 +63,13 @@ def _names(tree: ast.Module) -> set[str]:
 
     used = {spelled(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     return ({name for name in imported.values() if "." in name} | used) - {None}
+
+
+def named_on_the_page() -> dict[str, str]:
+    """What the pack's scripts use of the page's `app` and `api`, each with a file that does."""
+    names: dict[str, str] = {}
+    for path in sorted((ROOT / "web").glob("*.js")):
+        text = re.sub(r"//.*|import .*", "", path.read_text(encoding="utf-8"))
+        for name in re.findall(r"(?<![.\w])(?:app|api)(?:\??\.\w+)+", text):
+            names.setdefault(name.replace("?", ""), path.name)
+    return names
