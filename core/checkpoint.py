@@ -6,11 +6,12 @@ its metadata or its whole key set.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import pickletools
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -143,26 +144,52 @@ def read_metadata(path: str | Path) -> dict[str, str]:
                          "It may be truncated: download it again and compare the size.") from error
 
 
-def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write safetensors under a temporary name in the same folder, then rename: the file is whole or absent.
+def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str],
+         check: Callable[[Path], None] = lambda written: None) -> None:
+    """Write safetensors under a temporary name in the same folder, check it, rename it: the file is whole or absent.
+
+    The bytes are a function of the contents: equal runs leave equal files, which a hash can tell.
 
     Args:
         path: where to; the folder is made.
         tensors: by key; made contiguous.
         metadata: flat strings; ``format`` is set to ``relate/1``.
+        check: raises if what was written is not right; the file then never appears.
+
+    Raises:
+        OSError: it cannot be written; a file of this name that was there before stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=f".part{path.suffix}", dir=path.parent)
     os.close(handle)
     try:
         contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
         save_file(contiguous, temporary, metadata={"format": FORMAT, **metadata})
+        _sort_metadata(Path(temporary))
+        check(Path(temporary))
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
+    except SafetensorError as error:  # its word for a full disk, which Python calls OSError
+        raise OSError(f"{path}: cannot be written ({error})") from error
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
+
+
+def _sort_metadata(path: Path) -> None:
+    """Rewrite the header in place: 8 bytes of length, then JSON padded with spaces, then the tensors' bytes.
+
+    The library writes metadata in another order each time: https://github.com/huggingface/safetensors/issues/584.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise ValueError(f"{path.name}: the header grew from {length} to {len(text)} bytes while it was sorted.")
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def _umask() -> int:

@@ -9,6 +9,7 @@ the authors' (diffusers), peft's, kohya's, and the older attention-processor one
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -112,9 +113,10 @@ def module_name(site: str, projection: str) -> str:
     return "lora_unet_" + f"{site}.{projection}".replace(".", "_")
 
 
-def save_relation(path: str | Path, lora: RelationLoRA, card: RelationCard) -> None:
-    """Write the file of section 4, whole or not at all."""
-    save(path, lora.state(), card.metadata())
+def save_relation(path: str | Path, lora: RelationLoRA, card: RelationCard,
+                  check: Callable[[Path], None] = lambda written: None) -> None:
+    """Write a relation LoRA with its card; ``check`` as in `core.checkpoint.save`."""
+    save(path, lora.state(), card.metadata(), check)
 
 
 def load_relation(path: str | Path, layout: UNetLayout) -> RelationLoRA:

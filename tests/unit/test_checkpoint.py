@@ -262,3 +262,23 @@ def test_a_file_of_another_kind_is_no_identity_model(state, tmp_path):
     save(tmp_path / "x.safetensors", state, {"kind": "relation", "head_width": "4"})
     with pytest.raises(ValueError, match="expected an identity model, got a file of kind 'relation'"):
         load_identity(tmp_path / "x.safetensors")
+
+
+def test_equal_contents_are_equal_bytes(tmp_path):
+    """The library alone writes metadata in another order each time."""
+    metadata = {name: name * 3 for name in "abcdefghijklmnop"}
+    for number in range(5):
+        save(tmp_path / f"{number}.safetensors", {"x": torch.arange(3.0)}, metadata)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    tensors, read_back = read(tmp_path / "0.safetensors")
+    assert tensors["x"].tolist() == [0, 1, 2] and read_back == {"format": "relate/1", **metadata}
+
+
+def test_a_file_that_is_not_right_never_appears(tmp_path):
+    def wrong(written):
+        assert read(written)[0]["x"].tolist() == [1]
+        raise ValueError(f"{written.name} is wrong")
+
+    with pytest.raises(ValueError, match="is wrong"):
+        save(tmp_path / "x.safetensors", {"x": torch.ones(1)}, {}, wrong)
+    assert list(tmp_path.iterdir()) == []

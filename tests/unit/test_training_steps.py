@@ -1,14 +1,10 @@
 """The pure parts of the loop: draws, rates, the optimiser's state, settled files, the progress line."""
 
-import subprocess
 import sys
 
 import pytest
 import torch
-from safetensors import safe_open
 
-from core.checkpoint import save
-from training.common.atomic_io import settle
 from training.common.cli import Progress, Stopped, clock, command, say
 from training.common.errors import Faults
 from training.config import TrainConfig
@@ -63,31 +59,6 @@ def test_eight_bits_are_asked_for_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
     with pytest.raises(Faults, match="needs the package bitsandbytes"):
         build_optimizer([torch.nn.Parameter(torch.ones(1))], TrainConfig(optimizer="adamw_8bit"))
-
-
-def test_settled_files_have_the_same_bytes_in_every_process(tmp_path):
-    code = ("import sys, torch\nfrom pathlib import Path\nfrom core.checkpoint import save\n"
-            "from training.common.atomic_io import settle\n"
-            "settle(Path(sys.argv[1]), lambda path: save(path, {'x': torch.arange(3.0)}, "
-            "{name: name * 3 for name in 'abcdefghij'}))\n")
-    for name in ("a", "b", "c"):
-        subprocess.run([sys.executable, "-c", code, str(tmp_path / f"{name}.safetensors")], check=True)
-    contents = {(tmp_path / f"{name}.safetensors").read_bytes() for name in ("a", "b", "c")}
-    assert len(contents) == 1
-    with safe_open(tmp_path / "a.safetensors", "pt") as file:
-        assert file.metadata()["d"] == "ddd"
-        assert file.get_tensor("x").tolist() == [0, 1, 2]
-
-
-def test_a_file_that_is_not_right_never_appears(tmp_path):
-    path = tmp_path / "x.safetensors"
-
-    def wrong(written):
-        raise ValueError(f"{written.name} is wrong")
-
-    with pytest.raises(ValueError, match="is wrong"):
-        settle(path, lambda written: save(written, {"x": torch.ones(1)}, {}), wrong)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_progress_is_one_line_a_second(capsys):

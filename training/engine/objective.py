@@ -18,7 +18,6 @@ from core.relation.attention_loss import predicate_attention_loss
 from core.relation.keypoint_loss import KeypointPairs, keypoint_loss, keypoint_loss_as_released
 from core.relation.lora import RelationCard, load_relation, save_relation
 
-from ..common.atomic_io import settle
 from ..common.errors import Faults
 from ..config import Config, LossConfig
 from ..data.encoding_cache import Encoded
@@ -148,5 +147,5 @@ def export(objective: RelationObjective, path: Path, card: RelationCard) -> str:
             raise Faults(f"{path}: what was read back is not what was trained ({found[0]}). Nothing was written; the "
                          "last checkpoint is whole.")
 
-    settle(path, lambda written: save_relation(written, lora, card), check)
+    save_relation(path, lora, card, check)
     return found[0]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from core.checkpoint import read, save
 
-from ..common.atomic_io import settle, write_text
+from ..common.atomic_io import write_text
 from ..common.errors import Faults
 from ..config import Config
 
@@ -92,7 +92,7 @@ class RunFolder:
         tensors |= {f"history.{name}": tensor for name, tensor in checkpoint.history.items()}
         metadata = {"kind": "training checkpoint", "step": str(checkpoint.step),
                     "scaler": json.dumps(checkpoint.scaler), **self._made_of}
-        settle(self.checkpoint_file, lambda path: save(path, tensors, metadata))
+        save(self.checkpoint_file, tensors, metadata)
 
     def read_checkpoint(self) -> Checkpoint | None:
         """Where the run stands, or None at its beginning.
