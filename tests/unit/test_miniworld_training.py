@@ -44,6 +44,38 @@ def test_muon_fits_a_small_net_and_leaves_the_frozen_alone():
     assert torch.equal(before, net[0].bias)
 
 
+def steps_of(optimiser, parameters, count=3):
+    """The parameters after some steps on the same gradients."""
+    for step in range(count):
+        for number, parameter in enumerate(parameters):
+            generator = torch.Generator().manual_seed(10 * step + number)
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimiser.step()
+    return [parameter.detach() for parameter in parameters]
+
+
+def test_on_matrices_muon_is_torchs():
+    """To the rounding of torch's bfloat16 iterations."""
+    start = torch.randn(24, 40, generator=torch.Generator().manual_seed(0))
+    ours, theirs = nn.Linear(40, 24, bias=False), nn.Parameter(start.clone())
+    ours.weight.data.copy_(start)
+    (mine,) = steps_of(Muon(ours, 0.02, 0.1), [ours.weight])
+    (torchs,) = steps_of(torch.optim.Muon([theirs], 0.02, 0.1, adjust_lr_fn="match_rms_adamw"), [theirs])
+    moved, wanted = mine - start, torchs - start
+    assert torch.nn.functional.cosine_similarity(moved.flatten(), wanted.flatten(), 0) > 0.999
+    assert float(moved.norm() / wanted.norm()) == pytest.approx(1, abs=0.02)
+
+
+def test_vectors_and_plain_matrices_are_trained_by_torchs_adamw():
+    torch.manual_seed(0)
+    ours = nn.Linear(6, 4)
+    theirs = [nn.Parameter(ours.weight.detach().clone()), nn.Parameter(ours.bias.detach().clone())]
+    groups = [{"params": [theirs[0]], "weight_decay": 0.1}, {"params": [theirs[1]], "weight_decay": 0.0}]
+    mine = steps_of(Muon(ours, 0.01, 0.1, plain=("weight",)), [ours.weight, ours.bias])
+    for a, b in zip(mine, steps_of(torch.optim.AdamW(groups, 0.01, (0.9, 0.99)), theirs), strict=True):
+        assert torch.equal(a, b)
+
+
 def linear_run(folder, steps, until=None, cooldown=0.0):
     torch.manual_seed(0)
     model = nn.Linear(3, 2)

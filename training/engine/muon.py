@@ -7,14 +7,16 @@ Small models on few samples learn in about half the steps with it, and its one m
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ROUNDS = 5
 _ADAMW_SIZE = 0.2
+_BETAS = (0.9, 0.99)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Replaces the singular values of (..., m, n) matrices by about 1."""
+    """Replace the singular values of (..., m, n) matrices by about 1."""
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
@@ -27,6 +29,9 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 class Muon(torch.optim.Optimizer):
     """Muon for weights of two and more dimensions, AdamW (betas 0.9, 0.99) for vectors and embeddings.
+
+    torch.optim.Muon takes matrices only, one at a time and in bfloat16; this one takes convolutions as well, and all
+    of one shape at once. On matrices both are the same (tests/unit/test_miniworld_training.py).
 
     Args:
         model: whose parameters with gradients are trained.
@@ -67,16 +72,15 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         for group in self.param_groups:
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if group["weight_decay"] and moved:
-                torch._foreach_mul_(moved, 1 - group["lr"] * group["weight_decay"])
             if group["orthogonal"]:
                 self._orthogonal(moved, group)
-            else:
-                for parameter in moved:
-                    self._adamw(parameter, self.state[parameter], group)
+            elif moved:
+                self._adamw(moved, group)
 
     def _orthogonal(self, parameters: list[Tensor], group: dict) -> None:
         """Matrices of one shape go through Newton-Schulz together: on a GPU that is one launch for all of them."""
+        if group["weight_decay"] and parameters:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
         for parameter in parameters:
             state = self.state[parameter]
@@ -90,13 +94,14 @@ class Muon(torch.optim.Optimizer):
             for (parameter, _), change in zip(members, changes):
                 parameter.add_(change.view_as(parameter), alpha=-group["lr"] * _ADAMW_SIZE * max(shape) ** 0.5)
 
-    @staticmethod
-    def _adamw(parameter: Tensor, state: dict, group: dict) -> None:
-        if "moment" not in state:
-            state.update(moment=torch.zeros_like(parameter), square=torch.zeros_like(parameter), count=torch.zeros(()))
-        state["count"] += 1
-        count = float(state["count"])
-        moment = state["moment"].lerp_(parameter.grad, 0.1)
-        square = state["square"].lerp_(parameter.grad.square(), 0.01)
-        size = (square / (1 - 0.99**count)).sqrt_().add_(1e-8)
-        parameter.addcdiv_(moment, size, value=-group["lr"] / (1 - 0.9**count))
+    def _adamw(self, parameters: list[Tensor], group: dict) -> None:
+        """Step by torch's AdamW, under the names that checkpoints have."""
+        states = [self.state[parameter] for parameter in parameters]
+        for parameter, state in zip(parameters, states):
+            if "moment" not in state:
+                state.update(moment=torch.zeros_like(parameter), square=torch.zeros_like(parameter),
+                             count=torch.zeros(()))
+        moments, squares, counts = ([state[name] for state in states] for name in ("moment", "square", "count"))
+        adamw(parameters, [parameter.grad for parameter in parameters], moments, squares, [], counts, amsgrad=False,
+              beta1=_BETAS[0], beta2=_BETAS[1], lr=group["lr"], weight_decay=group["weight_decay"], eps=1e-8,
+              maximize=False)
