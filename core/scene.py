@@ -131,6 +131,8 @@ class Subject:
             if tuple(self.mask.shape) != (views, height, width):
                 faults.append(f"mask: expected the picture's size ({views}, {height}, {width}), "
                               f"got {tuple(self.mask.shape)}")
+            elif not torch.isfinite(self.mask).all():
+                faults.append("mask: expected numbers in [0, 1], got NaN or infinity")
             elif not bool((self.mask > 0.5).flatten(1).any(dim=1).all()):
                 faults.append("mask: expected some of the picture to be the subject (white), got an empty mask")
         if faults:

@@ -55,7 +55,7 @@ def _encoded(vae, picture: Tensor, task: str, slot: int, region: Tensor | None, 
 
 
 def _region(region: Tensor | None, who: str) -> Tensor | None:
-    """A MASK socket's mask, (1, H, W) or (H, W), as (H, W)."""
+    """A MASK socket's mask, (1, H, W) or (H, W), as (H, W) on the CPU."""
     if region is None:
         return None
     if region.ndim == 3 and region.shape[0] == 1:
@@ -64,4 +64,4 @@ def _region(region: Tensor | None, who: str) -> Tensor | None:
         raise ValueError(f"{who}: region: expected one mask (height, width), got {tuple(region.shape)}.")
     if not torch.isfinite(region).all():
         raise ValueError(f"{who}: region: expected numbers in [0, 1], got NaN or infinity.")
-    return region.float().clamp(0, 1)
+    return region.float().cpu().clamp(0, 1)

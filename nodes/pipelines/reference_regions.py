@@ -92,7 +92,7 @@ def regions_of(masks: Tensor, count: int) -> list[Tensor]:
     Raises:
         ValueError: another number, an empty one, or one that is no numbers.
     """
-    masks = masks[None] if masks.ndim == 2 else masks
+    masks = (masks[None] if masks.ndim == 2 else masks).cpu()  # wherever the node before has left them
     if masks.ndim != 3 or masks.shape[0] != count:
         raise ValueError(f"regions: expected {count} masks, one for each reference latent of positive, got "
                          f"{masks.shape[0] if masks.ndim == 3 else tuple(masks.shape)}. Put them together with Image "

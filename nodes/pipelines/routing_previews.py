@@ -46,4 +46,4 @@ def preview(routing_map: RoutingMap | Recording | None, number: int, image: Tens
                          f"{image.shape[0]}.")
     rows, columns = maps.shape[-2:]
     size = (TOKEN_PIXELS * rows, TOKEN_PIXELS * columns) if image is None else (image.shape[1], image.shape[2])
-    return heat_maps(maps, size, image), heat_masks(maps, size)
+    return heat_maps(maps, size, None if image is None else image.to(maps.device)), heat_masks(maps, size)

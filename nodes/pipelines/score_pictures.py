@@ -60,7 +60,7 @@ def score_pictures(images: Tensor, scene: Scene, prompt: str, embed_images: Call
         embed_images: square pictures (3, s, s) of any sizes to (N, E).
         embed_texts: texts and E to (N, E) in the same space; None where there is no such space.
     """
-    pictures = images[..., :3].movedim(-1, 1).float()
+    pictures = images[..., :3].movedim(-1, 1).float().cpu()
     names = [subject.name for subject in scene.subjects]
     # 1. embed: pictures, boxes of every picture, photographs
     whole = F.normalize(embed_images(list(pictures)), dim=-1)  # (B, E)

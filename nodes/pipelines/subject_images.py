@@ -1,4 +1,8 @@
-"""IMAGE and MASK sockets to a subject's photographs: any size, any batch, with or without alpha."""
+"""IMAGE and MASK sockets to a subject's photographs: any size, any batch, any device, with or without alpha.
+
+ComfyUI's nodes may leave pictures and masks on different devices (``--gpu-only``, packs that compute masks on the GPU).
+What a scene holds lies on the CPU; encoders bring it to theirs.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ def read_photographs(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor
         mask: (V or 1, h, w) or (h, w), 1 where the subject is; resized to the picture.
 
     Returns:
-        Photographs (V, 3, H, W) and masks (V, H, W) or None.
+        Photographs (V, 3, H, W) and masks (V, H, W) or None, on the CPU.
 
     Raises:
         ValueError: no picture, a number of channels that is no picture, or as many masks as fit no picture.
@@ -32,13 +36,13 @@ def read_photographs(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor
 def _convert(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4) or 0 in image.shape:
         raise ValueError(f"image: expected pictures (batch, height, width, 3 or 4 channels), got {tuple(image.shape)}.")
-    pixels = rearrange(image, "v h w c -> v c h w").float()
+    pixels = rearrange(image, "v h w c -> v c h w").float().cpu()
     if pixels.shape[1] == 4 and mask is None:
         mask = pixels[:, 3]
     photographs = pixels[:, :3].expand(-1, 3, -1, -1).contiguous().clone()
     if mask is None:
         return photographs, None
-    mask = mask[None] if mask.ndim == 2 else mask
+    mask = (mask[None] if mask.ndim == 2 else mask).cpu()
     views, _, height, width = photographs.shape
     if mask.ndim != 3 or mask.shape[0] not in (1, views):
         raise ValueError(f"mask: expected one mask, or one for each of the {views} pictures, got shape "
