@@ -80,14 +80,17 @@ class RelateRoutingSampler(io.ComfyNode):
             node_id="RelateRoutingSampler",
             display_name="Routing-aware Flux Sampler",
             category="relate/references",
-            description="Samples Flux with references, keeps each in its region, and shows where each acts. With "
-                        "routing_strength 0 it is KSampler after Apply References, bit for bit.",
+            description="Samples with references, keeps each in its region, and shows where each acts: Flux with "
+                        "DreamO, and every model that takes references natively (Flux.2, Kontext, Qwen-Image-Edit "
+                        "and others). With routing_strength 0 it is KSampler after Apply References or Reference "
+                        "Latent, bit for bit.",
             search_aliases=["dreamo sampler", "regional reference", "attention map", "ksampler"],
             inputs=[
-                io.Model.Input("model", tooltip="From Load DreamO. It is not changed; a clone is."),
+                io.Model.Input("model", tooltip="From Load DreamO, or a model that takes references natively. It is "
+                                                "not changed; a clone is."),
                 io.Conditioning.Input("positive", tooltip="The positive prompt; the references are added here."),
-                io.Conditioning.Input("negative", tooltip="The negative prompt, for cfg above 1. It never gets "
-                                                          "references."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt, for cfg above 1. With DreamO and "
+                                                          "OmniGen2 it never gets references, else it does."),
                 io.Latent.Input("latent_image", tooltip="What to start from."),
                 RelateReferences.Input("references", tooltip="From Reference Image."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFFFFFFFFFF, control_after_generate=True,

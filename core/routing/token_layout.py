@@ -30,7 +30,8 @@ class Reference:
     """One picture to take something from.
 
     Attributes:
-        latent: (1, C, h, w) as the VAE gives it, before the model's own shift and scale; even h and w.
+        latent: (1, C, h, w) as the VAE gives it, before the model's own shift and scale; (1, C, 1, h, w) for models of
+            videos.
         task: one of TASKS; the released model embeds all tasks alike, the picture's preparation differs.
         slot: 1 to 9, the number of its index embedding and of its placeholder.
         region: (H, W) in [0, 1], where in the output it may act; None: everywhere.
@@ -45,8 +46,9 @@ class Reference:
 
     def __post_init__(self) -> None:
         faults = []
-        if self.latent.ndim != 4 or self.latent.shape[0] != 1 or any(side % PATCH for side in self.latent.shape[2:]):
-            faults.append(f"latent: expected (1, channels, even, even), got {tuple(self.latent.shape)}")
+        shape = tuple(self.latent.shape)
+        if len(shape) not in (4, 5) or shape[0] != 1 or (len(shape) == 5 and shape[2] != 1):
+            faults.append(f"latent: expected (1, channels, height, width) of one picture, got {shape}")
         elif not torch.isfinite(self.latent).all():
             faults.append("image: expected numbers in [0, 1], got NaN or infinity; load the picture again")
         if self.task not in TASKS:

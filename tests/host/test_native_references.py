@@ -216,3 +216,31 @@ def test_a_caption_behind_the_references_is_counted(pack, tiny, comfy, seam, reg
         return omni.sample(*seam.attach_regions(omni.model, side, omni.text(12), regions((None, None), (1.0, 0.0))))
 
     assert torch.equal(picture(1.0), picture(3.0)) and "not kept in place" not in caplog.text
+
+
+def test_the_routing_aware_sampler_is_ksampler_with_regions(studio, pack, seam, regions):
+    """References of Reference Image nodes, on a model that takes them natively."""
+    made = pack.module("core.routing.token_layout").Reference
+    latents = studio.latent(8, 8, 2), studio.latent(6, 10, 3)
+    references = tuple(made(latent, "subject", slot, area, weight) for latent, slot, area, weight
+                       in zip(latents, (1, 2), (LEFT, 1 - LEFT), (1.0, 0.5)))
+    without = studio.text(11), studio.text(12)
+    more = studio.family.more(2)  # Z-Image Omni: the captions around references come with the prompt
+    if studio.name == "longcat":  # Krea 2's method is set for its users, LongCat's is a node of theirs
+        more["reference_latents_method"] = "index"
+    without = tuple([[context, {**entry, **more}] for context, entry in side] for side in without)
+
+    def route(**inputs):
+        settings = {"seed": 1, "steps": 2, "cfg": 3.0, "positive": without[0], "negative": without[1], **inputs}
+        latent = {"samples": torch.zeros_like(studio.latent(8, 12, seed=0))}
+        return pack.run("RelateRoutingSampler", model=studio.model, latent_image=latent, references=references,
+                        **settings)
+
+    fields = regions(weights=(1.0, 0.5), strength=3.0)
+    positive, negative = studio.text(11, *latents), studio.text(12, *(latents if studio.family.negative else ()))
+    wanted = studio.sample(*seam.attach_regions(studio.model, positive, negative, fields), cfg=3.0)
+    latent, routing_map, heat, masks = route(routing_strength=3.0, record="maps")
+    assert torch.equal(latent["samples"], wanted)
+    torch.testing.assert_close(routing_map.blocks, fields.recorder.result((1, 2)).blocks)
+    factor = 16 if studio.family.channels == 128 else 8
+    assert heat.shape == (2, 8 * factor, 12 * factor, 3) and masks.shape == heat.shape[:3]

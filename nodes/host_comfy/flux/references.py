@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ....core.routing.placeholders import faults, numbers_in
 from ....core.routing.routing import Routing
-from ....core.routing.token_layout import Reference
+from ....core.routing.token_layout import PATCH, Reference
 from ..prompt_graph import positive_texts
 from .loader import tables_of
 from .wrapper import WORDS_KEY, attach_references
@@ -40,9 +40,12 @@ def check_channels(references: tuple[Reference, ...], channels: int) -> None:
     """References must be latents of the model's own kind.
 
     Raises:
-        ValueError: another number of channels.
+        ValueError: another number of channels, or odd sides.
     """
     for reference in references:
+        if any(side % PATCH for side in reference.latent.shape[-2:]):
+            raise ValueError(f"vae: reference {reference.slot} has a latent of {tuple(reference.latent.shape[-2:])}, "
+                             "DreamO's are even. Connect Flux's own VAE, which has a cell for 8 pixels.")
         if reference.latent.shape[1] != channels:
             raise ValueError(f"vae: reference {reference.slot} was encoded by a VAE of {reference.latent.shape[1]} "
                              f"latent channels, the model has {channels}. Connect the model's own VAE to Reference "

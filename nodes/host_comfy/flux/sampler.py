@@ -1,4 +1,4 @@
-"""One sampling run of Flux with references: steered, recorded, its maps shown while it runs."""
+"""One sampling run with references, DreamO's or a family's own: steered, recorded, its maps shown while it runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from torch import Tensor
 
 from ....core.routing.routing_map import Recorder, RoutingMap
 from ....core.routing.token_layout import Reference
+from ..references import chain
 from . import references as flux_references
+from .loader import TABLES_KEY
 
 log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -47,7 +50,7 @@ def sample(model, positive: list, negative: list, latent: dict, references: tupl
         The latent, the maps if they were recorded, and (height, width) of the picture in pixels.
     """
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
-    model, positive, recorder = _routed(model, positive, references, settings)
+    model, positive, negative, recorder = _routed(model, positive, negative, references, settings)
     noise = comfy.sample.prepare_noise(samples, settings.seed, latent.get("batch_index"))
     found = comfy.sample.sample(
         model, noise, settings.steps, settings.cfg, settings.sampler_name, settings.scheduler, positive, negative,
@@ -56,22 +59,33 @@ def sample(model, positive: list, negative: list, latent: dict, references: tupl
                            draw),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
     )
-    size = tuple(8 * side for side in samples.shape[-2:])
+    factor = getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", 8)
+    size = tuple(factor * side for side in samples.shape[-2:])
     slots = tuple(reference.slot for reference in references if reference.weight)
     return {**latent, "samples": found}, _recorded(recorder, slots), size
 
 
-def _routed(model, positive: list, references: tuple[Reference, ...], settings: Settings):
-    """MODEL and CONDITIONING for this run, and what records it."""
+def _routed(model, positive: list, negative: list, references: tuple[Reference, ...], settings: Settings):
+    """MODEL and CONDITIONING of both sides for this run, and what records it.
+
+    DreamO's references have rows of their own and stay out of the negative; other families take them natively.
+    """
     recorder = Recorder() if settings.record else None
     if settings.routing_strength and all(reference.region is None for reference in references):
         log.warning("Relate: routing_strength is %g, but no reference has a region; connect a mask to the region of "
                     "a Reference Image.", settings.routing_strength)
-    model, positive = flux_references.apply(
-        model, positive, references, strength=settings.routing_strength, isolation=settings.isolation,
-        window=(settings.start_at, settings.end_at), recorder=recorder,
-        first_guidance=settings.first_step_guidance or None)
-    return model, positive, recorder
+    kept = {"strength": settings.routing_strength, "isolation": settings.isolation,
+            "window": (settings.start_at, settings.end_at), "recorder": recorder}
+    if model.get_attachment(TABLES_KEY) is not None:
+        model, positive = flux_references.apply(model, positive, references, **kept,
+                                                first_guidance=settings.first_step_guidance or None)
+        return model, positive, negative, recorder
+    if settings.first_step_guidance:
+        log.warning("Relate: first_step_guidance acts with DreamO only; this model has none.")
+    if type(model.model.model_config).__name__ in ("Flux", "FluxSchnell"):
+        log.warning("Relate: the model has no DreamO; references are given to it as FLUX.1 Kontext reads them. For "
+                    "FLUX.1-dev put Load DreamO before this node.")
+    return *chain.apply(model, positive, negative, references, **kept), recorder
 
 
 def _recorded(recorder: Recorder | None, slots: tuple[int, ...]) -> RoutingMap | None:

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 TEXT_KEY = "relate_text"  # where words and pictures stand in a CONDITIONING: core.prompt.text_positions.TextPositions
 
 
-def attach_regions(model, positive: list, negative: list, regions: ReferenceRegions, names: tuple[str, ...] = ()
-                   ) -> tuple:
+def attach_regions(model, positive: list, negative: list, regions: ReferenceRegions, names: tuple[str, ...] = (),
+                   last: bool = False) -> tuple:
     """A clone of the MODEL and new CONDITIONING whose reference latents act inside their regions.
 
     Both sides are steered wherever they carry references: guidance multiplies the difference between them. Maps are
@@ -29,6 +29,7 @@ def attach_regions(model, positive: list, negative: list, regions: ReferenceRegi
     Args:
         regions: one for each reference latent of the positive side, in order.
         names: of each reference, to find it in the text as well; () where they are not known.
+        last: they are for the last latents of each entry, not for the first ones.
 
     Raises:
         ValueError: a model that takes no references, or more or other latents than it can take.
@@ -43,11 +44,11 @@ def attach_regions(model, positive: list, negative: list, regions: ReferenceRegi
     if not clone.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
         clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, steer_references)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begin_run(regions))
-    sides = [_placed(clone, side, regions, names, side is positive) for side in (positive, negative)]
+    sides = [_placed(clone, side, regions, names, side is positive, last) for side in (positive, negative)]
     return clone, *sides
 
 
-def _placed(clone, side: list, regions: ReferenceRegions, names: tuple[str, ...], records: bool) -> list:
+def _placed(clone, side: list, regions: ReferenceRegions, names: tuple[str, ...], records: bool, last: bool) -> list:
     """One side with the regions in its entries that have references; DreamO's keep their own rows and positions."""
     placed = []
     for embedding, entry in side:
@@ -60,19 +61,21 @@ def _placed(clone, side: list, regions: ReferenceRegions, names: tuple[str, ...]
             if count < len(regions.regions):
                 raise ValueError(f"{'positive' if records else 'negative'}: expected {len(regions.regions)} reference "
                                  f"latents, one for each region, got {count}. Give both sides the same references.")
-            copies = copies_of(entry, regions, names)
-            value = Placed(regions, tuple(range(len(regions.regions))), copies, embedding.shape[1], records)
+            ours = range(count)[-len(regions.regions):] if last else range(len(regions.regions))
+            copies = copies_of(entry, regions, names, ours[0])
+            value = Placed(regions, tuple(ours), copies, embedding.shape[1], records)
             conds = {**entry.get("model_conds", {}), KEY: PlacedCond((value, None))}
             entry = {**entry, "model_conds": conds}
         placed.append([embedding, entry])
     return placed
 
 
-def copies_of(entry: dict, regions: ReferenceRegions, names: tuple[str, ...]) -> tuple[tuple[Span, ...], ...]:
+def copies_of(entry: dict, regions: ReferenceRegions, names: tuple[str, ...], first: int = 0
+              ) -> tuple[tuple[Span, ...], ...]:
     """For each reference its vision tokens and its name in the text, where the text encoder's clone wrote them down.
 
-    Pictures that the encoder saw are the references in their order, if there are as many. The name of a reference of
-    weight 0 is left readable: it is a word of the prompt.
+    Pictures that the encoder saw are the references in their order, if there are as many; ours begin with ``first``.
+    The name of a reference of weight 0 is left readable: it is a word of the prompt.
     """
     text = entry.get(TEXT_KEY)
     count = len(regions.regions)
@@ -82,7 +85,7 @@ def copies_of(entry: dict, regions: ReferenceRegions, names: tuple[str, ...]) ->
     words = text.find(names) if names else [()] * count
     copies = []
     for index in range(count):
-        spans = list(pictures[index:index + 1])
+        spans = list(pictures[first + index:first + index + 1])
         if regions.weights[index] > 0:
             spans += [(place, place + 1) for place in words[index]]
         copies.append(tuple((start, stop) for start, stop in spans if 0 <= start < stop <= text.length))

@@ -25,6 +25,7 @@ class Family:
         limit: references that its class can take, or None.
         step: what the latent sides of a reference must be a multiple of.
         negative: the negative conditioning carries the references as well.
+        method: the reference method without which its class ignores references, or None.
         conds: changes a call's conditions to fit so many tokens, or None.
     """
 
@@ -34,13 +35,14 @@ class Family:
     limit: int | None = None
     step: int = 1
     negative: bool = True
+    method: str | None = None
     conds: Callable[[dict, int], dict] | None = None
 
 
 FAMILIES = (
     Family("Flux", "comfy.ldm.flux.model.Flux", flux_family.stages, conds=flux_family.padded),
     Family("Qwen-Image-Edit", "comfy.ldm.qwen_image.model.QwenImageTransformer2DModel", qwen_image.stages),
-    Family("Krea 2", "comfy.ldm.krea2.model.SingleStreamDiT", krea2.stages),
+    Family("Krea 2", "comfy.ldm.krea2.model.SingleStreamDiT", krea2.stages, method="index"),
     Family("Mage-Flow", "comfy.ldm.mage_flow.model.MageFlowTransformer2DModel", mage_flow.stages),
     Family("JoyImage", "comfy.ldm.joyimage.model.JoyImageTransformer3DModel", joyimage.stages),
     Family("OmniGen2", "comfy.ldm.omnigen.omnigen2.OmniGen2Transformer2DModel", omnigen2.stages, limit=5,
