@@ -94,8 +94,9 @@ def test_an_encoder_embeds_pictures_of_any_size_alone_as_together(kind, tmp_path
     torch.testing.assert_close(encoder.pictures([other]), vectors[1:], atol=1e-5, rtol=1e-4)
 
 
-def test_the_miniworlds_encoder_opens_by_name():
-    assert load_image_encoder("miniworld", "cpu", torch.float32).pictures([WIDE]).ndim == 2
+@pytest.mark.parametrize("name", ["miniworld", "miniworld-local"])
+def test_the_miniworlds_encoders_open_by_name(name):
+    assert load_image_encoder(name, "cpu", torch.float32).pictures([WIDE]).ndim == 2
 
 
 @pytest.mark.parametrize("option, load", [

@@ -77,7 +77,7 @@ def load_image_encoder(name: str, device: str, dtype: torch.dtype) -> Embedder:
     """Opens an encoder of looks: DINO of any generation, CLIP, SigLIP.
 
     Args:
-        name: `miniworld`, a folder of transformers, or a hub's `owner/name`.
+        name: `miniworld`, `miniworld-local` (its CLIPSelf encoder), a folder of transformers, or a hub's `owner/name`.
         device: torch device.
         dtype: precision of the weights.
 
@@ -97,7 +97,8 @@ def load_image_encoder(name: str, device: str, dtype: torch.dtype) -> Embedder:
         return Embedder(name, _pictures(_pixels(name), device, dtype,
                                         lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0]))
 
-    return _miniworld(device, dtype) if name == "miniworld" else opened(f"--encoder {name}", load)
+    own = {"miniworld": _miniworld, "miniworld-local": _miniworld_local}
+    return own[name](device, dtype) if name in own else opened(f"--encoder {name}", load)
 
 
 def _pictures(prepare: Callable[[Sequence[Image.Image]], Tensor], device: str, dtype: torch.dtype,
@@ -160,16 +161,31 @@ def _miniworld(device: str, dtype: torch.dtype) -> Embedder:
     kinds = {"clip_vision": CLIPVisionModelWithProjection, "text_encoder_2": CLIPTextModelWithProjection}
     vision, text = (kind.from_pretrained(sizes.FOLDER / part, torch_dtype=dtype).to(device).eval()
                     for part, kind in kinds.items())
-    words, side = sizes.Words(sizes.FOLDER / "tokenizer"), sizes.VISION["image_size"]
-
-    def prepare(pictures: Sequence[Image.Image]) -> Tensor:
-        small = [picture.resize((side, side), Image.Resampling.BILINEAR) for picture in pictures]
-        pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in small]))
-        return normalise(pixels.permute(0, 3, 1, 2) / 255)
+    words = sizes.Words(sizes.FOLDER / "tokenizer")
 
     @torch.no_grad()
     def texts(prompts: Sequence[str]) -> Tensor:
         return text(input_ids=words.ids(list(prompts), 0).to(device)).text_embeds.float().cpu()
 
-    return Embedder("miniworld", _pictures(prepare, device, dtype,
+    return Embedder("miniworld", _pictures(_squashed, device, dtype,
                                            lambda pixels: vision(pixel_values=pixels).image_embeds), texts)
+
+
+def _miniworld_local(device: str, dtype: torch.dtype) -> Embedder:
+    """The class token of its local encoder, which CLIPSelf has trained on parts of pictures."""
+    from transformers import CLIPVisionModelWithProjection
+
+    from .miniworld.architectures import FOLDER
+
+    tower = CLIPVisionModelWithProjection.from_pretrained(FOLDER / "local_clip_vision", torch_dtype=dtype)
+    tower = tower.to(device).eval()
+    return Embedder("miniworld-local", _pictures(_squashed, device, dtype,
+                                                 lambda pixels: tower(pixel_values=pixels).last_hidden_state[:, 0]))
+
+
+def _squashed(pictures: Sequence[Image.Image]) -> Tensor:
+    """Pictures as the miniworld's encoders were trained: squashed to squares."""
+    from .miniworld.architectures import VISION
+
+    small = [picture.resize((VISION["image_size"],) * 2, Image.Resampling.BILINEAR) for picture in pictures]
+    return normalise(torch.from_numpy(np.stack([np.asarray(picture) for picture in small])).permute(0, 3, 1, 2) / 255)
