@@ -22,6 +22,7 @@ SUFFIXES = {"down": "lora_down.weight", "up": "lora_up.weight", "mid": "lora_mid
 # what no reader here applies, as it is called in messages
 TEXT_ENCODERS = "text encoders (ComfyUI's Load LoRA applies them)"
 BIASES = "biases that the pairs were trained with"
+EMBEDDINGS = "textual inversions bundled with the LoRA (put them into models/embeddings)"
 OWN_ADAPTERS = ("hada_", "lokr_", "oft_", "boft_", "glora_", "diff", "set_weight")  # they need no pair
 
 _MODEL_PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "unet.", "transformer.",
@@ -37,7 +38,7 @@ _ROLES = re.compile(
     r"|lora_(?:down|up|A|B)(?:\.\w+)?(?P<bias>\.bias)"
     r"|lora_(?P<mid>mid)\.weight"
     r"|(?P<magnitude>lora_magnitude_vector)(?:\.(?!weight)\w+)?(?:\.weight)?"
-    r"|(?P<plain>alpha|dora_scale|diff_b|diff|w_norm|b_norm|set_weight|reshape_weight|bias"
+    r"|(?:lora\.)?(?P<plain>alpha|dora_scale|diff_b|diff|w_norm|b_norm|set_weight|reshape_weight|bias"
     r"|hada_\w+|lokr_\w+|oft_\w+|boft_\w+|[ab][12]\.weight)"
     r")$")
 _OLD_PROCESSOR = re.compile(r"\.processor\.(to_\w+?)_lora\.(down|up)\.weight$")
@@ -69,10 +70,16 @@ def split_key(key: str) -> LoraKey | None:
     spelled = module = key[: match.start()]
     if not module:
         return None
-    for prefix in _MODEL_PREFIXES:
-        module = module.removeprefix(prefix)
+    module = bare_name(module)
     return LoraKey(module.replace(".processor.", ".").replace(".", "_"), _role(match), spelled,
                    _TEXT_PREFIX.match(key) is not None)
+
+
+def bare_name(module: str) -> str:
+    """A module without the prefixes that tools put before it, one behind the other ("unet.base_model.model.")."""
+    while (prefix := next((each for each in _MODEL_PREFIXES if module.startswith(each)), None)) is not None:
+        module = module[len(prefix):]
+    return module
 
 
 def _role(match: re.Match) -> str:
@@ -169,6 +176,11 @@ def _number(value: object) -> float | None:
     except (TypeError, ValueError):
         return None
     return number if math.isfinite(number) else None
+
+
+def is_embedding(key: str) -> bool:
+    """Whether a key is a textual inversion that a LoRA brings along."""
+    return key.startswith("bundle_emb.")
 
 
 def first(names: Iterable[str], shown: int = 3) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..checkpoint import describe
 from ..cross_attention_layers import PROJECTIONS, UNetLayout
-from ..lora_keys import BIAS, BIASES, OWN_ADAPTERS, TEXT_ENCODERS, first, split_key
+from ..lora_keys import BIAS, BIASES, EMBEDDINGS, OWN_ADAPTERS, TEXT_ENCODERS, first, is_embedding, split_key
 
 Address = tuple[str, str]  # a site's diffusers path, a projection
 
@@ -27,7 +27,9 @@ def sort_parts(state: dict[str, Tensor], layout: UNetLayout
     unused: dict[str, list[str]] = {}
     for key, tensor in state.items():
         read_key = split_key(key)
-        if read_key is None:
+        if is_embedding(key):
+            unused.setdefault(EMBEDDINGS, []).append(key)
+        elif read_key is None:
             left_out.add(key)
         elif read_key.text_encoder:
             unused.setdefault(TEXT_ENCODERS, []).append(key)

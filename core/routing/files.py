@@ -21,12 +21,14 @@ from ..checkpoint import SHOWN, describe, flat_tensors, read, tensors_of
 from ..lora_keys import (
     BIAS,
     BIASES,
+    EMBEDDINGS,
     OWN_ADAPTERS,
     SUFFIXES,
     TEXT_ENCODERS,
     Alphas,
     LoraKey,
     first,
+    is_embedding,
     read_alphas,
     split_key,
 )
@@ -160,7 +162,9 @@ def normalise(content: dict[str, Tensor], file: str, alphas: Alphas | None = Non
     left_out, fused = [], False
     for key, tensor in content.items():
         found = _fused(key) or split_key(key)
-        if found is None:
+        if is_embedding(key):
+            unused.setdefault(EMBEDDINGS, []).append(key)
+        elif found is None:
             left_out.append(key)
         elif found.text_encoder:
             unused.setdefault(TEXT_ENCODERS, []).append(key)

@@ -66,10 +66,14 @@ class Conditionings:
         self._size = size
         self._windows: dict[object, Box] = {}
 
+    @property
+    def _groups(self) -> dict[str, list[dict]]:
+        """By name; a guider of another pack may have none, or not yet."""
+        return getattr(self._guider, "conds", None) or {}
+
     def positive(self) -> list[dict]:
         """The positive ones, in order; empty for a guider that names its groups in a way of its own."""
-        groups = getattr(self._guider, "conds", {})
-        return [cond for name, group in groups.items() if name.startswith("positive") for cond in group]
+        return [cond for name, group in self._groups.items() if name.startswith("positive") for cond in group or []]
 
     def is_positive(self, uuid: object, place: int) -> bool:
         """Whether a conditioning is positive; by its place in ComfyUI's list only where nothing else tells."""
@@ -79,7 +83,7 @@ class Conditionings:
     def window(self, uuid: object) -> Box:
         """The part of the picture a conditioning is computed on: the whole, or the area the user limited it to."""
         if uuid not in self._windows:
-            conds = (cond for group in self._guider.conds.values() for cond in group)
+            conds = (cond for group in self._groups.values() for cond in group or [])
             area = next((cond["area"] for cond in conds if cond.get("uuid") == uuid and "area" in cond), None)
             self._windows[uuid] = self._box(area)
         return self._windows[uuid]

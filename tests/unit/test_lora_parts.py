@@ -26,6 +26,7 @@ ADDRESS = ("mid_block.attentions.0.transformer_blocks.0.attn2", "to_q")
     ("a.to_q.lora_magnitude_vector.default.weight", "a_to_q", "magnitude"), ("lora_unet_a.alpha", "a", "alpha"),
     ("lora_unet_a.dora_scale", "a", "dora_scale"), ("lora_unet_a.diff", "a", "diff"),
     ("lora_unet_a.w_norm", "a", "w_norm"), ("lora_unet_a.hada_w1_a", "a", "hada_w1_a"),
+    ("unet.base_model.model.a.to_q.lora_A.weight", "a_to_q", "down"), ("unet.a.to_q.lora.alpha", "a_to_q", "alpha"),
     ("lora_unet_a.lokr_w2", "a", "lokr_w2"), ("a.to_out.0.bias", "a_to_out_0", "bias"),
 ])  # fmt: skip
 def test_keys_of_every_tool(key, module, role):
@@ -77,12 +78,14 @@ def test_what_is_not_applied_is_called_what_it_is(pairs):  # noqa: F811
         "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.zeros(2, 4),
         "lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha": torch.tensor(2.0),
         "unet." + ".".join(ADDRESS) + ".lora_B.bias": torch.zeros(16),
-        "lora_unet_mid_block_resnets_0_norm1.w_norm": torch.zeros(4), f"{MODULE}.diff": torch.zeros(16, 16),
+        "bundle_emb.fox.clip_l": torch.zeros(2, 4), "lora_unet_mid_block_resnets_0_norm1.w_norm": torch.zeros(4),
+        f"{MODULE}.diff": torch.zeros(16, 16),
     }
     remarks = normalise(state, SMALL, "file", {}).remarks()
     assert [remark.split(":")[0] for remark in remarks] == [
         "2 tensors of the text encoders (ComfyUI's Load LoRA applies them) are not applied",
         "1 tensors of the biases that the pairs were trained with are not applied",
+        "1 tensors of the textual inversions bundled with the LoRA (put them into models/embeddings) are not applied",
         "1 modules have a pair and a whole difference (diff); ComfyUI's loader applies the difference only",
         "1 modules are no text cross-attentions of this model and were left out"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import comfy.lora
 import comfy.utils
 
-from ....core.lora_keys import first
+from ....core.lora_keys import bare_name, first
 from ....core.routing.files import load_flux_lora, load_tables
 from ....core.routing.token_layout import Tables
 from ..weight_adapters import with_magnitudes
@@ -85,7 +85,7 @@ def _patch(clone, path: str, strength: float) -> None:
 
 def _known_name(module: str, names: dict) -> str | None:
     """A module under one of the names that ComfyUI's loader has for it."""
-    bare = module.removeprefix("base_model.model.").removeprefix("transformer.")
+    bare = bare_name(module)
     return next((name for name in (module, bare, f"transformer.{bare}", f"diffusion_model.{bare}") if name in names),
                 None)
 
