@@ -9,7 +9,7 @@ pytest.importorskip("resvg_py")
 pytest.importorskip("diffusers")
 
 from training.engine.clipself import GRIDS, grid_boxes, region_vectors
-from training.engine.muon import Muon, orthogonalised
+from training.engine.muon import Muon, _on_matrix, orthogonalised
 from training.engine.timed_loop import Settings, averaged, fit
 from training.host_diffusers.clipself import letterbox
 from training.miniworld.experiments.measure import Share, measure
@@ -23,6 +23,18 @@ from training.miniworld.world.triplets import evaluation_plans
 def test_orthogonalised_has_singular_values_near_one(shape):
     values = torch.linalg.svdvals(orthogonalised(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
     assert 0.6 < values.min() and values.max() < 1.3
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 40), (40, 8), (24, 400)])
+def test_the_short_way_on_the_gram_matrix_is_the_long_way(shape):
+    """Also where singular values differ a thousandfold, as gradients' do."""
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    u, values, v = torch.linalg.svd(matrix, full_matrices=False)
+    matrix = u * torch.logspace(0, -3, values.shape[-1]) @ v
+    wide = matrix.mT if shape[-2] > shape[-1] else matrix
+    direct = _on_matrix(wide / wide.norm(dim=(-2, -1), keepdim=True))
+    short = orthogonalised(matrix)
+    assert torch.allclose(short.mT if shape[-2] > shape[-1] else short, direct, atol=2e-3)
 
 
 def test_muon_fits_a_small_net_and_leaves_the_frozen_alone():

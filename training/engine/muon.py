@@ -13,18 +13,41 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 _ROUNDS = 5
 _ADAMW_SIZE = 0.2
 _BETAS = (0.9, 0.99)
+_LONG = 2  # times as long as high: from here on iterating on the Gram matrix is cheaper
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """Replace the singular values of (..., m, n) matrices by about 1."""
-    a, b, c = _COEFFICIENTS
+    """Replace the singular values of (..., m, n) matrices by about 1.
+
+    A matrix much longer than high is multiplied twice instead of ten times: every round's polynomial is one in the
+    small Gram matrix X X^T, so their product is formed there first and applied to X once.
+    """
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = _on_gram(x) if x.shape[-1] >= _LONG * x.shape[-2] else _on_matrix(x)
+    return x.mT if tall else x
+
+
+def _on_matrix(x: Tensor) -> Tensor:
+    a, b, c = _COEFFICIENTS
     for _ in range(_ROUNDS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+    return x
+
+
+def _on_gram(x: Tensor) -> Tensor:
+    a, b, c = _COEFFICIENTS
+    gram = x @ x.mT
+    identity = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device)
+    whole = identity
+    for index in range(_ROUNDS):
+        step = a * identity + b * gram + c * gram @ gram
+        whole = step @ whole
+        if index + 1 < _ROUNDS:
+            gram = step @ (step @ gram)  # polynomials of one matrix commute
+    return whole @ x
 
 
 class Muon(torch.optim.Optimizer):

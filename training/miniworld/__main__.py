@@ -4,7 +4,7 @@ In order: render, vae, clip, (python -m training.distill --model miniworld), enc
 export; begin goes on from the shipped weights instead of from nothing. To look and to count: sheets, measure, demo,
 ablate. The small Flux, after encode: flux-base, flux, flux --routing off, flux-export, flux-measure. Training verbs
 are bounded by --minutes, save to --out and go on from there when called again; they run the same on a GPU (--device
-cuda --batch 128).
+cuda --batch 128). The second world, whose weights are not shipped yet: train-all --minutes 165 --out out/world2.
 """
 
 import argparse
@@ -91,6 +91,7 @@ def arguments() -> argparse.ArgumentParser:
     removing.add_argument("--anew", action="store_true", help="count rows anew that the model card already has")
     for verb in (showing, removing):
         verb.add_argument("--threads", type=int, default=2)
+    verbs.add_parser("train-all", add_help=False, help="the second world: every recipe in order, within --minutes")
     verbs.add_parser("flux-export", parents=[computing], help="write models/miniworld/flux in half precision")
     counting = verbs.add_parser("measure", parents=[computing], help="count what the shipped models do")
     comparing = verbs.add_parser("flux-measure", parents=[computing], help="count what routing does to identities")
@@ -161,6 +162,10 @@ def experiment(args: argparse.Namespace) -> None:
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["train-all"]:  # has arguments of its own; its imports are its own too
+        from .recipes2 import train_all
+
+        return train_all.main(sys.argv[2:])
     args = arguments().parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     try:
