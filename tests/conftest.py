@@ -48,12 +48,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark by folder, so that `pytest -m host` and `-m browser` select without a mark in each file."""
-    for item in items:
-        group = _group_of(item.path) if TESTS in item.path.parents else "unit"
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark by folder, so that `pytest -m host` and `-m browser` select without a mark in each file.
+
+    Files named on the command line are never ignored; tests of a group that is not asked for are left out here.
+    """
+    groups = [_group_of(item.path) if TESTS in item.path.parents else "unit" for item in items]
+    for item, group in zip(items, groups):
         if group in ("host", "browser"):
             item.add_marker(group)
+    left_out = [item for item, group in zip(items, groups) if group not in ASKED]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item, group in zip(items, groups) if group in ASKED]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
