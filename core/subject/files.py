@@ -1,0 +1,162 @@
+"""A subject adapter's file: safetensors with the parts that Subject-Diffusion trains, in diffusers' names.
+
+    proj.…                                object tokens                      mlp.…    image embedding to a word
+    unet.<block>.fuser.…                  the gated adapter of each transformer block
+    unet.<block>.attn2.to_k|to_v.weight   trained keys and values of the text cross-attention, optional
+    unet.conv_in.weight|bias              five input channels, optional      text_encoder.…   trained, optional
+
+Metadata: ``kind=subject_adapter``, ``base``, ``head_width`` (64), ``max_subjects`` (2), ``locate_single`` (true or
+false), ``placeholder`` (sks). The authors published no weights (arXiv:2307.11410), so this layout is ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoint import compare_keys, describe, flat_tensors, read, shapes
+from .adapter import GatedAdapter
+from .fused_prompt import PLACEHOLDER
+from .tokens import ObjectTokens, PreNormMLP
+
+KIND = "subject_adapter"
+_FUSER = ".fuser.linear.weight"
+
+
+@dataclass(frozen=True)
+class SubjectAdapterConfig:
+    """Sizes and settings of a subject adapter.
+
+    Attributes:
+        image_width: I of the image encoder's patch tokens, 1280 for CLIP ViT-H/14.
+        embedding_width: E of its embedding, 1024.
+        context_width: D of object tokens, 1024.
+        hidden: width inside the object tokens' MLP.
+        tokens: T per subject, 256.
+        word: width inside and behind the MLP that makes words: the text encoder's.
+        blocks: width of every transformer block by its diffusers name, in the order of the UNet.
+        head_width: of the adapters' attention.
+        input_channels: 5 where the file trains the input convolution, else 0.
+        max_subjects: how many it was trained with.
+        locate_single: whether one subject alone gets its box.
+        placeholder: the word that stands for a subject.
+        base: the model it was trained on.
+    """
+
+    image_width: int
+    embedding_width: int
+    context_width: int
+    hidden: int
+    tokens: int
+    word: tuple[int, int]
+    blocks: dict[str, int]
+    head_width: int = 64
+    input_channels: int = 0
+    max_subjects: int = 2
+    locate_single: bool = True
+    placeholder: str = PLACEHOLDER
+    base: str = ""
+
+
+class SubjectAdapter(nn.Module):
+    """The new modules of a subject adapter; what it changes in the base stays in its file's state."""
+
+    def __init__(self, config: SubjectAdapterConfig, ops=nn, **factory) -> None:
+        super().__init__()
+        self.config = config
+        self.proj = ObjectTokens(config.image_width, config.context_width, config.hidden, config.tokens, ops, **factory)
+        self.mlp = PreNormMLP(config.embedding_width, *config.word, ops, **factory)
+        self.fusers = nn.ModuleList([
+            GatedAdapter(width, config.context_width, width // config.head_width, config.head_width, ops, **factory)
+            for width in config.blocks.values()])
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Take this module's tensors out of a file's state (see `load_subject_adapter`)."""
+        own = {key: state[key] for key in state if key.startswith(("proj.", "mlp."))}
+        for index, block in enumerate(self.config.blocks):
+            prefix = f"unet.{block}.fuser."
+            own |= {f"fusers.{index}.{key.removeprefix(prefix)}": value for key, value in state.items()
+                    if key.startswith(prefix)}
+        self.load_state_dict(own, strict=True)
+
+
+def load_subject_adapter(path: str | Path) -> tuple[dict[str, Tensor], SubjectAdapterConfig]:
+    """Read a subject adapter of any widths and depths that fit each other.
+
+    Returns:
+        The file's tensors by key, and the config that builds a `SubjectAdapter`.
+
+    Raises:
+        ValueError: unreadable, another kind of file, or one with missing, unexpected or misshapen keys.
+    """
+    path = Path(path)
+    content, metadata = read(path)
+    if metadata.get("kind", KIND) != KIND:
+        raise ValueError(f"{path.name}: expected a subject adapter, got a file of kind '{metadata['kind']}'.")
+    state = flat_tensors(content, path.name)
+    config = _config(state, metadata, path.name)
+    compare_keys(shapes(state), _expected(state, config), path.name, "a subject adapter")
+    return state, config
+
+
+def _config(state: dict[str, Tensor], metadata: dict[str, str], file: str) -> SubjectAdapterConfig:
+    try:
+        _, _, tokens, image_width = state["proj.null_image_feature"].shape
+        hidden = state["proj.linears_image.fc1.weight"].shape[0]
+        context_width = state["proj.linears_image.fc2.weight"].shape[0]
+        word_hidden, embedding_width = state["mlp.fc1.weight"].shape
+        blocks = {key.removeprefix("unet.").removesuffix(_FUSER): tensor.shape[0] for key, tensor in state.items()
+                  if key.startswith("unet.") and key.endswith(_FUSER)}
+        word = (word_hidden, state["mlp.fc2.weight"].shape[0])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{file}: expected a subject adapter (keys under proj., mlp. and unet.), but {error} is "
+                         f"missing or misshapen. {describe(state)}") from error
+    head_width = _whole(metadata, "head_width", 64, file)
+    if not blocks or any(width % head_width for width in blocks.values()):
+        raise ValueError(f"{file}: expected the gated adapter of at least one block, of a width that {head_width} "
+                         f"divides; got {blocks or 'none'}.")
+    return SubjectAdapterConfig(
+        image_width, embedding_width, context_width, hidden, tokens, word, dict(sorted(blocks.items(), key=_order)),
+        head_width, 5 if "unet.conv_in.weight" in state else 0, _whole(metadata, "max_subjects", 2, file),
+        metadata.get("locate_single", "true") == "true", metadata.get("placeholder", PLACEHOLDER),
+        metadata.get("base", ""))
+
+
+def _order(block: tuple[str, int]) -> tuple:
+    """Down, middle, up; numbers as numbers."""
+    parts = block[0].split(".")
+    stage = ("down_blocks", "mid_block", "up_blocks")
+    return (stage.index(parts[0]) if parts[0] in stage else 3,
+            *(int(part) for part in parts if part.isascii() and part.isdigit()))
+
+
+def _whole(metadata: dict[str, str], name: str, default: int, file: str) -> int:
+    given = metadata.get(name, str(default))
+    if not (given.isascii() and given.isdigit() and 0 < int(given) < 10_000):
+        raise ValueError(f"{file}: expected the metadata's {name} to be a whole number from 1 up, got {given!r}.")
+    return int(given)
+
+
+def _expected(state: dict[str, Tensor], config: SubjectAdapterConfig) -> dict[str, tuple[int, ...]]:
+    """Keys and shapes of a whole file: all new modules, and what the file begins to train of the base."""
+    with torch.device("meta"):
+        own = shapes(SubjectAdapter(config).state_dict())
+    blocks = list(config.blocks)
+    expected = {}
+    for key, shape in own.items():
+        if key.startswith("fusers."):
+            _, index, name = key.split(".", 2)
+            key = f"unet.{blocks[int(index)]}.fuser.{name}"
+        expected[key] = shape
+    keys_values = {f"unet.{block}.attn2.{name}.weight": (width, config.context_width)
+                   for block, width in config.blocks.items() for name in ("to_k", "to_v")}
+    if any(key in state for key in keys_values):
+        expected |= keys_values
+    if config.input_channels:
+        width = state["unet.conv_in.weight"].shape[0]
+        expected |= {"unet.conv_in.weight": (width, 5, 3, 3), "unet.conv_in.bias": (width,)}
+    expected |= {key: tuple(tensor.shape) for key, tensor in state.items() if key.startswith("text_encoder.")}
+    return expected
