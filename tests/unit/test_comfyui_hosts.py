@@ -92,7 +92,8 @@ def test_the_last_lines_tell_of_the_groups_asked_for_and_go_to_a_file_as_well(tm
     summary = tmp_path / "summary.txt"
     environment = {**os.environ, "COMFYUI_PATH": "", "HOME": str(tmp_path), "TEST_GROUPS": "unit,host",
                    "TEST_SUMMARY": str(summary)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/test_sites.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+               "tests/unit/core/test_cross_attention_layers.py"]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     lines = summary.read_text(encoding="utf-8").splitlines()

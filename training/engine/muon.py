@@ -54,7 +54,7 @@ class Muon(torch.optim.Optimizer):
     """Muon for weights of two and more dimensions, AdamW (betas 0.9, 0.99) for vectors and embeddings.
 
     torch.optim.Muon takes matrices only, one at a time and in bfloat16; this one takes convolutions as well, and all
-    of one shape at once. On matrices both are the same (tests/unit/test_miniworld_training.py).
+    of one shape at once. On matrices both are the same (tests/unit/training/engine/test_timed_loop.py).
 
     Args:
         model: whose parameters with gradients are trained.

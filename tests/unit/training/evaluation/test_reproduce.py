@@ -240,7 +240,7 @@ def job(scenes, relation_file="hugging.safetensors"):
     ("sdxl_two_subjects_relation", SDXL, "hugging.safetensors"), ("sdxl_two_subjects_relation", SDXL, "")])
 def test_the_graph_is_the_packs_own_example(scenes, name, settings, relation):
     """The same nodes with the same settings as the shipped workflow, the editor of boxes and previews apart."""
-    shipped = json.loads((Path(__file__).parents[1] / "host" / "graphs" / f"{name}.json").read_text())
+    shipped = json.loads((Path(__file__).parents[3] / "host" / "graphs" / f"{name}.json").read_text())
     own = graph_of(job(scenes, relation), settings, ["a.png", "b.png"])
     ignored = {"LoadImage", "RelateMiniworldCreature", "RelateLayout", "RelateLayoutPreview", "RelateScenePrompt",
                "PreviewImage", "ImageScaleBy", "SaveImage"} | ({"RelateRelationLoader"} if not relation else set())

@@ -18,7 +18,7 @@ from training.evaluation.judge.verdicts import judge_picture
 from training.evaluation.prompts import Entry, Question
 from training.evaluation.relationbench import relationbench
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "relationbench_questions.json"
+GOLDEN = Path(__file__).parents[3] / "golden" / "relationbench_questions.json"
 GRADES = '{"relation": 8, "identity_1": 7, "identity_2": 6.5, "quality": 10}'
 
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from core.lora_keys import Alphas, read_alphas, split_key
 from core.relation.lora import load_relation, normalise
-from tests.unit.test_lora import RANK, SMALL, pairs, spelled  # noqa: F401 (a fixture)
+from tests.unit.core.relation.test_lora import RANK, SMALL, pairs, spelled  # noqa: F401 (a fixture)
 
 MODULE = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_q"
 ADDRESS = ("mid_block.attentions.0.transformer_blocks.0.attn2", "to_q")

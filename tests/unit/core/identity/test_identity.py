@@ -15,7 +15,7 @@ from core.identity.resampler import Resampler, ResamplerConfig
 from core.identity.tokens import token_gains, token_mask
 from core.scene import Box, Layout
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 
 
 @pytest.fixture(scope="module")

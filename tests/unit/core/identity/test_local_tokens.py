@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from core.attention import attend
 from core.identity.local_tokens import ValuePath, VisionTower, dense_features, pool, rescale_positions
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "dense_clip_public.safetensors"
+GOLDEN = Path(__file__).parents[3] / "golden" / "dense_clip_public.safetensors"
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from core.subject.location import location_mask, mask_addition
 from core.subject.losses import localisation_loss
 from core.subject.tokens import ObjectTokens
 
-FILE = Path(__file__).parents[1] / "golden" / "subject_diffusion_public.safetensors"
+FILE = Path(__file__).parents[3] / "golden" / "subject_diffusion_public.safetensors"
 
 
 @pytest.fixture(scope="module")

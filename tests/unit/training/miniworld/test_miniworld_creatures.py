@@ -8,7 +8,7 @@ from PIL import Image
 from training.miniworld.world.example_creatures import SIDE, SITTERS, write_creatures
 from training.miniworld.world.traits import SPECIES
 
-SHIPPED = Path(__file__).resolve().parents[2] / "models" / "miniworld" / "creatures"
+SHIPPED = Path(__file__).resolve().parents[4] / "models" / "miniworld" / "creatures"
 
 
 def test_no_training_has_seen_them_and_every_species_is_there():
