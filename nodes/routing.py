@@ -16,8 +16,8 @@ class RelateReferenceRegions(io.ComfyNode):
             category="relate/references",
             description="Keeps each reference image of the conditioning in its own part of the picture, in one pass, "
                         "for any sampler: Flux.2, FLUX.1 Kontext, LongCat, Qwen-Image-Edit, Krea 2, Mage-Flow, "
-                        "JoyImage, OmniGen2, Boogu, Z-Image Omni, and DreamO after Apply References. Records where "
-                        "each acts.",
+                        "JoyImage, OmniGen2, Boogu, Z-Image Omni, Bernini, and DreamO after Apply References. Records "
+                        "where each acts.",
             search_aliases=["regional reference", "reference latent mask", "two characters", "multiple characters",
                             "two people", "attention mask", "regional prompt", "klein", "kontext", "qwen edit",
                             "bleeding", "attention map"],

@@ -43,7 +43,7 @@ def keep_in_place(model, positive: list, negative: list | None, scene: Scene | N
     """
     from ..host_comfy.references import attach
 
-    count = attach.count_references(positive)
+    count = attach.count_references(model, positive)
     subjects = None if scene is None else subjects_of(scene, count)
     areas = [None] * count if subjects is None else [region_of(subject.box) for subject in subjects]
     if masks is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from types import ModuleType
@@ -27,7 +28,9 @@ class Native:
         negative: the negative carries references.
         more: further entries of its conditioning, for so many references.
         step: what latent sides must be a multiple of.
-        tokens: of a latent of (h, w).
+        patch: latent cells on a side of a token.
+        frames: of its latents.
+        key: of reference latents in its conditioning.
     """
 
     config: str
@@ -40,6 +43,8 @@ class Native:
     more: Callable[[int], dict] = field(default=lambda count: {})
     step: int = 1
     patch: int = 2
+    frames: int = 1
+    key: str = "reference_latents"
 
 
 def _flux(**fields) -> dict:
@@ -97,6 +102,11 @@ FAMILIES = {
         "cap_feat_dim": 32, "axes_dims": [16, 24, 24], "axes_lens": [64, 64, 64], "rope_theta": 256.0,
         "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 8, "siglip_feat_dim": 24},
         more=_omni, step=2),
+    "bernini": Native("WAN21_T2V", {
+        "image_model": "wan2.1", "model_type": "t2v", "patch_size": (1, 2, 2), "text_len": 512, "in_dim": 16, "dim": 64,
+        "ffn_dim": 64, "freq_dim": 32, "text_dim": 32, "out_dim": 16, "num_heads": 2, "num_layers": 2,
+        "window_size": (-1, -1), "qk_norm": True, "cross_attn_norm": True, "eps": 1e-6}, video=True, frames=2,
+        key="context_latents"),
 }  # fmt: skip
 
 
@@ -107,7 +117,8 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def available() -> list[str]:
     """Families that this ComfyUI has."""
     models = importlib.import_module("comfy.supported_models")
-    return [name for name, family in FAMILIES.items() if hasattr(models, family.config)]
+    lacking = () if importlib.util.find_spec("comfy_extras.nodes_bernini") else ("bernini",)
+    return [name for name, family in FAMILIES.items() if hasattr(models, family.config) and name not in lacking]
 
 
 def known_sizes(sizes: dict) -> dict:
@@ -129,11 +140,16 @@ class Studio:
         time = (1,) if self.family.video else ()
         return draw(batch, self.family.channels, *time, height, width, seed=seed)
 
+    def empty(self, height: int, width: int, batch: int = 1) -> Tensor:
+        """What the sampler starts from; a video's references are pictures."""
+        time = (self.family.frames,) if self.family.video else ()
+        return torch.zeros(batch, self.family.channels, *time, height, width)
+
     def text(self, seed: int, *references: Tensor) -> list:
         """CONDITIONING with reference latents."""
         entry = {"pooled_output": draw(1, 24, seed=seed + 50), **self.family.more(len(references))}
         if references:
-            entry["reference_latents"] = list(references)
+            entry[self.family.key] = list(references)
             if self.family.method is not None:
                 entry["reference_latents_method"] = self.family.method
         return [[draw(1, TEXT, self.family.width, seed=seed), entry]]
@@ -142,7 +158,7 @@ class Studio:
         """ComfyUI's KSampler."""
         settings = {"seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0,
                     **settings}
-        latent = torch.zeros_like(self.latent(*size, seed=0, batch=batch))
+        latent = self.empty(*size, batch)
         with torch.inference_mode():
             return self.nodes.KSampler().sample(model=model, positive=positive, negative=negative,
                                                 latent_image={"samples": latent}, **settings)[0]["samples"]

@@ -136,7 +136,7 @@ def test_a_reference_latent_added_later_is_left_alone(studio, seam, regions, cap
     import node_helpers
 
     model, positive, negative = seam.attach_regions(studio.model, *sides(studio), regions((None, None), (1.0, 0.0)))
-    later = {"reference_latents": [studio.latent(4, 4, 9)]}
+    later = {studio.family.key: [studio.latent(4, 4, 9)]}
     found = [studio.sample(model, node_helpers.conditioning_set_values(each, later, append=True), negative, steps=1)
              for each in (positive, seam.attach_regions(studio.model, *sides(studio, 3.0),
                                                         regions((None, None), (1.0, 0.0)))[1])]
@@ -149,7 +149,7 @@ def test_references_taken_away_later_are_reported_and_nothing_is_steered(studio,
     import node_helpers
 
     model, positive, negative = seam.attach_regions(studio.model, *sides(studio), regions(strength=HARD))
-    fewer = node_helpers.conditioning_set_values(positive, {"reference_latents": [studio.latent(8, 8, 2)]})
+    fewer = node_helpers.conditioning_set_values(positive, {studio.family.key: [studio.latent(8, 8, 2)]})
     found = studio.sample(model, fewer, negative, steps=2)
     assert torch.equal(found, studio.sample(studio.model, fewer, negative, steps=2))
     assert caplog.text.count("expected at least 2 reference latents, the conditioning has 1") == 1
@@ -232,7 +232,7 @@ def test_the_routing_aware_sampler_is_ksampler_with_regions(studio, pack, seam, 
 
     def route(**inputs):
         settings = {"seed": 1, "steps": 2, "cfg": 3.0, "positive": without[0], "negative": without[1], **inputs}
-        latent = {"samples": torch.zeros_like(studio.latent(8, 12, seed=0))}
+        latent = {"samples": studio.empty(8, 12)}
         return pack.run("RelateRoutingSampler", model=studio.model, latent_image=latent, references=references,
                         **settings)
 

@@ -10,7 +10,7 @@ from comfy.patcher_extension import WrappersMP
 from ....core.routing.call_layout import Span
 from ....core.routing.reference_regions import ReferenceRegions
 from ..flux import wrapper as flux_wrapper
-from .families import check_latents, family_of
+from .families import Family, check_latents, family_of
 from .steer import KEY, Placed, PlacedCond, begin_run, steer_references
 
 log = logging.getLogger(__name__)
@@ -37,22 +37,23 @@ def attach_regions(model, positive: list, negative: list, regions: ReferenceRegi
     family = family_of(model.model)
     for side in (positive, negative):
         for _, entry in side:
-            check_latents(family, tuple(tuple(latent.shape) for latent in entry.get("reference_latents", ())))
+            check_latents(family, tuple(tuple(latent.shape) for latent in entry.get(family.latents[0], ())))
     clone = model.clone()
     if not regions.steers and regions.recorder is None:
         return clone, positive, negative
     if not clone.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
         clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, steer_references)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begin_run(regions))
-    sides = [_placed(clone, side, regions, names, side is positive, last) for side in (positive, negative)]
+    sides = [_placed(clone, side, family, regions, names, side is positive, last) for side in (positive, negative)]
     return clone, *sides
 
 
-def _placed(clone, side: list, regions: ReferenceRegions, names: tuple[str, ...], records: bool, last: bool) -> list:
+def _placed(clone, side: list, family: Family, regions: ReferenceRegions, names: tuple[str, ...], records: bool,
+            last: bool) -> list:
     """One side with the regions in its entries that have references; DreamO's keep their own rows and positions."""
     placed = []
     for embedding, entry in side:
-        count = len(entry.get("reference_latents", ()))
+        count = len(entry.get(family.latents[0], ()))
         dreamo = flux_wrapper.with_regions(entry, regions)
         if dreamo is not None:
             entry, own = dreamo
@@ -62,7 +63,7 @@ def _placed(clone, side: list, regions: ReferenceRegions, names: tuple[str, ...]
                 raise ValueError(f"{'positive' if records else 'negative'}: expected {len(regions.regions)} reference "
                                  f"latents, one for each region, got {count}. Give both sides the same references.")
             ours = range(count)[-len(regions.regions):] if last else range(len(regions.regions))
-            copies = copies_of(entry, regions, names, ours[0])
+            copies = copies_of(entry, regions, names, ours[0], count)
             value = Placed(regions, tuple(ours), copies, embedding.shape[1], records)
             conds = {**entry.get("model_conds", {}), KEY: PlacedCond((value, None))}
             entry = {**entry, "model_conds": conds}
@@ -70,7 +71,7 @@ def _placed(clone, side: list, regions: ReferenceRegions, names: tuple[str, ...]
     return placed
 
 
-def copies_of(entry: dict, regions: ReferenceRegions, names: tuple[str, ...], first: int = 0
+def copies_of(entry: dict, regions: ReferenceRegions, names: tuple[str, ...], first: int, references: int
               ) -> tuple[tuple[Span, ...], ...]:
     """For each reference its vision tokens and its name in the text, where the text encoder's clone wrote them down.
 
@@ -81,7 +82,7 @@ def copies_of(entry: dict, regions: ReferenceRegions, names: tuple[str, ...], fi
     count = len(regions.regions)
     if text is None:
         return ((),) * count
-    pictures = text.images if len(text.images) == len(entry["reference_latents"]) else ()
+    pictures = text.images if len(text.images) == references else ()
     words = text.find(names) if names else [()] * count
     copies = []
     for index in range(count):
@@ -92,13 +93,14 @@ def copies_of(entry: dict, regions: ReferenceRegions, names: tuple[str, ...], fi
     return tuple(copies)
 
 
-def count_references(side: list) -> int:
-    """How many reference latents a conditioning carries.
+def count_references(model, side: list) -> int:
+    """How many reference latents a conditioning carries for a model.
 
     Raises:
-        ValueError: none, or other numbers in its parts.
+        ValueError: none, or other numbers in its parts; or a model that takes no references.
     """
-    counts = sorted({len(entry.get("reference_latents", ())) for _, entry in side} - {0})
+    key = family_of(model.model).latents[0]
+    counts = sorted({len(entry.get(key, ())) for _, entry in side} - {0})
     if len(counts) != 1:
         found = "none" if not counts else f"parts with {' and '.join(map(str, counts))}"
         raise ValueError(f"positive: expected a conditioning with reference latents, got {found}. Connect it after "

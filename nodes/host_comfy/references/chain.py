@@ -5,7 +5,7 @@ from __future__ import annotations
 from ....core.routing.reference_regions import ReferenceRegions
 from ....core.routing.token_layout import Reference
 from .attach import attach_regions
-from .families import family_of
+from .families import Family, family_of
 
 
 def apply(model, positive: list, negative: list, references: tuple[Reference, ...], **settings) -> tuple:
@@ -24,8 +24,8 @@ def apply(model, positive: list, negative: list, references: tuple[Reference, ..
     if not acting:
         return model.clone(), positive, negative
     _check_latents(acting, model.get_model_object("latent_format"))
-    positive = _chained(positive, acting, family.method)
-    negative = _chained(negative, acting, family.method) if family.negative else negative
+    positive = _chained(positive, acting, family)
+    negative = _chained(negative, acting, family) if family.negative else negative
     regions = ReferenceRegions(tuple(reference.region for reference in acting),
                                tuple(reference.weight for reference in acting), **settings)
     return attach_regions(model, positive, negative, regions, last=True)
@@ -42,11 +42,11 @@ def _check_latents(references: tuple[Reference, ...], latent_format) -> None:
                              "Reference Image.")
 
 
-def _chained(side: list, references: tuple[Reference, ...], method: str | None) -> list:
+def _chained(side: list, references: tuple[Reference, ...], family: Family) -> list:
     """What a chain of ComfyUI's Reference Latent nodes would add, and the method that the family cannot do without."""
-    added = []
+    added, key = [], family.latents[0]
     for embedding, entry in side:
-        latents = [*entry.get("reference_latents", ()), *(reference.latent for reference in references)]
-        default = {} if method is None else {"reference_latents_method": method}
-        added.append([embedding, {**default, **entry, "reference_latents": latents}])
+        latents = [*entry.get(key, ()), *(reference.latent for reference in references)]
+        default = {} if family.method is None else {"reference_latents_method": family.method}
+        added.append([embedding, {**default, **entry, key: latents}])
     return added

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ....core.routing.call_layout import Stage
-from . import boogu, joyimage, krea2, lumina, mage_flow, omnigen2, qwen_image
+from . import boogu, joyimage, krea2, lumina, mage_flow, omnigen2, qwen_image, wan
 from . import flux as flux_family
 from .call import Call
 
@@ -25,6 +25,7 @@ class Family:
         limit: references that its class can take, or None.
         step: what the latent sides of a reference must be a multiple of.
         negative: the negative conditioning carries the references as well.
+        latents: the key of its reference latents in the conditioning, and in a call.
         method: the reference method without which its class ignores references, or None.
         conds: changes a call's conditions to fit so many tokens, or None.
     """
@@ -35,6 +36,7 @@ class Family:
     limit: int | None = None
     step: int = 1
     negative: bool = True
+    latents: tuple[str, str] = ("reference_latents", "ref_latents")
     method: str | None = None
     conds: Callable[[dict, int], dict] | None = None
 
@@ -49,9 +51,10 @@ FAMILIES = (
            negative=False),
     Family("Boogu", "comfy.ldm.boogu.model.BooguTransformer2DModel", boogu.stages, limit=5),
     Family("Z-Image Omni", "comfy.ldm.lumina.model.NextDiT", lumina.stages, step=2),
+    Family("Bernini", "comfy.ldm.wan.model.WanModel", wan.stages, latents=("context_latents", "context_latents")),
 )
 NAMES = ("Flux.2, FLUX.1 Kontext, LongCat, Qwen-Image-Edit, Krea 2, Mage-Flow, JoyImage, OmniGen2, Boogu, Z-Image "
-         "Omni, or FLUX.1-dev with DreamO")
+         "Omni, Bernini, or FLUX.1-dev with DreamO")
 
 
 def network_of(base: Any) -> Any:

@@ -65,12 +65,12 @@ def steer_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
     """The APPLY_MODEL wrapper."""
     given = conds.pop(KEY, None)
     options = transformer_options or {}
-    latents = conds.get("ref_latents")
-    if given is None or not latents:
+    if given is None:
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
     placed, area, records = given
     base = executor.class_obj
     family = family_of(base)
+    latents = conds.get(family.latents[1]) or ()
     shapes = tuple(tuple(latent.shape) for latent in latents)
     check_latents(family, shapes)
     assert c_crossattn is not None, "every family reads text"

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.routing.call_layout import CallLayout, marks
 from core.routing.lse_attention import _chunked, attend_with_lse, prepare
@@ -223,6 +224,33 @@ def test_kernels_that_raise_or_give_other_numbers_are_not_used(caplog):
     finally:
         lse_attention.CANDIDATES["cpu"] = before
     assert "torch's kernel wrong gives other numbers" in caplog.text
+
+
+class Largest(TorchDispatchMode):
+    """The largest tensor that any operation makes."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for each in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(each, torch.Tensor):
+                self.numbers = max(self.numbers, each.numel())
+        return out
+
+
+@pytest.mark.parametrize("strength", [2.0, HARD])
+def test_no_matrix_of_the_picture_by_the_picture(strength):
+    """1024 picture tokens and 512 of references in one head of 8: nothing is larger than queries and keys."""
+    layout = CallLayout(1544, (32, 32), (8, 1032), ((0, 8),), (((1032, 1288),), ((1288, 1544),)))
+    left = torch.zeros(32, 32)
+    left[:, :16] = 1.0
+    query, key, value = (random(1, 1, 1544, 8, seed=seed) for seed in range(3))
+    with Largest() as made_and_run:
+        made = steered_attention(Steering(strength, strength, (0.5, 1.0), (left, 1 - left)), layout, (0, 1544),
+                                 torch.device("cpu"))
+        made(query, key, value, attend_plain)
+    assert made_and_run.numbers <= 4 * query.numel() < 1024 * 1024
 
 
 def test_regions_in_a_video_are_the_same_in_each_frame():
