@@ -6,9 +6,9 @@ its states where Flux has T5's, its summary where Flux has CLIP-L's; latents are
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
-import comfy.latent_formats
 import comfy.model_detection
 import comfy.model_management
 import comfy.model_patcher
@@ -24,6 +24,7 @@ from ....core.routing.token_layout import PATCH
 from ..flux.detection import detect_config
 from ..flux.loader import TABLES_KEY
 from ..flux.placeholders import CLIP_G, with_placeholders
+from .latents import format_of
 from .sdxl import FOLDER, load_text, read_part, text_sizes
 
 EMBEDDING = "flux/embedding.safetensors"
@@ -48,8 +49,8 @@ def load_flux(folder: Path = FOLDER):
         "hidden_size": heads * config["attention_head_dim"], "context_in_dim": config["joint_attention_dim"],
         "axes_dim": list(config["axes_dims_rope"]),
     })
-    # schnell's family: no distilled guidance, a straight schedule; latents as the miniworld's, which is SDXL's scale
-    family = type("Flux", (comfy.supported_models.FluxSchnell,), {"latent_format": comfy.latent_formats.SDXL})(sizes)
+    # schnell's family: no distilled guidance, a straight schedule; latents are the miniworld's
+    family = type("Flux", (comfy.supported_models.FluxSchnell,), {"latent_format": partial(format_of, folder)})(sizes)
     family.set_inference_dtype(torch.float32, None)
     base = family.get_model({}, device=torch.device("cpu"))
     base.diffusion_model.load_state_dict(state, strict=True)

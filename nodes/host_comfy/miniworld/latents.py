@@ -1,8 +1,10 @@
-"""The miniworld's own latents: their preview colours while a sampler runs, and the sizes its models draw."""
+"""The miniworld's own latents: channels and scale, preview colours while a sampler runs, the sizes its models draw."""
 
 from __future__ import annotations
 
+import json
 import logging
+from pathlib import Path
 
 import comfy.latent_formats
 import torch
@@ -21,32 +23,52 @@ SMALLEST, LARGEST = 12, 24  # cells along a side that still come out well
 _FITTED_ON = 4  # pictures
 
 
+def format_of(folder: Path) -> comfy.latent_formats.LatentFormat:
+    """The latents of a miniworld's autoencoder, as its config has them.
+
+    Latents of SDXL's channels and scale are SDXL's. Any others are a format of their own and not Flux's: what is drawn
+    in Flux's format has Flux's scale, shift and preview colours, none of which these latents have. Empty latents of any
+    number of channels fit either: ComfyUI repeats them.
+    """
+    config = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+    channels, scale = config["latent_channels"], config["scaling_factor"]
+    sdxl = comfy.latent_formats.SDXL()
+    if (channels, scale) == (sdxl.latent_channels, sdxl.scale_factor):
+        return sdxl
+    own = comfy.latent_formats.LatentFormat()
+    own.latent_channels, own.scale_factor = channels, scale
+    return own
+
+
 def finish_model(model, vae) -> None:
     """Give a freshly loaded model of the miniworld its VAE's preview colours, and a warning of sizes far from its own.
 
     Args:
-        model: ModelPatcher that nobody else holds yet; its latents are scaled as SDXL's.
+        model: ModelPatcher that nobody else holds yet, with the format of `format_of`.
         vae: the miniworld's.
     """
-    colours = preview_colours(vae)
-    model.model.latent_format = comfy.latent_formats.SDXL()
-    model.model.latent_format.latent_rgb_factors = colours[:-1].tolist()
-    model.model.latent_format.latent_rgb_factors_bias = colours[-1].tolist()
-    model.model.latent_format.taesd_decoder_name = None  # SDXL's would show other colours
+    latents = model.model.latent_format
+    colours = preview_colours(vae, latents)
+    latents.latent_rgb_factors = colours[:-1].tolist()
+    latents.latent_rgb_factors_bias = colours[-1].tolist()
+    latents.taesd_decoder_name = None  # SDXL's would show other colours
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "relate_miniworld_size", _check_size)
 
 
-def preview_colours(vae) -> torch.Tensor:
+def preview_colours(vae, latents: comfy.latent_formats.LatentFormat) -> torch.Tensor:
     """Fit pictures, a pixel for each cell, to their latents by least squares.
+
+    Args:
+        vae: the miniworld's.
+        latents: its format.
 
     Returns:
         (channels + 1, 3): a colour in [-1, 1] for each channel of a latent as the sampler sees it, and the bias.
     """
-    scale = comfy.latent_formats.SDXL().process_in
     cells, colours = [], []
     for name in folders.creatures()[:_FITTED_ON]:
         pixels = read_picture(folders.creature_path(name))  # (1, H, W, 3)
-        latent = scale(vae.encode(pixels))
+        latent = latents.process_in(vae.encode(pixels))
         small = F.interpolate(rearrange(pixels, "b h w c -> b c h w"), size=latent.shape[-2:], mode="area")
         cells.append(rearrange(latent, "b c h w -> (b h w) c"))
         colours.append(rearrange(small, "b c h w -> (b h w) c") * 2 - 1)

@@ -7,6 +7,7 @@ of them together are smaller than one layer of SDXL.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ....core.checkpoint import read
 from ..flux.detection import detect_config
 from ..folders import MINIWORLD as FOLDER
 from ..scene.recording_clip import with_text_positions
+from .latents import format_of
 
 STOCK_VOCABULARY = 49408
 VAE_LEVELS = 4  # ComfyUI's conversion of diffusers' names counts levels from four
@@ -84,9 +86,10 @@ def load_unet(folder: Path = FOLDER):
     names = comfy.utils.unet_to_diffusers(layout)
     state = {names[key]: tensor for key, tensor in state.items()}
     unet = detect_config(state, {"channel_mult": layout["channel_mult"]})
-    # ComfyUI keeps the head width on the family's class, not in the config
+    # ComfyUI keeps the head width on the family's class, not in the config; more than 4 channels it takes for inpainting
     family = type("SDXL", (comfy.supported_models.SDXL,),
-                  {"unet_extra_config": {"num_heads": -1, "num_head_channels": head_width}})(unet)
+                  {"unet_extra_config": {"num_heads": -1, "num_head_channels": head_width},
+                   "latent_format": partial(format_of, folder), "inpaint_model": lambda self: False})(unet)
     family.set_inference_dtype(torch.float32, None)
     base = family.get_model({}, device=torch.device("cpu"))
     base.diffusion_model.load_state_dict(state, strict=True)
@@ -138,6 +141,7 @@ def load_vae(folder: Path = FOLDER) -> comfy.sd.VAE:
     state = {_level(key, VAE_LEVELS - len(widths)): tensor for key, tensor in state.items()}
     vae = comfy.sd.VAE(sd=state, config={"params": {"ddconfig": sizes, "embed_dim": config["latent_channels"]}},
                        dtype=torch.float32)
+    vae.latent_channels = config["latent_channels"]
     vae.first_stage_model.load_state_dict(state, strict=True)
     side = round((config["in_channels"] / 3) ** 0.5)
     vae.first_stage_model = SpaceToDepth(vae.first_stage_model, side).eval()
