@@ -9,7 +9,6 @@ How the student learns, and where that differs from the paper: `training/engine/
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,90 +16,101 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from PIL import Image
 from torch import Tensor, nn
 
+from core.checkpoint import save
+from core.user_files import visible_files
+
+from .common import arguments as of_type
+from .common.atomic_io import check_writable
+from .common.cli import Stopped, command, going_on, shell_command
+from .common.errors import Faults, all_or_faults
+from .common.image_files import ENDINGS, image_size, open_image, to_tensor
 from .engine.clipself import Distillation, Pictures, distil
 from .engine.timed_loop import Settings
 from .host_diffusers.clipself import VisionEncoder, load_encoder
 
 
 def folder_pictures(folder: Path) -> Pictures:
-    """Random pictures of a folder, squashed to 512 x 512 as the encoder will see subjects.
+    """Random images of a folder and the folders in it, squashed to 512 x 512 as the encoder will see subjects.
 
     Raises:
-        ValueError: no pictures in it.
+        Faults: no images in it, or some that are none; all of them are looked at, none is decoded.
     """
-    from PIL import Image
-
-    files = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-    )
+    files = visible_files(folder, ENDINGS, deep=True) if folder.is_dir() else []
     if not files:
-        raise ValueError(f"--images {folder}: expected pictures (png, jpg, webp, bmp), found none.")
+        raise Faults(f"--images {folder}: expected pictures (png, jpg, webp, bmp), found none.")
+    faults = []
+    for file in files:
+        try:
+            image_size(file)
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise Faults(faults)
 
     def draw_pictures(draw: np.random.Generator, count: int) -> Tensor:
-        chosen = [
-            Image.open(files[i]).convert("RGB").resize((512, 512), Image.Resampling.BICUBIC)
-            for i in draw.integers(len(files), size=count)
-        ]
-        return torch.from_numpy(np.stack([np.asarray(image) for image in chosen])).permute(0, 3, 1, 2).float() / 255
+        try:
+            chosen = [to_tensor(open_image(files[i]).resize((512, 512), Image.Resampling.BICUBIC))
+                      for i in draw.integers(len(files), size=count)]
+        except ValueError as error:  # one that ends before its last line, or has been deleted meanwhile
+            raise Stopped(f"{error} Take it out of the folder; the same command goes on.") from error
+        return torch.stack(chosen)
 
     return draw_pictures
 
 
 def main() -> int:
+    """The command; returns its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.distill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="miniworld, a transformers folder, or an open_clip architecture")
-    parser.add_argument("--weights", type=Path, help="checkpoint of the open_clip architecture")
-    parser.add_argument("--images", type=Path, help="folder of pictures")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="safetensors file to write; for miniworld the run's folder"
-    )
-    parser.add_argument("--steps", type=int, default=44358)
-    parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--lr", type=float, default=1e-5)
-    parser.add_argument("--unlocked", type=int, default=Distillation.unlocked)
-    parser.add_argument("--minutes", type=float, default=1e9, help="length of this call; call again to go on")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--weights", type=of_type.path, help="checkpoint of the open_clip architecture")
+    parser.add_argument("--images", type=of_type.path, help="folder of pictures")
+    parser.add_argument("--out", type=of_type.path, required=True,
+                        help="safetensors file to write; for miniworld the run's folder")
+    parser.add_argument("--steps", type=of_type.whole(), default=44358)
+    parser.add_argument("--batch", type=of_type.whole(), default=2)
+    parser.add_argument("--lr", type=of_type.positive, default=1e-5)
+    parser.add_argument("--unlocked", type=of_type.whole(), default=Distillation.unlocked)
+    parser.add_argument("--minutes", type=of_type.positive, default=1e9,
+                        help="length of this call; call again to go on")
+    parser.add_argument("--device", type=of_type.device, default="cpu")
+    parser.add_argument("--threads", type=of_type.whole(), default=2)
     args = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    again = shell_command("training.distill", sys.argv[1:])
+    return command(lambda: going_on(lambda: run(args), again), "%(asctime)s %(message)s")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Look at everything, distil, write the encoder.
+
+    Raises:
+        Faults: of the model, the images and the output, all of them.
+    """
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     if args.model == "miniworld":
         from .miniworld.recipes.clipself import train
 
         train(args.out.parent, device, args.minutes)
-        return 0
-    try:
-        if args.images is None:
-            raise ValueError("--images: expected a folder of pictures, got nothing.")
-        encoder, pictures = load_encoder(args.model, args.weights), folder_pictures(args.images)
-    except (ValueError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    rebuild = _rebuilder(encoder)
+        return
+    if args.images is None:
+        raise Faults("--images: expected a folder of pictures, got nothing.")
+    _, encoder, pictures = all_or_faults(lambda: check_writable(args.out.parent),
+                                         lambda: load_encoder(args.model, args.weights),
+                                         lambda: folder_pictures(args.images))
     settings = replace(
         Settings("distill", args.steps, args.batch, args.lr),
         warmup_steps=max(1, min(1000, args.steps // 10)),
         weight_decay=0.1,
         plain=("",),
     )
-    student, _ = distil(
-        encoder,
-        rebuild,
-        pictures,
-        Distillation(unlocked=args.unlocked),
-        settings,
-        args.out.with_suffix(".run"),
-        device,
-        args.minutes,
-    )
+    student, _ = distil(encoder, _rebuilder(encoder), pictures, Distillation(unlocked=args.unlocked), settings,
+                        args.out.with_suffix(".run"), device, args.minutes)
     save_visual(student, args.out)
-    return 0
 
 
 def _rebuilder(encoder: VisionEncoder) -> Callable[[nn.Module], VisionEncoder]:
@@ -117,9 +127,7 @@ def save_visual(encoder: VisionEncoder, path: Path) -> None:
         for name, value in encoder.module.state_dict().items()
         if value.is_floating_point()
     }
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(tensors, temporary, metadata={"format": "pt", "created_with": "python -m training.distill"})
-    temporary.replace(path)
+    save(path, tensors, {"format": "pt", "created_with": "python -m training.distill"})
 
 
 if __name__ == "__main__":

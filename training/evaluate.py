@@ -30,9 +30,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .common.atomic_io import write_text
+from .common import arguments as of_type
+from .common.atomic_io import check_writable, write_text
 from .common.cli import command, say
-from .common.errors import Faults
+from .common.errors import Faults, all_or_faults
 from .evaluation.benchmarks import command as convert
 from .evaluation.judge import command as judge
 from .evaluation.models import Worlds, add_arguments
@@ -63,10 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path, help="folder of generated pictures")
-    parser.add_argument("--prompts", type=Path, required=True, help="what each picture should show, JSON lines")
-    parser.add_argument("--out", type=Path, default=Path("out/evaluation"), help="folder to write to")
-    parser.add_argument("--against", type=Path, help="folder of another method's pictures of the same prompts: "
+    parser.add_argument("pictures", type=of_type.path, help="folder of generated pictures")
+    parser.add_argument("--prompts", type=of_type.path, required=True,
+                        help="what each picture should show, JSON lines")
+    parser.add_argument("--out", type=of_type.path, default=Path("out/evaluation"), help="folder to write to")
+    parser.add_argument("--against", type=of_type.path, help="folder of another method's pictures of the same prompts: "
                         "measured in the same way and compared pair by pair")
     parser.add_argument("--partial", action="store_true", help="leave out lines whose picture is missing; their number "
                         "is printed beside the scores")
@@ -80,9 +82,9 @@ def _relationbench_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate relationbench", description="Writes the prompts "
                                      "file of RelationBench for your own subjects: each of its 25 templates with four "
                                      "of them, or four pairs. 'relationbench run' draws and measures it as well.")
-    parser.add_argument("--subjects", type=Path, required=True,
+    parser.add_argument("--subjects", type=of_type.path, required=True,
                         help="folder with a picture, or a folder of pictures, of each subject; its name is the subject")
-    parser.add_argument("--out", type=Path, required=True, help="prompts file to write, JSON lines")
+    parser.add_argument("--out", type=of_type.path, required=True, help="prompts file to write, JSON lines")
     parser.add_argument("--seeds", type=int, default=1, help="pictures of each case")
     parser.add_argument("--cases", default="100", help="100: four of each template; or single x pair, e.g. 100x100")
     return parser
@@ -94,8 +96,8 @@ def _miniworld_parser() -> argparse.ArgumentParser:
                                      "the true renders in truth/.")
     parser.add_argument("--relation", required=True, help="e.g. hugging")
     parser.add_argument("--scenes", type=int, default=24)
-    parser.add_argument("--seed", type=int, default=0, help="of the scenes")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--seed", type=of_type.whole(0), default=0, help="of the scenes")
+    parser.add_argument("--out", type=of_type.path, required=True, help="folder to write to")
     return parser
 
 
@@ -109,7 +111,9 @@ def write_relationbench(options: argparse.Namespace) -> None:
         raise Faults(f"--seeds {options.seeds}: expected at least 1.")
     if options.out.exists():
         raise Faults(f"--out {options.out} exists; choose a file that does not, so that nothing is overwritten.")
-    text = prompts_text(options.subjects, options.out.parent, options.seeds, options.cases)
+    _, text = all_or_faults(
+        lambda: check_writable(options.out.parent),
+        lambda: prompts_text(options.subjects, options.out.parent, options.seeds, options.cases))
     write_text(options.out, text)
     say(f"wrote {len(text.splitlines())} lines to {options.out}. Draw each prompt with its references and its seed; "
         f"save it under the name in 'picture'. As published: {relationbench()['settings']}.")
@@ -125,6 +129,7 @@ def write_miniworld(options: argparse.Namespace) -> None:
 
     if options.scenes < 1:
         raise Faults(f"--scenes {options.scenes}: expected at least 1.")
+    all_or_faults(lambda: check_writable(options.out))
     write_scenes(options.out, options.relation, options.scenes, options.seed)
     say(f"wrote {options.scenes} scenes to {options.out / 'prompts.jsonl'}. Draw each prompt with its references in "
         "its boxes; save it under the name in 'picture'; measure with --clip miniworld --exact.")

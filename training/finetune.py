@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -24,7 +24,10 @@ from torch import Tensor, nn
 
 from core.relation.lora import RelationCard
 
-from .common.cli import Progress, Stopped, command, say
+from .common import arguments as of_type
+from .common.cli import Progress, Stopped, command, say, shell_command
+from .common.errors import Faults
+from .common.folder_lock import FolderInUse, locked
 from .common.sheets import save_picture
 from .config import Config, load_config
 from .data.dataset import load_triplets, prepare
@@ -38,29 +41,45 @@ from .engine.run_dir import Checkpoint
 from .engine.run_spec import Recipe, gather, plan, precision_of
 from .engine.validation import SamplePictures, sample_pictures
 from .host_diffusers import IdentityBatch, identity_batch, relation_parameters
+from .host_diffusers.errors import ModelFaults
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit code."""
+def main(arguments: list[str] | None = None, again: str = "") -> int:
+    """The command; returns its exit code.
+
+    Args:
+        arguments: of the command line; None: this process's.
+        again: what to type after a stop to go on, where this is not the command that was typed.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m training.finetune", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", metavar="CONFIG.toml")
     parser.add_argument("--set", action="append", default=[], metavar="table.key=value", dest="overrides")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     parser.add_argument("--dry-run", action="store_true", help="validate, print the plan and the memory, train nothing")
-    parser.add_argument("--preview-data", metavar="SHEET.png", help="draw what was understood of the triplets; stop")
+    parser.add_argument("--preview-data", type=of_type.path, metavar="SHEET.png",
+                        help="draw what was understood of the triplets; stop")
     options = parser.parse_args(arguments)
-    return command(lambda: run(options))
+    resume = arguments if options.resume else [*arguments, "--resume"]
+    return command(lambda: run(options, lambda processes: again or shell_command("training.finetune", resume,
+                                                                                 processes)))
 
 
-def run(options: argparse.Namespace) -> None:
-    """Validate everything, then do what was asked."""
+def run(options: argparse.Namespace, again: Callable[[int], str]) -> None:
+    """Validate everything, then do what was asked.
+
+    Args:
+        options: of the command line.
+        again: the command that goes on with a run of some processes.
+    """
     config = load_config(options.config, options.overrides)
     if options.preview_data:
-        triplets = load_triplets(config.data, config.relation)
-        save_picture(triplet_sheet([prepare(triplet, config.data) for triplet in triplets]), Path(options.preview_data))
+        triplets = load_triplets(config.data, config.relation, config.train.seed)
+        save_picture(triplet_sheet([prepare(triplet, config.data) for triplet in triplets]), options.preview_data)
         return say(f"wrote {options.preview_data}")
-    half = precision_of(config) == torch.float16  # whose gradients accelerate scales; the other precisions are ours
+    # accelerate scales float16's gradients; the other precisions are ours
+    half = precision_of(config) == torch.float16 and torch.cuda.is_available()
     accelerator = Accelerator(cpu=config.train.device == "cpu", mixed_precision="fp16" if half else "no")
     speak = say if accelerator.is_main_process else (lambda text: None)
     logging.getLogger().setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
@@ -68,16 +87,25 @@ def run(options: argparse.Namespace) -> None:
     speak(plan(recipe, accelerator.num_processes))
     if options.dry_run:
         return None
-    journal = Journal(recipe, again=f"python -m training.finetune {options.config} --resume")
+    accelerator.wait_for_everyone()  # all have looked at the folder before one of them holds it
+    journal = Journal(recipe, again(accelerator.num_processes))
     try:
-        return train(recipe, accelerator, journal, speak)
+        with locked(recipe.folder.path) if accelerator.is_main_process else nullcontext():
+            return train(recipe, accelerator, journal, speak)
     except KeyboardInterrupt as error:
         raise Stopped(f"Stopped. {journal.where_it_stands()}") from error
+    except (FolderInUse, ModelFaults) as error:
+        raise Faults(getattr(error, "found", f"output.folder: {error}")) from error
     except OSError as error:
-        raise Stopped(f"Writing failed: {error}. {journal.where_it_stands()}") from error
+        raise Stopped(f"Reading or writing failed: {error}. {journal.where_it_stands()}") from error
     except torch.cuda.OutOfMemoryError as error:
-        raise Stopped(f"Out of memory: {str(error).splitlines()[0]} Set train.gradient_checkpointing = true or "
-                      f"train.micro_batch = 1. {journal.where_it_stands()}") from error
+        raise Stopped(f"Out of memory: {str(error).splitlines()[0]} Add --set train.gradient_checkpointing=true and "
+                      f"--set train.micro_batch=1 to this command. {journal.where_it_stands()}") from error
+    except (Faults, Stopped):
+        raise
+    except Exception:
+        say(f"Something unforeseen ended the run; what Python says of it follows. {journal.where_it_stands()}")
+        raise
     finally:
         accelerator.end_training()
 

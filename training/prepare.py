@@ -16,11 +16,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from .common import arguments as of_type
+from .common.atomic_io import check_writable
 from .common.cli import command, say
-from .common.errors import Faults
+from .common.errors import Faults, all_or_faults
 from .common.sheets import save_picture
 from .config import DataConfig
-from .data.dataset import load_triplets, prepare, source_boxes
+from .data.dataset import load_triplets, prepare
 from .data.preview import triplet_sheet
 from .data.triplets import Triplet
 
@@ -29,10 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.prepare", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--convert", nargs=2, metavar=("FROM", "TO"), required=True)
+    parser.add_argument("--convert", nargs=2, type=of_type.path, metavar=("FROM", "TO"), required=True)
     parser.add_argument("--relation", default="", help="its name; helps to find the predicate in the prompts")
     options = parser.parse_args(arguments)
-    return command(lambda: convert(Path(options.convert[0]), Path(options.convert[1]), options.relation))
+    return command(lambda: convert(*options.convert, options.relation))
 
 
 def convert(source: Path, target: Path, relation: str = "") -> None:
@@ -46,9 +48,8 @@ def convert(source: Path, target: Path, relation: str = "") -> None:
     Raises:
         Faults: of the triplets; the target exists.
     """
-    triplets = load_triplets(DataConfig(folder=str(source)), relation)
-    if target.exists():
-        raise Faults(f"{target} exists; choose a folder that does not, so that nothing is overwritten.")
+    triplets, _ = all_or_faults(lambda: load_triplets(DataConfig(folder=str(source), fit="pad"), relation),
+                                lambda: _check_target(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         whole = Path(temporary) / "whole"
@@ -60,6 +61,12 @@ def convert(source: Path, target: Path, relation: str = "") -> None:
         save_picture(triplet_sheet(examples), whole / "preview.png")
         whole.replace(target)
     say(f"wrote {len(triplets)} triplets to {target / 'triplets.jsonl'}; look at {target / 'preview.png'}")
+
+
+def _check_target(target: Path) -> None:
+    if target.exists():
+        raise Faults(f"{target} exists; choose a folder that does not, so that nothing is overwritten.")
+    check_writable(target.parent)
 
 
 def _entry(triplet: Triplet, index: int, folder: Path) -> dict:
@@ -74,7 +81,7 @@ def _entry(triplet: Triplet, index: int, folder: Path) -> dict:
         "target": copied(triplet.target, "target"),
         "concepts": [copied(path, f"concept{i}") for i, path in enumerate(triplet.concepts)],
         "prompt": triplet.prompt, "relation": triplet.predicate, "names": list(triplet.names),
-        "boxes": [[round(edge, 6) for edge in box] for box in source_boxes(triplet).tolist()],
+        "boxes": [[round(edge, 6) for edge in box] for box in triplet.facts.boxes.tolist()],
         "masks": [copied(path, f"mask{i}") for i, path in enumerate(triplet.masks)],
         "keypoints_target": _rounded(triplet.keypoints_target),
         "keypoints_concepts": _rounded(triplet.keypoints_concepts),

@@ -62,7 +62,8 @@ def measure(setting: Setting, sizes: Sizes, device: torch.device, dtype: torch.d
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    config = Config("bench", DataConfig("-", sizes.pixels), ModelsConfig("-"), OutputConfig("-"),
+    config = Config(relation="bench", data=DataConfig(folder="-", image_px=sizes.pixels), models=ModelsConfig(base="-"),
+                    output=OutputConfig(folder="-"),
                     loss=LossConfig(attention_weight=setting.attention, attention_max_cells=10**6),
                     train=TrainConfig(gradient_checkpointing=setting.checkpointing))
     unet = built(lambda: UNet2DConditionModel.from_config(sizes.configs["unet"]), device, dtype)

@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, ViTConfig, ViTMod
 
 from core.identity.image_prep import CLIP_MEAN, CLIP_STD, normalise
 from training.common.errors import Faults
-from training.data.dataset import to_tensor
+from training.common.image_files import to_tensor
 from training.evaluate import main
 from training.evaluation.prompts import Entry, read_prompts
 from training.evaluation.score_images import embed_files, score_pictures

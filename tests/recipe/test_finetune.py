@@ -22,7 +22,8 @@ from training.engine import objective as relation
 from training.engine.objective import RelationObjective
 from training.host_diffusers import attach_relation, relation_parameters, set_relation, unet_layout
 from training.host_diffusers.frozen import open_frozen
-from training.host_diffusers.single_file import SDXL_CLIP_G, SDXL_CLIP_L, SDXL_UNET, SDXL_VAE, _empty
+from training.host_diffusers.single_file import SDXL_CLIP_G, SDXL_CLIP_L, SDXL_UNET, SDXL_VAE
+from training.host_diffusers.unet import empty_unet
 from training.prepare import convert
 
 CPU = torch.device("cpu")
@@ -95,7 +96,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(world, capsys):
 
 
 def test_sdxl_has_the_published_number_of_parameters():
-    unet = _empty(SDXL_UNET).requires_grad_(False)
+    unet = empty_unet(SDXL_UNET).requires_grad_(False)
     assert unet_layout(unet) == SDXL
     attach_relation(unet, 4, 4.0, torch.Generator())
     assert sum(parameter.numel() for parameter in relation_parameters(unet).values()) == 3_143_680
@@ -168,8 +169,9 @@ def test_ctrl_c_says_how_to_go_on(world, monkeypatch, capsys):
     config = config_of(world)
     interrupt_at(monkeypatch, 3, KeyboardInterrupt())
     assert finetune.main([config]) == 130
-    assert f"The checkpoint of step 2 is whole; go on with: python -m training.finetune {config} --resume" in (
-        capsys.readouterr().err)
+    message = capsys.readouterr().err
+    assert "The checkpoint of step 2 is whole; go on with: " in message
+    assert message.endswith(f"python -m training.finetune {config} --resume\n")
 
 
 def test_a_loss_that_is_not_a_number_keeps_the_last_checkpoint(world, monkeypatch, capsys):

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from tests.recipe.tiny_recipe import write_all, write_tokenizer
-from training.common.errors import Faults
 from training.host_diffusers.base_model import open_base
+from training.host_diffusers.errors import ModelFaults
 from training.host_diffusers.images import decode_latents, encode_pictures, image_tokens, latent_factor
 from training.host_diffusers.single_file import SDXL_CLIP_G, _build, _clip_g, open_single_file
 from training.host_diffusers.text import encode_phrases, encode_prompts
@@ -128,25 +128,27 @@ def test_the_prediction_is_read_from_the_scheduler(root, tmp_path, told, expecte
     file.write_text(json.dumps(told))
     assert open_base(tmp_path / "base").schedule.prediction == expected
     file.write_text(json.dumps({"prediction_type": "sample"}))
-    with pytest.raises(Faults, match="prediction_type 'sample' is not supported"):
+    with pytest.raises(ModelFaults, match="prediction_type 'sample' is not supported"):
         open_base(tmp_path / "base")
 
 
 def test_single_files_that_are_not_sdxl_are_named(tmp_path):
-    with pytest.raises(Faults, match="expected a safetensors checkpoint"):
+    (tmp_path / "x.ckpt").write_bytes(b"\x80\x02}q\x00.")
+    with pytest.raises(ModelFaults, match="expected a safetensors checkpoint.*pickles are not opened"):
         open_single_file(tmp_path / "x.ckpt", "")
     path = tmp_path / "x.safetensors"
-    path.write_bytes(b"nothing")
-    with pytest.raises(Faults, match="cannot be read"):
-        open_single_file(path, "")
+    for content, expected in ((b"nothing", "got another file"), (b"\x20" + bytes(7) + b'{"a"', "cannot be read")):
+        path.write_bytes(content)
+        with pytest.raises(ModelFaults, match=expected):
+            open_single_file(path, "")
     save_file({"double_blocks.0.x": torch.zeros(1), "single_blocks.0.x": torch.zeros(1)}, path)
-    with pytest.raises(Faults, match="nothing under model.diffusion_model.*it is a Flux diffusion model"):
+    with pytest.raises(ModelFaults, match="nothing under model.diffusion_model.*it is a Flux diffusion model"):
         open_single_file(path, "")
 
 
 def test_a_tokenizer_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
-    with pytest.raises(Faults, match="models.tokenizer: no vocab.json and merges.txt in"):
+    with pytest.raises(ModelFaults, match="models.tokenizer: no vocab.json and merges.txt in"):
         find_tokenizer(str(tmp_path))
     write_tokenizer(tmp_path / "comfy" / "sd1_tokenizer")
     assert (find_tokenizer() / "vocab.json").is_file()

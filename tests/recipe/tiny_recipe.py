@@ -81,6 +81,7 @@ def write_config(path: Path, root: Path, identity: bool = True, **more: str) -> 
         "data": f'folder = "{(root / "data").as_posix()}"\nimage_px = 64',
         "models": f'base = "{(root / "base").as_posix()}"',
         "identity": "local_grid = 2",
+        "lora": "",
         "loss": "",
         "train": 'steps = 4\nbatch_size = 4\ndevice = "cpu"\nlr = 1e-3',
         "samples": "every = 2\ncount = 2\nsteps = 2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +21,19 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Look whether a folder exists, or could be made, and can be written to; nothing is written.
+
+    Raises:
+        ValueError: neither.
+    """
+    standing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+    if not standing.is_dir():
+        raise ValueError(f"{folder}: {standing} is a file; choose another folder.")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise ValueError(f"{folder}: cannot be written to; choose another folder.")
 
 
 def write_text(path: Path, text: str) -> None:

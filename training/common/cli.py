@@ -1,17 +1,34 @@
-"""Everything the commands say goes through here."""
+"""What every command shares: its exit codes, its messages, its stops."""
 
 from __future__ import annotations
 
 import logging
+import math
+import os
+import shlex
+import shutil
+import signal
+import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from .errors import Faults
+from .folder_lock import FolderInUse
+
+_stopped_at = -math.inf  # when the last stop was asked for, in `time.monotonic`
+_AGAIN = 2.0  # seconds in which further Ctrl-C are taken for the same one: fingers press twice, shells send twice
 
 
 class Stopped(Exception):
     """A run that began and cannot go on; what happened and how to go on. It ends with exit code 1."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The system asked to stop, as Ctrl-C does: a job's time is over, a container is shut down."""
 
 
 def say(text: str) -> None:
@@ -20,26 +37,99 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def command(run: Callable[[], None]) -> int:
-    """Run a command; its exit code: 0 done, 1 stopped on the way, 2 bad input, 130 Ctrl-C."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+def command(run: Callable[[], object], log_format: str = "%(message)s") -> int:
+    """Run a command; its exit code: 0 done, 1 stopped on the way, 2 bad input, 130 Ctrl-C, 143 terminated."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that knows no Chinese gets \\u62e5, not a traceback
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    logging.basicConfig(level=logging.INFO, format=log_format, datefmt="%H:%M:%S", stream=sys.stdout)
     for noisy in ("httpx", "transformers", "diffusers", "accelerate", "PIL"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
-        run()
+        with _one_stop_at_a_time():
+            run()
     except Faults as faults:
         sys.stderr.write(f"{faults}\n")
         return 2
     except Stopped as stopped:
         sys.stderr.write(f"{stopped}\n")
-        return 130 if isinstance(stopped.__cause__, KeyboardInterrupt) else 1
+        return _code_of(stopped.__cause__)
     except OSError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("Stopped before the first step; nothing was lost.\n")
-        return 130
+    except KeyboardInterrupt as stop:
+        sys.stderr.write("Stopped; the same command begins again.\n")
+        return _code_of(stop)
     return 0
+
+
+def going_on(run: Callable[[], object], again: str) -> None:
+    """Run a command that trains in a folder; whatever stops it, the message says what to type.
+
+    Args:
+        run: the command.
+        again: what goes on with it.
+
+    Raises:
+        Faults: something that `run` needs is not there, or in use.
+        Stopped: Ctrl-C, or reading or writing failed.
+    """
+    try:
+        run()
+    except (FileNotFoundError, FolderInUse) as error:
+        raise Faults(str(error)) from error
+    except KeyboardInterrupt as stop:
+        raise Stopped(f"Stopped; what is finished, and the last checkpoint, stay. Go on with: {again}") from stop
+    except OSError as error:
+        raise Stopped(f"Reading or writing failed: {error}. What is finished, and the last checkpoint, stay. Go on "
+                      f"with: {again}") from error
+
+
+def _code_of(cause: BaseException | None) -> int:
+    if isinstance(cause, KeyboardInterrupt):
+        return 143 if isinstance(cause, Terminated) else 130
+    return 1
+
+
+@contextmanager
+def _one_stop_at_a_time() -> Iterator[None]:
+    """Let Ctrl-C and a terminating system interrupt once, so that the message about it is not interrupted too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread receives signals
+        return
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():  # not after a stop: the second of two comes while Python ends
+        signal.signal(number, handler)
+
+
+def _stop(number: int, _frame: object) -> None:
+    global _stopped_at
+    if time.monotonic() - _stopped_at < _AGAIN:
+        return
+    _stopped_at = time.monotonic()
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def shell_command(module: str, arguments: Sequence[str], processes: int = 1) -> str:
+    """A command as it can be typed here, quoted where it must be.
+
+    Args:
+        module: e.g. ``training.finetune``.
+        arguments: of it.
+        processes: more than one are started by accelerate.
+    """
+    start = [_python(), "-m"] if processes == 1 else ["accelerate", "launch", f"--num_processes={processes}", "-m"]
+    words = [*start, module, *map(str, arguments)]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _python() -> str:
+    """The interpreter that runs now, as short as the shell finds it."""
+    known, here = shutil.which("python"), Path(sys.executable)
+    if known and os.path.abspath(known) == os.path.abspath(here):
+        return "python"
+    return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
 
 
 class Progress:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class Faults(Exception):
@@ -20,3 +21,25 @@ class Faults(Exception):
         if len(self.found) == 1:
             return self.found[0]
         return f"{len(self.found)} faults:\n" + "\n".join(f"  {i}. {fault}" for i, fault in enumerate(self.found, 1))
+
+
+def all_or_faults(*steps: Callable[[], Any]) -> list[Any]:
+    """The results of all steps, or what is wrong with any of them in one report.
+
+    Args:
+        steps: each may raise Faults, or ValueError for one fault.
+
+    Raises:
+        Faults: of every step.
+    """
+    results, faults = [], []
+    for step in steps:
+        try:
+            results.append(step())
+        except Faults as error:
+            faults += error.found
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise Faults(faults)
+    return results

@@ -25,7 +25,6 @@ from core.identity.local_tokens import DENSE_SCALE, dense_features, pool
 from core.identity.model import SubjectFeatures
 from core.scene import Box, Layout
 
-from ..common.errors import Faults
 from ..config import Config
 from ..host_diffusers.clipself import encoder_of_transformers
 from ..host_diffusers.frozen import Frozen
@@ -119,7 +118,7 @@ def encode_negative(config: Config, frozen: Frozen, device: torch.device, dtype:
 def _key(triplet: Triplet, crop: int, config: Config, models: str, dtype: torch.dtype) -> str:
     place = placement_of(triplet, config.data, crop, config.train.seed)
     made_of = [_VERSION, models, str(dtype), config.data.image_px, vars(place), config.identity.local_grid,
-               [sha256(path.read_bytes()).hexdigest() for path in triplet.files()],
+               list(triplet.facts.digests),
                annotation_bytes(triplet).decode()]
     return sha256(json.dumps(made_of).encode()).hexdigest()
 
@@ -141,9 +140,6 @@ def _encode_all(examples: list[Example], config: Config, frozen: Frozen, device:
     """One encoder after the other, each gone before the next comes."""
     rows = [_annotations(example) for example in examples]
     phrases = _add_text(rows, examples, frozen, device, dtype, progress)
-    if frozen.identity_config and phrases[0].shape[-1] != frozen.identity_config.resampler.phrase_width:
-        raise Faults(f"models.identity: it reads phrases of width {frozen.identity_config.resampler.phrase_width}, the "
-                     f"base's first text encoder says {phrases[0].shape[-1]}. Choose the identity model of this base.")
     progress("encoding with the VAE")
     vae = frozen.base.vae().to(device)
     for row, example in zip(rows, examples):

@@ -7,7 +7,6 @@ Two layouts, read the same:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.user_files import read_json_lines, read_json_object
+
 from ..common.errors import Faults
+from ..common.schema import check_path, checked_entry
 from .prompt_spans import find_phrase, find_predicate
+from .triplet_entries import AuthorsEntry, TripletEntry, as_tensor, box_faults, joint_faults
 
 _ORDINALS = ("one", "two", "three", "four", "five", "six")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFacts:
+    """What is known of a triplet's files once they have been opened.
+
+    Attributes:
+        size: width and height of the upright target, pixels.
+        boxes: (S, 4) fractions of the target: as given, or the masks' tight ones.
+        digests: SHA-256 of every file, in the order of `Triplet.files`, hexadecimal.
+        visible_joints: how many joints the keypoint loss can compare, over all squares.
+    """
+
+    size: tuple[int, int]
+    boxes: Tensor
+    digests: tuple[str, ...]
+    visible_joints: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +57,7 @@ class Triplet:
         boxes: (S, 4) fractions of the target, or None: from the masks.
         keypoints_target: (K, P, 3) x, y, visibility in fractions; K >= S skeletons as found, or S = K in order.
         keypoints_concepts: (S, P, 3), each in fractions of its photograph.
+        facts: what its files hold; None until they have been opened.
     """
 
     name: str
@@ -49,6 +70,7 @@ class Triplet:
     boxes: Tensor | None
     keypoints_target: Tensor
     keypoints_concepts: Tensor
+    facts: ImageFacts | None = None
 
     def files(self) -> tuple[Path, ...]:
         """Every picture of it."""
@@ -56,7 +78,7 @@ class Triplet:
 
 
 def read_triplets(folder: str | Path, relation: str = "") -> list[Triplet]:
-    """Read a folder in either layout.
+    """Read a folder in either layout; images are looked for, not opened.
 
     Args:
         folder: with ``triplets.jsonl`` or ``prompts.json``.
@@ -66,14 +88,20 @@ def read_triplets(folder: str | Path, relation: str = "") -> list[Triplet]:
         Faults: everything that is missing, misshapen or contradictory, all triplets together.
     """
     folder = Path(folder)
-    if (folder / "triplets.jsonl").is_file():
-        entries, read_one = _lines(folder / "triplets.jsonl"), _ours
-    elif (folder / "prompts.json").is_file():
-        entries, read_one = _prompts(folder / "prompts.json"), _authors
-    else:
-        raise Faults(f"{folder}: expected triplets.jsonl or prompts.json in this folder, found neither. Give the "
-                     "folder of one relation.")
     faults: list[str] = []
+    try:
+        if (folder / "triplets.jsonl").is_file():
+            lines, faults = read_json_lines(folder / "triplets.jsonl")
+            entries, read_one = {f"line {number}": entry for number, entry in lines.items()}, _ours
+        elif (folder / "prompts.json").is_file():
+            entries, read_one = read_json_object(folder / "prompts.json"), _authors
+        else:
+            raise ValueError(f"{folder}: expected triplets.jsonl or prompts.json in this folder, found neither. Give "
+                             "the folder of one relation.")
+    except ValueError as error:
+        raise Faults(str(error)) from error
+    if not entries and not faults:
+        faults.append(f"{folder}: no triplet in it; expected at least one, the paper uses 4 to 6.")
     triplets = []
     for name, entry in entries.items():
         before = len(faults)
@@ -81,66 +109,45 @@ def read_triplets(folder: str | Path, relation: str = "") -> list[Triplet]:
         if len(faults) == before:
             faults += _faults_of(triplet, folder)
             triplets.append(triplet)
-    if not entries:
-        faults.append(f"{folder}: no triplet in it; expected at least one, the paper uses 4 to 6.")
     if faults:
         raise Faults(faults)
     return triplets
 
 
-def _lines(path: Path) -> dict[str, Any]:
-    entries = {}
-    faults = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.strip():
-            try:
-                entries[f"line {number}"] = json.loads(line)
-            except json.JSONDecodeError as error:
-                faults.append(f"{path}, line {number}: not JSON: {error.msg} at column {error.colno}.")
-    if faults:
-        raise Faults(faults)
-    return entries
-
-
-def _prompts(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise Faults(f"{path}: not JSON: {error.msg} in line {error.lineno}.") from error
-
-
 def _ours(folder: Path, name: str, entry: Any, relation: str, faults: list[str]) -> Triplet | None:
     where = f"{folder / 'triplets.jsonl'}, {name}"
-    needed = {"target": str, "concepts": list, "prompt": str, "names": list}
-    if not isinstance(entry, dict):
-        faults.append(f"{where}: expected a JSON object, got {type(entry).__name__}.")
+    given = checked_entry(TripletEntry, entry, where, faults)
+    if given is None:
         return None
-    wrong = [key for key, kind in needed.items() if not isinstance(entry.get(key), kind)]
-    if wrong:
-        faults += [f"{where}: '{key}': expected a {'text' if needed[key] is str else 'list'}, got {entry.get(key)!r}."
-                   for key in wrong]
+    subjects = len(given.names)
+    if len(given.concepts) != subjects:
+        faults.append(_count_fault(where, given.names, len(given.concepts), "concepts"))
         return None
-    subjects = len(entry["names"])
-    if len(entry["concepts"]) != subjects:
-        faults.append(_count_fault(where, entry["names"], len(entry["concepts"]), "concepts"))
-        return None
+    boxes = as_tensor(given.boxes, (subjects, 4), "boxes", where, faults)
+    if boxes is not None:
+        faults += [f"{where}: 'boxes': {fault}" for fault in box_faults(boxes, given.names)]
     return Triplet(
-        name=name, target=folder / entry["target"], concepts=tuple(folder / path for path in entry["concepts"]),
-        prompt=entry["prompt"], names=tuple(entry["names"]),
-        predicate=_predicate(entry.get("relation"), entry["prompt"], entry["names"], relation, where, faults),
-        masks=tuple(folder / path for path in entry.get("masks") or ()),
-        boxes=_tensor(entry.get("boxes"), (subjects, 4), "boxes", where, faults),
-        keypoints_target=_keypoints(entry.get("keypoints_target"), subjects, "keypoints_target", where, faults),
-        keypoints_concepts=_keypoints(entry.get("keypoints_concepts"), subjects, "keypoints_concepts", where, faults),
+        name=name, target=folder / given.target, concepts=tuple(folder / path for path in given.concepts),
+        prompt=given.prompt, names=tuple(given.names),
+        predicate=_predicate(given.relation, given.prompt, given.names, relation, where, faults),
+        masks=tuple(folder / path for path in given.masks or ()),
+        boxes=None if boxes is None else boxes.clamp(0, 1),
+        keypoints_target=_keypoints(given.keypoints_target, subjects, "keypoints_target", "the target", where, faults),
+        keypoints_concepts=_keypoints(given.keypoints_concepts, subjects, "keypoints_concepts", "its concept", where,
+                                      faults),
     )
 
 
 def _authors(folder: Path, name: str, entry: Any, relation: str, faults: list[str]) -> Triplet | None:
     where = f"{folder / 'prompts.json'}, \"{name}\""
-    names = entry.get("entities", entry.get("entity")) if isinstance(entry, dict) else None
-    names = [names] if isinstance(names, str) else names
-    if not names or not isinstance(entry.get("prompt"), str):
-        faults.append(f"{where}: expected 'prompt' and 'entities', got {entry!r}.")
+    given = checked_entry(AuthorsEntry, entry, where, faults)
+    if given is None:
+        return None
+    names = given.entities
+    try:
+        check_path(name)
+    except ValueError as error:
+        faults.append(f"{where}: {error}")
         return None
     video, masks = folder / "videos" / name, folder / "masks" / name
     if len(names) == 1 and (video / "concept.png").is_file():
@@ -149,30 +156,29 @@ def _authors(folder: Path, name: str, entry: Any, relation: str, faults: list[st
         concepts = [f"concept{i}.png" for i in range(len(names))]
         poses = [f"concept_keyposes_{ordinal}.pth" for ordinal in _ORDINALS[:len(names)]]
         mask_files = [f"motion{i}.png" for i in range(len(names))]
-    said = entry.get("predicate")
-    said = said[0] if isinstance(said, list) and said else said
-    target = _poses(video / "motion_keyposes.pth", faults)
-    of_concepts = [_poses(video / file, faults) for file in poses]
+    target = _poses(video / "motion_keyposes.pth", "the target", faults)
+    of_concepts = [_poses(video / file, "its concept", faults) for file in poses]
     extra = video / f"concept{len(names)}.png"
     if extra.is_file():
         faults.append(f"{where}: {len(names)} entities, but there is a {extra.name}: name every subject in 'entities'.")
     joints = {poses.shape[1] for poses in (target, *of_concepts) if poses is not None}
     if len(joints) > 1:
         faults.append(f"{where}: skeletons with {sorted(joints)} keypoints; expected the same number everywhere.")
+    predicate = _predicate((given.predicate or [""])[0], given.prompt, names, relation, where, faults)
     if target is None or any(poses is None for poses in of_concepts) or len(joints) > 1:
         return None
     return Triplet(
         name=name, target=video / "motion.png", concepts=tuple(video / file for file in concepts),
-        prompt=entry["prompt"], names=tuple(names),
-        predicate=_predicate(said, entry["prompt"], names, relation, where, faults),
+        prompt=given.prompt, names=tuple(names), predicate=predicate,
         masks=tuple(masks / file for file in mask_files), boxes=None, keypoints_target=target,
         keypoints_concepts=torch.cat([poses[:1] for poses in of_concepts]),
     )
 
 
-def _predicate(said: Any, prompt: str, names: list[str], relation: str, where: str, faults: list[str]) -> str:
+def _predicate(said: str | None, prompt: str, names: Sequence[str], relation: str, where: str, faults: list[str]
+               ) -> str:
     """The given one, or the one found; a given one that the prompt does not say is looked for as well."""
-    if isinstance(said, str) and find_phrase(prompt, said):
+    if said and find_phrase(prompt, said):
         return said
     found = find_predicate(prompt, names, relation)
     if found is None:
@@ -181,7 +187,7 @@ def _predicate(said: Any, prompt: str, names: list[str], relation: str, where: s
     return found or ""
 
 
-def _poses(path: Path, faults: list[str]) -> Tensor | None:
+def _poses(path: Path, of: str, faults: list[str]) -> Tensor | None:
     """An authors' keypoint file, (K, P, 2), with visibility 1 added."""
     if not path.is_file():
         faults.append(f"{path}: missing; expected keypoints as a torch file of shape (subjects, 17, 2).")
@@ -195,31 +201,21 @@ def _poses(path: Path, faults: list[str]) -> Tensor | None:
         shape = tuple(poses.shape) if isinstance(poses, Tensor) else type(poses).__name__
         faults.append(f"{path}: expected keypoints of shape (subjects, 17, 2), got {shape}.")
         return None
-    return torch.cat((poses.float(), torch.ones_like(poses[..., :1], dtype=torch.float32)), dim=-1)
-
-
-def _tensor(value: Any, shape: tuple[int | None, ...], key: str, where: str, faults: list[str]) -> Tensor | None:
-    """A nested list of numbers as a tensor; None in ``shape`` is any size."""
-    if value is None:
+    if not torch.isfinite(poses).all():
+        faults.append(f"{path}: a keypoint is NaN or infinite.")
         return None
-    try:
-        tensor = torch.tensor(value, dtype=torch.float32)
-    except (TypeError, ValueError):
-        faults.append(f"{where}: '{key}': expected lists of numbers of equal lengths.")
-        return None
-    if tensor.ndim != len(shape) or any(want not in (None, got) for want, got in zip(shape, tensor.shape)):
-        words = " x ".join("any" if size is None else str(size) for size in shape)
-        faults.append(f"{where}: '{key}': expected {words}, got {' x '.join(map(str, tensor.shape))}.")
-        return None
-    return tensor
+    skeletons = torch.cat((poses.float(), torch.ones_like(poses[..., :1], dtype=torch.float32)), dim=-1)
+    faults += [f"{path}: {fault}" for fault in joint_faults(skeletons, of)]
+    return skeletons
 
 
-def _keypoints(value: Any, subjects: int, key: str, where: str, faults: list[str]) -> Tensor:
+def _keypoints(value: Any, subjects: int, key: str, of: str, where: str, faults: list[str]) -> Tensor:
     """(S, P, 3), or (S, 0, 3) where there are none."""
-    if not value:
+    tensor = as_tensor(value or None, (subjects, None, 3), key, where, faults)
+    if tensor is None:
         return torch.zeros(subjects, 0, 3)
-    tensor = _tensor(value, (subjects, None, 3), key, where, faults)
-    return torch.zeros(subjects, 0, 3) if tensor is None else tensor
+    faults += [f"{where}: '{key}': {fault}" for fault in joint_faults(tensor, of)]
+    return tensor
 
 
 def _count_fault(where: str, names: Sequence[str], count: int, what: str) -> str:
@@ -239,8 +235,6 @@ def _faults_of(triplet: Triplet, folder: Path) -> list[str]:
     if target.shape[1] != concepts.shape[1]:
         faults.append(f"{where}: the target's skeletons have {target.shape[1]} keypoints, the concepts' "
                       f"{concepts.shape[1]}; expected the same joints.")
-    if not torch.isfinite(target).all() or not torch.isfinite(concepts).all():
-        faults.append(f"{where}: a keypoint is NaN or infinite.")
     if not triplet.masks and triplet.boxes is None:
         faults.append(f"{where}: expected 'boxes' or 'masks' of the subjects in the target, got neither.")
     return faults

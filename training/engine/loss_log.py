@@ -102,7 +102,7 @@ class Journal:
 
     def where_it_stands(self) -> str:
         """What is safe, and how to go on."""
-        checkpoint = self.folder.read_checkpoint()
-        if checkpoint is None:
-            return "There is no checkpoint yet."
-        return f"The checkpoint of step {checkpoint.step} is whole; go on with: {self.again}"
+        step = self.folder.checkpoint_step()
+        if step is None:
+            return f"There is no checkpoint yet; begin again with: {self.again}"
+        return f"The checkpoint of step {step} is whole; go on with: {self.again}"

@@ -24,20 +24,32 @@ def rate_at(step: int, config: TrainConfig) -> float:
     return config.lr
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW with the usual betas, in 32 or 8 bits.
+def check_optimizer(config: TrainConfig) -> None:
+    """Look whether the asked optimiser is installed.
 
     Raises:
         Faults: 8 bits are asked for and bitsandbytes is not installed.
     """
+    if config.optimizer == "adamw_8bit":
+        try:
+            import bitsandbytes.optim  # noqa: F401
+        except ImportError as error:
+            raise Faults('train.optimizer: "adamw_8bit" needs the package bitsandbytes. Install it (pip install '
+                         'bitsandbytes) or set "adamw"; 3.1 M parameters need 25 MB of state.') from error
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW with the usual betas, in 32 or 8 bits.
+
+    Raises:
+        Faults: as `check_optimizer`.
+    """
+    check_optimizer(config)
     settings = {"lr": config.lr, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw":
         return torch.optim.AdamW(parameters, **settings)
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise Faults('train.optimizer: "adamw_8bit" needs the package bitsandbytes. Install it (pip install '
-                     'bitsandbytes) or set "adamw"; 3.1 M parameters need 25 MB of state.') from error
+    from bitsandbytes.optim import AdamW8bit
+
     return AdamW8bit(parameters, **settings)
 
 

@@ -12,17 +12,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from core.checkpoint import read, save
+from core.checkpoint import read, read_metadata, save
 
-from ..common.atomic_io import write_text
+from ..common.atomic_io import check_writable, write_text
 from ..common.errors import Faults
+from ..common.folder_lock import FolderInUse, check_free
 from ..config import Config
 
 _MARGIN = 64 * 1024**2  # bytes that must stay free
@@ -42,13 +42,18 @@ class Checkpoint:
 class RunFolder:
     """The folder of one run."""
 
-    def __init__(self, config: Config, dataset: str, models: str) -> None:
+    def __init__(self, config: Config) -> None:
         self.path = Path(config.output.folder)
         self.result = config.lora_file
         self.checkpoint_file = self.path / "checkpoint.safetensors"
         self.samples = self.path / "samples"
-        self._made_of = {"config": config.digest(), "dataset": dataset, "models": models}
-        self._settings = asdict(config)
+        self._cache = Path(config.output.cache)
+        self._made_of = {"config": config.digest()}
+        self._settings = config.model_dump()
+
+    def expect(self, dataset: str, models: str) -> None:
+        """Set the hashes of the triplets and of the model files that a checkpoint must have been made with."""
+        self._made_of |= {"dataset": dataset, "models": models}
 
     def check(self, resume: bool, needed: int) -> None:
         """What may be started here.
@@ -58,8 +63,12 @@ class RunFolder:
             needed: bytes that the run will write.
 
         Raises:
-            Faults: finished already; unfinished and not asked to resume; resumed with other settings; no space.
+            Faults: in use by another run; finished already; unfinished and not asked to resume; no space.
         """
+        try:
+            check_free(self.path)
+        except FolderInUse as error:
+            raise Faults(f"output.folder: {error}") from error
         if self.result.exists():
             raise Faults(f"{self.result} exists: this run is finished, and finished runs are not overwritten. Choose "
                          "another output.folder or output.name, or move the file away.")
@@ -67,18 +76,19 @@ class RunFolder:
             raise Faults(f"{self.path} holds an unfinished run. Add --resume to go on with it, or choose another "
                          "output.folder.")
         faults = []
-        for folder in {self.path, Path(self._settings["output"]["cache"])}:
+        for folder in dict.fromkeys((self.path, self._cache)):
+            try:
+                check_writable(folder)
+            except ValueError as error:
+                faults.append(str(error))
+                continue
             standing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-            if not os.access(standing, os.W_OK):
-                faults.append(f"{folder}: cannot be written to; choose another output folder.")
-            elif shutil.disk_usage(standing).free < needed + _MARGIN:
+            if shutil.disk_usage(standing).free < needed + _MARGIN:
                 free, wanted = (amount / 1024**2 for amount in (shutil.disk_usage(standing).free, needed + _MARGIN))
                 faults.append(f"{folder}: {free:.0f} MiB free on its disk, {wanted:.0f} MiB needed. Free some, or "
                               "choose another output folder.")
         if faults:
             raise Faults(faults)
-        if self.checkpoint_file.exists():
-            self.read_checkpoint()
 
     def begin(self) -> None:
         """Clear away what a killed process left half written; write the settings as understood, for people."""
@@ -118,6 +128,13 @@ class RunFolder:
         return Checkpoint(int(metadata["step"]), part("lora."),
                           {key: value for key, value in tensors.items() if key.startswith("optimizer.")},
                           part("history."), json.loads(metadata["scaler"]))
+
+    def checkpoint_step(self) -> int | None:
+        """After which step the checkpoint was written; None where there is none that can be read."""
+        try:
+            return int(read_metadata(self.checkpoint_file)["step"]) if self.checkpoint_file.exists() else None
+        except (ValueError, KeyError):
+            return None
 
     def write_history(self, history: dict[str, Tensor], rates: list[float]) -> None:
         """``history.csv``: one row a step."""

@@ -14,8 +14,10 @@ from ..data.dataset import dataset_sha256, load_triplets
 from ..data.triplets import Triplet
 from ..diffusion.noise_schedule import NoiseSchedule
 from ..host_diffusers import attach_relation, relation_parameters, unet_layout
+from ..host_diffusers.errors import ModelFaults
 from ..host_diffusers.frozen import Frozen, open_frozen
 from .memory import MemoryEstimate, estimate
+from .optim import check_optimizer
 from .run_dir import RunFolder
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -57,8 +59,10 @@ def gather(config: Config, device: torch.device, processes: int, resume: bool) -
         Faults: everything that is wrong with any of them, in one report.
     """
     faults: list[str] = []
-    triplets = _or_faults(lambda: load_triplets(config.data, config.relation), faults)
+    triplets = _or_faults(lambda: load_triplets(config.data, config.relation, config.train.seed), faults)
     frozen = _or_faults(lambda: open_frozen(config.models), faults)
+    folder = RunFolder(config)
+    _or_faults(lambda: folder.check(resume, _bytes_to_write(config, triplets or [])), faults)
     if config.train.device != "auto" and device.type != config.train.device:
         faults.append(f'train.device: "{config.train.device}" is asked for, this machine offers "{device.type}".')
     share, rest = divmod(config.train.batch_size, processes)
@@ -70,37 +74,47 @@ def gather(config: Config, device: torch.device, processes: int, resume: bool) -
     if config.loss.keypoint_weight and triplets and not any(t.keypoints_target.shape[1] for t in triplets):
         faults.append("loss.keypoint_weight: the triplets have no keypoints; set it to 0 or add keypoints_target and "
                       "keypoints_concepts.")
+    elif config.loss.keypoint_weight and triplets and not any(t.facts.visible_joints for t in triplets):
+        faults.append("loss.keypoint_weight: no joint is visible in a target and its concept and inside both squares, "
+                      "so there is nothing to match. Look at --preview-data SHEET.png, correct the keypoints, or set "
+                      "it to 0.")
     if frozen and config.loss.prediction == "flow" and not frozen.base.schedule.prediction == "flow":
         faults.append(f"loss.prediction: the base predicts {frozen.base.schedule.prediction}, not flow.")
     if frozen and frozen.base.schedule.prediction == "flow" and config.loss.prediction in ("epsilon", "v"):
         faults.append(f"loss.prediction: the base predicts flow, not {config.loss.prediction}.")
-    folder = None
+    if zero_terminal(frozen) and config.loss.prediction == "epsilon":
+        faults.append("loss.prediction: the base has zero terminal SNR, where epsilon says nothing; use \"base\" or "
+                      "\"v\".")
+    if config.train.precision == "float16" and device.type != "cuda":
+        faults.append('train.precision: "float16" needs a CUDA device; use "float32" or "bfloat16".')
+    _or_faults(lambda: check_optimizer(config.train), faults)
+    dataset = ""
     if triplets and frozen:
         dataset = dataset_sha256(triplets)
-        folder = RunFolder(config, dataset, frozen.fingerprint())
-        _or_faults(lambda: folder.check(resume, _bytes_to_write(config, triplets)), faults)
+        folder.expect(dataset, frozen.fingerprint())
+        _or_faults(folder.read_checkpoint, faults)
     if faults:
         raise Faults(faults)
     return Recipe(config, triplets, dataset, frozen, folder, precision_of(config), config.train.micro_batch or share)
 
 
+def zero_terminal(frozen: Frozen | None) -> bool:
+    """Whether the base's last timestep is all noise."""
+    alphas = frozen.base.schedule.alphas if frozen else ()
+    return bool(alphas) and alphas[-1] < 1e-6
+
+
 def _or_faults(read: Callable[[], Any], faults: list[str]) -> Any:
     try:
         return read()
-    except Faults as error:
+    except (Faults, ModelFaults) as error:
         faults += error.found
         return None
 
 
 def precision_of(config: Config) -> torch.dtype:
-    """The asked precision; automatically bfloat16 on cards that have it, float16 on older ones, float32 elsewhere.
-
-    Raises:
-        Faults: float16 without a CUDA device, where its gradients cannot be scaled.
-    """
+    """The asked precision; automatically bfloat16 on cards that have it, float16 on older ones, float32 elsewhere."""
     wanted, on_card = config.train.precision, config.train.device in ("auto", "cuda") and torch.cuda.is_available()
-    if wanted == "float16" and not on_card:
-        raise Faults('train.precision: "float16" needs a CUDA device; use "float32" or "bfloat16".')
     if wanted != "auto":
         return _PRECISIONS[wanted]
     if not on_card:
@@ -111,7 +125,7 @@ def precision_of(config: Config) -> torch.dtype:
 def _bytes_to_write(config: Config, triplets: list[Triplet]) -> int:
     """Latents and text of every crop, two checkpoints, pictures: an upper bound in round numbers."""
     latent = (config.data.image_px // 8) ** 2 * 16 * 4
-    subjects = max(len(triplet.names) for triplet in triplets)
+    subjects = max((len(triplet.names) for triplet in triplets), default=2)
     crops = len(triplets) * config.data.crops
     pictures = config.data.image_px**2 * 3 * config.samples.count
     rounds = 2 + config.train.steps // config.samples.every if config.samples.every else 0

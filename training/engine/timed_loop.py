@@ -7,16 +7,21 @@ exported: any moment is a good moment to stop, and longer is better.
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from core.checkpoint import read
+from core.checkpoint import save as save_tensors
+from core.user_files import read_json_object
+
+from ..common.atomic_io import write_text
+from ..common.errors import Faults
+from ..common.folder_lock import locked
 from .muon import Muon
 
 log = logging.getLogger(__name__)
@@ -100,32 +105,36 @@ def fit(
         until: stop at this step of the settings' schedule; at its end by default.
     Returns:
         The final State.
+    Raises:
+        FolderInUse: another process trains in the folder.
+        Faults: the checkpoint in the folder cannot be read, or is one of another model.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = Muon(model, settings.lr, settings.weight_decay, plain=settings.plain)
-    state = resume(folder, model, optimiser)
-    started = saved = time.monotonic()
-    before, progress = state.seconds, Progress(settings)
-    last = settings.steps if until is None else min(until, settings.steps)
-    while state.step < last and time.monotonic() - started < 60 * minutes:
-        for group in optimiser.param_groups:
-            group["lr"] = settings.learning_rate(state.step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
-            losses = loss(state.step, step_generator(settings.seed, state.step))
-        optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        nn.utils.clip_grad_norm_(trained, settings.clip)
-        optimiser.step()
-        state.step += 1
-        state.samples += settings.batch
-        _follow(state, model, settings.average)
-        progress.add(losses, state.step)
-        state.seconds = before + time.monotonic() - started
-        if time.monotonic() - saved > 60 * settings.save_minutes:
-            save(folder, state, model, optimiser)
-            saved = time.monotonic()
-    save(folder, state, model, optimiser)
-    return state
+    with locked(folder):
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimiser = Muon(model, settings.lr, settings.weight_decay, plain=settings.plain)
+        state = resume(folder, model, optimiser)
+        started = saved = time.monotonic()
+        before, progress = state.seconds, Progress(settings)
+        last = settings.steps if until is None else min(until, settings.steps)
+        while state.step < last and time.monotonic() - started < 60 * minutes:
+            for group in optimiser.param_groups:
+                group["lr"] = settings.learning_rate(state.step)
+            with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
+                losses = loss(state.step, step_generator(settings.seed, state.step))
+            optimiser.zero_grad(set_to_none=True)
+            losses["loss"].backward()
+            nn.utils.clip_grad_norm_(trained, settings.clip)
+            optimiser.step()
+            state.step += 1
+            state.samples += settings.batch
+            _follow(state, model, settings.average)
+            progress.add(losses, state.step)
+            state.seconds = before + time.monotonic() - started
+            if time.monotonic() - saved > 60 * settings.save_minutes:
+                save(folder, state, model, optimiser)
+                saved = time.monotonic()
+        save(folder, state, model, optimiser)
+        return state
 
 
 class Progress:
@@ -177,11 +186,9 @@ def save(folder: Path, state: State, model: nn.Module, optimiser: torch.optim.Op
     names = []
     for index, shard in enumerate(shards):
         names.append(f"{state.step:07d}-{index:02d}.safetensors")
-        save_file({name: value.clone() for name, value in shard.items()}, folder / names[-1])
+        save_tensors(folder / names[-1], {name: value.clone() for name, value in shard.items()}, {})
     pointer = {"step": state.step, "samples": state.samples, "seconds": state.seconds, "shards": names}
-    temporary = folder / "latest.json.tmp"
-    temporary.write_text(json.dumps(pointer), encoding="utf-8")
-    os.replace(temporary, folder / "latest.json")
+    write_text(folder / "latest.json", json.dumps(pointer))
     for old in folder.glob("*.safetensors"):
         if old.name not in names:
             old.unlink()
@@ -189,15 +196,19 @@ def save(folder: Path, state: State, model: nn.Module, optimiser: torch.optim.Op
 
 def resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None = None) -> State:
     """Loads the latest state of a run into the model and optimiser; a fresh State where there is none."""
-    pointer = _latest(folder)
-    if pointer is None:
+    latest = _latest(folder)
+    if latest is None:
         average = {
             name: value.detach().clone() for name, value in model.state_dict().items() if value.is_floating_point()
         }
         return State(0, 0, 0.0, average)
-    tensors = _tensors(folder, pointer)
+    tensors, pointer = latest
     device = next(model.parameters()).device
-    model.load_state_dict(_part(tensors, "weights."))
+    try:
+        model.load_state_dict(_part(tensors, "weights."))
+    except RuntimeError as error:
+        raise Faults(f"{folder}: its checkpoint is one of another model ({' '.join(str(error).split())[:300]}). "
+                        "Choose another --out, or delete the folder to begin anew.") from error
     if optimiser is not None:
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _part(tensors, "moments.").items():
@@ -214,22 +225,23 @@ def averaged(folder: Path) -> tuple[dict[str, Tensor], dict]:
     Raises:
         FileNotFoundError: nothing trained there yet.
     """
-    pointer = _latest(folder)
-    if pointer is None:
+    latest = _latest(folder)
+    if latest is None:
         raise FileNotFoundError(f"{folder}: expected a checkpoint, found none; run the recipe of that name first")
-    return _part(_tensors(folder, pointer), "average."), pointer
+    return _part(latest[0], "average."), latest[1]
 
 
-def _latest(folder: Path) -> dict | None:
-    path = folder / "latest.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def _tensors(folder: Path, pointer: dict) -> dict[str, Tensor]:
+def _latest(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
+    if not (folder / "latest.json").exists():
+        return None
     tensors: dict[str, Tensor] = {}
-    for name in pointer["shards"]:
-        tensors |= load_file(folder / name)
-    return tensors
+    try:
+        pointer = read_json_object(folder / "latest.json")
+        for name in pointer["shards"]:
+            tensors |= read(folder / name)[0]
+        return tensors, pointer
+    except (ValueError, KeyError, TypeError) as error:
+        raise Faults(f"{folder}: its checkpoint is broken ({error}). Delete the folder to begin anew.") from error
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

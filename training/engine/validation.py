@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..common.sheets import sample_sheet, save_picture, to_picture
+from core.user_files import read_json_object
+
+from ..common.atomic_io import write_text
+from ..common.image_files import open_image
+from ..common.sheets import FAINT, sample_sheet, save_picture, to_picture
 from ..config import Config
 from ..data.encoding_cache import Encoded
 from ..diffusion.ddim import sample, seeded_noise
@@ -20,8 +27,9 @@ from .objective import RelationObjective
 from .run_dir import RunFolder
 from .run_spec import Recipe
 
-_WITHOUT = "without"
-_THUMBNAIL = 256
+_WITHOUT, _STEP = "without", re.compile(r"step-(\d{6,})-\d+\.png")
+_SETTINGS = "settings.json"  # what the pictures without LoRA were drawn with
+_THUMBNAIL = 256  # pixels a side
 
 
 class SamplePictures:
@@ -43,32 +51,43 @@ class SamplePictures:
         self.load_vae, self.config, self.folder = load_vae, config, folder
 
     def draw_without(self) -> None:
-        """The untouched base, once."""
-        if not self._files(_WITHOUT)[-1].exists():
-            set_relation(self.objective.unet, False)
-            try:
-                self._draw(_WITHOUT)
-            finally:
-                set_relation(self.objective.unet, True)
+        """The untouched base: drawn once, and again where one of its pictures is gone, broken or made otherwise."""
+        facts = self.config.samples.model_dump(exclude={"every", "count"})
+        made = _made_with(self.folder.samples / _SETTINGS) == facts
+        if made and all(_opened(file) for file in self._files(_WITHOUT)):
+            return
+        set_relation(self.objective.unet, False)
+        try:
+            self._draw(_WITHOUT)
+        finally:
+            set_relation(self.objective.unet, True)
+        write_text(self.folder.samples / _SETTINGS, json.dumps(facts, indent=1) + "\n")
 
     def draw(self, step: int) -> None:
-        """With the LoRA as it is after ``step`` steps; the sheet grows by a column."""
+        """With the LoRA as it is after ``step`` steps; the sheet grows by a column.
+
+        The sheet shows what is there of earlier steps: a run may have gone on with other sample settings, and people
+        delete pictures.
+        """
         self._draw(f"step-{step:06d}")
-        names = [_WITHOUT, *sorted({path.stem.rsplit("-", 1)[0] for path in self.folder.samples.glob("step-*.png")})]
-        names = [name for name in names if name == _WITHOUT or int(name.split("-")[1]) <= step]
-        titles = {name: "without LoRA" if name == _WITHOUT else f"step {int(name.split('-')[1])}" for name in names}
-        columns = {titles[name]: [_shown(path) for path in self._files(name)] for name in names}
+        found = filter(None, (_STEP.fullmatch(path.name) for path in self.folder.samples.iterdir()))
+        steps = sorted({int(match[1]) for match in found if int(match[1]) <= step})
+        names = {"without LoRA": _WITHOUT} | {f"step {done}": f"step-{done:06d}" for done in steps}
+        side = min(max(self.config.data.image_px, 256), 384)  # large enough to look at, small enough for a sheet
+        columns = {title: [_shown(file, side) for file in self._files(name)] for title, name in names.items()}
         save_picture(sample_sheet(columns, self.prompts), self.folder.path / "samples.png")
 
     def thumbnail(self, step: int) -> str:
-        """The first picture of a step as a data URI, for LoRA managers."""
-        with Image.open(self._files(f"step-{step:06d}")[0]) as picture:
-            small = picture.convert("RGB").resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+        """The first picture of a step as a data URI, for LoRA managers; drawn again if it is gone."""
+        file = self._files(f"step-{step:06d}")[0]
+        if _opened(file) is None:
+            self._draw(f"step-{step:06d}")
+        small = open_image(file).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
         data = io.BytesIO()
         small.save(data, format="JPEG", quality=85)
         return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
-    def _files(self, name: str):
+    def _files(self, name: str) -> list[Path]:
         return [self.folder.samples / f"{name}-{i}.png" for i in range(len(self.crops))]
 
     def _draw(self, name: str) -> None:
@@ -113,8 +132,23 @@ def sample_pictures(recipe: Recipe, objective: RelationObjective, crops: Encoded
     return samples
 
 
-def _shown(path) -> Image.Image:
-    """Large enough to look at, small enough for a sheet."""
-    with Image.open(path) as picture:
-        side = min(max(picture.width, 256), 384)
-        return picture.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+def _opened(file: Path) -> Image.Image | None:
+    """A sample picture, or None where there is none that can be decoded."""
+    try:
+        return open_image(file)
+    except ValueError:
+        return None
+
+
+def _made_with(file: Path) -> dict | None:
+    """The sample settings that the pictures without LoRA were drawn with."""
+    try:
+        return read_json_object(file)
+    except ValueError:
+        return None
+
+
+def _shown(file: Path, side: int) -> Image.Image:
+    """A sample picture as the sheet has it; an empty frame where there is none."""
+    picture = _opened(file) or Image.new("RGB", (1, 1), FAINT)
+    return picture.resize((side, side), Image.Resampling.LANCZOS)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..common.atomic_io import write_text
+from ..common.atomic_io import check_writable, write_text
 from ..common.cli import say
 from ..common.errors import Faults
 from ..common.sheets import save_picture
@@ -39,8 +39,9 @@ def measure_folders(folders: Mapping[str, Path], options: argparse.Namespace, wo
     if options.batch < 1:
         raise Faults(f"--batch {options.batch}: expected at least 1.")
     missing = "skip" if options.partial else "fault"
-    entries = all_or_faults(*(lambda folder=folder: read_prompts(options.prompts, folder, missing)
-                              for folder in folders.values()))
+    _, *entries = all_or_faults(lambda: check_writable(options.out),
+                                *(lambda folder=folder: read_prompts(options.prompts, folder, missing)
+                                  for folder in folders.values()))
     total = _lines(options.prompts)
     first = entries[0]
     predicates, (exact_text, exact), *parts = all_or_faults(

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ..common.errors import Faults
+from ..common import arguments as of_type
+from ..common.errors import all_or_faults
 from .predicate_parser import MODEL
 from .prompts import Entry
 
@@ -34,12 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--floor", type=float, help="cosine at or below which a detection is nobody; measured from the references")
     add("--judge", default=NONE, help="whether it happened: an image-text-to-text model of transformers, or miniworld")
     add("--judge-revision", default="main", help="commit of the judge on the hub, so that answers can be repeated")
-    add("--judge-accuracy", type=Path, help="accuracy.json of 'judge --labels': shares corrected for its errors")
+    add("--judge-accuracy", type=of_type.path,
+        help="accuracy.json of 'judge --labels': shares corrected for its errors")
     add("--no-mirror", action="store_true", help="do not ask about mirrored pictures, which shows the judge's noise")
     add("--grades", action="store_true", help="let the judge grade from 0 to 10 as well")
     add("--spacy", default=MODEL, help="pipeline that finds predicates: a name or a folder")
     add("--batch", type=int, default=32, help="pictures encoded at once")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--device", type=of_type.device, default="cuda" if torch.cuda.is_available() else "cpu")
     add("--dtype", choices=DTYPES, default="float32")
 
 
@@ -76,25 +78,6 @@ class Models:
     subjects: Any
     judge: Any
     accuracy: Any
-
-
-def all_or_faults(*steps: Callable[[], Any]) -> list[Any]:
-    """The results of all steps, or what is wrong with any of them in one report.
-
-    Raises:
-        Faults: of every step.
-    """
-    results, faults = [], []
-    for step in steps:
-        try:
-            results.append(step())
-        except Faults as error:
-            faults += error.found
-        except ValueError as error:
-            faults.append(str(error))
-    if faults:
-        raise Faults(faults)
-    return results
 
 
 def model_steps(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> list[Callable[[], Any]]:

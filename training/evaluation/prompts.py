@@ -2,26 +2,59 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, FiniteFloat
+
+from core.user_files import read_json_lines
 
 from ..common.errors import Faults
+from ..common.schema import Checked, NeededPath, Words, checked_entry, shown
 
-_KINDS: dict[str, tuple[type, str]] = {
-    "picture": (str, "a file name"), "prompt": (str, "a text"), "relation": (str, "a text"),
-    "references": (list, "a list of file names"), "names": (list, "a list of texts"),
-    "boxes": (list, "a list of [x0, y0, x1, y1], fractions of the picture"),
-    "template": (int, "a whole number"), "seed": (int, "a whole number"), "plan": (dict, "an object"),
-    "id": (str, "a text"), "set": (str, "a text"), "task": (str, "a text"), "symmetric": (bool, "true or false"),
-    "views": (list, "a list of lists of file names"),
-    "questions": (list, 'a list of {"text": a question, "wanted": true or false, "parents": earlier questions\' '
-                        "numbers from 0}"),
-}
-_NEEDED = ("picture", "prompt")
+
+class AskedQuestion(Checked):
+    """A yes-or-no question as a line has it."""
+
+    text: Words = Field(description="a question")
+    wanted: bool = Field(True, description="the answer of a picture that is as asked for")
+    parents: list[Annotated[int, Field(ge=0)]] = Field([], description="earlier questions' numbers from 0")
+
+
+class PromptEntry(Checked):
+    """One line of a prompts file as it is written."""
+
+    picture: NeededPath = Field(description="a file name")
+    prompt: Words = Field(description="a text")
+    relation: str = Field("", description="the predicate; found in the prompt where it is not given")
+    references: list[NeededPath] = Field([], description="a list of file names, one per subject")
+    names: list[Words] = Field([], description="a list of texts, one per subject")
+    boxes: list[list[FiniteFloat]] = Field([], description="a list of [x0, y0, x1, y1], fractions of the picture")
+    template: int | None = Field(None, description="a whole number: the template of RelationBench")
+    seed: int | None = Field(None, description="a whole number: of the picture's noise")
+    plan: dict[str, Any] = Field({}, description="an object: the facts of a miniworld scene")
+    id: str = Field("", description="a text: of the case")
+    set: str = Field("", description="a text: of the benchmark")
+    task: str = Field("", description="a text: of a part of the benchmark")
+    symmetric: bool | None = Field(None, description="whether the relation says the same of exchanged subjects")
+    views: list[Annotated[list[NeededPath], Field(min_length=1)]] = Field(
+        [], description="a list of lists of file names, one per subject")
+    questions: list[AskedQuestion] = Field([], description="a list of questions with the wanted answers")
+
+    def contradictions(self) -> list[tuple[str, str]]:
+        counts = {key: len(getattr(self, key)) for key in ("references", "names", "boxes", "views")
+                  if getattr(self, key)}
+        faults = []
+        if len(set(counts.values())) > 1:
+            given = ", ".join(f"{count} {key}" for key, count in counts.items())
+            faults.append((next(iter(counts)), f"expected one of each per subject, got {given}."))
+        if not all(len(box) == 4 and 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1 for box in self.boxes):
+            faults.append(("boxes", f"expected [x0, y0, x1, y1], fractions of the picture, got {shown(self.boxes)}."))
+        if any(parent >= place for place, one in enumerate(self.questions) for parent in one.parents):
+            faults.append(("questions", "expected 'parents' to be earlier questions' numbers, from 0."))
+        return faults
 
 
 @dataclass(frozen=True)
@@ -108,16 +141,15 @@ def read_prompts(path: Path, pictures: Path, missing: str = "fault") -> list[Ent
     if missing != "keep" and not pictures.is_dir():
         faults.append(f"{pictures}: expected a folder of pictures, found none.")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Faults([*faults, f"--prompts {path}: cannot be read as text ({error})."]) from error
+        lines, broken = read_json_lines(path)
+    except ValueError as error:
+        raise Faults([*faults, f"--prompts {error}"]) from error
+    faults += broken
     entries: list[Entry] = []
     first: dict[Path, int] = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, facts in lines.items():
         where = f"{path}, line {number}"
-        entry = _entry(line, number, where, path.parent, pictures, faults, missing)
+        entry = _entry(facts, number, where, path.parent, pictures, faults, missing)
         if entry is None:
             continue
         if entry.picture in first:
@@ -135,74 +167,19 @@ def read_prompts(path: Path, pictures: Path, missing: str = "fault") -> list[Ent
     return entries
 
 
-def _entry(line: str, number: int, where: str, folder: Path, pictures: Path, faults: list[str], missing: str
+def _entry(facts: Any, number: int, where: str, folder: Path, pictures: Path, faults: list[str], missing: str
            ) -> Entry | None:
-    try:
-        facts = json.loads(line)
-    except json.JSONDecodeError as error:
-        faults.append(f"{where}: not JSON: {error.msg} at column {error.colno}.")
-        return None
-    if not isinstance(facts, dict):
-        faults.append(f"{where}: expected a JSON object, got {type(facts).__name__}.")
-        return None
-    wrong = _wrong(facts)
-    if wrong:
-        faults += [f"{where}: {fault}" for fault in wrong]
+    given = checked_entry(PromptEntry, facts, where, faults)
+    if given is None:
         return None
     entry = Entry(
-        number, pictures / facts["picture"], facts["prompt"], facts.get("relation", "").strip(),
-        tuple(folder / name for name in facts.get("references", ())), tuple(facts.get("names", ())),
-        facts.get("plan", {}), tuple(map(tuple, facts.get("boxes", ()))),
-        tuple(tuple(folder / name for name in views) for views in facts.get("views", ())),
-        tuple(Question(**{**one, "parents": tuple(one.get("parents", ()))}) for one in facts.get("questions", ())),
-        facts.get("symmetric"), facts.get("seed"), *(facts.get(key, "") for key in ("id", "set", "task")),
+        number, pictures / given.picture, given.prompt, given.relation.strip(),
+        tuple(folder / name for name in given.references), tuple(given.names), given.plan,
+        tuple(map(tuple, given.boxes)), tuple(tuple(folder / name for name in views) for views in given.views),
+        tuple(Question(one.text, one.wanted, tuple(one.parents)) for one in given.questions),
+        given.symmetric, given.seed, given.id, given.set, given.task,
     )
     files = [*entry.references, *(file for views in entry.views for file in views)]
     needed = dict.fromkeys([entry.picture, *files] if missing == "fault" else files)
     faults += [f"{where}: {file} is missing." for file in needed if not file.is_file()]
     return entry
-
-
-def _wrong(facts: dict[str, Any]) -> list[str]:
-    """What is wrong with one object."""
-    faults = [f"'{key}' is missing; expected {_KINDS[key][1]}." for key in _NEEDED if key not in facts]
-    for key, value in facts.items():
-        if key not in _KINDS:
-            close = difflib.get_close_matches(key, _KINDS, 1)
-            faults.append(f"'{key}': unknown. " + (f"Did you mean '{close[0]}'?" if close else
-                                                   f"Known: {', '.join(_KINDS)}."))
-        elif not isinstance(value, _KINDS[key][0]) or isinstance(value, bool) != (_KINDS[key][0] is bool):
-            faults.append(f"'{key}': expected {_KINDS[key][1]}, got {value!r}.")
-        elif key in _NEEDED and not value.strip():
-            faults.append(f"'{key}' is empty; expected {_KINDS[key][1]}.")
-        elif key in _PARTS and not all(map(_PARTS[key], value)):
-            faults.append(f"'{key}': expected {_KINDS[key][1]}, got {value!r}.")
-        elif key == "questions" and any(not _is_question(one, place) for place, one in enumerate(value)):
-            faults.append(f"'{key}': expected {_KINDS[key][1]}, got {value!r}.")
-    counts = {key: len(facts[key]) for key in _PARTS if isinstance(facts.get(key), list) and facts[key]}
-    if len(set(counts.values())) > 1:
-        lengths = ", ".join(f"{count} {key}" for key, count in counts.items())
-        faults.append(f"expected one of each a subject, got {lengths}.")
-    return faults
-
-
-def _is_text(text: Any) -> bool:
-    return isinstance(text, str) and bool(text.strip())
-
-
-def _is_box(box: Any) -> bool:
-    return (isinstance(box, list) and len(box) == 4 and all(isinstance(edge, int | float) for edge in box)
-            and 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1)
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_is_text, value))
-
-
-def _is_question(value: Any, place: int) -> bool:
-    return (isinstance(value, dict) and set(value) <= {"text", "wanted", "parents"} and _is_text(value.get("text"))
-            and isinstance(value.get("wanted", True), bool) and isinstance(value.get("parents", []), list)
-            and all(isinstance(parent, int) and 0 <= parent < place for parent in value.get("parents", [])))
-
-
-_PARTS = {"references": _is_text, "names": _is_text, "boxes": _is_box, "views": _is_texts}  # one for each subject

@@ -17,13 +17,15 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+from core.user_files import visible
+
 from ..common.errors import Faults
+from ..common.image_files import ENDINGS
 
 CASES = 4
 SINGLE_BOX = ((0.25, 0.25, 0.75, 0.75),)
 PAIR_BOXES = ((0.0, 0.25, 0.5, 0.75), (0.5, 0.25, 1.0, 0.75))  # MS-Diffusion's defaults
 _BLANK = "{ }"
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 @cache
@@ -43,9 +45,9 @@ def find_subjects(folder: Path) -> list[tuple[str, Path]]:
         Faults: not a folder, or no subjects in it.
     """
     subjects = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        photographs = [file for file in inside if file.suffix.lower() in _PICTURES]
+    for path in visible(folder) if folder.is_dir() else ():
+        inside = visible(path) if path.is_dir() else [path]
+        photographs = [file for file in inside if file.suffix.lower() in ENDINGS and file.is_file()]
         name = " ".join(re.sub(r"\d+$", "", path.name if path.is_dir() else path.stem).replace("_", " ").split())
         if photographs and name:
             subjects.append((name, photographs[0]))

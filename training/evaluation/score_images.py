@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..common.errors import Faults
-from ..data.dataset import open_picture
+from ..common.image_files import open_image
 from ..host_diffusers.embedders import Embedder
 from .prompts import Entry
 from .scores import similarity, subject_similarity
@@ -65,9 +65,9 @@ def embed_files(encoders: Sequence[Callable], files: Sequence[Path], batch: int)
             pictures = []
             for file in files[start:start + batch]:
                 try:
-                    pictures.append(open_picture(file))
-                except Faults as fault:
-                    faults += fault.found
+                    pictures.append(open_image(file))
+                except ValueError as error:
+                    faults.append(str(error))
             if not faults:
                 for vectors, encode in zip(found, encoders):
                     vectors.append(encode(pictures))

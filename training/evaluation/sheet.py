@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageOps
 
+from ..common.image_files import open_picture
 from ..common.sheets import COLOURS, FAINT, INK, PAPER, font
-from ..data.dataset import open_picture
 from .prompts import Entry
 from .scores import METRICS
 

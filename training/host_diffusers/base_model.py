@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,19 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from ..common.errors import Faults
+from core.checkpoint import read_metadata
+from core.user_files import read_json_object, visible_files
+
 from ..diffusion.noise_schedule import NoiseSchedule
+from .errors import ModelFaults, one_line
+from .schedule import read_schedule
 from .single_file import open_single_file
 from .text import TextEncoders
-from .tokenizer import find_tokenizer
+from .tokenizer import find_tokenizer, open_tokenizer, tokenizer_files
+from .unet import empty_unet
+
+_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+_WEIGHTS = {".safetensors", ".bin"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +33,7 @@ class Base:
     Attributes:
         name: ``sdxl`` or ``miniworld``, as relation files say it.
         schedule: its noise and its prediction.
+        text_widths: of the two text encoders' vectors; side by side they are the UNet's context.
         empty_unet: the UNet without weights, on the meta device.
         unet, vae, text: load the part in a precision, frozen. The VAE is float32 whatever is asked: SDXL's overflows.
         files: what it is made of, for fingerprints.
@@ -33,6 +41,7 @@ class Base:
 
     name: str
     schedule: NoiseSchedule
+    text_widths: tuple[int, int]
     empty_unet: Callable[[], nn.Module]
     unet: Callable[[torch.dtype], nn.Module]
     vae: Callable[[], nn.Module]
@@ -48,41 +57,93 @@ def open_base(path: str | Path, tokenizer: str = "") -> Base:
         tokenizer: folder of the CLIP tokenizer; needed where neither the base nor a ComfyUI around has one.
 
     Raises:
-        Faults: nothing there, parts missing, or of another family than SDXL.
+        ModelFaults: nothing there, parts missing, broken or not fitting each other, or of another family than SDXL.
     """
     path = Path(path)
     if path.is_file():
         return Base(**open_single_file(path, tokenizer))
     if not path.is_dir():
-        raise Faults(f"models.base: {path} is neither a folder nor a file. Give an SDXL checkpoint (.safetensors) or a "
-                     "diffusers folder.")
-    missing = [part for part in ("unet", "vae", "text_encoder", "text_encoder_2")
-               if not (path / part / "config.json").is_file()]
+        raise ModelFaults(f"models.base: {path} is neither a folder nor a file. Give an SDXL checkpoint "
+                          "(.safetensors) or a diffusers folder.")
+    missing = [part for part in _PARTS if not (path / part / "config.json").is_file()]
     if missing:
-        raise Faults(f"models.base: {path} is not a whole diffusers folder of SDXL: {', '.join(missing)} missing.")
-    config = json.loads((path / "unet" / "config.json").read_text(encoding="utf-8"))
-    if config.get("addition_embed_type") != "text_time":
-        raise Faults(f"models.base: {path}: expected SDXL's architecture (text and time conditioning), got a UNet with "
-                     f"context width {config.get('cross_attention_dim')}. Choose an SDXL base.")
-    words = find_tokenizer(tokenizer or (str(path / "tokenizer") if (path / "tokenizer").is_dir() else ""))
-    width = config["cross_attention_dim"]
+        raise ModelFaults(f"models.base: {path} is not a whole diffusers folder of SDXL: {', '.join(missing)} missing.")
+    configs, faults = _read_configs(path)
+    if configs and (wrong := misfits_of(*configs.values())):
+        faults.append(f"models.base: {path}: {wrong}")
+    faults += _broken_weights(path)
+    schedule = words = None
+    try:
+        schedule = read_schedule(path / "scheduler" / "scheduler_config.json")
+    except ValueError as error:
+        faults.append(f"models.base: {one_line(error)}")
+    try:
+        words = find_tokenizer(tokenizer or (str(path / "tokenizer") if (path / "tokenizer").is_dir() else ""))
+        open_tokenizer(words, min(configs[part].get("vocab_size", 49408) for part in _PARTS[2:]) if configs else 2**31)
+    except ModelFaults as error:
+        faults += error.found
+    if faults:
+        raise ModelFaults(faults)
+    config = configs["unet"]
     return Base(
-        name="sdxl" if width == 2048 else "miniworld",
-        schedule=_schedule(path / "scheduler" / "scheduler_config.json"),
-        empty_unet=lambda: _empty(config),
+        name="sdxl" if config["cross_attention_dim"] == 2048 else "miniworld",
+        schedule=schedule,
+        text_widths=(configs["text_encoder"]["hidden_size"], configs["text_encoder_2"]["hidden_size"]),
+        empty_unet=lambda: empty_unet(config),
         unet=lambda dtype: _frozen(UNet2DConditionModel, path, "unet", dtype),
         vae=lambda: _frozen(AutoencoderKL, path, "vae", torch.float32),
         text=lambda dtype: TextEncoders.of_tokenizer(
             CLIPTokenizer.from_pretrained(words, local_files_only=True),
             _frozen(CLIPTextModel, path, "text_encoder", dtype),
             _frozen(CLIPTextModelWithProjection, path, "text_encoder_2", dtype)),
-        files=tuple(sorted(path.glob("*/*.safetensors")) + sorted(path.glob("*/*.json"))),
+        files=(*(file for part in (*_PARTS, "scheduler") if (path / part).is_dir()
+                 for file in visible_files(path / part, {".json", *_WEIGHTS})), *tokenizer_files(words)),
     )
 
 
-def _empty(config: dict) -> nn.Module:
-    with torch.device("meta"):
-        return UNet2DConditionModel.from_config(config)
+def _read_configs(path: Path) -> tuple[dict[str, dict], list[str]]:
+    """Every part's config, all or none, and what is wrong with those that cannot be read."""
+    configs, faults = {}, []
+    for part in _PARTS:
+        try:
+            configs[part] = read_json_object(path / part / "config.json")
+        except ValueError as error:
+            faults.append(f"models.base: {error}")
+    return ({} if faults else configs), faults
+
+
+def misfits_of(unet: dict, vae: dict, clip_l: dict, clip_g: dict) -> str:
+    """What keeps four configs from being one base of SDXL's architecture, or nothing."""
+    context = unet.get("cross_attention_dim")
+    if unet.get("addition_embed_type") != "text_time":
+        return (f"expected SDXL's architecture (text and time conditioning), got a UNet with context width {context}. "
+                "Choose an SDXL base.")
+    if not all(isinstance(config.get("hidden_size"), int) for config in (clip_l, clip_g)):
+        return "expected SDXL's two CLIP text encoders with a hidden_size, got others. Choose an SDXL base."
+    if unet.get("in_channels", 4) != vae.get("latent_channels", 4):
+        return (f"the UNet reads {unet.get('in_channels', 4)} channels, the VAE makes {vae.get('latent_channels', 4)}: "
+                "an inpainting or editing model. Choose a plain base.")
+    try:
+        empty_unet(unet)
+    except Exception as error:  # noqa: BLE001 diffusers raises whatever a wrong size leads to
+        return f"unet/config.json describes no UNet that diffusers can build ({one_line(error)})."
+    return ""
+
+
+def _broken_weights(path: Path) -> list[str]:
+    """Files of weights that are cut off, and parts without any where others have theirs; only headers are read."""
+    faults, without = [], []
+    for part in _PARTS:
+        files = visible_files(path / part, _WEIGHTS)
+        without += [] if files else [part]
+        for file in files:
+            try:
+                read_metadata(file)
+            except ValueError as error:
+                faults.append(f"models.base: {part}/{error}")
+    if 0 < len(without) < len(_PARTS):
+        faults.append(f"models.base: {path}: no weights in {', '.join(without)}. Download the folder again.")
+    return faults
 
 
 def _frozen(kind: type, path: Path, part: str, dtype: torch.dtype) -> nn.Module:
@@ -91,23 +152,6 @@ def _frozen(kind: type, path: Path, part: str, dtype: torch.dtype) -> nn.Module:
     variant = None if plain or not list((path / part).glob("*.fp16.safetensors")) else "fp16"
     try:
         model = kind.from_pretrained(path, subfolder=part, torch_dtype=dtype, variant=variant, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise Faults(f"models.base: {path / part} cannot be loaded: {error}") from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelFaults(f"models.base: {path / part} cannot be loaded: {one_line(error)}") from error
     return model.eval().requires_grad_(False)
-
-
-def _schedule(path: Path) -> NoiseSchedule:
-    """The noise schedule a folder tells; SDXL's where it tells none."""
-    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if "FlowMatch" in told.get("_class_name", ""):
-        return NoiseSchedule("flow")
-    kinds = {"epsilon": "epsilon", "v_prediction": "v", "flow_prediction": "flow"}
-    prediction = told.get("prediction_type", "epsilon")
-    if prediction not in kinds:
-        raise Faults(f"models.base: {path}: prediction_type '{prediction}' is not supported; expected one of "
-                     f"{', '.join(kinds)}.")
-    try:
-        return NoiseSchedule.of_betas(kinds[prediction], told.get("beta_start", 0.00085), told.get("beta_end", 0.012),
-                                      told.get("beta_schedule", "scaled_linear"))
-    except ValueError as error:
-        raise Faults(f"models.base: {path}: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 import diffusers
 import torch
@@ -13,15 +14,27 @@ from torch import nn
 
 from core.identity.files import load_identity
 from core.identity.model import IdentityConfig, IdentityModel
+from core.user_files import visible_files
 
-from ..common.errors import Faults
-from ..config import ModelsConfig
 from .base_model import Base, open_base
+from .errors import ModelFaults, one_line
 from .unet import unet_context, unet_layout
-from .vision import load_vision
+from .vision import load_vision, vision_width
 
 _BLOCK = 1 << 20
 _BLOCKS = 64
+_ENCODERS = ("clip_vision", "local_clip_vision")
+_READ = {".json", ".safetensors", ".bin"}  # what transformers reads of a folder
+
+
+class ModelPaths(Protocol):
+    """The config's table of models."""
+
+    base: str
+    identity: str
+    clip_vision: str
+    local_clip_vision: str
+    tokenizer: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,69 +63,81 @@ class Frozen:
         """``clip_vision`` or ``local_clip_vision``.
 
         Raises:
-            Faults: not such an encoder, or not the one the identity model reads.
+            ModelFaults: not such an encoder.
         """
         try:
-            model = load_vision(self.paths[which], dtype)
+            return load_vision(self.paths[which], dtype)
         except ValueError as error:
-            raise Faults(f"models.{which}: {error}") from error
-        wanted = self.identity_config.resampler.image_width
-        if model.config.hidden_size != wanted:
-            raise Faults(f"models.{which}: {self.paths[which]} is {model.config.hidden_size} wide, the identity model "
-                         f"reads encoders of width {wanted} (1664 is CLIP ViT-bigG/14).")
-        return model
+            raise ModelFaults(f"models.{which}: {one_line(error)}") from error
 
     def fingerprint(self) -> str:
         """Hash of all files: of their sizes and 64 blocks of each, so that 10 GB take no time."""
         digest = sha256()
         for name, path in sorted(self.paths.items()):
             digest.update(name.encode())
-            for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            for file in visible_files(path, _READ) if path.is_dir() else [path]:
                 digest.update(_sampled(file))
         for file in self.base.files:
             digest.update(_sampled(file))
         return digest.hexdigest()
 
 
-def open_frozen(config: ModelsConfig) -> Frozen:
+def open_frozen(config: ModelPaths) -> Frozen:
     """Look at every model of a recipe without loading the large ones.
 
+    Args:
+        config: its paths; empty where a model is not wanted.
+
     Raises:
-        Faults: all of all models: not there, not what they should be, not fitting each other.
+        ModelFaults: all of all models: not there, not what they should be, not fitting each other.
     """
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
     faults: list[str] = []
-    paths = {name: Path(getattr(config, name)) for name in ("identity", "clip_vision", "local_clip_vision")
-             if getattr(config, name)}
+    paths = {name: Path(getattr(config, name)) for name in ("identity", *_ENCODERS) if getattr(config, name)}
+    base = identity = None
+    widths = {}
     for name, path in paths.items():
-        if not path.exists():
-            faults.append(f"models.{name}: {path} is not there. Download it, or correct the path.")
-    base, identity = None, None
+        try:
+            if not path.exists():
+                raise ValueError(f"{path} is not there. Download it, or correct the path.")
+            if name == "identity":
+                identity = load_identity(path)[1]
+            else:
+                widths[name] = vision_width(path)
+        except ValueError as error:
+            faults.append(f"models.{name}: {one_line(error)}")
     try:
         base = open_base(config.base, config.tokenizer)
-    except Faults as error:
+    except ModelFaults as error:
         faults += error.found
-    if "identity" in paths and paths["identity"].exists():
-        try:
-            identity = load_identity(paths["identity"])[1]
-        except ValueError as error:
-            faults.append(f"models.identity: {error}")
-    if base and identity:
+    if identity:
+        faults += [f"models.{name}: {paths[name]} is {width} wide, the identity model reads encoders of width "
+                   f"{identity.resampler.image_width} (1664 is CLIP ViT-bigG/14)."
+                   for name, width in widths.items() if width != identity.resampler.image_width]
+    if base:
         faults += _misfits(base, identity, config)
     if faults:
-        raise Faults(faults)
+        raise ModelFaults(faults)
     return Frozen(base, paths, identity)
 
 
-def _misfits(base: Base, identity: IdentityConfig, config: ModelsConfig) -> list[str]:
-    unet = base.empty_unet()
-    widths = tuple(site.width for site in unet_layout(unet).sites())
-    if widths == identity.widths and unet_context(unet) == identity.resampler.context_width:
-        return []
-    return [f"models.identity: {config.identity} fits a UNet with {len(identity.widths)} text cross-attentions and "
-            f"context width {identity.resampler.context_width}; the base {config.base} has {len(widths)} and "
-            f"{unet_context(unet)}. Choose the identity model of this base."]
+def _misfits(base: Base, identity: IdentityConfig | None, config: ModelPaths) -> list[str]:
+    unet, faults = base.empty_unet(), []
+    widths, context = tuple(site.width for site in unet_layout(unet).sites()), unet_context(unet)
+    if sum(base.text_widths) != context:
+        faults.append(f"models.base: {config.base}: its text encoders are {' and '.join(map(str, base.text_widths))} "
+                      f"wide, its UNet reads {context}: parts of different bases.")
+    if identity is None:
+        return faults
+    if widths != identity.widths or context != identity.resampler.context_width:
+        faults.append(f"models.identity: {config.identity} fits a UNet with {len(identity.widths)} text "
+                      f"cross-attentions and context width {identity.resampler.context_width}; the base {config.base} "
+                      f"has {len(widths)} and {context}. Choose the identity model of this base.")
+    if base.text_widths[0] != identity.resampler.phrase_width:
+        faults.append(f"models.identity: it reads phrases of width {identity.resampler.phrase_width}, the base's first "
+                      f"text encoder makes {base.text_widths[0]}. Choose the identity model of this base.")
+    return faults
 
 
 def _sampled(path: Path) -> bytes:

@@ -15,13 +15,15 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from core.checkpoint import SAFETENSORS, compare_keys, describe, kind_of, shapes
 
-from ..common.errors import Faults
-from ..diffusion.noise_schedule import NoiseSchedule
+from .errors import ModelFaults, one_line
+from .schedule import schedule_of_keys
 from .text import TextEncoders
-from .tokenizer import find_tokenizer
+from .tokenizer import find_tokenizer, open_tokenizer, tokenizer_files
+from .unet import empty_unet
 from .vision import rename_blocks
 
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
+_FIRST = f"{_UNET}input_blocks.0.0.weight"
 _CLIP_L, _CLIP_G = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
 
 SDXL_UNET = {
@@ -49,44 +51,56 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) 
     """The fields of ``Base`` for one checkpoint file.
 
     Args:
-        path: a ``.safetensors`` file.
+        path: a safetensors file, whatever its ending.
         tokenizer: folder of the CLIP tokenizer, or empty.
         sizes: the configs of its four parts; SDXL's.
 
     Raises:
-        Faults: not safetensors, or not a whole SDXL checkpoint.
+        ModelFaults: not safetensors, not a whole SDXL checkpoint, or one of a schedule that is not supported.
     """
     if kind_of(path) != SAFETENSORS:
-        raise Faults(f"models.base: {path}: expected a safetensors checkpoint, got {kind_of(path) or 'another file'}. "
-                     "Convert it first; pickles are not opened.")
+        raise ModelFaults(f"models.base: {path}: expected a safetensors checkpoint, got "
+                          f"{kind_of(path) or 'another file'}. Convert it first; pickles are not opened.")
     try:
         with safe_open(path, framework="pt") as file:
-            keys = list(file.keys())
+            keys = set(file.keys())
+            inputs = file.get_slice(_FIRST).get_shape()[1] if _FIRST in keys else 4
     except (SafetensorError, OSError) as error:
-        raise Faults(f"models.base: {path}: cannot be read ({error}). It may be truncated: download it "
-                     "again.") from error
+        raise ModelFaults(f"models.base: {path}: cannot be read ({one_line(error)}). It may be truncated: download it "
+                          "again.") from error
     absent = [part for part in (_UNET, _VAE, _CLIP_L, _CLIP_G) if not any(key.startswith(part) for key in keys)]
     if absent:
-        raise Faults(f"models.base: {path}: expected a whole SDXL checkpoint; nothing under {', '.join(absent)}. "
-                     f"{describe(keys)}")
-    words = find_tokenizer(tokenizer)
+        raise ModelFaults(f"models.base: {path}: expected a whole SDXL checkpoint; nothing under {', '.join(absent)}. "
+                          f"{describe(keys)}")
+    faults = []
+    if inputs != 4:
+        faults.append(f"models.base: {path}: its UNet reads {inputs} channels, not 4: an inpainting or editing model. "
+                      "Choose a plain base.")
+    schedule = words = None
+    try:
+        schedule = schedule_of_keys(keys)
+    except ValueError as error:
+        faults.append(f"models.base: {path}: {error}")
+    try:
+        words = find_tokenizer(tokenizer)
+        open_tokenizer(words, sizes["clip_l"]["vocab_size"])
+    except ModelFaults as error:
+        faults += error.found
+    if faults:
+        raise ModelFaults(faults)
     return {
         "name": "sdxl" if sizes is SDXL else "miniworld",
-        "schedule": NoiseSchedule.of_betas("v" if "v_pred" in keys else "epsilon"),
-        "empty_unet": lambda: _empty(sizes["unet"]),
+        "schedule": schedule,
+        "text_widths": (sizes["clip_l"]["hidden_size"], sizes["clip_g"]["hidden_size"]),
+        "empty_unet": lambda: empty_unet(sizes["unet"]),
         "unet": lambda dtype: _with_diffusers(UNet2DConditionModel, path, _UNET, sizes["unet"], dtype),
         "vae": lambda: _with_diffusers(AutoencoderKL, path, _VAE, sizes["vae"], torch.float32),
         "text": lambda dtype: TextEncoders.of_tokenizer(
             CLIPTokenizer.from_pretrained(words, local_files_only=True),
             _build(CLIPTextModel, sizes["clip_l"], _part(path, _CLIP_L), dtype, path),
             _build(CLIPTextModelWithProjection, sizes["clip_g"], _clip_g(_part(path, _CLIP_G)), dtype, path)),
-        "files": (path,),
+        "files": (path, *tokenizer_files(words)),
     }
-
-
-def _empty(config: dict) -> nn.Module:
-    with torch.device("meta"):
-        return UNet2DConditionModel.from_config(config)
 
 
 def _part(path: Path, prefix: str, keep: bool = False) -> dict[str, Tensor]:
@@ -100,20 +114,24 @@ def _with_diffusers(kind: type, path: Path, prefix: str, config: dict, dtype: to
     """diffusers' own conversion of a part, with its config from here instead of the network."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        model = kind.from_single_file(_part(path, prefix, keep=True), config=folder, torch_dtype=dtype,
-                                      local_files_only=True)
+        try:
+            model = kind.from_single_file(_part(path, prefix, keep=True), config=folder, torch_dtype=dtype,
+                                          local_files_only=True)
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            raise ModelFaults(f"models.base: {path}: what is under {prefix} is not SDXL's ({one_line(error)[:400]}). "
+                              "Choose an SDXL base.") from error
     return model.eval().requires_grad_(False)
 
 
 def _clip_g(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """open_clip's text names to transformers'."""
-    renamed = {
-        "text_model.embeddings.token_embedding.weight": state["token_embedding.weight"],
-        "text_model.embeddings.position_embedding.weight": state["positional_embedding"],
-        "text_model.final_layer_norm.weight": state["ln_final.weight"],
-        "text_model.final_layer_norm.bias": state["ln_final.bias"],
-        "text_projection.weight": state["text_projection"].T,
-    }
+    names = {"token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+             "positional_embedding": "text_model.embeddings.position_embedding.weight",
+             "ln_final.weight": "text_model.final_layer_norm.weight",
+             "ln_final.bias": "text_model.final_layer_norm.bias",
+             "text_projection": "text_projection.weight"}
+    renamed = {names[key]: tensor.T if key == "text_projection" else tensor
+               for key, tensor in state.items() if key in names}  # what is missing is named by `compare_keys`
     prefix = "transformer.resblocks."
     blocks = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     return renamed | {f"text_model.encoder.layers.{key}": tensor for key, tensor in rename_blocks(blocks).items()}
@@ -125,6 +143,9 @@ def _build(kind: type, config: dict, state: dict[str, Tensor], dtype: torch.dtyp
     wanted = model.state_dict()
     wrapped = any(key.startswith("text_model.") for key in wanted)
     state = {key if wrapped else key.removeprefix("text_model."): tensor for key, tensor in state.items()}
-    compare_keys(shapes(state), shapes(wanted), path.name, f"the text encoder ({kind.__name__})")
+    try:
+        compare_keys(shapes(state), shapes(wanted), path.name, f"the text encoder ({kind.__name__})")
+    except ValueError as error:
+        raise ModelFaults(f"models.base: {error}") from error
     model.load_state_dict(state)
     return model.to(dtype).eval().requires_grad_(False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
@@ -82,3 +84,9 @@ def grid_of(latent_size: tuple[int, int], level: int) -> tuple[int, int]:
     for _ in range(level):
         height, width = -(-height // 2), -(-width // 2)
     return height, width
+
+
+def empty_unet(config: dict) -> nn.Module:
+    """A UNet without weights, on the meta device."""
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(config)

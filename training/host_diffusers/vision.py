@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from core.checkpoint import compare_keys, describe, read, shapes
+from core.checkpoint import compare_keys, describe, read, read_metadata, shapes
 from core.identity.files import load_vision_tower
+from core.user_files import read_json_object, visible_files
 
 # Heads cannot be read from tensors. Width: (heads, activation) of bigG, H, L and B; other widths have 64 a head.
 _KNOWN = {1664: (16, "gelu"), 1280: (16, "gelu"), 1024: (16, "quick_gelu"), 768: (12, "quick_gelu")}
@@ -30,11 +32,47 @@ def load_vision(path: str | Path, dtype: torch.dtype) -> nn.Module:
     if path.is_dir():
         try:
             model = CLIPVisionModelWithProjection.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not a CLIP vision encoder of transformers ({error}).") from error
     else:
         model = _from_file(path, dtype)
     return model.to(dtype).eval().requires_grad_(False)
+
+
+def vision_width(path: Path) -> int:
+    """The width of an encoder's tokens, from its config or its tensors' shapes; weights are not loaded.
+
+    Raises:
+        ValueError: not such an encoder.
+    """
+    if not path.is_dir():
+        shapes_of = _shapes(path)
+        widths = [shape[0] for key, shape in shapes_of.items()
+                  if key.endswith(("visual.class_embedding", "vision_model.embeddings.class_embedding")) and shape]
+        if len(widths) != 1:
+            raise ValueError(f"{path.name}: expected a CLIP vision encoder. {describe(shapes_of)}")
+        return widths[0]
+    config = read_json_object(path / "config.json")
+    config = config.get("vision_config", config)
+    weights = visible_files(path, {".safetensors", ".bin"})
+    if "clip" not in str(config.get("model_type", "")) or not isinstance(config.get("hidden_size"), int):
+        raise ValueError(f"{path}: expected a CLIP vision encoder of transformers, got config.json of "
+                         f"'{config.get('model_type')}'.")
+    if not weights:
+        raise ValueError(f"{path}: no weights (.safetensors, .bin) beside config.json. Download the folder again.")
+    for file in weights:
+        read_metadata(file)  # a file that is cut off is named here
+    return config["hidden_size"]
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+    except (SafetensorError, OSError):  # a torch archive, or a broken file: `read` says which
+        content = read(path)[0]
+    return {str(key): tuple(tensor.shape) for key, tensor in content.get("state_dict", content).items()
+            if isinstance(tensor, Tensor)}
 
 
 def _from_file(path: Path, dtype: torch.dtype) -> nn.Module:

@@ -9,14 +9,14 @@ cuda --batch 128). The second world, whose weights are not shipped yet: train-al
 
 import argparse
 import json
-import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ..common.cli import Stopped
+from ..common import arguments as of_type
+from ..common.cli import command, going_on, say, shell_command
 from ..host_diffusers.miniworld.architectures import FOLDER
 from ..host_diffusers.miniworld.bundle import load_miniworld
 from ..host_diffusers.miniworld.flux_files import FLUX_FOLDER
@@ -44,59 +44,56 @@ RECIPES = {
 }
 
 
-def say(line: str) -> None:
-    """Command-line output, in one place."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
 def arguments() -> argparse.ArgumentParser:
     """Every verb and what it takes."""
     parser = argparse.ArgumentParser(
         prog="python -m training.miniworld", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=Path("out/miniworld"), help="where renders and checkpoints go")
+    parser.add_argument("--out", type=of_type.path, default=Path("out/miniworld"),
+                        help="where renders and checkpoints go")
     verbs = parser.add_subparsers(dest="verb", required=True)
     drawing = verbs.add_parser("render", help="draw the corpus all recipes train on")
     for name, value in vars(CorpusSize()).items():
-        drawing.add_argument(f"--{name}", type=int, default=value)
+        drawing.add_argument(f"--{name}", type=of_type.whole(0), default=value)
     labelled = verbs.add_parser("truth", help="draw the labelled scenes the judges train on")
-    labelled.add_argument("--scenes", type=int, default=9000)
-    labelled.add_argument("--seed", type=int, default=0)
+    labelled.add_argument("--scenes", type=of_type.whole(), default=9000)
+    labelled.add_argument("--seed", type=of_type.whole(0), default=0)
     verbs.add_parser("creatures", help="draw the twelve creatures of the Miniworld Creature node, into the pack")
     for verb in (drawing, labelled):
-        verb.add_argument("--processes", type=int, default=2)
+        verb.add_argument("--processes", type=of_type.whole(), default=2)
     computing = argparse.ArgumentParser(add_help=False)
-    computing.add_argument("--device", default="cpu")
-    computing.add_argument("--threads", type=int, default=2)
+    computing.add_argument("--device", type=of_type.device, default="cpu")
+    computing.add_argument("--threads", type=of_type.whole(), default=2)
     for verb, (_, _, words) in RECIPES.items():
         training = verbs.add_parser(verb, parents=[computing], help=words)
-        training.add_argument("--minutes", type=float, default=60.0, help="length of this call")
-        training.add_argument("--batch", type=int, help="samples a step; small on a CPU, large on a GPU")
-        training.add_argument("--lr", type=float, help="learning rate")
-        training.add_argument("--steps", type=int, help="go no further than this step")
+        training.add_argument("--minutes", type=of_type.positive, default=60.0, help="length of this call")
+        training.add_argument("--batch", type=of_type.whole(), help="samples a step; small on a CPU, large on a GPU")
+        training.add_argument("--lr", type=of_type.positive, help="learning rate")
+        training.add_argument("--steps", type=of_type.whole(), help="go no further than this step")
         if verb == "flux":
             training.add_argument("--routing", choices=("on", "off"), default="on", help="DreamO's two further losses")
     encoding = verbs.add_parser("encode", parents=[computing], help="freeze vae, clip and distill; encode the corpus")
     encoding.add_argument("--parts", nargs="+", default=encoded.PARTS, choices=encoded.PARTS)
-    encoding.add_argument("--identities", type=int, help="only the first of them, and scenes of these; all by default")
-    encoding.add_argument("--views", type=int, help="reference views of an identity; all by default")
+    encoding.add_argument("--identities", type=of_type.whole(),
+                          help="only the first of them, and scenes of these; all by default")
+    encoding.add_argument("--views", type=of_type.whole(), help="reference views of an identity; all by default")
     verbs.add_parser("begin", parents=[computing], help="train on from models/miniworld instead of from nothing")
     verbs.add_parser("export", parents=[computing], help="write models/miniworld in half precision")
     verbs.add_parser("sheets", parents=[computing], help="contact sheets of renders, reconstructions and samples")
     showing = verbs.add_parser("demo", help="learn a held-out relation from 5 triplets, draw it, count; into --out")
     removing = verbs.add_parser("ablate", help="what each part of the method brings; into --out and the model card")
-    removing.add_argument("--minutes", type=float, default=600.0, help="begin nothing new after these; call again")
+    removing.add_argument("--minutes", type=of_type.positive, default=600.0,
+                          help="begin nothing new after these; call again")
     removing.add_argument("--seeds", type=int, nargs="+", default=ablate.SEEDS, choices=ablate.SEEDS)
     removing.add_argument("--anew", action="store_true", help="count rows anew that the model card already has")
     for verb in (showing, removing):
-        verb.add_argument("--threads", type=int, default=2)
+        verb.add_argument("--threads", type=of_type.whole(), default=2)
     verbs.add_parser("train-all", add_help=False, help="the second world: every recipe in order, within --minutes")
     verbs.add_parser("flux-export", parents=[computing], help="write models/miniworld/flux in half precision")
     counting = verbs.add_parser("measure", parents=[computing], help="count what the shipped models do")
     comparing = verbs.add_parser("flux-measure", parents=[computing], help="count what routing does to identities")
     for verb in (counting, comparing):
-        verb.add_argument("--pictures", type=int, default=56)
+        verb.add_argument("--pictures", type=of_type.whole(), default=56)
     return parser
 
 
@@ -150,10 +147,7 @@ def look(args: argparse.Namespace) -> None:
 
 
 def experiment(args: argparse.Namespace) -> None:
-    """The verbs demo and ablate."""
-    if args.verb == "demo":
-        demo.run(args.out)
-        return
+    """The verb ablate."""
     card = FOLDER / "README.md"
     known = () if args.anew else ablate.settled(card)
     for line in ablate.ablate(args.out, args.minutes, seeds=tuple(args.seeds), known=known):
@@ -161,30 +155,27 @@ def experiment(args: argparse.Namespace) -> None:
     say(ablate.tables(ablate.write_results(args.out, card)))
 
 
+def run(args: argparse.Namespace, again: str) -> None:
+    """One verb."""
+    if args.verb in ("render", "truth", "creatures"):
+        draw(args)
+        return
+    torch.set_num_threads(args.threads)
+    if args.verb == "demo":
+        demo.run(args.out, again=again)
+        return
+    {**dict.fromkeys(RECIPES, train), "ablate": experiment}.get(args.verb, look)(args)
+
+
 def main() -> int:
+    """The command; returns its exit code."""
     if sys.argv[1:2] == ["train-all"]:  # has arguments of its own; its imports are its own too
         from .recipes2 import train_all
 
         return train_all.main(sys.argv[2:])
     args = arguments().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
-    try:
-        if args.verb in ("render", "truth", "creatures"):
-            draw(args)
-            return 0
-        torch.set_num_threads(args.threads)
-        kinds = {**dict.fromkeys(RECIPES, train), "demo": experiment, "ablate": experiment}
-        kinds.get(args.verb, look)(args)
-    except Stopped as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    except FileNotFoundError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; the last checkpoint is whole, and the same command goes on from it\n")
-        return 130
-    return 0
+    again = shell_command("training.miniworld", sys.argv[1:])
+    return command(lambda: going_on(lambda: run(args, again), again), "%(asctime)s %(message)s")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...common.errors import Faults
+from ...common.image_files import open_picture
 from ...common.vision import Detection, Detector, ImageEncoder, Segmenter, crop, select
-from ...data.dataset import open_picture
 from ..prompts import Entry
 from .measures import Picture, SubjectMeasures, measure
 

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageOps
 from ...common.atomic_io import write_text
 from ...common.cli import say
 from ...common.errors import Faults
+from ...common.image_files import open_picture
 from ...common.sheets import FAINT, INK, PAPER, font, save_picture
-from ...data.dataset import open_picture
 from .catalogue import SETS, Benchmark
 from .lines import Case, check_cases, limited, prompts_lines
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from PIL import Image, ImageOps
 
-from ...data.dataset import open_picture
+from ...common.image_files import open_picture
 
 
 class CannotAnswer(Exception):

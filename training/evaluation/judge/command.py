@@ -14,8 +14,8 @@ from tqdm import tqdm
 from ...common.atomic_io import write_text
 from ...common.cli import say
 from ...common.errors import Faults
+from ...common.image_files import open_picture
 from ...common.sheets import FAINT, INK, PAPER, font, save_picture
-from ...data.dataset import open_picture
 from ..measurement import find_predicates
 from ..models import DTYPES, NO_WORLDS, Worlds, all_or_faults, open_judge_model
 from ..predicate_parser import MODEL

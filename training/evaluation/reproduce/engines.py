@@ -12,8 +12,8 @@ from PIL import Image
 
 from ...common.comfyui_client import ComfyUIClient, ComfyUIError
 from ...common.errors import Faults
+from ...common.image_files import open_picture, to_tensor
 from ...common.sheets import to_picture
-from ...data.dataset import open_picture, to_tensor
 from .graphs import SAVE, files_needed, graph_of
 from .jobs import Job
 from .manifest import file_hash

@@ -8,8 +8,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageOps
 
+from ...common.image_files import open_picture
 from ...common.sheets import FAINT, INK, PAPER, font
-from ...data.dataset import open_picture
 from ..columns import JUDGE_COLUMNS, SCORE_COLUMNS, SUBJECT_COLUMNS, estimates
 from ..measurement import Measured
 from ..relationbench import relationbench

@@ -51,16 +51,17 @@ class Outcome:
     seconds: dict[str, float]
 
 
-def run(out: Path, recipe: Recipe = HUGGING, pictures: int = PICTURES) -> Outcome:
+def run(out: Path, recipe: Recipe = HUGGING, pictures: int = PICTURES, again: str = "") -> Outcome:
     """Learn, draw, count; write `sheet.png`, `<relation>.safetensors`, `report.md` and `report.json` into `out`.
 
-    A second call takes the relation that the first one learnt, if the miniworld's weights are still the same.
+    A second call takes the relation that the first one learnt, if the miniworld's weights are still the same. ``again``
+    is the command that makes it, for messages.
     """
     say(f"1 of 3: learning '{recipe.relation}' from {recipe.triplets} triplets; the base has never seen it")
     began = time.monotonic()
     _forget_other_bases(out)
     known = relation_file(out / "work").exists()
-    lora = learn(recipe, out / "work", seed=0)
+    lora = learn(recipe, out / "work", seed=0, again=again)
     seconds = {} if known else {"learning": time.monotonic() - began}
     shutil.copyfile(lora, out / f"{recipe.relation.replace(' ', '_')}.safetensors")
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from ...common.atomic_io import write_text
 from ...common.errors import Faults
+from ...common.image_files import open_image, to_tensor
 from ...common.sheets import save_picture
-from ...data.dataset import open_picture, to_tensor
 from ...evaluation.prompts import Entry
 from ..recipes import classifiers as judges
 from ..world.backdrop import Backdrop
@@ -82,14 +82,14 @@ def judged(entries: Sequence[Entry]) -> tuple[Measurement, dict[str, float]]:
     """Relation and identity accuracy, confusion and keypoint error; and how often the judges are right on renders.
 
     Raises:
-        Faults: lines without a plan; pictures that cannot be decoded.
-        ValueError: the judges are not there.
+        Faults: lines without a plan.
+        ValueError: a picture cannot be decoded; the judges are not there.
     """
     plans = plans_of(entries)
     jury, known = judges.load_shipped(), judges.shipped_accuracy()
     parts = []
     for start in range(0, len(plans), _BATCH):
-        images = torch.stack([to_tensor(open_picture(entry.picture).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
+        images = torch.stack([to_tensor(open_image(entry.picture).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
                               for entry in entries[start:start + _BATCH]])
         parts.append(judge(jury, images, list(plans[start:start + _BATCH])))
     return Measurement.of(Verdicts.joined(parts)), known

@@ -40,19 +40,21 @@ class Recipe:
     overrides: tuple[str, ...] = ()
 
 
-def learn(recipe: Recipe, folder: Path, seed: int) -> Path:
+def learn(recipe: Recipe, folder: Path, seed: int, again: str = "") -> Path:
     """Draw the triplets and fine-tune, or take the file that an earlier call made.
 
     Args:
         recipe: what to learn, how.
         folder: receives `triplets/` and `run/`.
         seed: of the triplets and of the training.
+        again: the command that calls this and goes on after a stop; empty: the training's own.
 
     Returns:
         The relation LoRA.
 
     Raises:
         Stopped: the command failed; it has said why.
+        KeyboardInterrupt: it was stopped.
     """
     lora = relation_file(folder)
     if not lora.exists():
@@ -68,7 +70,10 @@ def learn(recipe: Recipe, folder: Path, seed: int) -> Path:
         )
         told = [part for setting in settings for part in ("--set", setting)]
         resume = ["--resume"] if (folder / "run" / "checkpoint.safetensors").exists() else []
-        if code := finetune.main([str(CONFIG), *told, *resume]):
+        code = finetune.main([str(CONFIG), *told, *resume], again)
+        if code > 128:
+            raise KeyboardInterrupt
+        if code:
             raise Stopped(f"{folder}: python -m training.finetune ended with {code}; what it said stands above")
     return lora
 

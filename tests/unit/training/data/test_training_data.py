@@ -11,7 +11,7 @@ from PIL import Image
 from tests.unit.synthetic_triplets import BOXES, write_authors
 from training.common.errors import Faults
 from training.config import DataConfig
-from training.data.dataset import dataset_sha256, load_triplets, open_picture, prepare
+from training.data.dataset import dataset_sha256, load_triplets, prepare
 from training.data.keypoint_matching import inside_share, match_skeletons
 from training.data.preview import triplet_sheet
 from training.data.square_crop import Placement, box_of
@@ -47,7 +47,7 @@ def test_converted_triplets_are_the_same(hug, tmp_path, capsys):
     assert prepare_main(["--convert", str(hug), str(tmp_path / "ours")]) == 0
     assert "wrote 3 triplets" in capsys.readouterr().out
     assert (tmp_path / "ours" / "preview.png").exists()
-    settings = DataConfig(folder="", image_px=64)
+    settings = DataConfig(folder="d", image_px=64)
     for theirs, ours in zip(load(hug), load(tmp_path / "ours")):
         a, b = prepare(theirs, settings), prepare(ours, settings)
         assert (theirs.prompt, theirs.predicate, theirs.names) == (ours.prompt, ours.predicate, ours.names)
@@ -60,7 +60,7 @@ def test_converted_triplets_are_the_same(hug, tmp_path, capsys):
 
 
 def test_boxes_from_masks_are_exact(hug):
-    example = prepare(load(hug)[0], DataConfig(folder="", image_px=64))
+    example = prepare(load(hug)[0], DataConfig(folder="d", image_px=64))
     edges = torch.tensor([[np.floor(box[0] * 96) / 96, np.floor(box[1] * 96) / 96, np.ceil(box[2] * 96) / 96,
                            np.ceil(box[3] * 96) / 96] for box in BOXES])
     torch.testing.assert_close(example.boxes, edges.float(), atol=1.1 / 96, rtol=0)
@@ -100,17 +100,6 @@ def test_a_marked_pixel_is_where_its_keypoint_says(tmp_path, size, fit, crop):
     lit = light > 0.5
     box = box_of(lit.numpy())
     torch.testing.assert_close(example.boxes[0], box, atol=1.01 / 256, rtol=0)
-
-
-def test_pictures_are_turned_as_telephones_note_it(tmp_path):
-    picture = Image.new("RGB", (4, 2))
-    picture.putpixel((0, 0), (255, 0, 0))
-    note = picture.getexif()
-    note[0x0112] = 6  # turn by 90 degrees to the right
-    picture.save(tmp_path / "x.png", exif=note)
-    turned = open_picture(tmp_path / "x.png")
-    assert turned.size == (2, 4)
-    assert turned.getpixel((1, 0)) == (255, 0, 0)
 
 
 def test_keypoints_outside_or_unseen_do_not_count(tmp_path):
@@ -204,7 +193,7 @@ def test_faults_of_our_layout(tmp_path, changes, expected):
 
 def test_boxes_alone_are_enough(tmp_path):
     folder = ours(tmp_path, masks=[], boxes=[list(box) for box in BOXES], keypoints_target=[], keypoints_concepts=[])
-    example = prepare(load(folder)[0], DataConfig(folder="", image_px=64))
+    example = prepare(load(folder)[0], DataConfig(folder="d", image_px=64))
     torch.testing.assert_close(example.boxes, torch.tensor(BOXES))
     assert example.visible.shape == (2, 0)
     assert 0.4 < float(example.region.mean()) < 0.7
@@ -229,7 +218,7 @@ def test_the_dataset_hash_tells_contents_not_places(hug, tmp_path):
 
 
 def test_sheets_have_a_row_a_triplet_and_a_panel_a_loss(hug):
-    examples = [prepare(triplet, DataConfig(folder="", image_px=64)) for triplet in load(hug)]
+    examples = [prepare(triplet, DataConfig(folder="d", image_px=64)) for triplet in load(hug)]
     sheet = triplet_sheet(examples, side=100)
     assert sheet.size == (3 * 108 + 8, 3 * 148 + 8)
     red = np.asarray(sheet).reshape(-1, 3) == np.array([214, 62, 78])

@@ -74,7 +74,7 @@ def test_progress_is_one_line_a_second(capsys):
 
 @pytest.mark.parametrize(("error", "code", "text"), [
     (None, 0, ""), (Faults(["a", "b"]), 2, "2 faults:\n  1. a\n  2. b\n"), (Faults("a"), 2, "a\n"),
-    (Stopped("why"), 1, "why\n"), (KeyboardInterrupt(), 130, "Stopped before the first step; nothing was lost.\n"),
+    (Stopped("why"), 1, "why\n"), (KeyboardInterrupt(), 130, "Stopped; the same command begins again.\n"),
     (PermissionError(13, "Permission denied", "x.png"), 1, "[Errno 13] Permission denied: 'x.png'\n")])
 def test_exit_codes(capsys, error, code, text):
     def run():

@@ -45,15 +45,15 @@ def test_every_fault_comes_with_its_line_in_one_report(folder):
     told = [fault.split("prompts.jsonl, ")[1] for fault in report.value.found]
     assert told[:8] == [
         "line 1: not JSON: Expecting property name enclosed in double quotes at column 2.",
-        "line 2: expected a JSON object, got list.",
+        "line 2: expected a JSON object, got [1].",
         "line 3: 'picture' is missing; expected a file name.",
         f"line 4: {folder / 'pictures' / '3.png'} is missing.",
-        "line 5: 'prompt' is empty; expected a text.",
-        "line 5: 'refrences': unknown. Did you mean 'references'?",
+        "line 5: 'prompt': expected a text, got ' '.",
+        "line 5: 'refrences': unknown key. Did you mean references?",
         "line 6: 'seed': expected a whole number, got True.",
-        "line 7: expected one of each a subject, got 1 references, 2 names.",
+        "line 7: 'references': expected one of each per subject, got 1 references, 2 names.",
     ]
-    assert told[8].startswith("line 8: 'boxes': expected a list of [x0, y0, x1, y1]")
+    assert told[8].startswith("line 8: 'boxes': expected [x0, y0, x1, y1], fractions of the picture")
     assert told[9:] == ["line 10: 1.png is in line 9 already; a picture has one line."]
 
 

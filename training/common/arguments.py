@@ -1,0 +1,56 @@
+"""Values of command lines, checked when they are read: `type=` for argparse, which ends with exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from .schema import check_path
+
+
+def path(text: str) -> Path:
+    """A path that file systems take, with ``~`` expanded."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got nothing")
+    try:
+        return Path(check_path(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def whole(low: int = 1, high: int = 2**31) -> Callable[[str], int]:
+    """A whole number in a range, both ends included."""
+    def read(text: str) -> int:
+        if not text.removeprefix("-").isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text}")
+        return int(text)
+
+    return read
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
+    return number
+
+
+def device(text: str) -> str:
+    """A device of torch that this machine has, e.g. ``cpu``, ``cuda``, ``cuda:1``."""
+    try:
+        wanted = torch.device(text)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"expected cpu, cuda, cuda:1 or mps, got {text}") from error
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if (wanted.index or 0) >= count.get(wanted.type, 0):
+        has = ", ".join(f"{number} x {kind}" for kind, number in count.items() if number)
+        raise argparse.ArgumentTypeError(f"this machine has no {text}; it has {has}")
+    return text

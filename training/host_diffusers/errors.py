@@ -1,0 +1,22 @@
+"""What is wrong with model files, in sentences that name the key of the config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class ModelFaults(ValueError):
+    """One or more model files that cannot be used.
+
+    Attributes:
+        found: one sentence each: which file, what was expected, what came, what to do.
+    """
+
+    def __init__(self, found: Iterable[str] | str) -> None:
+        self.found = [found] if isinstance(found, str) else list(found)
+        super().__init__("\n".join(self.found))
+
+
+def one_line(error: BaseException) -> str:
+    """A library's message without its line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
