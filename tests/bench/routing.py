@@ -169,25 +169,33 @@ class DreamOStep(Step):
 
 
 @torch.inference_mode()
-def measure(model: str, size: str, share: int, dtype: torch.dtype, rounds: int) -> dict:
-    """Ratios of step times, and memory where torch counts it; references have 1 / share of the picture's sides."""
+def measure(model: str, size: str, share: int, dtype: torch.dtype, rounds: int, only: list[str] | None = None) -> dict:
+    """Ratios of step times, and memory where torch counts it.
+
+    Args:
+        share: references have 1 / share of the picture's sides.
+        only: ways to compare, where two are to be told apart closely; None for all.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     _fused_attention()
     kind = {"flux2": NativeStep, "dreamo": DreamOStep}[model]
     step = kind(model, size, SIZES[model, size][1] // share, device, dtype)
-    ways = step.ways()
+    ways = {name: way for name, way in step.ways().items() if only is None or name in only}
     seconds = in_turn(ways, rounds)
-    found = {"tokens": step.tokens, "plain_step_s": statistics.median(seconds["plain"]), "rounds": rounds,
-             "ratios": {f"{over} / {under}": ratio(seconds, over, under) for over, under in step.pairs()},
+    found = {"tokens": step.tokens, "step_s": {name: statistics.median(each) for name, each in seconds.items()},
+             "rounds": rounds,
+             "ratios": {f"{over} / {under}": ratio(seconds, over, under) for over, under in step.pairs()
+                        if over in ways and under in ways},
              "peak_bytes": {name: peak_bytes(way) for name, way in ways.items()}}
-    if model == "dreamo":
+    if model == "dreamo" and only is None:
         found["largest_difference_ours_published"] = (ways["ours"]() - step.published()).abs().max().item()
     return found
 
 
 def table(found: dict) -> str:
     """For people."""
-    lines = [f"{found['tokens']} tokens, plain step {found['plain_step_s'] * 1000:.1f} ms"]
+    name, step = next(iter(found["step_s"].items()))
+    lines = [f"{found['tokens']} tokens, {found['rounds']} rounds, {name} step {step * 1000:.1f} ms"]
     if "largest_difference_ours_published" in found:
         lines[0] += f"; largest difference to the published step {found['largest_difference_ours_published']:g}"
     for name, value in found["ratios"].items():
@@ -207,13 +215,15 @@ def main() -> None:
     options.add_argument("--dtype", choices=("float32", "bfloat16"),
                          default="bfloat16" if torch.cuda.is_available() else "float32")
     options.add_argument("--rounds", type=int, default=7)
+    options.add_argument("--ways", nargs="+", help="only these, e.g. 'soft' 'soft with maps'")
     options.add_argument("--write", action="store_true", help=f"keep the numbers in {RESULTS.name}")
     chosen = options.parse_args()
     for model in chosen.model:
         for share in (2, 1) if model == "flux2" else (2,):
-            found = measure(model, chosen.size, share, getattr(torch, chosen.dtype), chosen.rounds)
+            found = measure(model, chosen.size, share, getattr(torch, chosen.dtype), chosen.rounds, chosen.ways)
             beside = "a quarter of the picture" if share == 2 else "as large as the picture"
-            title = (f"{chip()}, torch {torch.__version__}, {chosen.dtype}, {model} {chosen.size}, references {beside}")
+            title = f"{chip()}, torch {torch.__version__}, {chosen.dtype}, {model} {chosen.size}, references {beside}"
+            title += "" if chosen.ways is None else f", {' and '.join(chosen.ways)} only"
             sys.stdout.write(f"{title}\n{table(found)}\n")
             if chosen.write:
                 RESULTS.parent.mkdir(exist_ok=True)

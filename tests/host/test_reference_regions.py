@@ -162,6 +162,23 @@ def test_a_network_of_another_pack_is_named(pack, kontext):
         keep(pack, model, chained(kontext), regions=MASKS)
 
 
+@pytest.mark.parametrize(("path", "reason"), [
+    ("comfy.ldm.hidream_o1.model.HiDreamO1Transformer", "HiDream-O1's prompt reads the references in an attention"),
+    ("comfy.ldm.minimax.model.MiniMaxH3Model", "MiniMax H3 packs references, sound and video into one sequence"),
+])  # fmt: skip
+def test_families_that_cannot_be_kept_in_place_say_why(pack, kontext, path, reason):
+    module, name = path.rsplit(".", 1)
+    kind = getattr(pytest.importorskip(module, reason=f"this ComfyUI has no {name}"), name)
+    network = kind.__new__(kind)  # by its class alone, without weights
+    torch.nn.Module.__init__(network)
+    model = kontext.model.clone()
+    model.model = type(model.model).__new__(type(model.model))
+    torch.nn.Module.__init__(model.model)
+    model.model.diffusion_model, model.model.model_config = network, kontext.model.model.model_config
+    with pytest.raises(ValueError, match=f"model: {reason}.*Expected Flux.2"):
+        keep(pack, model, chained(kontext), regions=MASKS)
+
+
 def test_strength_without_regions_is_reported(pack, kontext, caplog):
     keep(pack, kontext.model, chained(kontext))
     assert "strength is 3, but no reference has a region" in caplog.text

@@ -55,6 +55,12 @@ FAMILIES = (
 )
 NAMES = ("Flux.2, FLUX.1 Kontext, LongCat, Qwen-Image-Edit, Krea 2, Mage-Flow, JoyImage, OmniGen2, Boogu, Z-Image "
          "Omni, Bernini, or FLUX.1-dev with DreamO")
+REFUSED = {
+    "comfy.ldm.hidream_o1.model.HiDreamO1Transformer":
+        "HiDream-O1's prompt reads the references in an attention that nodes cannot reach; they would leak through it",
+    "comfy.ldm.minimax.model.MiniMaxH3Model":
+        "MiniMax H3 packs references, sound and video into one sequence, which is not supported yet",
+}
 
 
 def network_of(base: Any) -> Any:
@@ -76,8 +82,8 @@ def family_of(base: torch.nn.Module) -> Family:
         return found
     if not kind.__module__.startswith("comfy."):
         raise ValueError(f"model: its network is {name}, not ComfyUI's. Load the model with Load Diffusion Model.")
-    raise ValueError(f"model: {type(base.model_config).__name__} has no references that could be kept in place. "
-                     f"Expected {NAMES}.")
+    reason = REFUSED.get(name, f"{type(base.model_config).__name__} has no references that could be kept in place")
+    raise ValueError(f"model: {reason}. Expected {NAMES}.")
 
 
 def check_latents(family: Family, shapes: tuple[tuple[int, ...], ...]) -> None:
