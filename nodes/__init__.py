@@ -13,6 +13,7 @@ GROUPS = {
     "layout_prompt": ("RelateSceneToLayoutPrompt",),
     "identity": ("RelateIdentityModelLoader", "RelateEncodeIdentity", "RelateApplyIdentity", "RelateFeaturePreview"),
     "relation": ("RelateRelationLoader",),
+    "subject_adapter": ("RelateSubjectAdapterLoader", "RelateEncodeFusedPrompt", "RelateApplySubjectAdapter"),
     "miniworld": ("RelateMiniworldLoader", "RelateMiniworldCreature"),
     "miniworld_flux": ("RelateMiniworldFluxLoader",),
     "references": ("RelateDreamOLoader", "RelateReference", "RelateApplyReferences"),

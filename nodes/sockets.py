@@ -9,6 +9,7 @@ RelateIdentityModel = io.Custom("RELATE_IDENTITY_MODEL")
 RelateIdentity = io.Custom("RELATE_IDENTITY")
 RelateReferences = io.Custom("RELATE_REFERENCES")
 RelateRoutingMap = io.Custom("RELATE_ROUTING_MAP")
+RelateSubjectAdapter = io.Custom("RELATE_SUBJECT_ADAPTER")
 # ComfyUI 0.15 brought the box socket, 0.27 the editor that feeds it; before that the name alone connects.
 BoundingBox = getattr(io, "BoundingBox", None) or io.Custom("BOUNDING_BOX")
 Array = getattr(io, "Array", None) or io.Custom("ARRAY")

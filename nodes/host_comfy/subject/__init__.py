@@ -1,0 +1,1 @@
+"""Subject-Diffusion on ComfyUI's UNets, through its own patch slots: middle patches, input patches, weight patches."""

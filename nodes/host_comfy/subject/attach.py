@@ -1,0 +1,170 @@
+"""A subject adapter onto a clone of a MODEL.
+
+The gated adapters stand in ComfyUI's middle patches, between self- and cross-attention; the location mask is added to
+the output of the first convolution; trained weights of the base are weight patches. They act on every conditioning but
+the negative: with DualCFGGuider (positive: the fused prompt; cond2: empty text; negative: empty text; style regular)
+that is the paper's guidance, eps_U + g (eps_T - eps_I) + g_I (eps_I - eps_U).
+"""
+
+from __future__ import annotations
+
+import torch
+from comfy.patcher_extension import WrappersMP
+from torch import Tensor
+
+from ....core.cross_attention_layers import Site
+from ....core.subject.location import location_mask, mask_addition
+from ..model_calls import Conditionings
+from ..sdxl.models import base_of, unet_layout
+from .loader import LoadedSubjectAdapter, held_weight
+
+KEY = "relate_subject"
+FACTOR = 8  # pixels of a cell of SD's and SDXL's latents
+
+
+class AppliedSubjects:
+    """The patches of one application, shared by clones of the MODEL; called as middle patch.
+
+    Args:
+        adapter: the loaded adapter.
+        objects: (1, M, D), from `object_tokens`.
+        boxes: (S, 4) fractions, x0 y0 x1 y1.
+        weight: factor of the gates and of the mask's part.
+        window: (start, end) fractions of the schedule.
+        location: whether the mask is added; nothing is where the file does not train the input convolution.
+        blocks: index of the gated adapter by ComfyUI's block name, number and transformer index.
+    """
+
+    def __init__(self, adapter: LoadedSubjectAdapter, objects: Tensor, boxes: Tensor, weight: float,
+                 window: tuple[float, float], location: bool, blocks: dict[tuple[str, int, int], int]) -> None:
+        self.adapter, self.objects, self.boxes = adapter, objects, boxes
+        self.weight, self.window, self.location = weight, window, location
+        self.blocks = blocks
+        self._sigmas: tuple[float, float] | None = None
+        self._conditionings: Conditionings | None = None
+
+    def __deepcopy__(self, memo: dict) -> AppliedSubjects:
+        """ComfyUI before 0.4 copies patches deeply with a clone; nothing here changes but during a run."""
+        return self
+
+    def to(self, target) -> AppliedSubjects:
+        """ComfyUI moves patches with the model; tensors are cast where they are used."""
+        return self
+
+    def models(self) -> list:
+        """Models that the memory manager loads with the MODEL."""
+        return [self.adapter.patcher]
+
+    def begin_run(self, executor, *args, **kwargs):
+        """The OUTER_SAMPLE wrapper: reads the schedule and the guider's conditionings, and forgets them afterwards."""
+        guider = executor.class_obj
+        noise = args[0] if args else kwargs["noise"]
+        sampling = guider.model_patcher.get_model_object("model_sampling")
+        high, low = (float(sampling.percent_to_sigma(share)) for share in self.window)
+        self._sigmas, self._conditionings = (low, high), Conditionings(guider, tuple(noise.shape[-2:]))
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            self._sigmas = self._conditionings = None
+
+    def _rows(self, batch: int, options: dict) -> list[int]:
+        """Rows of a call whose conditioning is not the negative one; none outside the window."""
+        sigmas = options.get("sigmas")
+        if self._sigmas is not None and sigmas is not None and self.window != (0.0, 1.0):
+            if not self._sigmas[0] <= float(sigmas.max()) <= self._sigmas[1]:
+                return []
+        places = options.get("cond_or_uncond") or [0]
+        uuids = options.get("uuids") or [None] * len(places)
+        size = batch // len(places)
+        negative = set() if self._conditionings is None else self._conditionings.uuids("negative")
+        acting = [uuid not in negative if uuid is not None and negative else place == 0
+                  for place, uuid in zip(places, uuids)]
+        return [row for chunk, acts in enumerate(acting) if acts for row in range(chunk * size, (chunk + 1) * size)]
+
+    def __call__(self, x: Tensor, options: dict) -> Tensor:
+        """Let a transformer block read the objects, between its self- and its cross-attention."""
+        block = options.get("block")
+        index = None if block is None else self.blocks.get((*block[:2], options.get("block_index", 0)))
+        rows = [] if index is None else self._rows(len(x), options)
+        if not rows:
+            return x
+        fuser = self.adapter.patcher.model.fusers[index]
+        objects = self.objects.to(x.device, x.dtype).expand(len(rows), -1, -1)
+        out = x.clone()
+        out[rows] = fuser(x[rows], objects, self.weight)
+        return out
+
+    def add_location(self, h: Tensor, options: dict) -> Tensor:
+        """Add the mask's part of a five-channel input convolution to the output of ComfyUI's four-channel one."""
+        rows = self._rows(len(h), options) if options.get("block") == ("input", 0) else []
+        if not rows:
+            return h
+        height, width = h.shape[-2:]
+        present = torch.ones(1, len(self.boxes), dtype=torch.bool)
+        mask = location_mask(self.boxes[None], present, height * FACTOR, width * FACTOR, (height, width))
+        weight = self.adapter.changes["unet.conv_in.weight"][:, 4:].to(h.device, h.dtype)
+        out = h.clone()
+        out[rows] = h[rows] + self.weight * mask_addition(mask.to(h.device), weight)
+        return out
+
+
+def attach(model, adapter: LoadedSubjectAdapter, objects: Tensor, boxes: Tensor, weight: float,
+           window: tuple[float, float], location: bool):
+    """Put the subjects onto a clone of a MODEL; the clone alone where the weight is 0 or the window empty.
+
+    Raises:
+        ValueError: a model whose blocks are not those of the adapter.
+    """
+    clone = model.clone()
+    sites = _sites(model, adapter)
+    if weight == 0 or window[0] >= window[1]:
+        return clone
+    blocks = {sites[name].comfy: index for index, name in enumerate(adapter.config.blocks)}
+    subjects = AppliedSubjects(adapter, objects, boxes, weight, window, location, blocks)
+    clone.set_model_patch(subjects, "middle_patch")
+    if location and adapter.config.input_channels:
+        clone.set_model_patch(subjects.add_location, "input_block_patch")
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, subjects.begin_run)
+    clone.add_patches(_changes(model, _weights(adapter, sites)), weight)
+    return clone
+
+
+def _sites(model, adapter: LoadedSubjectAdapter) -> dict[str, Site]:
+    """Match the adapter's blocks with the model's, by diffusers' name."""
+    layout = unet_layout(model)
+    sites = {site.diffusers.removesuffix(".attn2"): site for site in layout.sites()}
+    own = adapter.config.blocks
+    wrong = [name for name, width in own.items() if name not in sites or sites[name].width != width]
+    wrong += [name for name in sites if name not in own]
+    if wrong or layout.context_width != adapter.config.context_width:
+        raise ValueError(
+            f"adapter: {adapter.file} was trained on {adapter.config.base or 'another base'}, with {len(own)} blocks "
+            f"and a context of width {adapter.config.context_width}; the model is {base_of(model)}, with {len(sites)} "
+            f"and {layout.context_width}, and {len(wrong)} blocks do not match ({', '.join(wrong[:2]) or 'by name'}). "
+            "Load the base that it was trained on.")
+    return sites
+
+
+def _weights(adapter: LoadedSubjectAdapter, sites: dict[str, Site]) -> dict[str, Tensor]:
+    """Trained weights of the base, by ComfyUI's own keys."""
+    weights = {}
+    for key, tensor in adapter.changes.items():
+        name = key.removeprefix("unet.")
+        if name == "conv_in.weight":
+            weights["diffusion_model.input_blocks.0.0.weight"] = tensor[:, :4]
+        elif name == "conv_in.bias":
+            weights["diffusion_model.input_blocks.0.0.bias"] = tensor
+        elif name != key:
+            block, _, rest = name.partition(".attn2.")
+            stage, number, index = sites[block].comfy
+            place = "middle_block.1" if stage == "middle" else f"{stage}_blocks.{number}.1"
+            weights[f"diffusion_model.{place}.transformer_blocks.{index}.attn2.{rest}"] = tensor
+    return weights
+
+
+def _changes(model, weights: dict[str, Tensor]) -> dict[str, tuple]:
+    """What the trained weights differ by from the base's own, as ComfyUI's patches."""
+    own = model.get_key_patches("diffusion_model.") if weights else {}  # as loaded: without LoRAs, before any merge
+    return {key: ("diff", (tensor.float() - held_weight(own[key][0]).float().cpu(),))
+            for key, tensor in weights.items()}
+

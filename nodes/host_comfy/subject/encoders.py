@@ -1,0 +1,165 @@
+"""A scene's photographs and words for a subject adapter."""
+
+from __future__ import annotations
+
+import numbers
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn import functional as F
+
+from ....core.identity.image_prep import BACKGROUND, cut_out
+from ....core.scene import Scene, Subject
+from ....core.subject.fused_prompt import fused_prompt
+from ..weak_memo import WeakMemo
+from .loader import LoadedSubjectAdapter, held_weight
+
+_remembered = WeakMemo()
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """One subject's photograph as the image encoder sees it.
+
+    Attributes:
+        patches: (T, I) patch tokens of the last block, before the final norm.
+        embedding: (E,) the projected class token, not normalised.
+    """
+
+    patches: Tensor
+    embedding: Tensor
+
+
+def encode_photograph(subject: Subject, clip_vision, adapter: LoadedSubjectAdapter) -> ImageFeatures:
+    """Encode a subject's first photograph, cut out on white and padded to a square; remembered while it lives.
+
+    Raises:
+        ValueError: an encoder of other sizes than the adapter was trained with.
+    """
+    def compute() -> ImageFeatures:
+        (piece, *_) = cut_out(subject.photographs, subject.mask)
+        square = pad_to_square(piece)[None]
+        output = clip_vision.encode_image(rearrange(square, "v c h w -> v h w c"), crop=True)
+        return ImageFeatures(output["last_hidden_state"][0, 1:].float().cpu(), output["image_embeds"][0].float().cpu())
+
+    features = _remembered.once((subject.photographs, clip_vision.model), "subject diffusion", compute)
+    config = adapter.config
+    faults = []
+    if tuple(features.patches.shape) != (config.tokens, config.image_width):
+        faults.append(f"it gives {tuple(features.patches.shape)} patch tokens, {adapter.file} was trained with "
+                      f"{(config.tokens, config.image_width)}")
+    if features.embedding.shape[0] != config.embedding_width:
+        faults.append(f"its embedding has {features.embedding.shape[0]} numbers, {adapter.file} was trained with "
+                      f"{config.embedding_width}")
+    if faults:
+        raise ValueError(f"clip_vision: {'; '.join(faults)}. Load the encoder it belongs with (CLIP ViT-H/14 as "
+                         "published).")
+    return features
+
+
+def pad_to_square(photograph: Tensor) -> Tensor:
+    """(3, h, w) to (3, s, s) with white on both sides of the shorter axis, so that nothing is cut off."""
+    height, width = photograph.shape[-2:]
+    across, down = max(0, height - width), max(0, width - height)
+    return F.pad(photograph, (across // 2, across - across // 2, down // 2, down - down // 2), value=BACKGROUND)
+
+
+def check_count(scene: Scene, adapter: LoadedSubjectAdapter) -> None:
+    """Refuse a scene without subjects, or with more than the adapter knows."""
+    most = adapter.config.max_subjects
+    if not 1 <= len(scene.subjects) <= most:
+        raise ValueError(f"scene: {adapter.file} was trained with 1 to {most} subjects, got {len(scene.subjects)}. "
+                         "Leave some out, or use another adapter.")
+
+
+@torch.inference_mode()
+def object_tokens(scene: Scene, clip_vision, adapter: LoadedSubjectAdapter) -> Tensor:
+    """Make the object tokens of a scene, once for a run.
+
+    Returns:
+        (1, max_subjects * T, D) float32 on the CPU; subjects that are not there are the null features.
+    """
+    check_count(scene, adapter)
+    config, count = adapter.config, len(scene.subjects)
+    patches = torch.zeros(1, config.max_subjects, config.tokens, config.image_width)
+    boxes = torch.zeros(1, config.max_subjects, 4)
+    for index, subject in enumerate(scene.subjects):
+        patches[0, index] = encode_photograph(subject, clip_vision, adapter).patches
+        boxes[0, index] = subject.box.tensor()
+    present = torch.arange(config.max_subjects)[None] < count
+    module = adapter.ready()
+    device = adapter.patcher.load_device
+    tokens = module.proj(patches.to(device), boxes.to(device), present.to(device), config.locate_single)
+    return tokens.float().cpu()
+
+
+@torch.inference_mode()
+def encode_fused_prompt(clip, clip_vision, scene: Scene, adapter: LoadedSubjectAdapter, prompt: str):
+    """Encode "prompt, the {name} is sks, ..." with each subject's vector in the place of its placeholder.
+
+    Returns:
+        CONDITIONING.
+
+    Raises:
+        ValueError: a prompt with the placeholder, an encoder of another width, or a prompt too long for its clauses.
+    """
+    check_count(scene, adapter)
+    config = adapter.config
+    text = fused_prompt(prompt, [subject.name for subject in scene.subjects], config.placeholder)
+    module, device = adapter.ready(), adapter.patcher.load_device
+    embeddings = [encode_photograph(subject, clip_vision, adapter).embedding for subject in scene.subjects]
+    words = [module.mlp(embedding[None].to(device))[0].float().cpu() for embedding in embeddings]
+    clip = _with_trained_text(clip, adapter)
+    encoder = _encoder_of_width(clip, config.word[1], adapter.file)
+    tokens = clip.tokenize(text)
+    numbers_of_word = {token for chunk in clip.tokenize(config.placeholder)[encoder] for token, *_ in chunk}
+    blank = {token for chunk in clip.tokenize("")[encoder] for token, *_ in chunk}
+    (placeholder, *others) = numbers_of_word - blank
+    if others:
+        raise ValueError(f"clip: '{config.placeholder}' is {len(others) + 1} tokens of its tokenizer, expected one.")
+    queue = list(words)
+    tokens[encoder] = [[(queue.pop(0) if _is(token, placeholder) and queue else token, *rest) for token, *rest in chunk]
+                       for chunk in tokens[encoder]]
+    if queue:
+        raise ValueError("prompt: it is too long for the clauses that name the subjects. Shorten it.")
+    return clip.encode_from_tokens_scheduled(tokens)
+
+
+def _is(token: object, number: int) -> bool:
+    return isinstance(token, numbers.Integral) and token == number
+
+
+def _encoder_of_width(clip, width: int, file: str) -> str:
+    """The key of the CLIP's tokens whose encoder has word embeddings of a width."""
+    found = {}
+    for key in clip.tokenize(""):
+        encoder = getattr(clip.cond_stage_model, f"clip_{key}", None)
+        if encoder is not None:
+            found[key] = encoder.transformer.get_input_embeddings().weight.shape[1]
+    for key, own in found.items():
+        if own == width:
+            return key
+    raise ValueError(f"clip: {file} makes words of width {width}, the text encoders have {sorted(found.values())}. "
+                     "Connect the CLIP of the base that it was trained on.")
+
+
+def _with_trained_text(clip, adapter: LoadedSubjectAdapter):
+    """A clone of the CLIP with the text encoder's trained weights, or the CLIP itself where the file has none."""
+    trained = {key.removeprefix("text_encoder."): tensor for key, tensor in adapter.changes.items()
+               if key.startswith("text_encoder.") and tensor.is_floating_point()}
+    if not trained:
+        return clip
+    encoder = _encoder_of_width(clip, adapter.config.word[1], adapter.file)
+    clone = clip.clone()
+    own = clone.patcher.get_key_patches()
+    names = {key: f"clip_{encoder}.transformer.{key}" for key in trained}
+    patches = {names[key]: ("diff", (tensor.float() - held_weight(own[names[key]][0]).float().cpu(),))
+               for key, tensor in trained.items() if names[key] in own}
+    applied = clone.add_patches(patches, 1.0)
+    if len(applied) < len(trained):
+        raise ValueError(f"clip: {adapter.file} trains {len(trained)} tensors of a text encoder, of which "
+                         f"{len(trained) - len(applied)} are not in this one. Connect the CLIP of the base that it was "
+                         "trained on.")
+    return clone

@@ -1,0 +1,71 @@
+"""Subject adapters under ComfyUI's memory manager."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.ops
+import torch
+from torch import Tensor
+
+from ....core.subject.files import SubjectAdapter, SubjectAdapterConfig, load_subject_adapter
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedSubjectAdapter:
+    """What a RELATE_SUBJECT_ADAPTER socket carries.
+
+    Attributes:
+        patcher: owns the new modules' weights for ComfyUI's memory manager; its model is a core `SubjectAdapter`.
+        changes: what the file trains of the base, by its key in the file (``unet.…``, ``text_encoder.…``).
+        config: its sizes and settings.
+        file: its name, for messages.
+    """
+
+    patcher: comfy.model_patcher.ModelPatcher
+    changes: dict[str, Tensor]
+    config: SubjectAdapterConfig
+    file: str
+
+    def ready(self) -> SubjectAdapter:
+        """The modules, on their device."""
+        comfy.model_management.load_models_gpu([self.patcher])
+        return self.patcher.model
+
+
+def load(path: str) -> LoadedSubjectAdapter:
+    """Read a file of ``models/relate``; weights keep the file's dtype and are cast where they are used.
+
+    Raises:
+        ValueError: the file is no subject adapter; see `core.subject.files.load_subject_adapter`.
+    """
+    state, config = load_subject_adapter(path)
+    dtype = state["proj.linears_image.fc1.weight"].dtype
+    with torch.device("meta"):
+        module = SubjectAdapter(config, comfy.ops.manual_cast)
+    module.to_empty(device="cpu")
+    module.to(dtype)
+    module.load(state)
+    module.eval().requires_grad_(False)
+    changes = {key: tensor for key, tensor in state.items()
+               if key.startswith("text_encoder.") or (key.startswith("unet.") and ".fuser." not in key)}
+    patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    patcher = patcher_class(module, load_device=comfy.model_management.get_torch_device(),
+                            offload_device=comfy.model_management.unet_offload_device())
+    log.info("Relate: subject adapter %s for %s, %d blocks, up to %d subjects", Path(path).name,
+             config.base or "a base it does not name", len(config.blocks), config.max_subjects)
+    return LoadedSubjectAdapter(patcher, changes, config, Path(path).name)
+
+
+def held_weight(entry) -> Tensor:
+    """Read the weight of an entry of ComfyUI's key patches: itself, or with the function that unpacks it."""
+    if isinstance(entry, Tensor):
+        return entry
+    weight, convert = entry
+    return convert(weight, inplace=False)
