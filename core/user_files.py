@@ -96,8 +96,12 @@ def is_litter(name: str) -> bool:
 
 
 def visible(folder: str | Path) -> list[Path]:
-    """Entries of a folder in the order of their names, without hidden ones and without what systems leave behind."""
-    return sorted(path for path in Path(folder).iterdir() if not is_litter(path.name))
+    """Entries of a folder in the order of their names, without hidden ones and without what systems leave behind.
+
+    What is no folder has none.
+    """
+    folder = Path(folder)
+    return sorted(path for path in folder.iterdir() if not is_litter(path.name)) if folder.is_dir() else []
 
 
 def visible_files(folder: str | Path, endings: Collection[str], deep: bool = False) -> list[Path]:

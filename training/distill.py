@@ -38,7 +38,7 @@ def folder_pictures(folder: Path) -> Pictures:
     Raises:
         Faults: no images in it, or some that are none; all of them are looked at, none is decoded.
     """
-    files = visible_files(folder, ENDINGS, deep=True) if folder.is_dir() else []
+    files = visible_files(folder, ENDINGS, deep=True)
     if not files:
         raise Faults(f"--images {folder}: expected pictures (png, jpg, webp, bmp), found none.")
     faults = []

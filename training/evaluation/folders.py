@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from core.user_files import read_json_lines
+
 from ..common.atomic_io import check_writable, write_text
 from ..common.cli import say
 from ..common.errors import Faults
@@ -103,7 +105,7 @@ def paired(first: Measured, other: Measured) -> tuple[list[Entry], list[Mapping]
 
 
 def _lines(prompts: Path) -> int:
-    return sum(bool(line.strip()) for line in prompts.read_text(encoding="utf-8").splitlines())
+    return len(read_json_lines(prompts)[0])
 
 
 def _missing_text(measured: Mapping[str, Measured], total: int) -> str:

@@ -45,7 +45,7 @@ def find_subjects(folder: Path) -> list[tuple[str, Path]]:
         Faults: not a folder, or no subjects in it.
     """
     subjects = []
-    for path in visible(folder) if folder.is_dir() else ():
+    for path in visible(folder):
         inside = visible(path) if path.is_dir() else [path]
         photographs = [file for file in inside if file.suffix.lower() in ENDINGS and file.is_file()]
         name = " ".join(re.sub(r"\d+$", "", path.name if path.is_dir() else path.stem).replace("_", " ").split())

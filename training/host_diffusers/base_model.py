@@ -96,8 +96,8 @@ def open_base(path: str | Path, tokenizer: str = "") -> Base:
             CLIPTokenizer.from_pretrained(words, local_files_only=True),
             _frozen(CLIPTextModel, path, "text_encoder", dtype),
             _frozen(CLIPTextModelWithProjection, path, "text_encoder_2", dtype)),
-        files=(*(file for part in (*_PARTS, "scheduler") if (path / part).is_dir()
-                 for file in visible_files(path / part, {".json", *_WEIGHTS})), *tokenizer_files(words)),
+        files=(*(file for part in (*_PARTS, "scheduler") for file in visible_files(path / part, {".json", *_WEIGHTS})),
+               *tokenizer_files(words)),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path, PurePosixPath
 
+from core import user_files
+
 from ...common.errors import Faults
 from .lines import PICTURES, Case, picture_like, read_json, read_text_file
 
@@ -14,7 +16,8 @@ PSR_PARTS = ("attribute", "action", "background", "position", "complex", "three"
 def psrbench(folder: Path) -> list[Case]:
     """One JSON list for each part (`attribute.json` ... `four.json`) in the folder or below it; paths are relative to
     the folder."""
-    files = {path.stem: path for path in sorted(folder.rglob("*.json")) if path.stem in PSR_PARTS}
+    files = {path.stem: path for path in user_files.visible_files(folder, {".json"}, deep=True)
+             if path.stem in PSR_PARTS}
     if not files:
         raise Faults(f"--from {folder}: expected PSRBench's lists, {', '.join(f'{part}.json' for part in PSR_PARTS)}; "
                      "found none.")
@@ -34,7 +37,8 @@ def psrbench(folder: Path) -> list[Case]:
 
 def multibanana(folder: Path) -> list[Case]:
     """`{task}/{id}_0.jpg`, `{id}_1.jpg` ..., `{id}_prompt.txt`; references begin at 0."""
-    prompts = sorted(folder.rglob("*_prompt.txt"))
+    prompts = [path for path in user_files.visible_files(folder, {".txt"}, deep=True)
+               if path.name.endswith("_prompt.txt")]
     if not prompts:
         raise Faults(f"--from {folder}: expected MultiBanana's folders with <id>_prompt.txt and <id>_0.jpg.")
     cases, faults = [], []
@@ -64,7 +68,7 @@ def omnicontext(folder: Path) -> list[Case]:
     The hub holds the set as parquet; its rows written as JSON lines, with the pictures saved as files, are read.
     Only English instructions are taken.
     """
-    files = sorted(folder.glob("*.jsonl"))
+    files = user_files.visible_files(folder, {".jsonl"})
     if not files:
         raise Faults(f"--from {folder}: expected OmniContext as JSON lines (*.jsonl with key, task_type, instruction, "
                      "input_images) beside its pictures; found none.")

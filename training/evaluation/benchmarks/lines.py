@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core import user_files
+
 from ...common.errors import Faults
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -54,8 +56,8 @@ def read_json(path: Path) -> Any:
         Faults: it is not there, or no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return user_files.read_json(path)
+    except ValueError as error:
         raise Faults(f"{path}: expected a JSON file of the benchmark ({error}).") from error
 
 
@@ -66,16 +68,14 @@ def read_text_file(path: Path) -> str:
         Faults: it is not there, or no UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return user_files.read_text(path)
+    except ValueError as error:
         raise Faults(f"{path}: expected a text file of the benchmark ({error}).") from error
 
 
 def pictures_in(folder: Path) -> tuple[Path, ...]:
     """All pictures of a folder by name; none if there is no such folder."""
-    if not folder.is_dir():
-        return ()
-    return tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES))
+    return tuple(user_files.visible_files(folder, PICTURES))
 
 
 def picture_like(path: Path) -> Path:

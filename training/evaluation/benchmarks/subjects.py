@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from core import user_files
+
 from ...common.errors import Faults
 from ..relationbench import PAIR_BOXES, SINGLE_BOX, find_subjects
 from ..relationbench import cases as relationbench_cases
@@ -39,7 +41,7 @@ def dreambench(folder: Path) -> list[Case]:
 
 def dreambench_plus(folder: Path) -> list[Case]:
     """`images/**/<name>.jpg` and `captions/**/<name>.txt`: line 1 the subject, the other lines the prompts."""
-    captions = sorted((folder / "captions").rglob("*.txt"))
+    captions = user_files.visible_files(folder / "captions", {".txt"}, deep=True)
     if not captions:
         raise Faults(f"--from {folder}: expected DreamBench++'s folders captions/ and images/; no caption found.")
     cases = []

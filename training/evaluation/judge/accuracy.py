@@ -6,13 +6,14 @@ unclear) and `by` (who labelled). 100 pictures of each answer are the least that
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from core.user_files import read_json, read_json_lines
 
 from ...common import stats
 from ...common.errors import Faults
@@ -75,10 +76,10 @@ class JudgeAccuracy:
             Faults: not such a file.
         """
         try:
-            facts = json.loads(path.read_text(encoding="utf-8"))["accuracy"]
+            facts = read_json(path)["accuracy"]
             rates = {key: stats.Estimate(**facts[key]) for key in ("sensitivity", "specificity")}
             return cls(**{**facts, **rates})
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise Faults(f"--judge-accuracy {path}: expected the accuracy.json that python -m training.evaluate judge "
                          f"--labels writes ({error}).") from error
 
@@ -90,16 +91,13 @@ def read_labels(path: Path, pictures: Path) -> list[Label]:
         Faults: everything that is wrong with it and every picture that is missing.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Faults(f"--labels {path}: cannot be read as text ({error}).") from error
-    labels, faults = [], []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+        lines, faults = read_json_lines(path)
+    except ValueError as error:
+        raise Faults(f"--labels {error}") from error
+    labels = []
+    for number, facts in lines.items():
         where = f"{path}, line {number}"
         try:
-            facts = json.loads(line)
             label = Label(pictures / facts["picture"], facts["question"], ANSWERS[facts["answer"]],
                           str(facts.get("by", "")))
         except (ValueError, KeyError, TypeError) as error:

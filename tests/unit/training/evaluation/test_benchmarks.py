@@ -6,9 +6,10 @@ from itertools import product
 import pytest
 from PIL import Image
 
+from training.common.errors import Faults
 from training.evaluate import main
 from training.evaluation.benchmarks.catalogue import SETS
-from training.evaluation.benchmarks.lines import Case, limited, picture_name
+from training.evaluation.benchmarks.lines import Case, limited, picture_name, pictures_in, read_json, read_text_file
 from training.evaluation.benchmarks.msbench import literals
 from training.evaluation.benchmarks.people import dsg_questions
 from training.evaluation.prompts import read_prompts
@@ -251,3 +252,15 @@ def test_pictures_of_several_seeds_have_different_names():
     for pattern, seed in product(("a_{k}.png", "part/a.png"), range(2)):
         assert picture_name(pattern, seed, 2) == f"{'part/' if '/' in pattern else ''}a_{seed}.png"
     assert picture_name("a.png", 0, 1) == "a.png"
+
+
+def test_text_of_a_set_is_read_as_all_text_is(tmp_path):
+    """A byte order mark is no part of it, other encodings are named, and litter is no case."""
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
+    assert read_json(tmp_path / "a.json") == [1]
+    (tmp_path / "a.txt").write_text("a cat", encoding="utf-16")
+    with pytest.raises(Faults, match="a.txt: expected a text file of the benchmark .*got UTF-16"):
+        read_text_file(tmp_path / "a.txt")
+    for name in ("cat.png", "._cat.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert [path.name for path in pictures_in(tmp_path)] == ["cat.png"] and pictures_in(tmp_path / "none") == ()
