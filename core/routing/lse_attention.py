@@ -37,8 +37,9 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale
 
 
 def _efficient(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
-    if mask is not None:
-        mask = mask.expand(*query.shape[:3], key.shape[2])
+    if mask is not None:  # its rows must be aligned in memory
+        keys = key.shape[2]
+        mask = torch.nn.functional.pad(mask, (0, -keys % 16))[..., :keys].expand(*query.shape[:3], keys)
     out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
         query, key, value, mask, True, 0.0, False, scale=scale)[:2]
     return out, lse[..., : query.shape[2]]  # the kernel pads its rows
@@ -95,7 +96,7 @@ def _find(device: str, dtype: torch.dtype, masked: bool) -> Kernel:
 
 def attend_with_lse(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, scale: float | None = None,
                     ) -> tuple[Tensor, Tensor]:
-    """Attention and the log-sum-exp of its logits, by the kernels that ``prepare`` found.
+    """Attention and the log-sum-exp of its logits, by the kernels that ``prepare`` found; for inference only.
 
     Args:
         query: (B, H, S, d).
@@ -108,7 +109,9 @@ def attend_with_lse(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
     """
     batch, heads, rows, width = query.shape
     groups = heads // key.shape[1]
-    run = _KERNELS.get((query.device.type, query.dtype, mask is not None), _chunked)
+    device = query.device.type
+    fused = device == "cpu" or (width % 8 == 0 and width <= 256)  # what a GPU's kernels take
+    run = _KERNELS.get((device, query.dtype, mask is not None), _chunked) if fused else _chunked
     scale = float(width ** -0.5) if scale is None else scale
     if mask is None:
         # queries that share a key head are rows of one attention: keys and values need no copy

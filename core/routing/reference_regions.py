@@ -48,9 +48,10 @@ class ReferenceRegions:
         return self
 
     def begin(self) -> None:
-        """Another run: forget the maps and warnings of the one before."""
+        """Another run: forget the maps, warnings and forms of the one before."""
         self.said.clear()
         self.places.clear()
+        self._made.clear()
         if self.recorder is not None:
             self.recorder.reset()
 
