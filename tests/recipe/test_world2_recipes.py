@@ -17,9 +17,10 @@ pytest.importorskip("diffusers")
 
 from training.engine.timed_loop import averaged
 from training.host_diffusers.miniworld.bundle import load_miniworld
+from training.miniworld.experiments2 import measure
 from training.miniworld.recipes2 import autoencoder, classifiers, encoded_corpus, export, flux, stages, train_all
 from training.miniworld.recipes2.corpus import Corpus
-from training.miniworld.recipes2.labelled_scenes import FUSED, LabelledScenes
+from training.miniworld.recipes2.labelled_scenes import FUSED, RELATIONS, TRAITS, LabelledScenes, trait_row
 
 ROOT = Path(__file__).parents[2]
 TINY = stages.SIZES["tiny"]
@@ -157,3 +158,40 @@ def test_killed_training_goes_on_exactly(run, tmp_path):
     whole, killed = (averaged(tmp_path / name / "autoencoder") for name in ("whole", "killed"))
     assert whole[1]["step"] == killed[1]["step"] == 8
     assert all(torch.equal(value, killed[0][name]) for name, value in whole[0].items())
+
+
+def test_everything_about_the_exported_models_is_counted(run, tmp_path):
+    """Untrained models: numbers exist and fit each other; renders judged by truth itself would be all right."""
+    asked = ["--models", str(run / "models"), "--out", str(tmp_path)]
+    code = measure.main([*asked, "--pictures", "4", "--steps", "2", "--threads", "1"])
+    rows = {row["name"]: row for row in json.loads((tmp_path / "measured.json").read_text())}
+    assert code == 0 and len(rows) == 7
+    for row in rows.values():
+        assert {"relation", "fused", "traits", "all five"} <= set(row), row
+    assert {"confusion", "emblem"} <= set(rows["renders"]), "two creatures of different looks with visible emblems"
+    assert "psnr" in rows["copies by the autoencoder"] and rows["look-alikes, sitting"]["pictures"] == 2
+    assert len(list(tmp_path.glob("*.png"))) == 7
+
+
+def test_answers_count_what_is_right_and_what_is_swapped():
+    """A classifier that reads the plan itself: everything right; the casts exchanged: every differing trait swapped."""
+    plans = measure.plans_of(("facing", "hugging"), 4)
+    assert [plan.relation for plan in plans] == ["facing", "hugging", "facing", "hugging"]
+
+    class Oracle:
+        def __init__(self, casts):
+            self.rows = torch.tensor([[trait_row(traits) for traits in cast] for cast in casts]).flatten(0, 1)
+
+        def identity(self, crops):
+            columns = zip(TRAITS.items(), self.rows.T)
+            return {name: torch.eye(len(values))[column] for (name, values), column in columns}, None
+
+        def relation(self, images):
+            return torch.eye(FUSED + 1)[[RELATIONS.index("facing"), FUSED] * 2]
+
+    images = torch.zeros(4, 3, 128, 128)
+    right = measure.classify(Oracle([plan.cast for plan in plans]), images, plans)
+    assert right.right.all() and not right.swapped.any() and right.emblem.all()
+    assert right.relation.tolist() == [True, False, True, False] and right.fused.tolist() == [False, True, False, True]
+    swapped = measure.classify(Oracle([plan.cast[::-1] for plan in plans]), images, plans)
+    assert (swapped.swapped == swapped.differ).all() and swapped.differ.any()

@@ -86,7 +86,7 @@ def load_unet(folder: Path = FOLDER):
     names = comfy.utils.unet_to_diffusers(layout)
     state = {names[key]: tensor for key, tensor in state.items()}
     unet = detect_config(state, {"channel_mult": layout["channel_mult"]})
-    # ComfyUI keeps the head width on the family's class, not in the config; more than 4 channels it takes for inpainting
+    # ComfyUI keeps the head width on the family's class, not in the config; more than 4 channels mean inpainting to it
     family = type("SDXL", (comfy.supported_models.SDXL,),
                   {"unet_extra_config": {"num_heads": -1, "num_head_channels": head_width},
                    "latent_format": partial(format_of, folder), "inpaint_model": lambda self: False})(unet)

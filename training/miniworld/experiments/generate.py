@@ -88,7 +88,8 @@ def generate(
     detach = attach_identity(world.unet, strength)
     text, pooled = world.encode_prompts([""] * count + [request.prompt for request in requests])
     identity = subject_tokens(world, requests, grid, stranger).absent_before()
-    noise = torch.randn((count, 4, LATENT_SIDE, LATENT_SIDE), generator=torch.Generator().manual_seed(seed)).to(device)
+    shape = (count, world.unet.config.in_channels, LATENT_SIDE, LATENT_SIDE)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
 
     def predict(latents: Tensor, time: Tensor) -> Tensor:
         out = world.unet(
