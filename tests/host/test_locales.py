@@ -43,6 +43,13 @@ def test_every_text_is_there_and_is_not_the_english_one(served, locale):
         texts = [node["display_name"], node["description"]]
         texts += [slot["tooltip"] for part in ("inputs", "outputs") for slot in node[part].values()]
         assert all(text.strip() and text not in english for text in texts), node_id
+        assert all(slot["name"].strip() for part in ("inputs", "outputs") for slot in node[part].values()), node_id
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_comfyui_serves_the_help_page(comfy_server, locale):
+    page = comfy_server.get_bytes(f"/extensions/{PACK_FOLDER}/docs/RelateSubject/{locale}.md").decode()
+    assert page.startswith(f"# {translated(locale)['RelateSubject']['display_name']}")
 
 
 @pytest.mark.parametrize("locale", LOCALES)
