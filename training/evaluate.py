@@ -163,7 +163,21 @@ def count_exactly(entries: Sequence[Entry]) -> tuple[str, dict[str, Any]]:
     return "\n" + exact.exact_text(found, known), exact.facts(found, known)
 
 
-WORLDS = Worlds(count_exactly=count_exactly)
+def open_miniworld_detector() -> Any:
+    """The detector that `--detector miniworld` names."""
+    from .miniworld.recipes.find_creatures import load_detector
+
+    return load_detector()
+
+
+def open_miniworld_judge() -> Any:
+    """The judge that `--judge miniworld` names."""
+    from .miniworld.experiments.yes_no_judge import open_judge
+
+    return open_judge()
+
+
+WORLDS = Worlds({"miniworld": open_miniworld_detector}, {"miniworld": open_miniworld_judge}, count_exactly)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -32,6 +32,7 @@ from ..world.scene import Plan, portrait
 from ..world.traits import Identity
 from ..world.triplets import evaluation_plans
 from .measure import Measurement, Verdicts, judge
+from .yes_no_judge import DIRECTED
 
 _SIDE = 128  # pixels the judges look at
 _BATCH = 64
@@ -141,5 +142,6 @@ def write_scenes(folder: Path, relation: str, count: int, seed: int) -> None:
         lines.append(json.dumps({
             "picture": f"{index:04d}.png", "prompt": plan.caption.prompt, "relation": relation,
             "references": references, "names": list(plan.caption.names), "seed": seed,
-            "boxes": np.round(drawn.boxes, 4).tolist(), "plan": asdict(plan)}))
+            "boxes": np.round(drawn.boxes, 4).tolist(), "plan": asdict(plan),
+            **({"symmetric": False} if relation in DIRECTED else {})}))
     write_text(file, "\n".join(lines) + "\n")

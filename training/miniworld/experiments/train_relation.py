@@ -17,6 +17,7 @@ from ...common.cli import Stopped
 from ...host_diffusers import merge_relation, unet_layout
 from ...host_diffusers.miniworld.architectures import FOLDER
 from ...host_diffusers.miniworld.bundle import Miniworld
+from ..recipes.detector_network import FILE as DETECTOR
 from ..world.scene import Plan
 from ..world.triplets import evaluation_plans, write_triplets
 
@@ -79,10 +80,13 @@ def learn(recipe: Recipe, folder: Path, seed: int, again: str = "") -> Path:
 
 
 def base_digest(folder: Path = FOLDER) -> str:
-    """Hash of the weights in use here, judges too: what was learnt and counted on others does not go with them."""
+    """Hash of the weights in use here, judges too: what was learnt and counted on others does not go with them.
+
+    The detector is left out: nothing here is drawn or counted with it.
+    """
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")]):
-        if path.parent.name not in ("flux", "relations"):
+        if path.parent.name not in ("flux", "relations") and path.name != DETECTOR:
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -1,0 +1,134 @@
+"""The miniworld's detector on renders, its training in small, and the judge made of classifiers."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training.common.vision import select
+from training.evaluation.judge.answers import Answers, CannotAnswer
+from training.evaluation.judge.verdicts import judge_pictures
+from training.miniworld.experiments import planted_faults
+from training.miniworld.experiments.planted_faults import FAULTS, HONEST, build, preference, with_fault
+from training.miniworld.experiments.yes_no_judge import DIRECTED, open_judge
+from training.miniworld.recipes import detector as recipe
+from training.miniworld.recipes.detector_network import CELLS, CreatureDetector, decode
+from training.miniworld.recipes.find_creatures import load_detector
+from training.miniworld.world.renderer import render
+from training.miniworld.world.traits import SPECIES
+from training.miniworld.world.triplets import evaluation_plans
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return load_detector()
+
+
+def picture(plan):
+    return Image.fromarray(render(plan, 128).image)
+
+
+def test_a_peak_in_the_maps_is_a_box_where_the_targets_put_it():
+    boxes = np.array([(0.1, 0.2, 0.5, 0.8), (0.6, 0.3, 0.9, 0.7)], np.float32)
+    heat, frames, places = recipe.targets([[2, 5]], [boxes])
+    assert places.sum() == 2 and heat.shape == (1, 8, CELLS, CELLS)
+    (found,) = decode(torch.logit(heat, eps=1e-4), frames)
+    np.testing.assert_allclose(sorted(box for _, box in found[:2]), boxes, atol=1e-5)
+
+
+def test_the_loss_falls_and_is_smallest_where_the_maps_are_right():
+    heat, frames, places = recipe.targets([[2]], [np.array([(0.1, 0.2, 0.5, 0.8)], np.float32)])
+    right = recipe.loss(torch.logit(heat, eps=1e-4), frames, heat, frames, places)
+    wrong = recipe.loss(torch.logit(heat.flip(1), eps=1e-4), frames, heat, frames, places)
+    assert right < 0.1 < wrong
+    torch.manual_seed(0)
+    network, values = CreatureDetector(), []
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    images = torch.rand(1, 3, 128, 128)
+    for _ in range(6):
+        value = recipe.loss(*network(images), heat, frames, places)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        values.append(float(value.detach()))
+    assert values[-1] < values[0]
+
+
+def test_the_shipped_detector_finds_creatures_by_name(detector):
+    (plan,) = evaluation_plans("standing next to", 1, 5)
+    names = [who.species for who in plan.identities]
+    found = select(detector.detect(picture(plan), names), (128, 128))
+    assert sorted(one.name for one in found) == sorted(names)
+    assert detector.detect(picture(plan), ["spaceship"]) == []
+    assert {one.name for one in detector.detect(picture(plan), [f"little {names[0]}"])} <= {f"little {names[0]}"}
+
+
+def test_its_file_says_how_often_it_is_right(detector):
+    assert 0.5 < detector.accuracy["recall"] <= 1 and detector.accuracy["creatures"] > 300
+
+
+def test_it_is_as_right_on_new_renders_as_its_file_says(detector):
+    again = recipe.validate(detector, seed=7, count=40)
+    assert again["recall"] == pytest.approx(detector.accuracy["recall"], abs=0.15)
+
+
+def test_the_judge_answers_what_it_knows_and_nothing_else():
+    judge = open_judge()
+    (plan,) = evaluation_plans("hugging", 1, 5)
+    first, second = (who.species for who in plan.identities)
+    other = next(name for name in SPECIES if name not in (first, second))
+
+    def p(question):
+        yes, no = judge.yes_no([picture(plan)], question)
+        assert math.exp(yes) + math.exp(no) == pytest.approx(1)
+        return math.exp(yes)
+
+    assert p(f"Is the {first} hugging the {second} in this picture?") > 0.5
+    assert p(f"Is the {first} riding the {second} in this picture?") < 0.5
+    assert p(f"Do the {first} and the {second} touch each other in this picture?") > 0.5
+    assert p(f"Is there a {first} in this picture?") > p(f"Is there a {other} in this picture?")
+    with pytest.raises(CannotAnswer):
+        judge.yes_no([picture(plan)], "Is it raining?")
+
+
+def test_every_fault_changes_the_render_and_only_directed_relations_are_reversed():
+    rng = np.random.default_rng(0)
+    for relation in ("riding", "hugging"):
+        (plan,) = evaluation_plans(relation, 1, 3)
+        honest = render(plan, 64).image
+        for fault in FAULTS:
+            drawn = with_fault(plan, fault, rng)
+            if fault == "reversed" and relation not in DIRECTED:
+                assert drawn is None
+            else:
+                assert not np.array_equal(render(drawn, 64).image, honest), fault
+    (plan,) = evaluation_plans("hugging", 1, 3)
+    assert with_fault(plan, "swapped", rng).identities == plan.identities[::-1]
+    assert len(with_fault(plan, "missing", rng).identities) == 1
+
+
+def test_preferences_by_hand():
+    assert preference([1, 2, 3], [0, 2, 5], True).value == pytest.approx((1 + .5 + 0) / 3)
+    assert preference([1, 2, 3], [0, 2, 5], False).value == pytest.approx((0 + .5 + 1) / 3)
+    assert preference([1.0], [None], True).value == 1  # what cannot be measured has lost
+    assert preference([None], [None], True) is None
+
+
+def test_planted_faults_end_to_end(tmp_path, capsys):
+    rows = planted_faults.run(tmp_path, 4)
+    assert set(rows) == {HONEST, *FAULTS} and len(rows[HONEST]) == 4
+    table = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "whole picture" in table and "sensitivity" in table and "Detector on renders" in table
+    assert Image.open(tmp_path / "sheet.png").width > 300
+
+
+def test_a_reversed_relation_is_a_reversal(tmp_path):
+    entries = build(tmp_path, 18, 11)
+    answers = Answers(open_judge())
+    both = [(one, other) for one, other in zip(entries[HONEST], entries["reversed"]) if other]
+    honest, wrong = (judge_pictures(list(kind), [one.relation for one in kind], answers, mirror=False)
+                     for kind in zip(*both))
+    assert len(both) == len(DIRECTED)
+    assert sum(one.reversed for one in honest) == 0 and sum(one.reversed for one in wrong) >= 1

@@ -1,0 +1,247 @@
+"""Which measures find a fault? True renders and the same scenes with one fault planted, measured side by side.
+
+    python -m training.miniworld.experiments.planted_faults --out out/planted_faults
+
+Faults: the two subjects swapped; one of them drawn twice; one missing; one with the other's looks; another relation
+than the prompt says; the relation the wrong way round. A measure finds a fault if it prefers the honest picture of the
+pair; ties count half, so 50 % is a measure that sees nothing. Written: table.md, facts.json, sheet.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from ...common import stats
+from ...common.atomic_io import write_text
+from ...common.cli import command, say
+from ...common.sheets import INK, PAPER, font, save_picture
+from ...evaluation.assignment.subjects import SubjectModels, measure_subjects
+from ...evaluation.columns import COLUMNS
+from ...evaluation.judge.accuracy import Label, accuracy_text, measure_judge
+from ...evaluation.judge.answers import Answers
+from ...evaluation.judge.questions import HAPPENED, PRESENT, questions_of
+from ...evaluation.judge.verdicts import judge_pictures
+from ...evaluation.prompts import Entry
+from ...evaluation.score_images import score_pictures
+from ...host_diffusers.embedders import Embedder, load_clip, load_image_encoder
+from ..recipes.find_creatures import load_detector
+from ..world.relations import PAIRS
+from ..world.renderer import render
+from ..world.scene import Plan, draw_plan, portrait, stage
+from ..world.triplets import evaluation_plans
+from .yes_no_judge import DIRECTED, open_judge
+
+HONEST = "honest"
+FAULTS = ("swapped", "duplicate", "missing", "bled", "other relation", "reversed")
+SIDE, SEED, _STREAM = 128, 2000, 37
+WHOLE = ("CLIP-T", "CLIP-R", "CLIP-I", "DINO")
+_SHOWN, _GAP, _HEAD = 8, 6, 26
+
+
+def with_fault(plan: Plan, fault: str, rng: np.random.Generator) -> Plan | None:
+    """The scene with a fault; None where a scene cannot have it.
+
+    Args:
+        plan: two creatures.
+        fault: one of FAULTS.
+        rng: for what a fault draws anew.
+    """
+    first, second = plan.identities
+    if fault == "swapped":
+        return replace(plan, identities=(second, first))
+    if fault == "duplicate":
+        return replace(plan, identities=(first, first))
+    if fault == "missing":
+        alone = draw_plan(rng, relation="standing next to", identities=plan.identities, backdrop=plan.backdrop)
+        kept = replace(alone.staging, poses=plan.staging.poses[:1], order=(), props=())
+        return replace(plan, identities=(first,), staging=kept)
+    if fault == "bled":
+        looks = {name: getattr(first, name) for name in ("fur", "belly", "pattern", "accessory", "accent")}
+        return replace(plan, identities=(first, replace(second, **looks)))
+    if fault == "other relation":
+        other = str(rng.choice([name for name in PAIRS if name != plan.relation]))
+        return replace(plan, staging=stage(rng, other))
+    if plan.relation not in DIRECTED:
+        return None
+    order = tuple((1 - index, layer) for index, layer in plan.staging.order)
+    return replace(plan, staging=replace(plan.staging, poses=plan.staging.poses[::-1], order=order))
+
+
+def build(folder: Path, scenes: int, seed: int) -> dict[str, list[Entry | None]]:
+    """Draw everything: kind to N lines, None where a scene cannot have the fault."""
+    relations = tuple(PAIRS)
+    entries: dict[str, list[Entry | None]] = {kind: [] for kind in (HONEST, *FAULTS)}
+    for index in range(scenes):
+        relation = relations[index % len(relations)]
+        (plan,) = evaluation_plans(relation, 1, seed + index)
+        truth = render(plan, SIDE)
+        references = []
+        for subject, who in enumerate(plan.identities):
+            rng = np.random.default_rng((seed, _STREAM, index + 1, subject + 1))
+            path = folder / "references" / f"{index:03d}-{subject}.png"
+            save_picture(Image.fromarray(render(portrait(rng, who, plan.backdrop.place), 2 * SIDE).image), path)
+            references.append(path)
+        for kind in entries:
+            rng = np.random.default_rng((seed, _STREAM, index + 1, 9))
+            drawn = plan if kind == HONEST else with_fault(plan, kind, rng)
+            if drawn is None:
+                entries[kind].append(None)
+                continue
+            path = folder / kind.replace(" ", "_") / f"{index:03d}.png"
+            save_picture(Image.fromarray(render(drawn, SIDE).image), path)
+            entries[kind].append(Entry(
+                index + 1, path, plan.caption.prompt, relation, tuple(references), plan.caption.names,
+                boxes=tuple(map(tuple, truth.boxes.astype(float))), symmetric=False if relation in DIRECTED else None))
+    return entries
+
+
+def measured(entries: Sequence[Entry], clip: Embedder, local: Embedder, subjects: SubjectModels, answers: Answers
+             ) -> list[dict[str, float | None]]:
+    """Every measure of every picture; "DINO" is the miniworld's local encoder, as there is no DINO of this world."""
+    words = [entry.relation for entry in entries]
+    rows = [dict(row) for row in score_pictures(entries, words, clip, local, 32)]
+    found = measure_subjects(entries, subjects)
+    verdicts = judge_pictures(entries, words, answers, mirror=False)
+    for row, own, verdict in zip(rows, found.rows, verdicts):
+        row |= own.measures.table() | {key: value for key, value in verdict.table().items() if key != "mass"}
+    return rows
+
+
+def preference(honest: Sequence[float | None], faulty: Sequence[float | None], higher_is_better: bool
+               ) -> stats.Estimate | None:
+    """Share of pairs in which a measure prefers the honest picture, ties half; None where it measures neither."""
+    wins = []
+    for first, second in zip(honest, faulty):
+        if first is None and second is None:
+            continue
+        # A measure that cannot be taken of one picture (no subject assigned) has lost that picture's comparison.
+        gap = (first is not None) - (second is not None) if None in (first, second) else first - second
+        wins.append(0.5 if gap == 0 else float((gap > 0) == higher_is_better))
+    return stats.bootstrap_mean(wins) if wins else None
+
+
+def preferences(rows: Mapping[str, Sequence[dict | None]]) -> dict[str, dict[str, stats.Estimate]]:
+    """Measure to fault to share; measures of which neither direction is better are left out."""
+    keys = [key for key, column in COLUMNS.items() if column.higher_is_better is not None
+            and any(row.get(key) is not None for row in rows[HONEST])]
+    table: dict[str, dict[str, stats.Estimate]] = {}
+    for key in keys:
+        for fault in FAULTS:
+            pairs = [(one.get(key), other.get(key)) for one, other in zip(rows[HONEST], rows[fault]) if other]
+            share = preference(*zip(*pairs), COLUMNS[key].higher_is_better) if pairs else None
+            if share is not None:
+                table.setdefault(key, {})[fault] = share
+    return dict(sorted(table.items(), key=lambda item: -_mean(item[1])))
+
+
+def _mean(row: Mapping[str, stats.Estimate]) -> float:
+    return sum(estimate.value for estimate in row.values()) / len(row)
+
+
+def table_text(table: Mapping[str, Mapping[str, stats.Estimate]]) -> str:
+    """Markdown, best measure first; measures of a whole picture in italics."""
+    lines = ["| measure | " + " | ".join(FAULTS) + " | mean |", "|---" * (len(FAULTS) + 2) + "|"]
+    for key, row in table.items():
+        name = {"DINO": "local encoder"}.get(key, COLUMNS[key].title.removesuffix(" %"))
+        cells = [row[fault].text(100, 0) if fault in row else "-" for fault in FAULTS]
+        lines.append(f"| {f'*{name}, whole picture*' if key in WHOLE else name} | {' | '.join(cells)} | "
+                     f"{100 * _mean(row):.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def rates_text(rows: Mapping[str, Sequence[dict | None]]) -> str:
+    """What the measures of the spec's laws come out at, kind by kind: swap, duplicate, found, confusion, reversed."""
+    keys = ("found", "count_exact", "swap", "duplicate", "confusion", "happened", "reversed")
+    lines = ["| renders | pictures | " + " | ".join(COLUMNS[key].title for key in keys) + " |",
+             "|---" * (len(keys) + 2) + "|"]
+    for kind, own in rows.items():
+        present = [row for row in own if row]
+        cells = []
+        for key in keys:
+            values = [row[key] for row in present if row.get(key) is not None]
+            cells.append(stats.share(values, range(len(values))).text(100, 0) if values else "-")
+        lines.append(f"| {kind} | {len(present)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def labels_of(entries: Mapping[str, Sequence[Entry | None]]) -> list[Label]:
+    """True answers of the questions whether it happened and who is there, of honest renders and of faults."""
+    labels = []
+    for kind, truths in ((HONEST, {HAPPENED: True, PRESENT: True}), ("other relation", {HAPPENED: False}),
+                         ("reversed", {HAPPENED: False})):
+        for entry in filter(None, entries[kind]):
+            labels += [Label(entry.picture, question.text, truths[question.kind])
+                       for question in questions_of(entry, entry.relation) if question.kind in truths]
+    for entry in filter(None, entries["missing"]):
+        presence = [one for one in questions_of(entry, entry.relation) if one.kind == PRESENT]
+        labels += [Label(entry.picture, question.text, number == 0) for number, question in enumerate(presence)]
+    return labels
+
+
+def sheet(entries: Mapping[str, Sequence[Entry | None]]) -> Image.Image:
+    """A row for each kind, a column for each scene."""
+    kinds = list(entries)
+    columns = list(range(0, len(entries[HONEST]), max(1, len(entries[HONEST]) // _SHOWN)))[:_SHOWN]
+    picture = Image.new("RGB", (120 + len(columns) * (SIDE + _GAP), _HEAD + len(kinds) * (SIDE + _GAP)), PAPER)
+    pen = ImageDraw.Draw(picture)
+    for row, kind in enumerate(kinds):
+        pen.text((8, _HEAD + row * (SIDE + _GAP) + SIDE // 2), kind, INK, font(14))
+        for column, index in enumerate(columns):
+            entry = entries[kind][index]
+            if entry is not None:
+                with Image.open(entry.picture) as image:
+                    picture.paste(image, (120 + column * (SIDE + _GAP), _HEAD + row * (SIDE + _GAP)))
+    for column, index in enumerate(columns):
+        pen.text((120 + column * (SIDE + _GAP), 6), entries[HONEST][index].relation, INK, font(12))
+    return picture
+
+
+def run(out: Path, scenes: int, seed: int = SEED) -> dict[str, Sequence[dict | None]]:
+    """Draw, measure, write; returns the rows by kind."""
+    say(f"drawing {scenes} scenes, honest and with {len(FAULTS)} faults")
+    entries = build(out, scenes, seed)
+    detector = load_detector()
+    clip = load_clip("miniworld", "", "cpu", torch.float32)
+    crops, local = (load_image_encoder(name, "cpu", torch.float32) for name in ("miniworld", "miniworld-local"))
+    subjects, answers = SubjectModels(detector, crops), Answers(open_judge())
+    rows: dict[str, list[dict | None]] = {}
+    for kind, own in entries.items():
+        say(f"measuring {kind}")
+        values = iter(measured([entry for entry in own if entry], clip, local, subjects, answers))
+        rows[kind] = [next(values) if entry else None for entry in own]
+    table = preferences(rows)
+    accuracy, _ = measure_judge(labels_of(entries), answers)
+    text = (f"{table_text(table)}\nShare of {scenes} pairs in % [95 %: bootstrap over scenes] in which a measure "
+            f"prefers the honest render; 50 is chance.\n\n{rates_text(rows)}\nDetector on renders it never saw: "
+            + ", ".join(f"{name} {value:g}" for name, value in detector.accuracy.items())
+            + f".\n\n{accuracy_text(accuracy)}")
+    write_text(out / "table.md", text)
+    write_text(out / "facts.json", json.dumps({
+        "scenes": scenes, "seed": seed, "detector": detector.accuracy, "judge": accuracy.table(),
+        "preferences": {key: {fault: asdict(one) for fault, one in row.items()} for key, row in table.items()}},
+        indent=1) + "\n")
+    save_picture(sheet(entries), out / "sheet.png")
+    say(f"{text}\nwrote table.md, facts.json and sheet.png to {out}")
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m training.miniworld.experiments.planted_faults",
+                                     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out/planted_faults"))
+    parser.add_argument("--scenes", type=int, default=108, help="six of each relation")
+    options = parser.parse_args(arguments)
+    return command(lambda: run(options.out, options.scenes) and None)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,96 @@
+"""The miniworld's classifiers as a judge that answers yes-or-no questions, to test the protocol of
+`training/evaluation/judge` where the truth is known. It says nothing of how well a judge sees photographs.
+
+It knows: does a relation happen (the classifier of relations); is a creature there (the detector); do two touch (the
+relations whose renders touch); and who is the agent, where the agent stands above or below the other (riding,
+leapfrogging, carrying). Other questions it cannot answer, which is not No.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ...evaluation.judge.answers import CannotAnswer
+from ...host_diffusers.miniworld.architectures import FOLDER
+from ..recipes import classifiers
+from ..recipes.find_creatures import MiniworldDetector, load_detector
+from ..recipes.labelled_scenes import RELATIONS
+
+TOUCHING = ("back to back", "carrying", "kissing", "dancing with", "high-fiving", "pushing", "jumping with", "hugging",
+            "shaking hands with", "riding", "leapfrogging")
+AGENT_ABOVE, AGENT_BELOW = ("riding", "leapfrogging"), ("carrying",)
+DIRECTED = AGENT_ABOVE + AGENT_BELOW  # the relations whose direction this judge can tell
+_SIDE = 128
+_LEAST = 1e-6
+_HAPPENS = re.compile(r"Is (?:the|an?) (.+?) (" + "|".join(sorted(RELATIONS, key=len, reverse=True))
+                      + r") (?:the|another) (.+?) in this picture\?")
+_PRESENT = re.compile(r"Is there an? (.+?) in this picture\?")
+_TOUCH = re.compile(r"Do .+ touch each other in this picture\?")
+
+
+class ClassifierJudge:
+    """See the module; satisfies `evaluation.judge.answers.Judge`."""
+
+    def __init__(self, judges: classifiers.Judges, detector: MiniworldDetector) -> None:
+        self.judges, self.detector = judges, detector
+        weights = b"".join((FOLDER / name).read_bytes() for name in (classifiers.FILE, "detector.safetensors"))
+        self.facts = {"judge": "miniworld", "revision": hashlib.sha256(weights).hexdigest()[:12], "dtype": "float32"}
+
+    def yes_no(self, images: Sequence[Image.Image], question: str) -> tuple[float, float]:
+        """Log-probabilities of Yes and No.
+
+        Raises:
+            CannotAnswer: another kind of question.
+        """
+        p = min(max(self._probability(images[-1], question), _LEAST), 1 - _LEAST)
+        return math.log(p), math.log(1 - p)
+
+    def answer(self, images: Sequence[Image.Image], text: str, longest: int = 256) -> str:
+        """Nothing: it has no words, so its grades are unparsable."""
+        return ""
+
+    def _probability(self, image: Image.Image, question: str) -> float:
+        if match := _PRESENT.fullmatch(question):
+            return max((one.score for one in self.detector.detect(image, [match[1]])), default=0.0)
+        if _TOUCH.fullmatch(question):
+            return sum(self._relations(image)[RELATIONS.index(name)] for name in TOUCHING)
+        if match := _HAPPENS.fullmatch(question):
+            agent, relation, other = match.groups()
+            p = self._relations(image)[RELATIONS.index(relation)]
+            return p * self._agrees(image, agent, relation, other)
+        raise CannotAnswer(question)
+
+    @torch.no_grad()
+    def _relations(self, image: Image.Image) -> list[float]:
+        small = image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)[None].float() / 255
+        return self.judges.relation(pixels).softmax(-1)[0].tolist()
+
+    def _agrees(self, image: Image.Image, agent: str, relation: str, other: str) -> float:
+        """1 if the agent stands where the relation puts it; for relations whose direction shows in no height, 1."""
+        if relation not in DIRECTED:
+            return 1.0
+        heights = []
+        for name in (agent, other):
+            found = max(self.detector.detect(image, [name]), key=lambda one: one.score, default=None)
+            if found is None:
+                return 0.0
+            heights.append((found.box[1] + found.box[3]) / 2)
+        above = heights[0] < heights[1]
+        return float(above == (relation in AGENT_ABOVE))
+
+
+def open_judge() -> ClassifierJudge:
+    """The judge of the shipped weights.
+
+    Raises:
+        ValueError: they are not there.
+    """
+    return ClassifierJudge(classifiers.load_shipped(), load_detector())
