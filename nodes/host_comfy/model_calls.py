@@ -1,8 +1,8 @@
 """What one call of the model computes: which of its rows belong to positive conditionings, and what they show.
 
-ComfyUI stacks the conditionings of a step in one call. Which of them are positive is told by the conditioning itself,
-the ``uuid`` that its guider knows it by, never by a place in a list: guiders with three conditionings, and guidance
-that calls the model once more, list them as they like. A call may also show a part of the picture only (regional
+ComfyUI stacks the conditionings of a step in one call. Which of them are positive is told by the conditionings
+themselves, as the guider holds them, never by a place in a list: guiders with three conditionings, and guidance that
+calls the model once more, list them as they like. A call may also show a part of the picture only (regional
 prompts, context windows, tiles of other packs), and tiles may be stacked in one batch; each row is then looked for in
 the picture that the step began with.
 """
@@ -10,6 +10,8 @@ the picture that the step began with.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +67,7 @@ class Conditionings:
         self._guider = guider
         self._size = size
         self._windows: dict[object, Box] = {}
+        self._lists: list[bool] | None = None
 
     @property
     def _groups(self) -> dict[str, list[dict]]:
@@ -79,10 +82,39 @@ class Conditionings:
         """What the guider knows a group's conditionings by, e.g. those of "negative"."""
         return {cond.get("uuid") for cond in self._groups.get(group) or []} - {None}
 
+    @contextmanager
+    def predicting(self, lists: list[list[dict] | None]) -> Iterator[None]:
+        """While ComfyUI predicts from these lists of conditionings, know which of them are positive."""
+        before, self._lists = self._lists, [self._is_positive_list(each) for each in lists]
+        try:
+            yield
+        finally:
+            self._lists = before
+
     def is_positive(self, uuid: object, place: int) -> bool:
-        """Whether a conditioning is positive; by its place in ComfyUI's list only where nothing else tells."""
+        """Whether a conditioning is positive.
+
+        Args:
+            uuid: its own; ComfyUI gives it to copies on the other side as well, for areas that this side lacks.
+            place: of its list among those that are predicted from; tells by itself only where nothing else does.
+        """
+        if self._lists is not None and place < len(self._lists):
+            return self._lists[place]
         known = {cond.get("uuid") for cond in self.positive()}
         return place == 0 if uuid is None or not known else uuid in known
+
+    def _is_positive_list(self, conds: list[dict] | None) -> bool:
+        """A list of the guider's own, a copy of one (context windows), or part of one."""
+        groups = {name: group for name, group in self._groups.items() if group}
+        same = [name for name, group in groups.items() if group is conds]
+        uuids = [cond.get("uuid") for cond in conds or []]
+        same = same or [name for name, group in groups.items() if [cond.get("uuid") for cond in group] == uuids]
+        if same:
+            return same[0].startswith("positive")
+        others = {cond.get("uuid") for name, group in groups.items() if not name.startswith("positive")
+                  for cond in group}
+        positive = {cond.get("uuid") for cond in self.positive()}
+        return bool(uuids) and all(uuid in positive for uuid in uuids) and any(uuid not in others for uuid in uuids)
 
     def window(self, uuid: object) -> Box:
         """The part of the picture a conditioning is computed on: the whole, or the area the user limited it to."""

@@ -148,7 +148,7 @@ def groups(pack, monkeypatch):
     def counting(self, out, query, key, heads, options, rows):
         conds = options["relate_run"].conditionings._guider.conds
         names = [name for name, group in conds.items() if any(cond["uuid"] == rows.uuid for cond in group)]
-        counted.update(names or ["unknown"])
+        counted.update(names[:1] or ["unknown"])  # a copy on the other side has the same
         return add(self, out, query, key, heads, options, rows)
 
     monkeypatch.setattr(kind, "_add_image", counting)
@@ -180,3 +180,52 @@ def test_guidance_that_patches_the_model(studio, identity, texts, groups, kind, 
                      steps=2, size=(32, 32))
     assert torch.isfinite(latent).all()
     assert groups == {"positive": 2 * SITES * calls}
+
+
+def limited(text, kind, left=True):
+    """A conditioning limited to one half, by an area or by a mask."""
+    import node_helpers
+
+    if kind == "area":
+        return node_helpers.conditioning_set_values(text, {"area": (32, 16, 0, 0 if left else 16), "strength": 1.0})
+    mask = torch.zeros(1, 32, 32)
+    mask[..., :16] = 1.0
+    return node_helpers.conditioning_set_values(text, {"mask": mask if left else 1 - mask, "mask_strength": 1.0,
+                                                       "set_area_to_bounds": kind == "mask bounds"})
+
+
+SIDES = {
+    "positive": lambda text, kind: (limited(text, kind) + limited(text, kind, left=False), text),
+    "one positive": lambda text, kind: (limited(text, kind), text),
+    "both": lambda text, kind: (limited(text, kind), limited(text, kind, left=False)),
+    "both, the same": lambda text, kind: (limited(text, kind), limited(text, kind)),
+    "negative": lambda text, kind: (text, limited(text, kind)),
+}
+
+
+@pytest.mark.parametrize("kind", ["area", "mask", "mask bounds"])
+@pytest.mark.parametrize("sides", SIDES)
+def test_regional_prompts(studio, identity, texts, kind, sides):
+    """ComfyUI copies a conditioning with an area to the other side, its ``uuid`` with it; the copy is not positive.
+
+    Where both prompts are one text, guidance multiplies exactly what the identity adds.
+    """
+    positive, negative = SIDES[sides](texts["negative"], kind)
+    models = (studio.base.model, studio.apply(identity))
+
+    def predictions(cfg):
+        guiders = [node("custom_sampler", "CFGGuider", model, positive, negative, cfg) for model in models]
+        return [sampled(studio, guider, size=(32, 32)) for guider in guiders]
+
+    (bare, acting), (bare_guided, guided) = predictions(1.0), predictions(3.0)
+    assert (acting - bare).abs().mean() > 1e-3
+    torch.testing.assert_close(guided - bare_guided, 3 * (acting - bare), atol=2e-2, rtol=1e-3)
+
+
+def test_a_default_prompt_for_the_rest(studio, identity, texts, groups):
+    import comfy.hooks
+
+    rest = comfy.hooks.set_default_conds_and_combine([limited(texts["positive"], "area")], [texts["empty"]])[0]
+    guider = node("custom_sampler", "CFGGuider", studio.apply(identity), rest, texts["negative"], 3.0)
+    assert torch.isfinite(sampled(studio, guider, steps=2, size=(32, 32))).all()
+    assert set(groups) == {"positive"} and groups["positive"] >= 2 * 2 * SITES

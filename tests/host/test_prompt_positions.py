@@ -300,3 +300,33 @@ def test_concat_and_the_names_alone_read_the_same_words(sampled, pack, monkeypat
              "both": {"class_type": "ConditioningConcat",
                       "inputs": {"conditioning_to": ["meadow", 0], "conditioning_from": ["names", 0]}}}, "attention")
     assert set(seen) == {((77 + 2,), (77 + 5,))} and len(seen) == 6 * SITES
+
+
+def attention_graph(graph, text, **more):
+    """The two-subject graph on the quick UNet with layout 'attention', its prompt from the given nodes."""
+    graph["base"]["inputs"]["kind"] = "small"
+    graph["identity_model"]["inputs"]["model_name"] = "small_ms_adapter.bin"
+    graph["apply"]["inputs"] |= {"model": ["base", 0], "layout": "attention"}
+    graph["sample"]["inputs"] |= {"steps": 6, "positive": ["late", 0]}
+    graph["positive"]["inputs"]["text"] = text
+    late = {"conditioning": ["positive", 0], "start": 0.0, "end": 1.0}
+    graph["late"] = {"class_type": "ConditioningSetTimestepRange", "inputs": late}
+    return {name: node for name, node in {**graph, **more}.items() if name not in ("relation", "decode", "save")}
+
+
+def test_the_server_reads_a_text_that_its_own_nodes_put_together(comfy_server, graph):
+    parts = {"joined": {"class_type": "StringConcatenate", "inputs": {
+        "string_a": "a corgi hugging", "string_b": ["second", 0], "delimiter": " "}},
+        "second": {"class_type": "PrimitiveString", "inputs": {"value": "a fox"}}}  # fmt: skip
+    said = len(comfy_server.log)
+    run = comfy_server.run(attention_graph(graph, ["joined", 0], **parts))
+    assert run.status == "success", run.error
+    assert "Relate: layout" not in comfy_server.log[said:] and "not in the prompt" not in comfy_server.log[said:]
+
+
+def test_the_server_says_when_it_keeps_the_boxes(comfy_server, graph):
+    """One name is missing, one is there: the message names the missing one only."""
+    said = len(comfy_server.log)
+    run = comfy_server.run(attention_graph(graph, "a corgi in the snow"))
+    assert run.status == "success", run.error
+    assert "names 'fox' is not known, so the boxes are used instead" in comfy_server.log[said:]

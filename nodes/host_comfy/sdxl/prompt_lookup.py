@@ -101,11 +101,13 @@ def _begin_step(executor, x: Tensor, timestep: Tensor, model_options: dict | Non
 
 
 def _begin_prediction(executor, model, conds, x_in: Tensor, timestep: Tensor, model_options: dict):
-    """The CALC_COND_BATCH wrapper: guidance may predict from another picture than the sampler's."""
+    """The CALC_COND_BATCH wrapper: guidance may predict from other lists and another picture than the sampler's."""
     run = model_options.get("transformer_options", {}).get(RUN)
-    if run is not None:
-        run.tiles.begin_prediction(x_in)
-    return executor(model, conds, x_in, timestep, model_options)
+    if run is None:
+        return executor(model, conds, x_in, timestep, model_options)
+    run.tiles.begin_prediction(x_in)
+    with run.conditionings.predicting(conds):
+        return executor(model, conds, x_in, timestep, model_options)
 
 
 def _begin_call(executor, x: Tensor, t: Tensor, c_concat=None, c_crossattn=None, control=None,
