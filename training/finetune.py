@@ -29,6 +29,7 @@ from .common.cli import Progress, Stopped, command, say, shell_command
 from .common.errors import Faults
 from .common.folder_lock import FolderInUse, locked
 from .common.sheets import save_picture
+from .common.toml_config import ConfigFaults
 from .config import Config, load_config
 from .data.dataset import load_triplets, prepare
 from .data.encoding_cache import Encoded, encode, encode_negative
@@ -38,7 +39,7 @@ from .engine.batch import draw
 from .engine.loss_log import Journal
 from .engine.optim import build_optimizer, optimizer_tensors, rate_at, restore_optimizer
 from .engine.run_dir import Checkpoint
-from .engine.run_spec import Recipe, gather, plan, precision_of
+from .engine.run_spec import Recipe, gather, look_further, plan, precision_of
 from .engine.validation import SamplePictures, sample_pictures
 from .host_diffusers import IdentityBatch, identity_batch, relation_parameters
 from .host_diffusers.errors import ModelFaults
@@ -73,7 +74,10 @@ def run(options: argparse.Namespace, again: Callable[[int], str]) -> None:
         options: of the command line.
         again: the command that goes on with a run of some processes.
     """
-    config = load_config(options.config, options.overrides)
+    try:
+        config = load_config(options.config, options.overrides)
+    except ConfigFaults as error:
+        raise look_further(error) from error
     if options.preview_data:
         triplets = load_triplets(config.data, config.relation, config.train.seed)
         save_picture(triplet_sheet([prepare(triplet, config.data) for triplet in triplets]), options.preview_data)

@@ -52,6 +52,18 @@ def test_a_wrong_input_is_reported(name, work, good, monkeypatch, capsys):
     assert tree(work.path) == before
 
 
+def test_faults_of_config_triplets_and_models_are_in_one_report(work, capsys):
+    """What the right tables of a wrong config name is looked at all the same."""
+    work.entry(boxes=[[9, 19, 48, 86], [48, 28, 91, 86]], names=["fox", "bear"])
+    work.cut("base/vae/config.json", 40)
+    assert finetune.main([str(work.config), "--dry-run", "--set", "train.lr=inf", "--set", "output.name=a/b"]) == 2
+    report = capsys.readouterr().err
+    assert report.startswith("5 faults:")
+    for part in ("train.lr: expected a finite number", "output.name: expected a file's name", "fox [9, 19, 48, 86]",
+                 "bear [48, 28, 91, 86]", "vae/config.json: not JSON"):
+        assert part in report
+
+
 def test_the_good_one_is_planned(work, capsys):
     assert finetune.main([str(work.config), "--dry-run"]) == 0
     assert "text cross-attentions" in capsys.readouterr().out

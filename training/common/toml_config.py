@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,19 @@ from .errors import Faults
 from .schema import Checked, sentences
 
 Settings = TypeVar("Settings", bound=Checked)
+
+
+class ConfigFaults(Faults):
+    """What is wrong with a config.
+
+    Attributes:
+        tables: those that are right, by name: what they name can be looked at all the same.
+        settings: all of it as it was read, right or wrong.
+    """
+
+    def __init__(self, found: Iterable[str], tables: dict[str, Checked], settings: dict[str, Any]) -> None:
+        super().__init__(found)
+        self.tables, self.settings = tables, settings
 
 
 def read_settings(kind: type[Settings], path: str | Path, text: str, overrides: Sequence[str],
@@ -28,15 +42,16 @@ def read_settings(kind: type[Settings], path: str | Path, text: str, overrides: 
         across: finds what is wrong between tables.
 
     Raises:
-        Faults: not TOML; unknown, missing, mistyped, out of range or contradictory keys, all of them.
+        ConfigFaults: not TOML; unknown, missing, mistyped, out of range or contradictory keys, all of them.
     """
     settings = _parse(path, text)
     faults: list[str] = []
     for override in overrides:
         _apply(override, settings, faults)
-    for name, field in kind.model_fields.items():  # a table left out: its missing keys are named, not itself
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            settings.setdefault(name, {})
+    tables = {name: field.annotation for name, field in kind.model_fields.items()
+              if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)}
+    for name in tables:  # a table left out: its missing keys are named, not itself
+        settings.setdefault(name, {})
     config = None
     try:
         config = kind.model_validate(settings)
@@ -44,8 +59,17 @@ def read_settings(kind: type[Settings], path: str | Path, text: str, overrides: 
         faults += [f"{'.'.join(map(str, place))}: {sentence}" for place, sentence in sentences(error, kind)]
     faults += across(settings)
     if faults or config is None:
-        raise Faults(f"{path}: {fault}" for fault in faults)
+        raise ConfigFaults((f"{path}: {fault}" for fault in faults), _right(tables, settings), settings)
     return config
+
+
+def _right(tables: dict[str, type[Checked]], settings: dict[str, Any]) -> dict[str, Checked]:
+    """Those tables that have no fault."""
+    right = {}
+    for name, kind in tables.items():
+        with suppress(ValidationError):
+            right[name] = kind.model_validate(settings[name])
+    return right
 
 
 def _parse(path: str | Path, text: str) -> dict[str, Any]:
@@ -56,7 +80,7 @@ def _parse(path: str | Path, text: str) -> dict[str, Any]:
         line = text.split("\n")[int(where[1]) - 1] if where else ""
         hint = (" In \"double quotes\" a backslash begins an escape: write Windows paths with / or in "
                 "'single quotes', e.g. 'C:\\models\\base'." if "\\" in line else "")
-        raise Faults(f"{path}: not TOML: {error}.{hint}") from error
+        raise ConfigFaults([f"{path}: not TOML: {error}.{hint}"], {}, {}) from error
 
 
 def _apply(override: str, settings: dict, faults: list[str]) -> None:

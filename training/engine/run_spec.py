@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..common.errors import Faults
+from ..common.toml_config import ConfigFaults
 from ..config import Config
 from ..data.dataset import dataset_sha256, load_triplets
 from ..data.triplets import Triplet
@@ -96,6 +97,16 @@ def gather(config: Config, device: torch.device, processes: int, resume: bool) -
     if faults:
         raise Faults(faults)
     return Recipe(config, triplets, dataset, frozen, folder, precision_of(config), config.train.micro_batch or share)
+
+
+def look_further(config: ConfigFaults) -> Faults:
+    """The faults of a config, and those of the triplets and models that its right tables name."""
+    faults, relation = list(config.found), config.settings.get("relation")
+    if "data" in config.tables:
+        _or_faults(lambda: load_triplets(config.tables["data"], relation if isinstance(relation, str) else ""), faults)
+    if "models" in config.tables:
+        _or_faults(lambda: open_frozen(config.tables["models"]), faults)
+    return Faults(faults)
 
 
 def zero_terminal(frozen: Frozen | None) -> bool:
