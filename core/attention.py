@@ -26,6 +26,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor |
     return rearrange(out, "b h n d -> b n (h d)")
 
 
-def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+def as_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """A bool mask as 0 / -inf, so that kernels need not convert it in every call."""
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))

@@ -12,7 +12,7 @@ PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 
 
 @dataclass(frozen=True)
-class Site:
+class CrossAttentionLayer:
     """One text cross-attention.
 
     Attributes:
@@ -27,7 +27,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class UNetLayout:
+class UNetSpec:
     """Where a UNet has transformers.
 
     Attributes:
@@ -48,7 +48,7 @@ class UNetLayout:
 
     @classmethod
     def of_depths(cls, widths: tuple[int, ...], resnets: int, depths: tuple[int, ...], context_width: int,
-                  middle: int | None = None) -> UNetLayout:
+                  middle: int | None = None) -> UNetSpec:
         """A UNet whose residual blocks of one level all have the same transformer depth; the middle as the last."""
         return cls(
             widths=widths,
@@ -59,7 +59,7 @@ class UNetLayout:
             context_width=context_width,
         )
 
-    def sites(self) -> tuple[Site, ...]:
+    def sites(self) -> tuple[CrossAttentionLayer, ...]:
         """All sites, in the published order."""
         return (*self._down(), *self._up(), *self._middle())
 
@@ -86,7 +86,7 @@ class UNetLayout:
 
 def _transformers(path: str, block: tuple[str, int], depth: int, width: int):
     for index in range(depth):
-        yield Site(f"{path}.transformer_blocks.{index}.attn2", (*block, index), width)
+        yield CrossAttentionLayer(f"{path}.transformer_blocks.{index}.attn2", (*block, index), width)
 
 
-SDXL = UNetLayout.of_depths((320, 640, 1280), 2, (0, 2, 10), 2048)
+SDXL = UNetSpec.of_depths((320, 640, 1280), 2, (0, 2, 10), 2048)

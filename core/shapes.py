@@ -3,7 +3,7 @@
 from torch import Tensor
 
 
-def expect(tensor: Tensor, pattern: str, what: str, **sizes: int) -> dict[str, int]:
+def check_shape(tensor: Tensor, pattern: str, what: str, **sizes: int) -> dict[str, int]:
     """Check a tensor's shape where it is used, and read the sizes of its axes.
 
     Args:

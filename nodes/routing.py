@@ -137,7 +137,7 @@ class RelateRoutingSampler(io.ComfyNode):
         from .host_comfy.flux import sampler as flux_sampler
         from .pipelines.routing_previews import pictures_of
 
-        settings = flux_sampler.Settings(seed, steps, cfg, sampler_name, scheduler, denoise, routing_strength,
+        settings = flux_sampler.SamplerSettings(seed, steps, cfg, sampler_name, scheduler, denoise, routing_strength,
                                          start_at, end_at, record == "maps", isolation, first_step_guidance)
         latent, found, size = flux_sampler.sample(model, positive, negative, latent_image, references, settings,
                                                   thumbnail)

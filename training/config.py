@@ -16,7 +16,7 @@ from pydantic import Field, FiniteFloat
 
 from core.user_files import read_text
 
-from .common.errors import Faults
+from .common.errors import UserErrors
 from .common.schema import Checked, FileName, NeededPath, PathText, Words, check_file_name, check_path
 from .common.toml_config import read_settings
 
@@ -176,12 +176,12 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a TOML file, with ``table.key=value`` from the command line over it.
 
     Raises:
-        Faults: unreadable, unknown, missing, mistyped, out of range or contradictory keys, all of them.
+        UserErrors: unreadable, unknown, missing, mistyped, out of range or contradictory keys, all of them.
     """
     try:
         text = read_text(check_path(str(path)))
     except ValueError as error:
-        raise Faults(f"{error} Give the path of a TOML file, e.g. one of training/configs.") from error
+        raise UserErrors(f"{error} Give the path of a TOML file, e.g. one of training/configs.") from error
     return read_settings(Config, path, text, overrides, _across_tables)
 
 

@@ -24,11 +24,11 @@ from core.user_files import visible_files
 
 from .common import arguments as of_type
 from .common.atomic_io import check_writable
-from .common.cli import Stopped, command, going_on, shell_command
-from .common.errors import Faults, all_or_faults
+from .common.cli import TrainingAborted, command, going_on, shell_command
+from .common.errors import UserErrors, all_or_faults
 from .common.image_files import ENDINGS, image_size, open_image, to_tensor
 from .engine.clipself import Distillation, Pictures, distil
-from .engine.timed_loop import Settings
+from .engine.timed_loop import TrainerConfig
 from .host_diffusers.clipself import VisionEncoder, load_encoder
 
 
@@ -36,11 +36,11 @@ def folder_pictures(folder: Path) -> Pictures:
     """Random images of a folder and the folders in it, squashed to 512 x 512 as the encoder will see subjects.
 
     Raises:
-        Faults: no images in it, or some that are none; all of them are looked at, none is decoded.
+        UserErrors: no images in it, or some that are none; all of them are looked at, none is decoded.
     """
     files = visible_files(folder, ENDINGS, deep=True)
     if not files:
-        raise Faults(f"--images {folder}: expected pictures (png, jpg, webp, bmp), found none.")
+        raise UserErrors(f"--images {folder}: expected pictures (png, jpg, webp, bmp), found none.")
     faults = []
     for file in files:
         try:
@@ -48,14 +48,14 @@ def folder_pictures(folder: Path) -> Pictures:
         except ValueError as error:
             faults.append(str(error))
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
 
     def draw_pictures(draw: np.random.Generator, count: int) -> Tensor:
         try:
             chosen = [to_tensor(open_image(files[i]).resize((512, 512), Image.Resampling.BICUBIC))
                       for i in draw.integers(len(files), size=count)]
         except ValueError as error:  # one that ends before its last line, or has been deleted meanwhile
-            raise Stopped(f"{error} Take it out of the folder; the same command goes on.") from error
+            raise TrainingAborted(f"{error} Take it out of the folder; the same command goes on.") from error
         return torch.stack(chosen)
 
     return draw_pictures
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     """Look at everything, distil, write the encoder.
 
     Raises:
-        Faults: of the model, the images and the output, all of them.
+        UserErrors: of the model, the images and the output, all of them.
     """
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
@@ -98,12 +98,12 @@ def run(args: argparse.Namespace) -> None:
         train(args.out.parent, device, args.minutes)
         return
     if args.images is None:
-        raise Faults("--images: expected a folder of pictures, got nothing.")
+        raise UserErrors("--images: expected a folder of pictures, got nothing.")
     _, encoder, pictures = all_or_faults(lambda: check_writable(args.out.parent),
                                          lambda: load_encoder(args.model, args.weights),
                                          lambda: folder_pictures(args.images))
     settings = replace(
-        Settings("distill", args.steps, args.batch, args.lr),
+        TrainerConfig("distill", args.steps, args.batch, args.lr),
         warmup_steps=max(1, min(1000, args.steps // 10)),
         weight_decay=0.1,
         plain=("",),

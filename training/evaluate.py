@@ -33,7 +33,7 @@ from typing import Any
 from .common import arguments as of_type
 from .common.atomic_io import check_writable, write_text
 from .common.cli import command, say
-from .common.errors import Faults, all_or_faults
+from .common.errors import UserErrors, all_or_faults
 from .evaluation.benchmarks import command as convert
 from .evaluation.judge import command as judge
 from .evaluation.models import Worlds, add_arguments
@@ -105,12 +105,12 @@ def write_relationbench(options: argparse.Namespace) -> None:
     """The verb `relationbench`.
 
     Raises:
-        Faults: no subjects; the file exists.
+        UserErrors: no subjects; the file exists.
     """
     if options.seeds < 1:
-        raise Faults(f"--seeds {options.seeds}: expected at least 1.")
+        raise UserErrors(f"--seeds {options.seeds}: expected at least 1.")
     if options.out.exists():
-        raise Faults(f"--out {options.out} exists; choose a file that does not, so that nothing is overwritten.")
+        raise UserErrors(f"--out {options.out} exists; choose a file that does not, so that nothing is overwritten.")
     _, text = all_or_faults(
         lambda: check_writable(options.out.parent),
         lambda: prompts_text(options.subjects, options.out.parent, options.seeds, options.cases))
@@ -123,12 +123,12 @@ def write_miniworld(options: argparse.Namespace) -> None:
     """The verb `miniworld`.
 
     Raises:
-        Faults: no such relation, no scenes; the file exists.
+        UserErrors: no such relation, no scenes; the file exists.
     """
     from .miniworld.experiments.exact import write_scenes
 
     if options.scenes < 1:
-        raise Faults(f"--scenes {options.scenes}: expected at least 1.")
+        raise UserErrors(f"--scenes {options.scenes}: expected at least 1.")
     all_or_faults(lambda: check_writable(options.out))
     write_scenes(options.out, options.relation, options.scenes, options.seed)
     say(f"wrote {options.scenes} scenes to {options.out / 'prompts.jsonl'}. Draw each prompt with its references in "
@@ -139,7 +139,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Measure a folder, and compare it with another one if asked.
 
     Raises:
-        Faults: of the prompts file, the pictures, the models.
+        UserErrors: of the prompts file, the pictures, the models.
     """
     from .evaluation.folders import measure_folders
 
@@ -154,12 +154,12 @@ def count_exactly(entries: Sequence[Entry]) -> tuple[str, dict[str, Any]]:
     """The miniworld's own scores, as Markdown and for JSON.
 
     Raises:
-        Faults: lines without a plan.
+        UserErrors: lines without a plan.
         ValueError: the judges are not there.
     """
     from .miniworld.experiments import exact
 
-    found, known = exact.judged(entries)
+    found, known = exact.classified(entries)
     return "\n" + exact.exact_text(found, known), exact.facts(found, known)
 
 

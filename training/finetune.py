@@ -25,24 +25,24 @@ from torch import Tensor, nn
 from core.relation.lora import RelationCard
 
 from .common import arguments as of_type
-from .common.cli import Progress, Stopped, command, say, shell_command
-from .common.errors import Faults
+from .common.cli import Progress, TrainingAborted, command, say, shell_command
+from .common.errors import UserErrors
 from .common.folder_lock import FolderInUse, locked
 from .common.sheets import save_picture
 from .common.toml_config import ConfigFaults
 from .config import Config, load_config
 from .data.dataset import load_triplets, prepare
-from .data.encoding_cache import Encoded, encode, encode_negative
+from .data.encoding_cache import EncodedTriplets, encode, encode_negative
 from .data.preview import triplet_sheet
 from .engine import objective as relation
-from .engine.batch import draw
-from .engine.loss_log import Journal
-from .engine.optim import build_optimizer, optimizer_tensors, rate_at, restore_optimizer
+from .engine.batch import sample_batch
+from .engine.loss_log import LossLog
+from .engine.optim import build_optimizer, learning_rate_at, optimizer_tensors, restore_optimizer
 from .engine.run_dir import Checkpoint
-from .engine.run_spec import Recipe, gather, look_further, plan, precision_of
+from .engine.run_spec import RunSpec, describe_run, load_run_spec, look_further, precision_of
 from .engine.validation import SamplePictures, sample_pictures
 from .host_diffusers import IdentityBatch, identity_batch, relation_parameters
-from .host_diffusers.errors import ModelFaults
+from .host_diffusers.errors import ModelFileErrors
 
 
 def main(arguments: list[str] | None = None, again: str = "") -> int:
@@ -87,34 +87,36 @@ def run(options: argparse.Namespace, again: Callable[[int], str]) -> None:
     accelerator = Accelerator(cpu=config.train.device == "cpu", mixed_precision="fp16" if half else "no")
     speak = say if accelerator.is_main_process else (lambda text: None)
     logging.getLogger().setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
-    recipe = gather(config, accelerator.device, accelerator.num_processes, options.resume)
-    speak(plan(recipe, accelerator.num_processes))
+    recipe = load_run_spec(config, accelerator.device, accelerator.num_processes, options.resume)
+    speak(describe_run(recipe, accelerator.num_processes))
     if options.dry_run:
         return None
     accelerator.wait_for_everyone()  # all have looked at the folder before one of them holds it
-    journal = Journal(recipe, again(accelerator.num_processes))
+    journal = LossLog(recipe, again(accelerator.num_processes))
     try:
         with locked(recipe.folder.path) if accelerator.is_main_process else nullcontext():
             return train(recipe, accelerator, journal, speak)
     except KeyboardInterrupt as error:
-        raise Stopped(f"Stopped. {journal.where_it_stands()}") from error
-    except (FolderInUse, ModelFaults) as error:
-        raise Faults(getattr(error, "found", f"output.folder: {error}")) from error
+        raise TrainingAborted(f"Stopped. {journal.resume_hint()}") from error
+    except (FolderInUse, ModelFileErrors) as error:
+        raise UserErrors(getattr(error, "found", f"output.folder: {error}")) from error
     except OSError as error:
-        raise Stopped(f"Reading or writing failed: {error}. {journal.where_it_stands()}") from error
+        raise TrainingAborted(f"Reading or writing failed: {error}. {journal.resume_hint()}") from error
     except torch.cuda.OutOfMemoryError as error:
-        raise Stopped(f"Out of memory: {str(error).splitlines()[0]} Add --set train.gradient_checkpointing=true and "
-                      f"--set train.micro_batch=1 to this command. {journal.where_it_stands()}") from error
-    except (Faults, Stopped):
+        raise TrainingAborted(
+            f"Out of memory: {str(error).splitlines()[0]} Add --set train.gradient_checkpointing=true and "
+            f"--set train.micro_batch=1 to this command. {journal.resume_hint()}"
+        ) from error
+    except (UserErrors, TrainingAborted):
         raise
     except Exception:
-        say(f"Something unforeseen ended the run; what Python says of it follows. {journal.where_it_stands()}")
+        say(f"Something unforeseen ended the run; what Python says of it follows. {journal.resume_hint()}")
         raise
     finally:
         accelerator.end_training()
 
 
-def train(recipe: Recipe, accelerator: Accelerator, journal: Journal, speak) -> None:
+def train(recipe: RunSpec, accelerator: Accelerator, journal: LossLog, speak) -> None:
     """Encode, attach, loop, export."""
     config, device, settings = recipe.config, accelerator.device, recipe.config.train
     with accelerator.main_process_first():
@@ -135,18 +137,18 @@ def train(recipe: Recipe, accelerator: Accelerator, journal: Journal, speak) -> 
         samples = sample_pictures(recipe, objective, crops, identity, negative)
     progress = Progress(start, settings.steps)
     for step in range(start, settings.steps):
-        rate = rate_at(step, settings)
+        rate = learning_rate_at(step, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
         losses = one_step(model, optimizer, parameters, crops, identity, step, recipe, accelerator)
-        journal.note(step, losses)
+        journal.log(step, losses)
         done = step + 1
         if accelerator.is_main_process and progress.due(done):
             progress.tell(done, journal.last(), rate)
         if samples and (done % config.samples.every == 0 or done == settings.steps):
             samples.draw(done)  # before the checkpoint: a run resumed from it has all pictures up to it
         if done % config.output.checkpoint_every == 0 or done == settings.steps:
-            journal.gather(accelerator)
+            journal.sync_losses(accelerator)
             if accelerator.is_main_process:
                 journal.check()
                 journal.write(checkpoint_of(done, parameters, optimizer, accelerator, journal))
@@ -155,13 +157,21 @@ def train(recipe: Recipe, accelerator: Accelerator, journal: Journal, speak) -> 
     accelerator.wait_for_everyone()
 
 
-def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], crops: Encoded,
-             identity: IdentityBatch | None, step: int, recipe: Recipe, accelerator: Accelerator) -> dict[str, Tensor]:
+def one_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    parameters: dict[str, nn.Parameter],
+    crops: EncodedTriplets,
+    identity: IdentityBatch | None,
+    step: int,
+    recipe: RunSpec,
+    accelerator: Accelerator,
+) -> dict[str, Tensor]:
     """One update from one global batch; this process does its share in micro-batches. Returns its mean losses."""
     settings, device = recipe.config.train, accelerator.device
     share = settings.batch_size // accelerator.num_processes
     mine = share * accelerator.process_index
-    drawn = draw(settings.seed, step, settings.batch_size, len(crops), tuple(crops.latents.shape[1:]))
+    drawn = sample_batch(settings.seed, step, settings.batch_size, len(crops), tuple(crops.latents.shape[1:]))
     pieces = [drawn.part(at, at + recipe.micro_batch) for at in range(mine, mine + share, recipe.micro_batch)]
     totals: dict[str, Tensor] = {}
     for piece in pieces:
@@ -179,7 +189,9 @@ def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, parameters: dic
     return totals
 
 
-def project_identity(recipe: Recipe, crops: Encoded, unet: nn.Module, device: torch.device) -> IdentityBatch | None:
+def project_identity(
+    recipe: RunSpec, crops: EncodedTriplets, unet: nn.Module, device: torch.device
+) -> IdentityBatch | None:
     """Identity tokens of every crop as keys and values at every site, once; the projections are not kept."""
     if recipe.frozen.identity_config is None:
         return None
@@ -191,7 +203,7 @@ def project_identity(recipe: Recipe, crops: Encoded, unet: nn.Module, device: to
 
 
 def restore(checkpoint: Checkpoint | None, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer,
-            accelerator: Accelerator, journal: Journal) -> int:
+            accelerator: Accelerator, journal: LossLog) -> int:
     """Put a checkpoint back; returns the step to go on with."""
     if checkpoint is None:
         return 0
@@ -206,14 +218,14 @@ def restore(checkpoint: Checkpoint | None, parameters: dict[str, nn.Parameter], 
 
 
 def checkpoint_of(step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer,
-                  accelerator: Accelerator, journal: Journal) -> Checkpoint:
+                  accelerator: Accelerator, journal: LossLog) -> Checkpoint:
     """Everything a resumed run needs; its draws and rates are functions of the step."""
     scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
     return Checkpoint(step, {name: parameter.detach() for name, parameter in parameters.items()},
                       optimizer_tensors(optimizer), journal.history(), scaler)
 
 
-def finish(recipe: Recipe, objective: relation.RelationObjective, samples: SamplePictures | None, speak) -> None:
+def finish(recipe: RunSpec, objective: relation.RelationObjective, samples: SamplePictures | None, speak) -> None:
     """The promised file, read back before anyone is told of it."""
     config: Config = recipe.config
     card = RelationCard(

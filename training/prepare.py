@@ -19,7 +19,7 @@ from pathlib import Path
 from .common import arguments as of_type
 from .common.atomic_io import check_writable
 from .common.cli import command, say
-from .common.errors import Faults, all_or_faults
+from .common.errors import UserErrors, all_or_faults
 from .common.sheets import save_picture
 from .config import DataConfig
 from .data.dataset import load_triplets, prepare
@@ -46,7 +46,7 @@ def convert(source: Path, target: Path, relation: str = "") -> None:
         relation: its name.
 
     Raises:
-        Faults: of the triplets; the target exists.
+        UserErrors: of the triplets; the target exists.
     """
     triplets, _ = all_or_faults(lambda: load_triplets(DataConfig(folder=str(source), fit="pad"), relation),
                                 lambda: _check_target(target))
@@ -65,7 +65,7 @@ def convert(source: Path, target: Path, relation: str = "") -> None:
 
 def _check_target(target: Path) -> None:
     if target.exists():
-        raise Faults(f"{target} exists; choose a folder that does not, so that nothing is overwritten.")
+        raise UserErrors(f"{target} exists; choose a folder that does not, so that nothing is overwritten.")
     check_writable(target.parent)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..scene import WHOLE_PICTURE, Box
-from ..shapes import expect
+from ..shapes import check_shape
 
 THRESHOLD = 0.5
 FIRST_STEP = 5  # steps needed before their maps are trusted, the current one included
@@ -111,7 +111,7 @@ class AttentionRecord:
         Returns:
             (B, S, h, w) bool or None.
         """
-        expect(maps, "B S h w", "attention maps")
+        check_shape(maps, "B S h w", "attention maps")
         height, width = maps.shape[-2:]
         whole = (max(height, round(height / (window.y1 - window.y0))),
                  max(width, round(width / (window.x1 - window.x0))))

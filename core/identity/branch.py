@@ -14,7 +14,7 @@ from types import ModuleType
 from torch import Tensor, nn
 
 from ..attention import attend
-from ..shapes import expect
+from ..shapes import check_shape
 from .tokens import IdentityTokens, token_mask
 
 
@@ -47,7 +47,7 @@ class IdentityBranch(nn.ModuleDict):
 
     def project(self, tokens: IdentityTokens) -> ProjectedIdentity:
         """Keys and values at every site, once a run."""
-        expect(tokens.sequence, "1 M D", "identity tokens", D=self.context_width)
+        check_shape(tokens.sequence, "1 M D", "identity tokens", D=self.context_width)
         sequence, gains = tokens.sequence, tokens.gains.to(tokens.sequence)
         return ProjectedIdentity(tokens, tuple(projection(sequence, gains) for projection in self.values()))
 
@@ -91,6 +91,6 @@ def image_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask:
     Returns:
         (B, N, C), exactly zero where only background tokens of gain 0 are seen.
     """
-    expect(mask[..., 0], "B N" if mask.ndim == 3 else "N", "identity mask", N=query.shape[1])
+    check_shape(mask[..., 0], "B N" if mask.ndim == 3 else "N", "identity mask", N=query.shape[1])
     return attend(query, key, value, heads, mask[:, None] if mask.ndim == 3 else mask)
 

@@ -4,7 +4,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..shapes import expect
+from ..shapes import check_shape
 
 FREQUENCIES = 8
 TEMPERATURE = 100.0
@@ -22,7 +22,7 @@ def fourier_features(boxes: Tensor, frequencies: int = FREQUENCIES) -> Tensor:
     Returns:
         (S, 8F) float32, laid out [frequency][sin, cos][x0, y0, x1, y1].
     """
-    expect(boxes, "S 4", "boxes")
+    check_shape(boxes, "S 4", "boxes")
     k = torch.arange(frequencies, device=boxes.device, dtype=torch.float32)
     angles = TEMPERATURE ** (k / frequencies)[:, None] * boxes.float()[:, None, :]  # (S, F, 4)
     waves = torch.stack((angles.sin(), angles.cos()), dim=2)  # (S, F, 2, 4)

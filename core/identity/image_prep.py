@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..shapes import expect
+from ..shapes import check_shape
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -29,7 +29,7 @@ def cut_out(photographs: Tensor, mask: Tensor | None) -> list[Tensor]:
     """
     if mask is None:
         return list(photographs)
-    expect(mask, "V H W", "mask", V=photographs.shape[0], H=photographs.shape[2], W=photographs.shape[3])
+    check_shape(mask, "V H W", "mask", V=photographs.shape[0], H=photographs.shape[2], W=photographs.shape[3])
     pieces = []
     for photograph, alpha in zip(photographs, mask):
         rows = (alpha > 0.5).any(dim=1).nonzero()
@@ -55,7 +55,7 @@ def squares(photographs: Tensor, mask: Tensor | None, size: int) -> Tensor:
     return torch.stack([squash(piece, size) for piece in cut_out(photographs, mask)])
 
 
-def normalise(squares: Tensor) -> Tensor:
+def normalise_pixels(squares: Tensor) -> Tensor:
     """(V, 3, s, s) in [0, 1] to what CLIP was trained on."""
     mean = torch.tensor(CLIP_MEAN, device=squares.device, dtype=squares.dtype).view(3, 1, 1)
     std = torch.tensor(CLIP_STD, device=squares.device, dtype=squares.dtype).view(3, 1, 1)

@@ -17,7 +17,7 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..shapes import expect
+from ..shapes import check_shape
 
 # The dense map is read at this many times the encoder's own size: 896 pixels for CLIP's 224.
 DENSE_SCALE = 4
@@ -112,7 +112,7 @@ def dense_features(tower: VisionTower, pixels: Tensor, progress: Callable[[], No
     Returns:
         (V, W, s/p, s/p) in float32.
     """
-    sizes = expect(pixels, "V 3 H W", "photographs")
+    sizes = check_shape(pixels, "V 3 H W", "photographs")
     if sizes["H"] % tower.patch_size or sizes["W"] % tower.patch_size:
         raise ValueError(f"photographs: expected sides that are multiples of {tower.patch_size}, "
                          f"got {sizes['H']} x {sizes['W']}.")

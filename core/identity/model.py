@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..scene import Layout
-from ..shapes import expect
+from ..shapes import check_shape
 from .branch import IdentityBranch
 from .resampler import Resampler, ResamplerConfig
 from .tokens import IdentityTokens
@@ -88,7 +88,7 @@ class IdentityModel(nn.Module):
             grounded: ask with name and box; False asks with the learned latents.
         """
         boxes = layout.tensor().to(features.phrases)
-        expect(boxes, "S 4", "boxes", S=len(features.tokens))
+        check_shape(boxes, "S 4", "boxes", S=len(features.tokens))
         flag = torch.tensor([grounded], device=boxes.device)
         subjects = [
             self.image_proj(tokens[None], features.phrases[i:i + 1], boxes[i:i + 1], flag)

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..attention import attend
-from ..shapes import expect
+from ..shapes import check_shape
 from .fourier import FREQUENCIES, fourier_features
 
 
@@ -130,9 +130,9 @@ class Resampler(nn.Module):
         Raises:
             ValueError: a shape does not fit the model, naming the input.
         """
-        sizes = expect(tokens, "S L W", "image tokens", W=self.config.image_width)
-        expect(phrases, "S P", "phrase embeddings", S=sizes["S"], P=self.config.phrase_width)
-        expect(boxes, "S 4", "boxes", S=sizes["S"])
+        sizes = check_shape(tokens, "S L W", "image tokens", W=self.config.image_width)
+        check_shape(phrases, "S P", "phrase embeddings", S=sizes["S"], P=self.config.phrase_width)
+        check_shape(boxes, "S 4", "boxes", S=sizes["S"])
         if grounded is None:
             grounded = torch.ones(sizes["S"], dtype=torch.bool, device=tokens.device)
         tokens = self.proj_in(tokens)

@@ -15,7 +15,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from ..scene import Layout
-from ..shapes import expect
+from ..shapes import check_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +37,9 @@ class IdentityTokens:
     background_gain: float = 0.0
 
     def __post_init__(self) -> None:
-        sizes = expect(self.subjects, "S T D", "identity tokens")
-        expect(self.background, "T0 D", "background tokens", D=sizes["D"])
-        expect(self.weights, "S", "subject weights", S=sizes["S"])
+        sizes = check_shape(self.subjects, "S T D", "identity tokens")
+        check_shape(self.background, "T0 D", "background tokens", D=sizes["D"])
+        check_shape(self.weights, "S", "subject weights", S=sizes["S"])
         if len(self.layout.boxes) != sizes["S"]:
             raise ValueError(f"layout: expected {sizes['S']} boxes, one a subject, got {len(self.layout.boxes)}.")
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..shapes import expect
+from ..shapes import check_shape
 
 _EPSILON = 1e-5  # as published: an empty region or a full one divides by this
 
@@ -32,12 +32,12 @@ def predicate_attention_loss(maps: Sequence[Tensor], region: Tensor) -> Tensor:
     Raises:
         ValueError: no map, or another batch size.
     """
-    batch = expect(region, "B H W", "pair region")["B"]
+    batch = check_shape(region, "B H W", "pair region")["B"]
     if not maps:
         raise ValueError("predicate attention: expected the maps of at least one site, got none.")
     losses = []
     for seen in maps:
-        expect(seen, "B h w", "predicate attention map", B=batch)
+        check_shape(seen, "B h w", "predicate attention map", B=batch)
         inside = F.interpolate(region[:, None].float(), size=seen.shape[-2:], mode="nearest")[:, 0]  # (B, h, w)
         losses.append(_mean(seen, 1 - inside) - _mean(seen, inside))
     return torch.stack(losses).mean(dim=0)

@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..shapes import expect
+from ..shapes import check_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +34,9 @@ class KeypointPairs:
     visible: Tensor
 
     def __post_init__(self) -> None:
-        sizes = expect(self.target, "B S P 2", "target keypoints")
-        expect(self.concept, "B S P 2", "concept keypoints", **sizes)
-        expect(self.visible, "B S P", "keypoint visibility", **sizes)
+        sizes = check_shape(self.target, "B S P 2", "target keypoints")
+        check_shape(self.concept, "B S P 2", "concept keypoints", **sizes)
+        check_shape(self.visible, "B S P", "keypoint visibility", **sizes)
 
 
 def sample_at(latents: Tensor, points: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
@@ -72,8 +72,8 @@ def keypoint_distances(clean: Tensor, concepts: Tensor, pairs: KeypointPairs,
     Returns:
         (B, S, P) float32, also where not visible.
     """
-    sizes = expect(clean, "B C H W", "predicted latents", B=pairs.target.shape[0])
-    expect(concepts, "B S C h w", "concept latents", B=sizes["B"], C=sizes["C"], S=pairs.target.shape[1])
+    sizes = check_shape(clean, "B C H W", "predicted latents", B=pairs.target.shape[0])
+    check_shape(concepts, "B S C h w", "concept latents", B=sizes["B"], C=sizes["C"], S=pairs.target.shape[1])
     subjects = concepts.shape[1]
     there = sample_at(clean.float()[:, None].expand(-1, subjects, -1, -1, -1), pairs.target)
     here = sample_at(concepts.float(), pairs.concept, concept_grid)
@@ -91,7 +91,7 @@ def keypoint_loss(clean: Tensor, concepts: Tensor, pairs: KeypointPairs, gate: T
     Returns:
         (B,) float32; 0 for a gated picture and for one without a visible keypoint.
     """
-    expect(gate, "B", "noise gate", B=clean.shape[0])
+    check_shape(gate, "B", "noise gate", B=clean.shape[0])
     distances = keypoint_distances(clean, concepts, pairs)
     counted = pairs.visible & gate[:, None, None]
     total = torch.where(counted, distances, torch.zeros_like(distances)).sum(dim=(1, 2))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import read, save, tensors_of
-from ..cross_attention_layers import PROJECTIONS, UNetLayout
+from ..cross_attention_layers import PROJECTIONS, UNetSpec
 from ..lora_keys import SUFFIXES, Alphas, first, read_alphas
 from .card import RelationCard
 from .lora_parts import Address, base_name, changes_module, check_parts, sort_parts, what_else
@@ -53,7 +53,7 @@ class RelationLoRA:
     """
 
     pairs: dict[Address, LowRank]
-    layout: UNetLayout
+    layout: UNetSpec
     metadata: dict[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     beside: dict[Address, dict[str, Tensor]] = field(default_factory=dict)
@@ -119,7 +119,7 @@ def save_relation(path: str | Path, lora: RelationLoRA, card: RelationCard,
     save(path, lora.state(), card.metadata(), check)
 
 
-def load_relation(path: str | Path, layout: UNetLayout) -> RelationLoRA:
+def load_relation(path: str | Path, layout: UNetSpec) -> RelationLoRA:
     """Read a relation LoRA in any published spelling for one UNet.
 
     Raises:
@@ -130,11 +130,11 @@ def load_relation(path: str | Path, layout: UNetLayout) -> RelationLoRA:
     state, others = tensors_of(content)
     if metadata.get("kind", "relation") != "relation":
         raise ValueError(f"{path.name}: expected a relation LoRA, got a file of kind '{metadata['kind']}'.")
-    lora = normalise(state, layout, path.name, metadata, read_alphas(path, metadata))
+    lora = parse_lora_keys(state, layout, path.name, metadata, read_alphas(path, metadata))
     return replace(lora, left_out=(*lora.left_out, *others))
 
 
-def normalise(state: dict[str, Tensor], layout: UNetLayout, file: str, metadata: dict[str, str],
+def parse_lora_keys(state: dict[str, Tensor], layout: UNetSpec, file: str, metadata: dict[str, str],
               alphas: Alphas | None = None) -> RelationLoRA:
     """Sort a state dict of any spelling into what it holds by site.
 

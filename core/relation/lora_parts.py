@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import describe
-from ..cross_attention_layers import PROJECTIONS, UNetLayout
+from ..cross_attention_layers import PROJECTIONS, UNetSpec
 from ..lora_keys import BIAS, BIASES, EMBEDDINGS, OWN_ADAPTERS, TEXT_ENCODERS, first, is_embedding, split_key
 
 Address = tuple[str, str]  # a site's diffusers path, a projection
@@ -17,7 +17,7 @@ def changes_module(part: dict[str, Tensor]) -> bool:
     return "down" in part or "up" in part or any(role.startswith(OWN_ADAPTERS) for role in part)
 
 
-def sort_parts(state: dict[str, Tensor], layout: UNetLayout
+def sort_parts(state: dict[str, Tensor], layout: UNetSpec
                ) -> tuple[dict[Address, dict[str, Tensor]], dict[Address, str], set[str], dict[str, tuple[str, ...]]]:
     """The parts by address, how each address is spelled, modules of other places, and what is not applied."""
     addresses = _addresses(layout)
@@ -66,7 +66,7 @@ def base_name(context_width: int) -> str:
     return names.get(context_width, f"a UNet of context width {context_width}")
 
 
-def _addresses(layout: UNetLayout) -> dict[str, tuple[str, str]]:
+def _addresses(layout: UNetSpec) -> dict[str, tuple[str, str]]:
     """Every spelling of every module, dots as underscores, to (site's diffusers path, projection)."""
     addresses = {}
     for site in layout.sites():
@@ -80,7 +80,7 @@ def _addresses(layout: UNetLayout) -> dict[str, tuple[str, str]]:
     return addresses
 
 
-def check_parts(parts: dict[Address, dict[str, Tensor]], layout: UNetLayout, file: str, metadata: dict[str, str]
+def check_parts(parts: dict[Address, dict[str, Tensor]], layout: UNetSpec, file: str, metadata: dict[str, str]
                 ) -> None:
     """Check that what changes each module fits it.
 

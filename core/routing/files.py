@@ -32,8 +32,8 @@ from ..lora_keys import (
     read_alphas,
     split_key,
 )
-from ..shapes import expect
-from .token_layout import Tables
+from ..shapes import check_shape
+from .token_layout import DreamOEmbeddings
 
 TABLES = ("dreamo_task_embedding.weight", "dreamo_idx_embedding.weight", "dreamo_t5_embedding.weight")
 _FUSED = re.compile(
@@ -113,7 +113,7 @@ class FluxLoRA:
         return sentences
 
 
-def load_tables(path: str | Path) -> Tables:
+def load_tables(path: str | Path) -> DreamOEmbeddings:
     """The embedding tables of ``embedding.safetensors``, or of a root LoRA that holds them too.
 
     Raises:
@@ -130,8 +130,10 @@ def load_tables(path: str | Path) -> Tables:
     task, index, words = (tables.get(key) for key in TABLES)
     try:
         if words is not None:
-            expect(words, "N E", TABLES[2])
-        return Tables(task, index, None if words is None else words[-10:])  # the published code takes the last ten too
+            check_shape(words, "N E", TABLES[2])
+        return DreamOEmbeddings(
+            task, index, None if words is None else words[-10:]
+        )  # the published code takes the last ten too
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
 
@@ -145,11 +147,11 @@ def load_flux_lora(path: str | Path) -> FluxLoRA:
     path = Path(path)
     content, metadata = read(path)
     tensors, others = tensors_of(content)
-    lora = normalise(tensors, path.name, read_alphas(path, metadata))
+    lora = to_comfy_keys(tensors, path.name, read_alphas(path, metadata))
     return replace(lora, left_out=(*lora.left_out, *others))
 
 
-def normalise(content: dict[str, Tensor], file: str, alphas: Alphas | None = None) -> FluxLoRA:
+def to_comfy_keys(content: dict[str, Tensor], file: str, alphas: Alphas | None = None) -> FluxLoRA:
     """Sort a state dict by its layout; see ``load_flux_lora``.
 
     Args:

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..shapes import expect
+from ..shapes import check_shape
 
 SIDE = 16  # pixels a side of a token
 WHITE = 1.0
@@ -32,7 +32,7 @@ def published_size(height: int, width: int, resolution: int) -> tuple[int, int]:
 
 def on_white(picture: Tensor, mask: Tensor) -> Tensor:
     """(3, H, W) and (H, W) in [0, 1]: what the mask leaves out becomes white."""
-    expect(mask, "H W", "mask", H=picture.shape[-2], W=picture.shape[-1])
+    check_shape(mask, "H W", "mask", H=picture.shape[-2], W=picture.shape[-1])
     alpha = mask.clamp(0, 1)
     return picture * alpha + WHITE * (1 - alpha)
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..shapes import expect
+from ..shapes import check_shape
 
 
 def routing_loss(maps: Sequence[Tensor], targets: Tensor, sum_tokens: bool = False) -> Tensor:
@@ -34,12 +34,12 @@ def routing_loss(maps: Sequence[Tensor], targets: Tensor, sum_tokens: bool = Fal
     Raises:
         ValueError: no map, or another shape.
     """
-    sizes = expect(targets, "B R h w", "routing targets")
+    sizes = check_shape(targets, "B R h w", "routing targets")
     if not maps:
         raise ValueError("routing loss: expected the maps of at least one layer, got none.")
     layers = []
     for layer in maps:
-        expect(layer, "B R h w", "routing map", **sizes)
+        check_shape(layer, "B R h w", "routing map", **sizes)
         squares = (layer.float() - targets.float()).square().flatten(2)
         layers.append((squares.sum(-1) if sum_tokens else squares.mean(-1)).mean(-1))
     return torch.stack(layers).mean(dim=0)
@@ -57,9 +57,9 @@ def placeholder_loss(query: Tensor, words: Tensor, owners: Tensor) -> Tensor:
         (B,) float32: the mean over each reference's tokens of the squared distance to its one-hot row, mean over
         references and heads. 0 for a single reference, which has nothing to be told from.
     """
-    sizes = expect(query, "B H M d", "reference queries")
-    references = expect(words, "B H R d", "placeholder keys", B=sizes["B"], H=sizes["H"], d=sizes["d"])["R"]
-    expect(owners, "M", "owners of reference tokens", M=sizes["M"])
+    sizes = check_shape(query, "B H M d", "reference queries")
+    references = check_shape(words, "B H R d", "placeholder keys", B=sizes["B"], H=sizes["H"], d=sizes["d"])["R"]
+    check_shape(owners, "M", "owners of reference tokens", M=sizes["M"])
     shares = (query.float() @ words.float().transpose(-1, -2) / math.sqrt(sizes["d"])).softmax(dim=-1)  # (B, H, M, R)
     wanted = torch.nn.functional.one_hot(owners, references).to(shares)  # (M, R)
     distances = (shares - wanted).square().sum(dim=-1)  # (B, H, M)

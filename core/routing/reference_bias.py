@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..shapes import expect
+from ..shapes import check_shape
 from .call_layout import CallLayout, Span, marks
 
 HARD = 1e4  # a strength that leaves no weight: exp(-1e4) is 0 in every dtype, and half precision holds it
@@ -85,7 +85,7 @@ def check_regions(steering: Steering, layout: CallLayout) -> None:
                          f"{len(steering.weights)} and {len(steering.regions)}.")
     for region in steering.regions:
         if region is not None:
-            expect(region, "h w", "region on the token grid", h=layout.grid[0], w=layout.grid[1])
+            check_shape(region, "h w", "region on the token grid", h=layout.grid[0], w=layout.grid[1])
 
 
 def picture_bias(steering: Steering, layout: CallLayout) -> Iterator[list[tuple[tuple[Span, ...], Tensor]]]:

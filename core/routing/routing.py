@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from .call_layout import CallLayout
 from .reference_regions import ReferenceRegions
 from .routing_map import Recorder
-from .token_layout import Reference, Sequence, Tables
+from .token_layout import DreamOEmbeddings, Reference, TokenLayout
 
 
 @dataclass(eq=False)
@@ -26,7 +26,7 @@ class Routing:
     """
 
     references: tuple[Reference, ...]
-    tables: Tables
+    tables: DreamOEmbeddings
     strength: float = 0.0
     isolation: float = 0.0
     window: tuple[float, float] = (0.0, 1.0)
@@ -49,7 +49,7 @@ class Routing:
     def slots(self) -> tuple[int, ...]:
         return tuple(reference.slot for reference in self.references)
 
-    def layout(self, sequence: Sequence) -> CallLayout:
+    def layout(self, sequence: TokenLayout) -> CallLayout:
         """Where text, picture, references and their placeholders stand."""
         words = (tuple(at for at in self.words.get(slot, ()) if at < sequence.text) for slot in self.slots)
         return sequence.layout(tuple(words))

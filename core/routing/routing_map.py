@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ..shapes import expect
+from ..shapes import check_shape
 from .call_layout import CallLayout
 
 
@@ -31,7 +31,7 @@ def logit_map(query: Tensor, key: Tensor, layout: CallLayout) -> Tensor:
     Returns:
         (B, R, h, w) float32, scaled dot products; no softmax. Frames are averaged, a reference without tokens is 0.
     """
-    expect(query, "B H S d", "queries", S=layout.size)
+    check_shape(query, "B H S d", "queries", S=layout.size)
     means = []
     for spans in layout.references:
         tokens = torch.cat([query[:, :, slice(*span)] for span in spans], dim=2)
@@ -59,7 +59,7 @@ def mass_map(query: Tensor, key: Tensor, layout: CallLayout, chunk: int = 1024, 
     Returns:
         (B, R, h, w) float32 in [0, 1].
     """
-    expect(query, "B H S d", "queries", S=layout.size)
+    check_shape(query, "B H S d", "queries", S=layout.size)
     assert layout.image is not None, "a map is asked of attentions with the picture's tokens only"
     first, last = layout.image
     parts = []
@@ -139,7 +139,7 @@ class RoutingMap:
     kind: str = "logit"
 
     def __post_init__(self) -> None:
-        expect(self.blocks, "K B R h w", "routing maps", R=len(self.slots))
+        check_shape(self.blocks, "K B R h w", "routing maps", R=len(self.slots))
 
     @property
     def maps(self) -> Tensor:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..shapes import expect
+from ..shapes import check_shape
 from .call_layout import CallLayout, Grid
 
 TASKS = ("subject", "identity", "style", "try-on")
@@ -58,7 +58,7 @@ class Reference:
         if not (math.isfinite(self.weight) and self.weight >= 0):
             faults.append(f"weight: expected a number from 0 up, got {self.weight}")
         if self.region is not None:
-            expect(self.region, "H W", "region")
+            check_shape(self.region, "H W", "region")
             if not bool((self.region > 0).any()):
                 faults.append("region: expected some of the picture (white), got an empty mask")
         if faults:
@@ -97,7 +97,7 @@ def with_reference(references: tuple[Reference, ...], reference: Reference) -> t
 
 
 @dataclass(frozen=True, eq=False)
-class Tables:
+class DreamOEmbeddings:
     """DreamO's learned tables.
 
     Attributes:
@@ -111,12 +111,12 @@ class Tables:
     words: Tensor | None = None
 
     def __post_init__(self) -> None:
-        width = expect(self.task, "2 D", "dreamo_task_embedding.weight")["D"]
-        expect(self.index, "10 D", "dreamo_idx_embedding.weight", D=width)
+        width = check_shape(self.task, "2 D", "dreamo_task_embedding.weight")["D"]
+        check_shape(self.index, "10 D", "dreamo_idx_embedding.weight", D=width)
         if self.words is not None:
-            expect(self.words, "10 E", "dreamo_t5_embedding.weight")
+            check_shape(self.words, "10 E", "dreamo_t5_embedding.weight")
 
-    def rows(self, slots: tuple[int, ...]) -> Tensor:
+    def embeddings(self, slots: tuple[int, ...]) -> Tensor:
         """(1 + R, D) what is added to image tokens, then to the tokens of each reference.
 
         Task and index rows are summed in the tables' own dtype, as published.
@@ -135,7 +135,7 @@ class Tables:
         Returns:
             (1, N + sum of lengths, D) in the tables' dtype.
         """
-        rows = zip(self.rows(slots), (image_tokens, *lengths), strict=True)
+        rows = zip(self.embeddings(slots), (image_tokens, *lengths), strict=True)
         return torch.cat([row.expand(length, -1) for row, length in rows])[None]
 
 
@@ -173,7 +173,7 @@ def positions(image: Grid, references: tuple[Grid, ...]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Sequence:
+class TokenLayout:
     """How one call's attention sequence is laid out: [text | image | others | references].
 
     Attributes:

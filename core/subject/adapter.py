@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import attend
-from ..shapes import expect
+from ..shapes import check_shape
 
 
 class _SelfAttention(nn.Module):
@@ -94,8 +94,8 @@ class GatedAdapter(nn.Module):
         Returns:
             (B, N, C).
         """
-        batch = expect(x, "B N C", "hidden states")["B"]
-        expect(objects, "B M D", "object tokens", B=batch)
+        batch = check_shape(x, "B N C", "hidden states")["B"]
+        check_shape(objects, "B M D", "object tokens", B=batch)
         attn_gate = (self.alpha_attn.float().tanh() * scale).to(x.dtype)
         dense_gate = (self.alpha_dense.float().tanh() * scale).to(x.dtype)
         joined = self.norm1(torch.cat((x, self.linear(objects)), dim=1))  # (B, N + M, C)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..shapes import expect
+from ..shapes import check_shape
 
 
 def location_mask(boxes: Tensor, present: Tensor, height: int, width: int, size: tuple[int, int]) -> Tensor:
@@ -31,8 +31,8 @@ def location_mask(boxes: Tensor, present: Tensor, height: int, width: int, size:
     Raises:
         ValueError: shapes that do not fit each other.
     """
-    sizes = expect(boxes, "B S 4", "boxes")
-    expect(present, "B S", "subjects present", B=sizes["B"], S=sizes["S"])
+    sizes = check_shape(boxes, "B S 4", "boxes")
+    check_shape(present, "B S", "subjects present", B=sizes["B"], S=sizes["S"])
     edges = boxes.double() * torch.tensor([width, height, width, height], device=boxes.device)
     x0, y0, x1, y1 = (edge[..., None] for edge in edges.round().unbind(-1))  # (B, S, 1)
     columns, rows = (torch.arange(length, device=boxes.device) for length in (width, height))

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..shapes import expect
+from ..shapes import check_shape
 
 BALANCED, L1 = "balanced", "l1"
 FORMS = (BALANCED, L1)
@@ -43,9 +43,9 @@ def localisation_loss(maps: Sequence[Tensor], segmentations: Tensor, positions: 
     Raises:
         ValueError: no maps, an unknown form, or shapes that do not fit each other.
     """
-    sizes = expect(segmentations, "B K H W", "segmentations")
-    expect(positions, "B K", "positions of words", B=sizes["B"], K=sizes["K"])
-    expect(present, "B K", "words present", B=sizes["B"], K=sizes["K"])
+    sizes = check_shape(segmentations, "B K H W", "segmentations")
+    check_shape(positions, "B K", "positions of words", B=sizes["B"], K=sizes["K"])
+    check_shape(present, "B K", "words present", B=sizes["B"], K=sizes["K"])
     if not maps or form not in FORMS:
         raise ValueError(f"localisation loss: expected maps of at least one layer and a form of {', '.join(FORMS)}, "
                          f"got {len(maps)} maps and {form!r}.")
@@ -54,7 +54,7 @@ def localisation_loss(maps: Sequence[Tensor], segmentations: Tensor, positions: 
 
 def _layer(attention: Tensor, segmentations: Tensor, positions: Tensor, present: Tensor, form: str,
            peak_one: bool) -> Tensor:
-    heads, cells = expect(attention, "B heads N T", "attention", B=len(positions))["heads"], attention.shape[2]
+    heads, cells = check_shape(attention, "B heads N T", "attention", B=len(positions))["heads"], attention.shape[2]
     height, width = grid_of(cells, *segmentations.shape[-2:])
     subject = F.interpolate(segmentations.float(), (height, width), mode="bilinear", antialias=True)
     subject = rearrange(subject, "b k h w -> b 1 k (h w)")

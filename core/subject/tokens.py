@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..identity.fourier import FREQUENCIES, fourier_features
-from ..shapes import expect
+from ..shapes import check_shape
 
 BOX_WIDTH = 8 * FREQUENCIES  # sine and cosine of four coordinates at each frequency
 
@@ -69,10 +69,10 @@ class ObjectTokens(nn.Module):
             ValueError: shapes that do not fit each other or the module.
         """
         _, _, tokens, width = self.null_image_feature.shape
-        sizes = expect(patches, "B S T I", "patch tokens", T=tokens, I=width)
+        sizes = check_shape(patches, "B S T I", "patch tokens", T=tokens, I=width)
         batch, subjects = sizes["B"], sizes["S"]
-        expect(boxes, "B S 4", "boxes", B=batch, S=subjects)
-        expect(present, "B S", "subjects present", B=batch, S=subjects)
+        check_shape(boxes, "B S 4", "boxes", B=batch, S=subjects)
+        check_shape(present, "B S", "subjects present", B=batch, S=subjects)
         present = present.bool()
         located = present if locate_single else present & (present.sum(dim=1, keepdim=True) > 1)
         features = fourier_features(rearrange(boxes, "b s x -> (b s) x")).to(patches.dtype)

@@ -34,7 +34,7 @@ def heat_colours(values: Tensor) -> Tensor:
     return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(1e-9) ** (1 / 2.4) - 0.055)
 
 
-def shown(maps: Tensor) -> Tensor:
+def percentile_stretch(maps: Tensor) -> Tensor:
     """(..., h, w) of any scale to [0, 1] between its 2nd and 98th percentile."""
     flat = maps.flatten(-2).float()
     low, high = (flat.quantile(share, dim=-1)[..., None, None] for share in (0.02, 0.98))
@@ -52,7 +52,7 @@ def heat_maps(maps: Tensor, size: tuple[int, int], image: Tensor | None = None) 
     Returns:
         (V, height, width, 3) in [0, 1].
     """
-    values = F.interpolate(shown(maps)[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    values = F.interpolate(percentile_stretch(maps)[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
     colours = heat_colours(values)
     if image is None:
         return colours

@@ -94,7 +94,7 @@ def feature_colours(dense: Tensor) -> Tensor:
     return rearrange(colours, "(v h w) c -> v c h w", v=dense.shape[0], h=dense.shape[2])
 
 
-def beside(photographs: Tensor, colours: Tensor) -> Tensor:
+def side_by_side(photographs: Tensor, colours: Tensor) -> Tensor:
     """(V, 3, s, s) photographs and (V, 3, h, w) colours side by side: (V, s, 2s, 3)."""
     side = photographs.shape[-1]
     colours = F.interpolate(colours, size=(side, side), mode="nearest")

@@ -71,10 +71,10 @@ def _check_widths(identity_model, image_width: int, phrase_width: int) -> None:
 
 def preview_features(scene: Scene, local_clip_vision) -> torch.Tensor:
     """Each photograph beside its dense features as colours: (V, s, 2s, 3); one set of colours for all subjects."""
-    from ..drawing.layout import beside, feature_colours
+    from ..drawing.layout import feature_colours, side_by_side
     from ..host_comfy.sdxl import encoders
 
     step = encoders.feature_progress(scene, local_clip_vision)
     dense = torch.cat([encoders.dense_maps(subject, local_clip_vision, step) for subject in scene.subjects])
     pictures = torch.cat([squares(subject.photographs, subject.mask, PREVIEW_SIZE) for subject in scene.subjects])
-    return beside(pictures, feature_colours(dense))
+    return side_by_side(pictures, feature_colours(dense))

@@ -19,7 +19,7 @@ from transformers import (
 from core.identity.files import RELEASED
 from core.identity.model import IdentityConfig, IdentityModel
 from core.identity.resampler import ResamplerConfig
-from training.data.encoding_cache import Encoded
+from training.data.encoding_cache import EncodedTriplets
 from training.host_diffusers import IdentityBatch, identity_batch, unet_layout
 from training.host_diffusers.images import encode_pictures, image_tokens
 from training.host_diffusers.single_file import SDXL, SDXL_UNET
@@ -84,7 +84,7 @@ class Encoders:
         self.identity = built(lambda: IdentityModel(sizes.identity), device, dtype)
 
     @torch.no_grad()
-    def encode(self, crops: Encoded, unet: nn.Module) -> tuple[Encoded, IdentityBatch]:
+    def encode(self, crops: EncodedTriplets, unet: nn.Module) -> tuple[EncodedTriplets, IdentityBatch]:
         """Every picture of a batch from its pixels and words."""
         batch, ids = len(crops), torch.full((len(crops), 77), 49407, device=self.device)
         pixels = torch.rand(batch * (1 + SUBJECTS), 3, self.sizes.pixels, self.sizes.pixels, device=self.device)
@@ -100,14 +100,14 @@ class Encoders:
         return fresh, self.project(subjects.unflatten(0, (batch, SUBJECTS)), crops, unet)
 
     @torch.no_grad()
-    def project(self, subjects: Tensor, crops: Encoded, unet: nn.Module) -> IdentityBatch:
+    def project(self, subjects: Tensor, crops: EncodedTriplets, unet: nn.Module) -> IdentityBatch:
         """Keys and values at every site."""
         batch = identity_batch(self.identity.ms_adapter, subjects, self.identity.dummy_image_tokens[0], crops.boxes,
                                crops.present.to(subjects), tuple(crops.latents.shape[-2:]), unet)
         return batch.to(self.device, self.dtype)
 
 
-def random_crops(sizes: Sizes, device: torch.device) -> Encoded:
+def random_crops(sizes: Sizes, device: torch.device) -> EncodedTriplets:
     """CROPS encoded crops of random numbers, on the device."""
     generator = torch.Generator().manual_seed(0)
     side, unet = sizes.pixels // 8, sizes.configs["unet"]
@@ -120,7 +120,7 @@ def random_crops(sizes: Sizes, device: torch.device) -> Encoded:
     span[:, 4] = 1
     joints = torch.rand((2, CROPS, SUBJECTS, JOINTS, 2), generator=generator).to(device)
     tokens = sizes.identity.resampler
-    return Encoded(
+    return EncodedTriplets(
         latents=normal(4, side, side), concept_latents=normal(SUBJECTS, 4, side, side),
         context=normal(77, unet["cross_attention_dim"]), pooled=normal(sizes.configs["clip_g"]["projection_dim"]),
         time_ids=torch.full((CROPS, 6), float(sizes.pixels), device=device), span=span, boxes=box,

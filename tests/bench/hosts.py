@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.cross_attention_layers import UNetLayout
+from core.cross_attention_layers import UNetSpec
 from core.identity.branch import IdentityBranch, ProjectedIdentity
 from core.identity.tokens import IdentityTokens
 from tests.bench import published
@@ -30,8 +30,8 @@ class Size:
     latent: int
 
     @property
-    def layout(self) -> UNetLayout:
-        return UNetLayout.of_depths((self.channels, 2 * self.channels, 4 * self.channels), 2, (0, 2, 10), self.context)
+    def layout(self) -> UNetSpec:
+        return UNetSpec.of_depths((self.channels, 2 * self.channels, 4 * self.channels), 2, (0, 2, 10), self.context)
 
 
 SIZES = {"small": Size(64, 512, 256, 64), "full": Size(320, 2048, 1280, 128)}
@@ -151,7 +151,7 @@ class Diffusers(Step):
         return self._call(self.unet.attn_processors)
 
     def ours(self, projected: ProjectedIdentity, gamma: float) -> Callable[[], Tensor]:
-        from core.attention import additive
+        from core.attention import as_bias
         from training.host_diffusers import CrossAttentionExtras, IdentityBatch, attach_identity
         from training.host_diffusers.unet import cross_attentions, grid_of
 
@@ -160,7 +160,7 @@ class Diffusers(Step):
                       for key, value in projected.sites)
         levels = {level for _, _, level in cross_attentions(self.unet)}
         size = tuple(self.latent.shape[-2:])
-        masks = {level: additive(projected.mask(projected.tokens.layout.coverage(*grid_of(size, level))), self.dtype
+        masks = {level: as_bias(projected.mask(projected.tokens.layout.coverage(*grid_of(size, level))), self.dtype
                                  ).to(self.device).expand(2, -1, -1) for level in levels}
         extras = CrossAttentionExtras(identity=IdentityBatch(sites, masks))
         detach = attach_identity(self.unet, gamma)

@@ -19,8 +19,8 @@ from PIL import Image
 from tests.host.api_graphs import saving, shipped_miniworld
 from tests.host.comfyui import find_comfyui, why_not
 from tests.host.server import ComfyServer, device_flags
-from training.common.atomic_io import write_whole
-from training.common.cli import Stopped, command, say
+from training.common.atomic_io import atomic_write
+from training.common.cli import TrainingAborted, command, say
 
 ROOT = Path(__file__).resolve().parents[2]
 JPEG_QUALITY = 88
@@ -34,10 +34,10 @@ def run_examples(out: Path, thumbnails: bool) -> None:
         thumbnails: write each picture to `workflows/<graph>.jpg` too.
 
     Raises:
-        Stopped: there is no ComfyUI that could start, or a graph failed.
+        TrainingAborted: there is no ComfyUI that could start, or a graph failed.
     """
     if reason := why_not().get("host"):
-        raise Stopped(f"The example graphs were not run. {reason}")
+        raise TrainingAborted(f"The example graphs were not run. {reason}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small threads only wait for each other
     failed = []
     with tempfile.TemporaryDirectory() as base:
@@ -47,11 +47,13 @@ def run_examples(out: Path, thumbnails: bool) -> None:
                 if picture is None:
                     failed.append(path.stem)
                     continue
-                write_whole(out / f"{path.stem}.png", lambda place, png=picture: place.write_bytes(png))
+                atomic_write(out / f"{path.stem}.png", lambda place, png=picture: place.write_bytes(png))
                 if thumbnails:
-                    write_whole(ROOT / "workflows" / f"{path.stem}.jpg", lambda place, png=picture: to_jpeg(png, place))
+                    atomic_write(
+                        ROOT / "workflows" / f"{path.stem}.jpg", lambda place, png=picture: to_jpeg(png, place)
+                    )
     if failed:
-        raise Stopped(f"{len(failed)} of {len(shipped_miniworld())} graphs failed: {', '.join(failed)}")
+        raise TrainingAborted(f"{len(failed)} of {len(shipped_miniworld())} graphs failed: {', '.join(failed)}")
     say(f"Pictures: {out}")
 
 

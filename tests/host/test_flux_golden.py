@@ -129,7 +129,7 @@ def test_soft_regions_one_way_of_formulas(pack, formula):
     """Written down for image to reference only; ours steers both ways."""
     form = pack.module("core.routing.steered_attention")
     bias, regions = pack.module("core.routing.reference_bias"), (columns(0, 1, 2), columns(3, 4, 5))
-    layout = pack.module("core.routing.token_layout").Sequence(5, (4, 6), ((4, 4), (3, 5))).layout()
+    layout = pack.module("core.routing.token_layout").TokenLayout(5, (4, 6), ((4, 4), (3, 5))).layout()
     one_way = bias.Steering(2.0, 0.0, (1.0, 1.0), regions, to_image=False)
     attention = form.steered_attention(one_way, layout, (0, 60), torch.device("cpu"))
     stage = pack.module("core.routing.call_layout").Stage("attention", 5, 60, layout)
@@ -153,7 +153,7 @@ MAPS = {  # call: logits of both references on the first four image tokens, then
 
 def test_maps_of_formulas(pack, formula):
     maps = pack.module("core.routing.routing_map")
-    sequence = pack.module("core.routing.token_layout").Sequence(5, (4, 6), ((4, 4), (3, 5))).layout()
+    sequence = pack.module("core.routing.token_layout").TokenLayout(5, (4, 6), ((4, 4), (3, 5))).layout()
     seen = []
 
     def spy(plain, query, key, *args, **kwargs):
@@ -201,7 +201,7 @@ def test_hard_steering_leaves_no_attention_outside_in_any_block(pack, formula):
 def test_the_recorded_mass_is_the_softmax_over_everything(pack, formula):
     """What merging gives, against the map by its definition with the bias written out."""
     maps = pack.module("core.routing.routing_map")
-    layout = pack.module("core.routing.token_layout").Sequence(5, (4, 6), ((4, 4), (3, 5))).layout()
+    layout = pack.module("core.routing.token_layout").TokenLayout(5, (4, 6), ((4, 4), (3, 5))).layout()
     regions, recorder, wanted = (columns(0, 1, 2), columns(3, 4, 5)), maps.Recorder(), []
     bias = torch.zeros(60, 60)
     for region, place in zip(regions, (slice(29, 45), slice(45, 60))):

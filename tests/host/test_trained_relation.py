@@ -8,7 +8,7 @@ from core.relation.lora import RelationCard, save_relation
 from tests.host.golden_unet import WIDTHS, GoldenUNet
 from tests.recipe.tiny_recipe import write_tokenizer
 from training.host_diffusers import attach_relation, relation_of, relation_parameters
-from training.host_diffusers.base_model import Base
+from training.host_diffusers.base_model import BaseModelFiles
 from training.host_diffusers.images import decode_latents
 from training.host_diffusers.single_file import SDXL, open_single_file
 
@@ -72,7 +72,7 @@ def test_one_checkpoint_file_is_the_same_model_in_both_hosts(golden, comfy, tiny
     write_tokenizer(tmp_path / "words")
     small = {**SDXL["vae"], "block_out_channels": [32] * 4, "layers_per_block": 1, "scaling_factor": 1.0}
     sizes = {**SDXL, "unet": golden.config["config"], "vae": small}
-    base = Base(**open_single_file(tmp_path / "base.safetensors", str(tmp_path / "words"), sizes))
+    base = BaseModelFiles(**open_single_file(tmp_path / "base.safetensors", str(tmp_path / "words"), sizes))
     unet = base.unet(torch.float32)
     assert all(torch.equal(unet.state_dict()[name], tensor) for name, tensor in golden.weights.items())
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))

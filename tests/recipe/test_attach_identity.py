@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from safetensors import safe_open
 
-from core.attention import additive
+from core.attention import as_bias
 from core.identity.branch import IdentityBranch
 from core.identity.tokens import token_mask
 from core.relation.attention_loss import predicate_attention_loss
@@ -178,7 +178,7 @@ def published_layer():
     covered = coverage(torch.stack((torch.zeros(2, 4), torch.tensor(BOXES))), 8, 8)
     gains = torch.tensor([0.0] * 3 + [1.0] * 8)[:, None]
     key, value = tokens @ weights["to_k_ip.weight"].T, tokens @ weights["to_v_ip.weight"].T * gains
-    batch = IdentityBatch(((key, value),), {1: additive(token_mask(covered, 3, 4), torch.float32)})
+    batch = IdentityBatch(((key, value),), {1: as_bias(token_mask(covered, 3, 4), torch.float32)})
     processor = _Processor(attn.processor, index=0, level=1, strength=0.6)
     return attn, processor, hidden, context[:, :7], batch
 

@@ -20,11 +20,11 @@ import training.prepare
 from tests.recipe.tiny_recipe import write_all, write_config
 from tests.surface import ROOT
 from tests.unit.synthetic_triplets import write_authors
-from training.common.errors import Faults
+from training.common.errors import UserErrors
 from training.common.folder_lock import locked
 from training.data.dataset import load_triplets, prepare
 from training.distill import folder_pictures
-from training.engine.timed_loop import Settings, averaged, fit, save
+from training.engine.timed_loop import TrainerConfig, fit, load_ema_weights, save
 from training.evaluation.relationbench import find_subjects
 
 CREATURES = str(ROOT / "models" / "miniworld" / "creatures")
@@ -147,7 +147,7 @@ def test_litter_in_folders_of_pictures_is_no_subject_and_no_picture(pictures):
     assert batch.shape == (8, 3, 512, 512) and batch.min() == 1  # transparent is white here too
     for name in ("cat.png", "dog/1.png"):
         (pictures / name).unlink()
-    with pytest.raises(Faults, match="expected pictures .* found none"):
+    with pytest.raises(UserErrors, match="expected pictures .* found none"):
         folder_pictures(pictures)
 
 
@@ -193,20 +193,20 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path, run):
     model, loss = tiny()
     with locked(tmp_path / "vae"):
         with pytest.raises(ValueError, match="vae is in use by another run"):
-            fit(Settings("vae", 1, 1, 1e-3), model, loss, tmp_path / "vae", torch.device("cpu"), 1)
+            fit(TrainerConfig("vae", 1, 1, 1e-3), model, loss, tmp_path / "vae", torch.device("cpu"), 1)
 
 
 @pytest.mark.parametrize("how", ["latest.json is cut off", "a shard is cut off", "another model"])
 def test_a_broken_checkpoint_is_named(tmp_path, how):
     model, loss = tiny()
-    settings, cpu = Settings("vae", 2, 1, 1e-3), torch.device("cpu")
+    settings, cpu = TrainerConfig("vae", 2, 1, 1e-3), torch.device("cpu")
     fit(settings, model, loss, tmp_path, cpu, 1)
     if how == "another model":
         model = torch.nn.Linear(3, 3)
     else:
         file = next(tmp_path.glob("*.safetensors" if "shard" in how else "latest.json"))
         file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(Faults, match="of another model" if how == "another model" else "begin anew"):
+    with pytest.raises(UserErrors, match="of another model" if how == "another model" else "begin anew"):
         fit(settings, model, loss, tmp_path, cpu, 1)
 
 
@@ -216,8 +216,8 @@ def test_what_trains_in_a_folder_needs_what_came_before(run, tmp_path):
 
 
 def test_a_stop_of_the_miniworld_names_its_own_command(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(miniworld.RECIPES, "vae", (lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()),
-                                                   *miniworld.RECIPES["vae"][1:]))
+    monkeypatch.setitem(miniworld.TRAINERS, "vae", (lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()),
+                                                   *miniworld.TRAINERS["vae"][1:]))
     code, said = run("miniworld", "--out", tmp_path, "vae")
     assert code == 130
     assert said.endswith(f"Go on with: {said.split('Go on with: ')[1]}")
@@ -227,9 +227,9 @@ def test_a_stop_of_the_miniworld_names_its_own_command(run, tmp_path, monkeypatc
 def test_a_stopped_demo_prints_the_command_that_goes_on_with_it(run, tmp_path, monkeypatch):
     """`make demo`: the training is one of its steps, with settings of its own; typed again, it resumes it."""
     from training.miniworld.experiments import demo
-    from training.miniworld.experiments.train_relation import Recipe
+    from training.miniworld.experiments.train_relation import AblationVariant
 
-    short = Recipe(triplets=2, overrides=("train.steps=4", "train.warmup_steps=0", "train.batch_size=1",
+    short = AblationVariant(triplets=2, overrides=("train.steps=4", "train.warmup_steps=0", "train.batch_size=1",
                                           "samples.every=0", "train.device=cpu", "output.checkpoint_every=2"))
     monkeypatch.setattr(demo.run, "__defaults__", (short, 2, ""))
     honest = training.finetune.one_step
@@ -259,8 +259,8 @@ def test_a_saved_state_survives_a_disk_that_takes_no_more(tmp_path, monkeypatch)
     import core.checkpoint
 
     model, loss = tiny()
-    state = fit(Settings("vae", 2, 1, 1e-3), model, loss, tmp_path, torch.device("cpu"), 1)
-    before = averaged(tmp_path)[1]
+    state = fit(TrainerConfig("vae", 2, 1, 1e-3), model, loss, tmp_path, torch.device("cpu"), 1)
+    before = load_ema_weights(tmp_path)[1]
 
     def full(*_, **__):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
@@ -269,4 +269,4 @@ def test_a_saved_state_survives_a_disk_that_takes_no_more(tmp_path, monkeypatch)
     state.step = 3
     with pytest.raises(OSError, match="cannot be written .*No space left"):
         save(tmp_path, state, model, torch.optim.AdamW(model.parameters()))
-    assert averaged(tmp_path)[1] == before
+    assert load_ema_weights(tmp_path)[1] == before

@@ -10,19 +10,19 @@ from PIL import Image
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, ViTConfig, ViTModel
 
-from core.identity.image_prep import CLIP_MEAN, CLIP_STD, normalise
-from training.common.errors import Faults
+from core.identity.image_prep import CLIP_MEAN, CLIP_STD, normalise_pixels
+from training.common.errors import UserErrors
 from training.common.image_files import to_tensor
 from training.evaluate import main
 from training.evaluation.prompts import Entry, read_prompts
 from training.evaluation.score_images import embed_files, score_pictures
 from training.host_diffusers.embedders import Embedder, load_clip, load_dino
 from training.host_diffusers.miniworld.architectures import FOLDER
-from training.miniworld.experiments.exact import facts, judged, plans_of
+from training.miniworld.experiments.exact import classified, facts, plans_of
 from training.miniworld.world.relations import standing_next_to
 from training.miniworld.world.renderer import render
 from training.miniworld.world.scene import portrait
-from training.miniworld.world.traits import draw_identities
+from training.miniworld.world.traits import draw_several_traits
 
 CPU = "cpu"
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -97,9 +97,9 @@ def test_each_file_is_encoded_once_and_every_broken_one_is_named(tmp_path, asked
     assert vectors.shape == (3, 3) and seen == [2, 1]
     for path in pictures[:2]:
         path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(Faults) as report:
+    with pytest.raises(UserErrors) as report:
         embed_files([colours], pictures, batch=2)
-    assert len(report.value.found) == 2 and "1.png" in report.value.found[0]
+    assert len(report.value.messages) == 2 and "1.png" in report.value.messages[0]
 
 
 def test_the_command_agrees_with_transformers(encoders, asked, tmp_path, capsys):
@@ -114,7 +114,7 @@ def test_the_command_agrees_with_transformers(encoders, asked, tmp_path, capsys)
     mean, std = (torch.tensor(part).view(3, 1, 1) for part in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     tokenizer = CLIPTokenizer.from_pretrained(folder / "clip")
     with torch.no_grad():
-        out = clip(pixel_values=normalise(torch.stack([to_tensor(file) for file in cut])),
+        out = clip(pixel_values=normalise_pixels(torch.stack([to_tensor(file) for file in cut])),
                    **tokenizer(["a cat is hugging a bear", "hugging"], padding=True, return_tensors="pt"))
         pixels = (torch.stack([to_tensor(file) for file in squashed]) - mean) / std
         tokens = dino(pixel_values=pixels).last_hidden_state[:, 0]
@@ -161,7 +161,7 @@ def test_open_clip_by_name_and_file(tmp_path):
 def test_the_miniworlds_clip_prefers_right_descriptions_and_references():
     """Portraits against their descriptions and second portraits; margins are the weights' affair."""
     clip, rng = load_clip("miniworld", "", CPU, torch.float32), np.random.default_rng(0)
-    who = [draw_identities(rng, 1, False)[0] for _ in range(8)]
+    who = [draw_several_traits(rng, 1, False)[0] for _ in range(8)]
     first, second = ([Image.fromarray(render(portrait(rng, one), 128).image) for one in who] for _ in range(2))
     pictures = F.normalize(clip.pictures(first), dim=-1)
     for others in (clip.texts([f"a picture of {one.describe()}" for one in who]), clip.pictures(second)):
@@ -192,7 +192,7 @@ def test_the_miniworlds_scenes_are_counted_exactly(tmp_path, capsys):
                  "--device", CPU, "--out", str(tmp_path / "out")]) == 0
     assert "| exact, in % | 6 |" in capsys.readouterr().out
     written = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))["exact"]
-    found = {name: facts(*judged(read_prompts(scenes / "prompts.jsonl", scenes / name)))
+    found = {name: facts(*classified(read_prompts(scenes / "prompts.jsonl", scenes / name)))
              for name in ("truth", "exchanged", "apart")}
     assert found["truth"] == written
     value = {name: {key: share["value"] for key, share in row.items() if key != "judges_on_renders"}
@@ -208,7 +208,7 @@ def test_exact_counts_need_plans(asked, capsys):
     assert main([*asked, "--clip", "miniworld", "--exact"]) == 2
     told = capsys.readouterr().err
     assert "3 faults" in told and "line 2: no 'plan'. --exact needs lines as" in told
-    with pytest.raises(Faults, match="line 1: 'plan' cannot be read"):
+    with pytest.raises(UserErrors, match="line 1: 'plan' cannot be read"):
         plans_of([Entry(1, FOLDER, "a", plan={"relation": "hugging"})])
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from tests.recipe import tiny_vision
-from training.common.errors import Faults
+from training.common.errors import UserErrors
 from training.common.vision import Detection
 from training.evaluate import main
 from training.evaluation.assignment.subjects import (
@@ -81,7 +81,7 @@ def test_the_floor_is_measured_between_different_subjects(halves):
     results = measure_subjects([halves(1, RED, BLUE)], SubjectModels(Halves(), COLOUR))
     red, blue = np.array([256, 1, 1]), np.array([1, 1, 256])
     assert results.floor == pytest.approx(red @ blue / np.linalg.norm(red) ** 2, abs=1e-5) and results.floor_from == 2
-    with pytest.raises(Faults, match="Give it with --floor"):
+    with pytest.raises(UserErrors, match="Give it with --floor"):
         measured_floor([torch.ones(3)])
 
 
@@ -91,9 +91,9 @@ def test_a_line_without_names_is_not_measured_and_broken_pictures_are_one_report
     assert results.rows[1] is None and results.rows[0] is not None
     (tmp_path / "cat.png").write_bytes(b"x")
     (tmp_path / "1.png").write_bytes(b"x")
-    with pytest.raises(Faults) as report:
+    with pytest.raises(UserErrors) as report:
         measures([Entry(**{**vars(halves(3, RED, BLUE)), "picture": tmp_path / "1.png"})])
-    assert len(report.value.found) == 2
+    assert len(report.value.messages) == 2
 
 
 def test_people_are_detected_as_persons_and_views_follow_the_reference(tmp_path):
@@ -202,6 +202,6 @@ def test_boxes_questions_and_views_are_read_and_checked(asked, tmp_path):
     assert entry.views[0][1].name == "cat1.png"
     wrong = {"questions": [{"text": "?", "parents": [0]}], "symmetric": 1, "views": [["x.png"], ["y.png"]]}
     path.write_text(json.dumps(line | wrong))
-    with pytest.raises(Faults) as report:
+    with pytest.raises(UserErrors) as report:
         read_prompts(path, tmp_path / "pictures")
     assert "'questions': expected" in str(report.value) and "'symmetric': expected true or false" in str(report.value)

@@ -21,7 +21,7 @@ from training.diffusion.noise_schedule import NoiseSchedule
 from training.engine import objective as relation
 from training.engine.objective import RelationObjective
 from training.host_diffusers import attach_relation, relation_parameters, set_relation, unet_layout
-from training.host_diffusers.frozen import open_frozen
+from training.host_diffusers.frozen import open_frozen_models
 from training.host_diffusers.single_file import SDXL_CLIP_G, SDXL_CLIP_L, SDXL_UNET, SDXL_VAE
 from training.host_diffusers.unet import empty_unet
 from training.prepare import convert
@@ -251,7 +251,7 @@ def parts(world):
     """A method attached to the tiny base, its encoded triplets and a fixed evaluation batch."""
     def build(**tables):
         config = load_config(config_of(world, **tables))
-        frozen = open_frozen(config.models)
+        frozen = open_frozen_models(config.models)
         crops = encode(load_triplets(config.data, config.relation), config, frozen, CPU, torch.float32, lambda _: None)
         unet = frozen.base.unet(torch.float32)
         objective = relation.attach(unet, frozen.base.schedule, config, frozen.identity_config is not None)
@@ -357,7 +357,7 @@ def test_without_an_identity_model(world, capsys):
     config = write_config(world / "plain.toml", world, identity=False)
     assert finetune.main([str(config), "--set", "train.steps=2"]) == 0
     assert "none (relation on the plain base)" in capsys.readouterr().out
-    unet = open_frozen(load_config(config).models).base.unet(torch.float32)
+    unet = open_frozen_models(load_config(config).models).base.unet(torch.float32)
     lora = load_relation(world / "out" / "hugging.safetensors", unet_layout(unet))
     assert lora.report() == "32 of 32 pairs at 8 of 8 sites"
     assert lora.left_out == ()
@@ -366,7 +366,7 @@ def test_without_an_identity_model(world, capsys):
 def test_what_is_encoded_is_kept_by_content(world, capsys, caplog):
     config = config_of(world)
     settings = load_config(config)
-    frozen = open_frozen(settings.models)
+    frozen = open_frozen_models(settings.models)
 
     def again(*overrides):
         changed = load_config(config, overrides)
@@ -395,7 +395,7 @@ def test_diffusers_pipeline_loads_the_file_with_equal_pictures(world):
 
     config = config_of(world, train="warmup_steps = 0")
     assert finetune.main([config, "--set", "samples.every=0", "--set", "train.lr=0.05"]) == 0
-    frozen = open_frozen(load_config(config).models)
+    frozen = open_frozen_models(load_config(config).models)
     text = frozen.base.text(torch.float32)
     unet = frozen.base.unet(torch.float32)
     context, pooled = torch.randn(2, 77, 64), torch.randn(2, 40)
@@ -490,7 +490,7 @@ def test_pictures_of_one_two_and_three_subjects_in_one_run(world, capsys):
     (world / "data" / "triplets.jsonl").write_text("\n".join(lines))
     assert finetune.main([config_of(world, data="match_skeletons = false")]) == 0
     config = load_config(config_of(world, data="match_skeletons = false"))
-    crops = encode(load_triplets(config.data, ""), config, open_frozen(config.models), CPU, torch.float32, say)
+    crops = encode(load_triplets(config.data, ""), config, open_frozen_models(config.models), CPU, torch.float32, say)
     assert crops.present.tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     assert crops.boxes[0, 1:].abs().sum() == 0
     assert crops.visible[0, 1:].sum() == 0

@@ -7,7 +7,7 @@ import training.finetune as finetune
 from core.relation.lora import load_relation
 from tests.recipe.tiny_recipe import write_authors
 from training.host_diffusers import unet_layout
-from training.host_diffusers.base_model import open_base
+from training.host_diffusers.base_model import open_base_model
 from training.host_diffusers.clipself import encoder_of_transformers
 from training.host_diffusers.miniworld import architectures as miniworld
 from training.host_diffusers.miniworld.bundle import Miniworld, save_miniworld
@@ -44,7 +44,9 @@ def test_the_recipe_runs_on_the_miniworld(folder, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "(miniworld, epsilon prediction" in said
     assert "with local tokens" in said
-    lora = load_relation(tmp_path / "out" / "hugging.safetensors", unet_layout(open_base(folder).unet(torch.float32)))
+    lora = load_relation(
+        tmp_path / "out" / "hugging.safetensors", unet_layout(open_base_model(folder).unet(torch.float32))
+    )
     assert lora.metadata["base"] == "miniworld"
     assert (tmp_path / "out" / "samples.png").is_file()
 
@@ -52,7 +54,7 @@ def test_the_recipe_runs_on_the_miniworld(folder, tmp_path, capsys):
 def test_its_words_are_encoded_as_it_encodes_them(folder):
     from training.host_diffusers.miniworld.bundle import load_miniworld
 
-    world, text = load_miniworld(folder), open_base(folder).text(torch.float32)
+    world, text = load_miniworld(folder), open_base_model(folder).text(torch.float32)
     prompts = ["a fox is hugging a bear", "a cat"]
     for ours, theirs in zip(encode_prompts(text, prompts), world.encode_prompts(prompts)):
         torch.testing.assert_close(ours, theirs)

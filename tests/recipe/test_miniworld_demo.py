@@ -7,15 +7,15 @@ import pytest
 import torch
 from PIL import Image
 
-from training.common.cli import Stopped
+from training.common.cli import TrainingAborted
 from training.host_diffusers.miniworld.bundle import load_miniworld
 from training.miniworld.experiments import ablate, demo
-from training.miniworld.experiments.generate import Drawing, draw, stranger_to
+from training.miniworld.experiments.generate import Drawing, generate_images, mismatched_identity
 from training.miniworld.experiments.keypoint_probe import DISTANCES, joint_distances
-from training.miniworld.experiments.train_relation import Recipe, strangers, with_relation
-from training.miniworld.world.traits import draw_identities
+from training.miniworld.experiments.train_relation import AblationVariant, strangers, with_relation
+from training.miniworld.world.traits import draw_several_traits
 
-SHORT = Recipe(triplets=2, overrides=("train.steps=2", "train.warmup_steps=0", "train.batch_size=1",
+SHORT = AblationVariant(triplets=2, overrides=("train.steps=2", "train.warmup_steps=0", "train.batch_size=1",
                                       "samples.every=0", "train.device=cpu"))
 
 
@@ -59,20 +59,20 @@ def test_the_relation_changes_the_picture_and_leaves_the_world_as_it_was(finishe
     out, _ = finished
     world, plans = load_miniworld(), strangers("hugging", 1, 5)
     weights = {name: value.clone() for name, value in world.unet.state_dict().items()}
-    plain = draw(world, plans, 5)
+    plain = generate_images(world, plans, 5)
     with with_relation(world, out / "hugging.safetensors", strength=50.0):
-        assert not torch.equal(draw(world, plans, 5), plain)
+        assert not torch.equal(generate_images(world, plans, 5), plain)
     assert all(torch.equal(value, weights[name]) for name, value in world.unet.state_dict().items())
-    assert not torch.equal(draw(world, plans, 5, Drawing(boxes="apart")), plain)
-    assert not torch.equal(draw(world, plans, 5, Drawing(grid=0)), plain)
-    swapped = [draw(world, plans, 5, Drawing(stranger=which)) for which in ("clip", "local")]
+    assert not torch.equal(generate_images(world, plans, 5, Drawing(boxes="apart")), plain)
+    assert not torch.equal(generate_images(world, plans, 5, Drawing(grid=0)), plain)
+    swapped = [generate_images(world, plans, 5, Drawing(stranger=which)) for which in ("clip", "local")]
     assert not any(torch.equal(images, plain) for images in swapped) and not torch.equal(*swapped)
 
 
 def test_a_stranger_is_another_of_the_same_species():
     rng = np.random.default_rng(0)
-    for identity in draw_identities(rng, 8, held_out=True):
-        other = stranger_to(identity, rng)
+    for identity in draw_several_traits(rng, 8, held_out=True):
+        other = mismatched_identity(identity, rng)
         assert other.species == identity.species and other != identity
 
 
@@ -84,7 +84,7 @@ def test_joints_tell_who_is_who_and_predictions_are_near_the_truth():
 
 
 def test_the_ablation_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(ablate, "RECIPES", {name: SHORT for name in ablate.RECIPES})
+    monkeypatch.setattr(ablate, "RECIPES", {name: SHORT for name in ablate.VARIANTS})
     monkeypatch.setattr(ablate, "ROWS", ablate.ROWS[:3])
     lines = list(ablate.ablate(tmp_path, minutes=0, pictures=2, seeds=(0,)))
     assert lines == ["distances between joints", "3 cells are missing; the same command goes on with them"]
@@ -94,6 +94,6 @@ def test_the_ablation_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert [line.split(",")[0] for line in lines] == ["base alone"]
     assert list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,))) == []
     (tmp_path / "base.sha256").write_text("of other weights", encoding="utf-8")
-    with pytest.raises(Stopped, match="Choose another --out"):
+    with pytest.raises(TrainingAborted, match="Choose another --out"):
         next(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,)))
     assert set(ablate.results(tmp_path, seeds=(0,))) == {"the renderer's own", "base alone", "full"}

@@ -14,7 +14,7 @@ pytest.importorskip("resvg_py")
 
 from core.routing.reference_bias import HARD
 from training.engine.muon import Muon
-from training.engine.timed_loop import averaged
+from training.engine.timed_loop import load_ema_weights
 from training.host_diffusers.miniworld.architectures import Words, build_text_g
 from training.host_diffusers.miniworld.flux import FLUX, RoutedFlux, attend_plain, sequence_of
 from training.host_diffusers.miniworld.flux_files import CONFIG, EMBEDDING, WEIGHTS, load_flux
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 
 
 def short(settings, steps=2, batch=2):
-    return replace(settings, steps=steps, batch=batch, warmup_steps=1)
+    return replace(settings, steps=steps, batch_size=batch, warmup_steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_the_losses_fall_on_a_fixed_batch(data, routing):
     torch.manual_seed(0)
     model = RoutedFlux({**FLUX, "num_layers": 1, "num_single_layers": 1})
     batch, text_g = drawn(data, 2), text_encoder()
-    optimiser = Muon(model, 3e-3, plain=flux.SETTINGS.plain)
+    optimiser = Muon(model, 3e-3, adamw_params=flux.SETTINGS.adamw_params)
     time, noise = torch.rand(4, generator=torch.Generator().manual_seed(0)), torch.randn_like(batch.latents)
     history = []
     for _ in range(20):
@@ -192,15 +192,15 @@ def test_routing_and_holder_losses_reach_the_words_and_the_index_rows(data):
 
 
 def test_both_variants_begin_at_the_base_and_only_the_losses_differ(out, runs, tmp_path):
-    base = averaged(out / flux.BASE.name)[0]
+    base = load_ema_weights(out / flux.BASE.name)[0]
     assert any(not torch.equal(value, model_of(flux.BASE.seed).state_dict()[name]) for name, value in base.items())
     for name in ("corpus", "clip", "encoded", "flux_data", "flux_base"):
         (tmp_path / name).symlink_to(out / name)
     for routing in (True, False):
         flux.train(tmp_path, CPU, 0, short(flux.SETTINGS, 0), routing)
-        begun = averaged(tmp_path / flux.run_name(routing))[0]
+        begun = load_ema_weights(tmp_path / flux.run_name(routing))[0]
         assert all(torch.equal(value, base[name]) for name, value in begun.items())
-    with_routing, without = (averaged(runs / flux.run_name(routing))[0] for routing in (True, False))
+    with_routing, without = (load_ema_weights(runs / flux.run_name(routing))[0] for routing in (True, False))
     moved = [name for name, value in with_routing.items() if not torch.equal(value, without[name])]
     assert moved, "two steps with other losses end elsewhere"
 
@@ -214,7 +214,7 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(out, tmp_path):
         for stop in stops:
             state = flux.train(tmp_path / run, CPU, 1, short(flux.SETTINGS, stop))
         assert state.step == 3 and state.samples == 6
-        found.append(averaged(tmp_path / run / "flux")[0])
+        found.append(load_ema_weights(tmp_path / run / "flux")[0])
     assert all(torch.equal(value, found[1][name]) for name, value in found[0].items())
     assert max(file.stat().st_size for file in (tmp_path / "whole" / "flux").iterdir()) <= 16 * 2**20
 
@@ -327,7 +327,7 @@ def test_creatures_are_looked_for_by_all_their_traits():
     options = flux_measure.Layouts.of(plan, np.random.default_rng(0))
     assert options.plans[0] is plan and options.boxes.shape == (flux_measure.LAYOUTS, 2, 4)
 
-    class Sharp(judges.Judges):
+    class Sharp(judges.Classifiers):
         """Is sure of a creature's traits, all but its species, in a crop that is exactly the true one."""
 
         def identity(self, crops):

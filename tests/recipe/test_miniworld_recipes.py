@@ -10,9 +10,9 @@ import torch
 pytest.importorskip("resvg_py")
 
 from core.identity.files import load_identity
-from training.engine.timed_loop import averaged
+from training.engine.timed_loop import load_ema_weights
 from training.host_diffusers import text, unet_layout
-from training.host_diffusers.base_model import open_base
+from training.host_diffusers.base_model import open_base_model
 from training.host_diffusers.miniworld.architectures import FOLDER, Words, build_unet
 from training.host_diffusers.miniworld.bundle import load_miniworld, save_miniworld
 from training.miniworld.experiments.generate import generate, request_of
@@ -22,14 +22,14 @@ from training.miniworld.recipes import encoded_corpus as encoded
 from training.miniworld.recipes import vae_decoder as refine
 from training.miniworld.recipes.corpus import CorpusSize, render_corpus
 from training.miniworld.recipes.tokenizer import reduce_tokenizer
-from training.miniworld.recipes.warm_start import begin
+from training.miniworld.recipes.warm_start import warm_start
 from training.miniworld.world.triplets import evaluation_plans
 
 CPU = torch.device("cpu")
 
 
 def short(settings, steps=2):
-    return replace(settings, steps=steps, batch=2, warmup_steps=1)
+    return replace(settings, steps=steps, batch_size=2, warmup_steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_a_run_stopped_and_resumed_is_the_run_never_stopped(out, tmp_path):
             (run / name).symlink_to(out / name)
         for stop in stops:
             refine.train(run, CPU, 1, short(refine.SETTINGS, stop))
-    first, second = averaged(whole / "refine"), averaged(halves / "refine")
+    first, second = load_ema_weights(whole / "refine"), load_ema_weights(halves / "refine")
     assert first[1]["step"] == second[1]["step"] == 4
     assert all(torch.equal(value, second[0][name]) for name, value in first[0].items())
 
@@ -95,7 +95,7 @@ def test_refining_leaves_the_encoder_alone(out):
 
 
 def test_exported_models_load_as_any_base_does(folder):
-    base = open_base(folder)
+    base = open_base_model(folder)
     assert base.name == "miniworld"
     theirs = text.encode_prompts(base.text(torch.float32), ["a fox is hugging a bear"])
     ours = load_miniworld(folder).encode_prompts(["a fox is hugging a bear"])
@@ -169,11 +169,11 @@ def test_expanded_rows_are_the_stock_table():
 
 
 def test_training_on_begins_with_the_shipped_weights(tmp_path):
-    assert begin(tmp_path) == ["vae", "clip", "unet"]
-    assert begin(tmp_path) == []
+    assert warm_start(tmp_path) == ["vae", "clip", "unet"]
+    assert warm_start(tmp_path) == []
     world = load_miniworld()
-    weights, told = averaged(tmp_path / "unet")
+    weights, told = load_ema_weights(tmp_path / "unet")
     assert all(torch.equal(weights[f"unet.{name}"], value) for name, value in world.unet.state_dict().items())
     assert all(torch.equal(weights[f"identity.{name}"], value) for name, value in world.identity.state_dict().items())
     assert told["step"] == json.loads((FOLDER / "training.json").read_text(encoding="utf-8"))["unet"]["steps"]
-    assert {"vision", "text_l", "text_g"} <= {name.split(".")[0] for name in averaged(tmp_path / "clip")[0]}
+    assert {"vision", "text_l", "text_g"} <= {name.split(".")[0] for name in load_ema_weights(tmp_path / "clip")[0]}

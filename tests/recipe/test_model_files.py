@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from tests.recipe.tiny_recipe import write_all, write_tokenizer
-from training.host_diffusers.base_model import open_base
-from training.host_diffusers.errors import ModelFaults
+from training.host_diffusers.base_model import open_base_model
+from training.host_diffusers.errors import ModelFileErrors
 from training.host_diffusers.images import decode_latents, encode_pictures, image_tokens, latent_factor
 from training.host_diffusers.single_file import SDXL_CLIP_G, _build, _clip_g, open_single_file
 from training.host_diffusers.text import encode_phrases, encode_prompts
@@ -84,7 +84,7 @@ def test_prompts_are_encoded_as_diffusers_does(root):
     from diffusers import DDIMScheduler, StableDiffusionXLPipeline
     from transformers import CLIPTokenizer
 
-    base = open_base(root / "base")
+    base = open_base_model(root / "base")
     text = base.text(F32)
     first = CLIPTokenizer.from_pretrained(root / "base" / "tokenizer", local_files_only=True)
     second = CLIPTokenizer.from_pretrained(root / "base" / "tokenizer", local_files_only=True, pad_token="!")
@@ -100,7 +100,7 @@ def test_prompts_are_encoded_as_diffusers_does(root):
 
 
 def test_pictures_to_latents_and_back(root):
-    vae = open_base(root / "base").vae()
+    vae = open_base_model(root / "base").vae()
     pixels = torch.rand(2, 3, 64, 64)
     latents = encode_pictures(vae, pixels)
     assert latent_factor(vae) == 8
@@ -115,7 +115,7 @@ def test_half_precision_folders_are_found(root, tmp_path):
     for part in ("unet", "vae"):
         file = tmp_path / "base" / part / "diffusion_pytorch_model.safetensors"
         file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    assert open_base(tmp_path / "base").unet(F32).dtype == F32
+    assert open_base_model(tmp_path / "base").unet(F32).dtype == F32
 
 
 @pytest.mark.parametrize(("told", "expected"), [
@@ -126,29 +126,29 @@ def test_the_prediction_is_read_from_the_scheduler(root, tmp_path, told, expecte
     (tmp_path / "base" / "scheduler").mkdir()
     file = tmp_path / "base" / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(told))
-    assert open_base(tmp_path / "base").schedule.prediction == expected
+    assert open_base_model(tmp_path / "base").schedule.prediction == expected
     file.write_text(json.dumps({"prediction_type": "sample"}))
-    with pytest.raises(ModelFaults, match="prediction_type 'sample' is not supported"):
-        open_base(tmp_path / "base")
+    with pytest.raises(ModelFileErrors, match="prediction_type 'sample' is not supported"):
+        open_base_model(tmp_path / "base")
 
 
 def test_single_files_that_are_not_sdxl_are_named(tmp_path):
     (tmp_path / "x.ckpt").write_bytes(b"\x80\x02}q\x00.")
-    with pytest.raises(ModelFaults, match="expected a safetensors checkpoint.*pickles are not opened"):
+    with pytest.raises(ModelFileErrors, match="expected a safetensors checkpoint.*pickles are not opened"):
         open_single_file(tmp_path / "x.ckpt", "")
     path = tmp_path / "x.safetensors"
     for content, expected in ((b"nothing", "got another file"), (b"\x20" + bytes(7) + b'{"a"', "cannot be read")):
         path.write_bytes(content)
-        with pytest.raises(ModelFaults, match=expected):
+        with pytest.raises(ModelFileErrors, match=expected):
             open_single_file(path, "")
     save_file({"double_blocks.0.x": torch.zeros(1), "single_blocks.0.x": torch.zeros(1)}, path)
-    with pytest.raises(ModelFaults, match="nothing under model.diffusion_model.*it is a Flux diffusion model"):
+    with pytest.raises(ModelFileErrors, match="nothing under model.diffusion_model.*it is a Flux diffusion model"):
         open_single_file(path, "")
 
 
 def test_a_tokenizer_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
-    with pytest.raises(ModelFaults, match="models.tokenizer: no vocab.json and merges.txt in"):
+    with pytest.raises(ModelFileErrors, match="models.tokenizer: no vocab.json and merges.txt in"):
         find_tokenizer(str(tmp_path))
     write_tokenizer(tmp_path / "comfy" / "sd1_tokenizer")
     assert (find_tokenizer() / "vocab.json").is_file()

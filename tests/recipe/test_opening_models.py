@@ -11,9 +11,9 @@ from transformers import CLIPTokenizer
 
 from tests.recipe.tiny_recipe import write_all
 from training.diffusion.noise_schedule import NoiseSchedule
-from training.host_diffusers.base_model import open_base
-from training.host_diffusers.errors import ModelFaults
-from training.host_diffusers.frozen import open_frozen
+from training.host_diffusers.base_model import open_base_model
+from training.host_diffusers.errors import ModelFileErrors
+from training.host_diffusers.frozen import open_frozen_models
 from training.host_diffusers.schedule import read_schedule, schedule_of_keys
 from training.host_diffusers.tokenizer import find_tokenizer
 
@@ -45,13 +45,13 @@ def root(good, tmp_path):
 
 def test_what_is_not_read_does_not_count(root):
     """Sub-folders, hidden files and notes in a model's folder change nothing; what is read does."""
-    before = open_frozen(Paths(root)).fingerprint()
+    before = open_frozen_models(Paths(root)).fingerprint()
     for folder in (root / "models" / "clip_vision", root / "base", root / "base" / "unet"):
         for name in (".cache/huggingface/x.json", ".git/config", "onnx/model.safetensors", ".gitattributes",
                      "__MACOSX/._config.json", "._config.json", "README.md"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("{}")
-    frozen = open_frozen(Paths(root))
+    frozen = open_frozen_models(Paths(root))
     assert frozen.fingerprint() == before
     assert frozen.vision("clip_vision", torch.float32).config.hidden_size == 48
     assert frozen.base.unet(torch.float32).config.cross_attention_dim == 64
@@ -61,35 +61,35 @@ def test_what_is_not_read_does_not_count(root):
                                   "base/unet/diffusion_pytorch_model.safetensors",
                                   "models/identity.safetensors"])
 def test_weights_count(root, name):
-    before = open_frozen(Paths(root)).fingerprint()
+    before = open_frozen_models(Paths(root)).fingerprint()
     tensors = load_file(root / name)
     with __import__("safetensors").safe_open(root / name, "pt") as file:
         metadata = file.metadata()
     save_file({key: tensor + 1 for key, tensor in tensors.items()}, root / name, metadata)
-    assert open_frozen(Paths(root)).fingerprint() != before
+    assert open_frozen_models(Paths(root)).fingerprint() != before
 
 
 def test_the_tokenizer_counts(root):
     """Other words, other embeddings: what was encoded with it must be encoded again."""
-    before = open_frozen(Paths(root)).fingerprint()
+    before = open_frozen_models(Paths(root)).fingerprint()
     words = root / "base" / "tokenizer" / "vocab.json"
     vocabulary = json.loads(words.read_text())
     words.write_text(json.dumps(dict(zip(reversed(vocabulary), vocabulary.values()))))
-    assert open_frozen(Paths(root)).fingerprint() != before
+    assert open_frozen_models(Paths(root)).fingerprint() != before
 
 
 def test_a_tokenizer_of_one_file_gives_the_same_ids(root):
     folder = root / "base" / "tokenizer"
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     text = "a fox hugs a bear"
-    before = open_base(root / "base").text(torch.float32).ids([text], None)
+    before = open_base_model(root / "base").text(torch.float32).ids([text], None)
     shutil.rmtree(folder)
     tokenizer.save_pretrained(folder)
     for name in ("vocab.json", "merges.txt"):
         (folder / name).unlink(missing_ok=True)
     assert (folder / "tokenizer.json").is_file()
     assert find_tokenizer(str(folder)) == folder
-    assert torch.equal(open_base(root / "base").text(torch.float32).ids([text], None), before)
+    assert torch.equal(open_base_model(root / "base").text(torch.float32).ids([text], None), before)
 
 
 @pytest.fixture
@@ -156,8 +156,8 @@ def test_every_fault_of_every_model_is_in_one_report(root):
     (root / "base" / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "EDMEulerScheduler"}')
     (root / "base" / "tokenizer" / "vocab.json").write_text("{")
     (root / "models" / "clip_vision" / "config.json").write_text('{"model_type": "siglip"}')
-    with pytest.raises(ModelFaults) as report:
-        open_frozen(Paths(root, identity="absent.bin"))
-    assert [fault.split(":")[0] for fault in report.value.found] == [
+    with pytest.raises(ModelFileErrors) as report:
+        open_frozen_models(Paths(root, identity="absent.bin"))
+    assert [fault.split(":")[0] for fault in report.value.messages] == [
         "models.identity", "models.clip_vision", "models.local_clip_vision", "models.base", "models.base",
         "models.tokenizer"]

@@ -7,7 +7,7 @@ import torch
 
 from training.config import ModelsConfig
 from training.evaluate import main
-from training.host_diffusers.frozen import open_frozen
+from training.host_diffusers.frozen import open_frozen_models
 from training.host_diffusers.miniworld.architectures import FOLDER
 from training.host_diffusers.painter import Painter, PainterSettings
 
@@ -18,8 +18,14 @@ ASKED = ("a fox is hugging a bear", ("fox", "bear"), [torch.rand(3, 20, 30), tor
 
 @pytest.fixture(scope="module")
 def frozen():
-    return open_frozen(ModelsConfig(str(FOLDER), str(FOLDER / "identity.safetensors"), str(FOLDER / "clip_vision"),
-                                    str(FOLDER / "local_clip_vision")))
+    return open_frozen_models(
+        ModelsConfig(
+            str(FOLDER),
+            str(FOLDER / "identity.safetensors"),
+            str(FOLDER / "clip_vision"),
+            str(FOLDER / "local_clip_vision"),
+        )
+    )
 
 
 @pytest.fixture(scope="module", params=["ddim", "euler"])

@@ -15,7 +15,7 @@ import torch
 pytest.importorskip("resvg_py")
 pytest.importorskip("diffusers")
 
-from training.engine.timed_loop import averaged
+from training.engine.timed_loop import load_ema_weights
 from training.host_diffusers.miniworld.bundle import load_miniworld
 from training.miniworld.experiments2 import measure
 from training.miniworld.recipes2 import autoencoder, classifiers, encoded_corpus, export, flux, stages, train_all
@@ -155,7 +155,7 @@ def test_killed_training_goes_on_exactly(run, tmp_path):
     process.wait()
     assert 3 <= json.loads(pointer.read_text())["step"] < 8
     assert start("killed").wait() == 0
-    whole, killed = (averaged(tmp_path / name / "autoencoder") for name in ("whole", "killed"))
+    whole, killed = (load_ema_weights(tmp_path / name / "autoencoder") for name in ("whole", "killed"))
     assert whole[1]["step"] == killed[1]["step"] == 8
     assert all(torch.equal(value, killed[0][name]) for name, value in whole[0].items())
 

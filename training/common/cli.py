@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import Faults
+from .errors import UserErrors
 from .folder_lock import FolderInUse
 
 _stopped_at = -math.inf  # when the last stop was asked for, in `time.monotonic`
 _AGAIN = 2.0  # seconds in which further Ctrl-C are taken for the same one: fingers press twice, shells send twice
 
 
-class Stopped(Exception):
+class TrainingAborted(Exception):
     """A run that began and cannot go on; what happened and how to go on. It ends with exit code 1."""
 
 
@@ -48,10 +48,10 @@ def command(run: Callable[[], object], log_format: str = "%(message)s") -> int:
     try:
         with _one_stop_at_a_time():
             run()
-    except Faults as faults:
+    except UserErrors as faults:
         sys.stderr.write(f"{faults}\n")
         return 2
-    except Stopped as stopped:
+    except TrainingAborted as stopped:
         sys.stderr.write(f"{stopped}\n")
         return _code_of(stopped.__cause__)
     except OSError as error:
@@ -71,18 +71,21 @@ def going_on(run: Callable[[], object], again: str) -> None:
         again: what goes on with it.
 
     Raises:
-        Faults: something that `run` needs is not there, or in use.
-        Stopped: Ctrl-C, or reading or writing failed.
+        UserErrors: something that `run` needs is not there, or in use.
+        TrainingAborted: Ctrl-C, or reading or writing failed.
     """
     try:
         run()
     except (FileNotFoundError, FolderInUse) as error:
-        raise Faults(str(error)) from error
+        raise UserErrors(str(error)) from error
     except KeyboardInterrupt as stop:
-        raise Stopped(f"Stopped; what is finished, and the last checkpoint, stay. Go on with: {again}") from stop
+        raise TrainingAborted(
+            f"Stopped; what is finished, and the last checkpoint, stay. Go on with: {again}"
+        ) from stop
     except OSError as error:
-        raise Stopped(f"Reading or writing failed: {error}. What is finished, and the last checkpoint, stay. Go on "
-                      f"with: {again}") from error
+        raise TrainingAborted(
+            f"Reading or writing failed: {error}. What is finished, and the last checkpoint, stay. Go on with: {again}"
+        ) from error
 
 
 def _code_of(cause: BaseException | None) -> int:

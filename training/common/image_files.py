@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .errors import Faults
+from .errors import UserErrors
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})  # of images, where a folder is searched for them
 LARGEST = 178_956_970  # pixels; twice PIL's warning, where PIL refuses
@@ -45,12 +45,12 @@ def open_picture(path: Path) -> Image.Image:
     """`open_image` for commands.
 
     Raises:
-        Faults: what `open_image` raises ValueError for.
+        UserErrors: what `open_image` raises ValueError for.
     """
     try:
         return open_image(path)
     except ValueError as error:
-        raise Faults(str(error)) from error
+        raise UserErrors(str(error)) from error
 
 
 def open_mask(path: str | Path, data: bytes | None = None) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .atomic_io import write_whole
+from .atomic_io import atomic_write
 
 PAPER, INK, FAINT = (255, 255, 255), (30, 30, 36), (205, 205, 212)
 COLOURS = ((214, 62, 78), (33, 119, 191), (38, 152, 88), (207, 131, 16), (128, 76, 176), (90, 90, 90))
@@ -31,7 +31,7 @@ def to_picture(pixels: Tensor, side: int | None = None) -> Image.Image:
 
 def save_picture(picture: Image.Image, path: Path) -> None:
     """PNG under a temporary name, then renamed."""
-    write_whole(path, lambda temporary: picture.save(temporary, format="PNG"))
+    atomic_write(path, lambda temporary: picture.save(temporary, format="PNG"))
 
 
 def sample_sheet(columns: Mapping[str, Sequence[Image.Image]], rows: Sequence[str]) -> Image.Image:

@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 import tomllib
 from pydantic import BaseModel, ValidationError
 
-from .errors import Faults
+from .errors import UserErrors
 from .schema import Checked, sentences
 
 Settings = TypeVar("Settings", bound=Checked)
 
 
-class ConfigFaults(Faults):
+class ConfigFaults(UserErrors):
     """What is wrong with a config.
 
     Attributes:

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..common.errors import Faults
+from ..common.errors import UserErrors
 from ..common.image_files import to_tensor
 from ..config import DataConfig
 from .loaded_triplet import LoadedTriplet, in_order, load_images
-from .square_crop import Placement, box_of
+from .square_crop import SquareCrop, box_of
 from .triplets import Triplet, read_triplets
 
 
@@ -57,20 +57,20 @@ def load_triplets(config: DataConfig, relation: str, seed: int = 0) -> list[Trip
         seed: of the crops.
 
     Raises:
-        Faults: all of all triplets, also of the squares that training would cut from them.
+        UserErrors: all of all triplets, also of the squares that training would cut from them.
     """
     triplets, faults = [], []
     for triplet in read_triplets(config.folder, relation):
         try:
             images = in_order(load_images(triplet), config.match_skeletons)
             counts = [int(_annotate(images, config, crop, seed).visible.sum()) for crop in range(config.crops)]
-        except Faults as error:
-            faults += error.found
+        except UserErrors as error:
+            faults += error.messages
         else:
             facts = replace(images.triplet.facts, visible_joints=sum(counts))
             triplets.append(replace(images.triplet, facts=facts))
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
     return triplets
 
 
@@ -92,15 +92,15 @@ def annotation_bytes(triplet: Triplet) -> bytes:
     return json.dumps(told).encode()
 
 
-def placement_of(triplet: Triplet, config: DataConfig, crop: int, seed: int) -> Placement:
+def crop_of(triplet: Triplet, config: DataConfig, crop: int, seed: int) -> SquareCrop:
     """Where crop number ``crop`` of a triplet lies: 0 is the middle, the others are drawn from the seed."""
     width, height = triplet.facts.size
     if crop == 0:
-        return Placement.centred(width, height, config.fit)
+        return SquareCrop.centred(width, height, config.fit)
     generator = torch.Generator().manual_seed(_number(f"{seed}/{triplet.name}/{crop}"))
     boxes = triplet.facts.boxes
     keep = torch.cat((boxes[:, :2].amin(0), boxes[:, 2:].amax(0)))
-    return Placement.drawn(width, height, config.fit, keep, generator)
+    return SquareCrop.random(width, height, config.fit, keep, generator)
 
 
 def _number(text: str) -> int:
@@ -112,8 +112,8 @@ def _number(text: str) -> int:
 class _Annotations:
     """What one square has of a triplet's annotations; see `Example`."""
 
-    place: Placement
-    concept_places: tuple[Placement, ...]
+    place: SquareCrop
+    concept_places: tuple[SquareCrop, ...]
     masks: tuple[np.ndarray, ...]
     boxes: Tensor
     keypoints_target: Tensor
@@ -125,10 +125,10 @@ def _annotate(images: LoadedTriplet, config: DataConfig, crop: int, seed: int) -
     """Carry every annotation into a square.
 
     Raises:
-        Faults: a subject lies outside the square.
+        UserErrors: a subject lies outside the square.
     """
     triplet = images.triplet
-    place = placement_of(triplet, config, crop, seed)
+    place = crop_of(triplet, config, crop, seed)
     masks = tuple(place.mask(mask) for mask in images.masks)
     boxes = place.boxes(triplet.facts.boxes)
     if triplet.boxes is None:
@@ -136,9 +136,9 @@ def _annotate(images: LoadedTriplet, config: DataConfig, crop: int, seed: int) -
     outside = [name for name, box in zip(triplet.names, boxes) if box[2] <= box[0] or box[3] <= box[1]]
     if outside:
         hint = ' Use data.fit = "pad".' if config.fit == "crop" else ""
-        raise Faults(f"triplet {triplet.name}: {', '.join(outside)} lies outside the square that data.fit = "
+        raise UserErrors(f"triplet {triplet.name}: {', '.join(outside)} lies outside the square that data.fit = "
                      f"\"{config.fit}\" cuts from {triplet.target.name}.{hint}")
-    concept_places = tuple(Placement.centred(*photograph.size, config.fit) for photograph in images.photographs)
+    concept_places = tuple(SquareCrop.centred(*photograph.size, config.fit) for photograph in images.photographs)
     target_points = place.points(triplet.keypoints_target[..., :2])
     concept_points = torch.stack([where.points(points[..., :2])
                                   for where, points in zip(concept_places, triplet.keypoints_concepts)])
@@ -151,14 +151,14 @@ def prepare(triplet: Triplet, config: DataConfig, crop: int = 0, seed: int = 0) 
     """Decode a triplet's images, cut one square and carry every annotation into it.
 
     Raises:
-        Faults: an image is gone or broken by now; a subject lies outside the square.
+        UserErrors: an image is gone or broken by now; a subject lies outside the square.
     """
     images, px = load_images(triplet), config.image_px
     of_square = _annotate(images, config, crop, seed)
     return Example(
         triplet=triplet,
-        target=to_tensor(of_square.place.picture(images.target, px)),
-        concepts=torch.stack([to_tensor(where.picture(photograph, px))
+        target=to_tensor(of_square.place.crop_image(images.target, px)),
+        concepts=torch.stack([to_tensor(where.crop_image(photograph, px))
                               for where, photograph in zip(of_square.concept_places, images.photographs)]),
         photographs=tuple(to_tensor(photograph) for photograph in images.photographs),
         boxes=of_square.boxes,

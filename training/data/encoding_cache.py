@@ -20,17 +20,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from core.checkpoint import save
-from core.identity.image_prep import normalise, squares
+from core.identity.image_prep import normalise_pixels, squares
 from core.identity.local_tokens import DENSE_SCALE, dense_features, pool
 from core.identity.model import SubjectFeatures
 from core.scene import Box, Layout
 
 from ..config import Config
 from ..host_diffusers.clipself import encoder_of_transformers
-from ..host_diffusers.frozen import Frozen
+from ..host_diffusers.frozen import FrozenModels
 from ..host_diffusers.images import encode_pictures, image_tokens
 from ..host_diffusers.text import encode_phrases, encode_prompts
-from .dataset import Example, annotation_bytes, placement_of, prepare
+from .dataset import Example, annotation_bytes, crop_of, prepare
 from .prompt_spans import token_span
 from .triplets import Triplet
 
@@ -40,7 +40,7 @@ _LENGTH = 77
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class EncodedTriplets:
     """N crops of triplets, encoded; float32 on the CPU. Rows are padded to the largest S and P.
 
     Attributes:
@@ -70,16 +70,16 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.latents)
 
-    def take(self, rows: Tensor) -> Encoded:
+    def take(self, rows: Tensor) -> EncodedTriplets:
         """Some of the crops, on the same device."""
-        return Encoded(**{name: tensor[rows] for name, tensor in vars(self).items()})
+        return EncodedTriplets(**{name: tensor[rows] for name, tensor in vars(self).items()})
 
-    def to(self, device: torch.device) -> Encoded:
-        return Encoded(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+    def to(self, device: torch.device) -> EncodedTriplets:
+        return EncodedTriplets(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-def encode(triplets: Sequence[Triplet], config: Config, frozen: Frozen, device: torch.device, dtype: torch.dtype,
-           progress: Callable[[str], None]) -> Encoded:
+def encode(triplets: Sequence[Triplet], config: Config, frozen: FrozenModels, device: torch.device, dtype: torch.dtype,
+           progress: Callable[[str], None]) -> EncodedTriplets:
     """Encode every crop of every triplet, or read it from the cache.
 
     Args:
@@ -103,7 +103,9 @@ def encode(triplets: Sequence[Triplet], config: Config, frozen: Frozen, device: 
     return _stack([load_file(file) for file in files])
 
 
-def encode_negative(config: Config, frozen: Frozen, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def encode_negative(
+    config: Config, frozen: FrozenModels, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """The negative prompt for guidance: context (1, 77, D) and pooled (1, P), from the cache if it is there."""
     key = sha256(json.dumps([_VERSION, config.samples.negative, frozen.fingerprint(), str(dtype)]).encode()).hexdigest()
     file = Path(config.output.cache) / f"{key}.safetensors"
@@ -116,7 +118,7 @@ def encode_negative(config: Config, frozen: Frozen, device: torch.device, dtype:
 
 
 def _key(triplet: Triplet, crop: int, config: Config, models: str, dtype: torch.dtype) -> str:
-    place = placement_of(triplet, config.data, crop, config.train.seed)
+    place = crop_of(triplet, config.data, crop, config.train.seed)
     made_of = [_VERSION, models, str(dtype), config.data.image_px, vars(place), config.identity.local_grid,
                list(triplet.facts.digests),
                annotation_bytes(triplet).decode()]
@@ -135,7 +137,7 @@ def _whole(file: Path) -> bool:
     return True
 
 
-def _encode_all(examples: list[Example], config: Config, frozen: Frozen, device: torch.device, dtype: torch.dtype,
+def _encode_all(examples: list[Example], config: Config, frozen: FrozenModels, device: torch.device, dtype: torch.dtype,
                 progress: Callable[[str], None]) -> list[dict[str, Tensor]]:
     """One encoder after the other, each gone before the next comes."""
     rows = [_annotations(example) for example in examples]
@@ -169,7 +171,7 @@ def _annotations(example: Example) -> dict[str, Tensor]:
     }
 
 
-def _add_text(rows: list[dict[str, Tensor]], examples: list[Example], frozen: Frozen, device: torch.device,
+def _add_text(rows: list[dict[str, Tensor]], examples: list[Example], frozen: FrozenModels, device: torch.device,
               dtype: torch.dtype, progress: Callable[[str], None]) -> list[Tensor]:
     """Prompts and predicate spans into the rows; the subjects' phrases are returned."""
     progress("encoding prompts")
@@ -189,13 +191,13 @@ def _add_text(rows: list[dict[str, Tensor]], examples: list[Example], frozen: Fr
     return phrases
 
 
-def _photograph_tokens(examples: list[Example], config: Config, frozen: Frozen, device: torch.device,
+def _photograph_tokens(examples: list[Example], config: Config, frozen: FrozenModels, device: torch.device,
                        dtype: torch.dtype, progress: Callable[[str], None]) -> list[list[Tensor]]:
     """For each example and subject (L, W): the image tokens, and the local tokens after them if there is an encoder."""
     progress("encoding photographs")
     vision = frozen.vision("clip_vision", dtype).to(device)
     size = vision.config.image_size
-    tokens = [[image_tokens(vision, normalise(squares(photograph[None], None, size)))[0].float().cpu()
+    tokens = [[image_tokens(vision, normalise_pixels(squares(photograph[None], None, size)))[0].float().cpu()
                for photograph in example.photographs] for example in examples]
     if "local_clip_vision" not in frozen.paths:
         return tokens
@@ -205,13 +207,13 @@ def _photograph_tokens(examples: list[Example], config: Config, frozen: Frozen, 
     with torch.no_grad():
         for example, of_subjects in zip(examples, tokens):
             for subject, photograph in enumerate(example.photographs):
-                pixels = normalise(squares(photograph[None], None, size)).to(device, dtype)
+                pixels = normalise_pixels(squares(photograph[None], None, size)).to(device, dtype)
                 local = pool(dense_features(local_encoder.tower, pixels), config.identity.local_grid)[0]
                 of_subjects[subject] = torch.cat((of_subjects[subject], local.float().cpu()))
     return tokens
 
 
-def _stack(rows: list[dict[str, Tensor]]) -> Encoded:
+def _stack(rows: list[dict[str, Tensor]]) -> EncodedTriplets:
     """Rows of different numbers of subjects and joints, padded with zeros."""
     subjects = max(len(row["boxes"]) for row in rows)
     joints = max(row["visible"].shape[1] for row in rows)
@@ -226,5 +228,5 @@ def _stack(rows: list[dict[str, Tensor]]) -> Encoded:
         whole[tuple(slice(0, size) for size in tensor.shape)] = tensor
         return whole
 
-    return Encoded(**{name: torch.stack([padded(name, row[name]) for row in rows])
-                      for name in Encoded.__dataclass_fields__})
+    return EncodedTriplets(**{name: torch.stack([padded(name, row[name]) for row in rows])
+                      for name in EncodedTriplets.__dataclass_fields__})

@@ -35,7 +35,7 @@ def inside_share(skeletons: Tensor, masks: np.ndarray) -> Tensor:
     return torch.from_numpy(inside.sum(-1) / np.maximum(visible.sum(-1), 1)).T.float()
 
 
-def match_skeletons(skeletons: Tensor, masks: np.ndarray) -> tuple[tuple[int, ...], str]:
+def assign_keypoints_to_masks(skeletons: Tensor, masks: np.ndarray) -> tuple[tuple[int, ...], str]:
     """The skeleton of each subject: the order with the most keypoints inside the right masks.
 
     Args:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..common.errors import Faults
+from ..common.errors import UserErrors
 from ..common.image_files import open_image, open_mask
-from .keypoint_matching import match_skeletons
+from .keypoint_matching import assign_keypoints_to_masks
 from .square_crop import box_of
 from .triplet_entries import box_misfits
 from .triplets import ImageFacts, Triplet
@@ -45,7 +45,7 @@ def load_images(triplet: Triplet) -> LoadedTriplet:
     """Read and decode every file of a triplet once.
 
     Raises:
-        Faults: every image that cannot be decoded or is too small, every mask without its subject, of another size
+        UserErrors: every image that cannot be decoded or is too small, every mask without its subject, of another size
             than the target, or elsewhere than the box given beside it.
     """
     faults: list[str] = []
@@ -64,7 +64,7 @@ def load_images(triplet: Triplet) -> LoadedTriplet:
     masks = tuple(opened(path, open_mask) for path in triplet.masks)
     faults += _misfits(triplet, target, photographs, masks)
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
     boxes = torch.stack([box_of(mask) for mask in masks]) if triplet.boxes is None else triplet.boxes
     facts = ImageFacts(target.size, boxes, tuple(digests))
     return LoadedTriplet(replace(triplet, facts=facts), target, photographs, masks)
@@ -92,15 +92,15 @@ def in_order(images: LoadedTriplet, match: bool) -> LoadedTriplet:
     """Keep one skeleton of the target per subject: the first S, or those that the masks name.
 
     Raises:
-        Faults: more subjects or skeletons than can be matched.
+        UserErrors: more subjects or skeletons than can be matched.
     """
     triplet = images.triplet
     order = tuple(range(len(triplet.names)))
     if match and triplet.masks and triplet.keypoints_target.shape[1] and len(triplet.keypoints_target) > 1:
         try:
-            order, sentence = match_skeletons(triplet.keypoints_target, np.stack(images.masks))
+            order, sentence = assign_keypoints_to_masks(triplet.keypoints_target, np.stack(images.masks))
         except ValueError as error:
-            raise Faults(f"triplet {triplet.name}: {error}") from error
+            raise UserErrors(f"triplet {triplet.name}: {error}") from error
         if sentence:
             log.info("triplet %s (%s): %s.", triplet.name, ", ".join(triplet.names), sentence)
     return replace(images, triplet=replace(triplet, keypoints_target=triplet.keypoints_target[list(order)]))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Placement:
+class SquareCrop:
     """A square window of a picture.
 
     Attributes:
@@ -30,13 +30,13 @@ class Placement:
     side: int
 
     @classmethod
-    def centred(cls, width: int, height: int, fit: str) -> Placement:
+    def centred(cls, width: int, height: int, fit: str) -> SquareCrop:
         """The largest square inside (``crop``) or the smallest one around (``pad``), in the middle."""
         side = min(width, height) if fit == "crop" else max(width, height)
         return cls(width, height, (width - side) // 2, (height - side) // 2, side)
 
     @classmethod
-    def drawn(cls, width: int, height: int, fit: str, keep: Tensor, generator: torch.Generator) -> Placement:
+    def random(cls, width: int, height: int, fit: str, keep: Tensor, generator: torch.Generator) -> SquareCrop:
         """A random square of 80 to 100 % of the centred one's side that keeps the subjects where it can.
 
         Args:
@@ -53,7 +53,7 @@ class Placement:
         top = _between(y0, y1, side, height, generator)
         return cls(width, height, left, top, side)
 
-    def picture(self, image: Image.Image, canvas: int) -> Image.Image:
+    def crop_image(self, image: Image.Image, canvas: int) -> Image.Image:
         """The window as a square picture, black outside the source."""
         window = image.crop((self.left, self.top, self.left + self.side, self.top + self.side))
         return window if self.side == canvas else window.resize((canvas, canvas), Image.Resampling.LANCZOS)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from core.user_files import read_json_lines, read_json_object
 
-from ..common.errors import Faults
+from ..common.errors import UserErrors
 from ..common.schema import check_path, checked_entry
 from .prompt_spans import find_phrase, find_predicate
 from .triplet_entries import AuthorsEntry, TripletEntry, as_tensor, box_faults, joint_faults
@@ -85,7 +85,7 @@ def read_triplets(folder: str | Path, relation: str = "") -> list[Triplet]:
         relation: its name; helps to find the predicate where the folder does not tell it.
 
     Raises:
-        Faults: everything that is missing, misshapen or contradictory, all triplets together.
+        UserErrors: everything that is missing, misshapen or contradictory, all triplets together.
     """
     folder = Path(folder)
     faults: list[str] = []
@@ -99,7 +99,7 @@ def read_triplets(folder: str | Path, relation: str = "") -> list[Triplet]:
             raise ValueError(f"{folder}: expected triplets.jsonl or prompts.json in this folder, found neither. Give "
                              "the folder of one relation.")
     except ValueError as error:
-        raise Faults(str(error)) from error
+        raise UserErrors(str(error)) from error
     if not entries and not faults:
         faults.append(f"{folder}: no triplet in it; expected at least one, the paper uses 4 to 6.")
     triplets = []
@@ -110,7 +110,7 @@ def read_triplets(folder: str | Path, relation: str = "") -> list[Triplet]:
             faults += _faults_of(triplet, folder)
             triplets.append(triplet)
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
     return triplets
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.shapes import expect
+from core.shapes import check_shape
 
 PREDICTIONS = ("epsilon", "v", "flow")
 TIMESTEPS = 1000
@@ -53,7 +53,7 @@ class NoiseSchedule:
 
     def signal(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """Factors of the clean latents and of the noise at (B,) timesteps, each (B, 1, 1, 1) float32."""
-        expect(timesteps, "B", "timesteps")
+        check_shape(timesteps, "B", "timesteps")
         if self.prediction == "flow":
             noise = timesteps.float() / TIMESTEPS
             clean = 1 - noise
@@ -102,5 +102,5 @@ class NoiseSchedule:
 
 def denoising_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of each picture, (B,) float32."""
-    expect(predicted, "B C H W", "prediction")
+    check_shape(predicted, "B C H W", "prediction")
     return (predicted.float() - target.float()).square().mean(dim=(1, 2, 3))

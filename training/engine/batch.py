@@ -33,7 +33,7 @@ class Draw:
         return Draw(self.rows[start:stop], self.timesteps[start:stop], self.noise[start:stop])
 
 
-def draw(seed: int, step: int, batch_size: int, crops: int, latent: tuple[int, ...]) -> Draw:
+def sample_batch(seed: int, step: int, batch_size: int, crops: int, latent: tuple[int, ...]) -> Draw:
     """The draw of one step, on the CPU.
 
     Args:

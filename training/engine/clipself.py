@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.identity.image_prep import normalise
+from core.identity.image_prep import normalise_pixels
 from core.identity.local_tokens import dense_features
 
 from ..host_diffusers.clipself import VisionEncoder, dense_projected, letterbox
-from .timed_loop import Settings, State, averaged, fit
+from .timed_loop import State, TrainerConfig, fit, load_ema_weights
 
 GRIDS = tuple((m, n) for m in range(1, 7) for n in range((m + 1) // 2, min(2 * m, 6) + 1))  # the reference's 24
 MOST_REGIONS = 20
@@ -51,7 +51,7 @@ def distil(
     rebuild: Callable[[nn.Module], VisionEncoder],
     pictures: Pictures,
     plan: Distillation,
-    settings: Settings,
+    settings: TrainerConfig,
     folder: Path,
     device: torch.device,
     minutes: float,
@@ -78,21 +78,21 @@ def distil(
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        batch = pictures(draw, settings.batch).to(device)
+        batch = pictures(draw, settings.batch_size).to(device)
         large = F.interpolate(batch, size=(side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-        dense = dense_projected(student, dense_features(student.tower, normalise(large)))
+        dense = dense_projected(student, dense_features(student.tower, normalise_pixels(large)))
         regions = [grid_boxes(draw) for _ in range(len(batch))]
         crops = torch.stack(
             [letterbox(_cut(image, box), teacher.image_size) for image, boxes in zip(large, regions) for box in boxes]
         )
         with torch.no_grad():
-            wanted = F.normalize(teacher.embed(normalise(crops)).float(), dim=-1)
+            wanted = F.normalize(teacher.embed(normalise_pixels(crops)).float(), dim=-1)
         found = torch.cat([region_vectors(image, boxes) for image, boxes in zip(dense, regions)])
         cosine = (F.normalize(found.float(), dim=-1) * wanted).sum(-1).mean()
         return {"loss": 1 - cosine, "cosine": cosine}
 
     state = fit(settings, student.module, loss, folder, device, minutes, until)
-    weights, _ = averaged(folder)
+    weights, _ = load_ema_weights(folder)
     result = copy.deepcopy(encoder.module).cpu()
     original = result.state_dict()
     result.load_state_dict(

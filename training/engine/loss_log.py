@@ -6,17 +6,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from ..common.cli import Stopped
+from ..common.cli import TrainingAborted
 from ..common.sheets import save_picture
-from .optim import rate_at
+from .optim import learning_rate_at
 from .plots import loss_chart
 from .run_dir import Checkpoint
-from .run_spec import Recipe
+from .run_spec import RunSpec
 
 _ORDER = ("loss", "denoise", "keypoint", "attention")
 
 
-class Journal:
+class LossLog:
     """The losses of every step, in the run's folder.
 
     Args:
@@ -24,14 +24,14 @@ class Journal:
         again: the command that goes on with it.
     """
 
-    def __init__(self, recipe: Recipe, again: str) -> None:
+    def __init__(self, recipe: RunSpec, again: str) -> None:
         self.folder, self.config, self.again = recipe.folder, recipe.config, again
         self._losses: dict[str, list[Tensor]] = {}
         self._gathered: dict[str, Tensor] = {}
         self._written = 0
         self._curves = None
 
-    def note(self, step: int, losses: dict[str, Tensor]) -> None:
+    def log(self, step: int, losses: dict[str, Tensor]) -> None:
         """Keep this process's losses of a step where they are; nothing waits for the GPU."""
         for name, loss in losses.items():
             self._losses.setdefault(name, []).append(loss.float())
@@ -40,14 +40,14 @@ class Journal:
         """The newest losses as numbers.
 
         Raises:
-            Stopped: one of them is not a number.
+            TrainingAborted: one of them is not a number.
         """
         newest = {name: float(values[-1]) for name, values in self._losses.items()}
         if not all(torch.isfinite(torch.tensor(list(newest.values())))):
             self._diverged()
         return newest
 
-    def gather(self, accelerator: Accelerator) -> None:
+    def sync_losses(self, accelerator: Accelerator) -> None:
         """The means over all processes of the steps since the last time."""
         for name, values in self._losses.items():
             fresh = accelerator.reduce(torch.stack(values), "mean").cpu()
@@ -58,7 +58,7 @@ class Journal:
         """Nothing that is not a number may reach a checkpoint.
 
         Raises:
-            Stopped: a loss is not a number.
+            TrainingAborted: a loss is not a number.
         """
         if not all(bool(torch.isfinite(values).all()) for values in self._gathered.values()):
             self._diverged()
@@ -66,8 +66,10 @@ class Journal:
     def _diverged(self) -> None:
         known = [*self._gathered.get("loss", torch.zeros(0)).tolist(), *map(float, self._losses.get("loss", []))]
         step = next((i for i, loss in enumerate(known, 1) if not torch.isfinite(torch.tensor(loss))), len(known))
-        raise Stopped(f"The loss of step {step} is not a number, so training stopped. {self.where_it_stands()} Lower "
-                      "train.lr, or set train.precision to \"bfloat16\" or \"float32\"; then start anew.")
+        raise TrainingAborted(
+            f"The loss of step {step} is not a number, so training stopped. {self.resume_hint()} Lower "
+            'train.lr, or set train.precision to "bfloat16" or "float32"; then start anew.'
+        )
 
     def history(self) -> dict[str, Tensor]:
         """All losses so far, each (steps,)."""
@@ -81,7 +83,7 @@ class Journal:
     def write(self, checkpoint: Checkpoint) -> None:
         """The checkpoint first, then what people look at."""
         self.folder.write_checkpoint(checkpoint)
-        rates = [rate_at(step, self.config.train) for step in range(checkpoint.step)]
+        rates = [learning_rate_at(step, self.config.train) for step in range(checkpoint.step)]
         self.folder.write_history(self._gathered, rates)
         curves = {name: values.tolist() for name, values in self._gathered.items()}
         save_picture(loss_chart(curves), self.folder.path / "loss.png")
@@ -100,7 +102,7 @@ class Journal:
         self._curves.flush()
         self._written = len(rates)
 
-    def where_it_stands(self) -> str:
+    def resume_hint(self) -> str:
         """What is safe, and how to go on."""
         step = self.folder.checkpoint_step()
         if step is None:

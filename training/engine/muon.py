@@ -60,8 +60,8 @@ class Muon(torch.optim.Optimizer):
         model: whose parameters with gradients are trained.
         lr: learning rate, AdamW's scale.
         weight_decay: decoupled, on matrices only.
-        plain: parts of names whose matrices AdamW trains too: large ones that do little, where orthogonalising costs
-            more than it brings; "" is in every name.
+        adamw_params: parts of names whose matrices AdamW trains too: large ones that do little, where orthogonalising
+            costs more than it brings; "" is in every name.
         momentum: of Muon, Nesterov's.
     """
 
@@ -71,7 +71,7 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         weight_decay: float = 0.0,
         momentum: float = 0.95,
-        plain: tuple[str, ...] = (),
+        adamw_params: tuple[str, ...] = (),
     ) -> None:
         tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
         trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -80,8 +80,8 @@ class Muon(torch.optim.Optimizer):
             for name, p in trained.items()
             if p.ndim >= 2 and min(p.flatten(1).shape) > 1 and id(p) not in tables
         }
-        matrices = [p for name, p in wide.items() if not any(part in name for part in plain)]
-        others = [p for name, p in wide.items() if any(part in name for part in plain)]
+        matrices = [p for name, p in wide.items() if not any(part in name for part in adamw_params)]
+        others = [p for name, p in wide.items() if any(part in name for part in adamw_params)]
         vectors = [p for name, p in trained.items() if name not in wide]
         groups = [
             {"params": matrices, "orthogonal": True},

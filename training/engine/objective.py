@@ -18,9 +18,9 @@ from core.relation.attention_loss import predicate_attention_loss
 from core.relation.keypoint_loss import KeypointPairs, keypoint_loss, keypoint_loss_as_released
 from core.relation.lora import RelationCard, load_relation, save_relation
 
-from ..common.errors import Faults
+from ..common.errors import UserErrors
 from ..config import Config, LossConfig
-from ..data.encoding_cache import Encoded
+from ..data.encoding_cache import EncodedTriplets
 from ..diffusion.noise_schedule import NoiseSchedule, denoising_loss
 from ..host_diffusers import (
     CrossAttentionExtras,
@@ -58,7 +58,7 @@ class RelationObjective(nn.Module):
         wanted = {"denoise": 1.0, "keypoint": loss.keypoint_weight, "attention": loss.attention_weight}
         return {name: weight for name, weight in wanted.items() if weight}
 
-    def forward(self, batch: Encoded, identity: IdentityBatch | None, timesteps: Tensor, noise: Tensor
+    def forward(self, batch: EncodedTriplets, identity: IdentityBatch | None, timesteps: Tensor, noise: Tensor
                 ) -> dict[str, Tensor]:
         """The losses of a batch on the UNet's device.
 
@@ -79,13 +79,15 @@ class RelationObjective(nn.Module):
         means = {name: loss.mean() for name, loss in losses.items()}
         return {"loss": sum(self.weights[name] * mean for name, mean in means.items()), **means}
 
-    def _predict(self, noisy: Tensor, timesteps: Tensor, batch: Encoded, extras: CrossAttentionExtras) -> Tensor:
+    def _predict(
+        self, noisy: Tensor, timesteps: Tensor, batch: EncodedTriplets, extras: CrossAttentionExtras
+    ) -> Tensor:
         dtype = self.unet.dtype
         conditions = {"text_embeds": batch.pooled.to(dtype), "time_ids": batch.time_ids.to(dtype)}
         return self.unet(noisy.to(dtype), timesteps, batch.context.to(dtype), added_cond_kwargs=conditions,
                          cross_attention_kwargs=extras.kwargs()).sample
 
-    def _losses(self, predicted: Tensor, noisy: Tensor, noise: Tensor, timesteps: Tensor, batch: Encoded,
+    def _losses(self, predicted: Tensor, noisy: Tensor, noise: Tensor, timesteps: Tensor, batch: EncodedTriplets,
                 probe: PredicateProbe | None) -> dict[str, Tensor]:
         """Each loss of each picture, (B,)."""
         wanted: LossConfig = self.config.loss
@@ -104,7 +106,7 @@ class RelationObjective(nn.Module):
             losses["attention"] = predicate_attention_loss(maps, batch.region)
         return losses
 
-    def _probe(self, batch: Encoded) -> PredicateProbe | None:
+    def _probe(self, batch: EncodedTriplets) -> PredicateProbe | None:
         if "attention" not in self.weights:
             return None
         most, size = self.config.loss.attention_max_cells, batch.latents.shape[-2:]
@@ -132,7 +134,7 @@ def export(objective: RelationObjective, path: Path, card: RelationCard) -> str:
         What the readers found, one sentence.
 
     Raises:
-        Faults: what was read differs from what was trained; nothing was written.
+        UserErrors: what was read differs from what was trained; nothing was written.
     """
     lora, unet = relation_of(objective.unet, objective.config.lora.alpha), objective.unet
     found: list[str] = []
@@ -144,8 +146,10 @@ def export(objective: RelationObjective, path: Path, card: RelationCard) -> str:
         theirs = read_with_diffusers(str(written), unet)
         found.append(f"read back: {read.report()}; diffusers reads {theirs} of {len(lora.pairs)} pairs")
         if not same or theirs != len(lora.pairs):
-            raise Faults(f"{path}: what was read back is not what was trained ({found[0]}). Nothing was written; the "
-                         "last checkpoint is whole.")
+            raise UserErrors(
+                f"{path}: what was read back is not what was trained ({found[0]}). Nothing was written; the "
+                "last checkpoint is whole."
+            )
 
     save_relation(path, lora, card, check)
     return found[0]

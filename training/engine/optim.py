@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from ..common.errors import Faults
+from ..common.errors import UserErrors
 from ..config import TrainConfig
 
 
-def rate_at(step: int, config: TrainConfig) -> float:
+def learning_rate_at(step: int, config: TrainConfig) -> float:
     """Learning rate of step 0, 1, ...: a linear warm-up, then constant, or falling to 0 at the last step."""
     if step < config.warmup_steps:
         return config.lr * (step + 1) / (config.warmup_steps + 1)
@@ -28,13 +28,13 @@ def check_optimizer(config: TrainConfig) -> None:
     """Look whether the asked optimiser is installed.
 
     Raises:
-        Faults: 8 bits are asked for and bitsandbytes is not installed.
+        UserErrors: 8 bits are asked for and bitsandbytes is not installed.
     """
     if config.optimizer == "adamw_8bit":
         try:
             import bitsandbytes.optim  # noqa: F401
         except ImportError as error:
-            raise Faults('train.optimizer: "adamw_8bit" needs the package bitsandbytes. Install it (pip install '
+            raise UserErrors('train.optimizer: "adamw_8bit" needs the package bitsandbytes. Install it (pip install '
                          'bitsandbytes) or set "adamw"; 3.1 M parameters need 25 MB of state.') from error
 
 
@@ -42,7 +42,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> 
     """AdamW with the usual betas, in 32 or 8 bits.
 
     Raises:
-        Faults: as `check_optimizer`.
+        UserErrors: as `check_optimizer`.
     """
     check_optimizer(config)
     settings = {"lr": config.lr, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": config.weight_decay}

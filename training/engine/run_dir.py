@@ -21,7 +21,7 @@ from torch import Tensor
 from core.checkpoint import read, read_metadata, save
 
 from ..common.atomic_io import check_writable, write_text
-from ..common.errors import Faults
+from ..common.errors import UserErrors
 from ..common.folder_lock import FolderInUse, check_free
 from ..config import Config
 
@@ -39,7 +39,7 @@ class Checkpoint:
     scaler: dict
 
 
-class RunFolder:
+class RunDir:
     """The folder of one run."""
 
     def __init__(self, config: Config) -> None:
@@ -63,17 +63,19 @@ class RunFolder:
             needed: bytes that the run will write.
 
         Raises:
-            Faults: in use by another run; finished already; unfinished and not asked to resume; no space.
+            UserErrors: in use by another run; finished already; unfinished and not asked to resume; no space.
         """
         try:
             check_free(self.path)
         except FolderInUse as error:
-            raise Faults(f"output.folder: {error}") from error
+            raise UserErrors(f"output.folder: {error}") from error
         if self.result.exists():
-            raise Faults(f"{self.result} exists: this run is finished, and finished runs are not overwritten. Choose "
-                         "another output.folder or output.name, or move the file away.")
+            raise UserErrors(
+                f"{self.result} exists: this run is finished, and finished runs are not overwritten. Choose "
+                "another output.folder or output.name, or move the file away."
+            )
         if self.checkpoint_file.exists() and not resume:
-            raise Faults(f"{self.path} holds an unfinished run. Add --resume to go on with it, or choose another "
+            raise UserErrors(f"{self.path} holds an unfinished run. Add --resume to go on with it, or choose another "
                          "output.folder.")
         faults = []
         for folder in dict.fromkeys((self.path, self._cache)):
@@ -88,7 +90,7 @@ class RunFolder:
                 faults.append(f"{folder}: {free:.0f} MiB free on its disk, {wanted:.0f} MiB needed. Free some, or "
                               "choose another output folder.")
         if faults:
-            raise Faults(faults)
+            raise UserErrors(faults)
 
     def begin(self) -> None:
         """Clear away what a killed process left half written; write the settings as understood, for people."""
@@ -108,19 +110,21 @@ class RunFolder:
         """Where the run stands, or None at its beginning.
 
         Raises:
-            Faults: unreadable, or of a run with other settings, data or models.
+            UserErrors: unreadable, or of a run with other settings, data or models.
         """
         if not self.checkpoint_file.exists():
             return None
         try:
             tensors, metadata = read(self.checkpoint_file)
         except ValueError as error:
-            raise Faults(str(error)) from error
+            raise UserErrors(str(error)) from error
         words = {"config": "the settings", "dataset": "the triplets", "models": "the model files"}
         changed = [words[key] for key, value in self._made_of.items() if metadata.get(key) != value]
         if changed:
-            raise Faults(f"{self.checkpoint_file}: {' and '.join(changed)} changed since this run was started, so it "
-                         "cannot go on to the same result. Put them back, or choose another output.folder.")
+            raise UserErrors(
+                f"{self.checkpoint_file}: {' and '.join(changed)} changed since this run was started, so it "
+                "cannot go on to the same result. Put them back, or choose another output.folder."
+            )
 
         def part(prefix: str) -> dict[str, Tensor]:
             return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

@@ -8,24 +8,24 @@ from typing import Any
 
 import torch
 
-from ..common.errors import Faults
+from ..common.errors import UserErrors
 from ..common.toml_config import ConfigFaults
 from ..config import Config
 from ..data.dataset import dataset_sha256, load_triplets
 from ..data.triplets import Triplet
 from ..diffusion.noise_schedule import NoiseSchedule
 from ..host_diffusers import attach_relation, relation_parameters, unet_layout
-from ..host_diffusers.errors import ModelFaults
-from ..host_diffusers.frozen import Frozen, open_frozen
+from ..host_diffusers.errors import ModelFileErrors
+from ..host_diffusers.frozen import FrozenModels, open_frozen_models
 from .memory import MemoryEstimate, estimate
 from .optim import check_optimizer
-from .run_dir import RunFolder
+from .run_dir import RunDir
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class RunSpec:
     """A validated run.
 
     Attributes:
@@ -40,8 +40,8 @@ class Recipe:
     config: Config
     triplets: list[Triplet]
     dataset: str
-    frozen: Frozen
-    folder: RunFolder
+    frozen: FrozenModels
+    folder: RunDir
     dtype: torch.dtype
     micro_batch: int
 
@@ -53,16 +53,16 @@ class Recipe:
         return base if told == "base" else NoiseSchedule(told, base.alphas)
 
 
-def gather(config: Config, device: torch.device, processes: int, resume: bool) -> Recipe:
+def load_run_spec(config: Config, device: torch.device, processes: int, resume: bool) -> RunSpec:
     """Look at the data, the models, the folder and the machine.
 
     Raises:
-        Faults: everything that is wrong with any of them, in one report.
+        UserErrors: everything that is wrong with any of them, in one report.
     """
     faults: list[str] = []
     triplets = _or_faults(lambda: load_triplets(config.data, config.relation, config.train.seed), faults)
-    frozen = _or_faults(lambda: open_frozen(config.models), faults)
-    folder = RunFolder(config)
+    frozen = _or_faults(lambda: open_frozen_models(config.models), faults)
+    folder = RunDir(config)
     _or_faults(lambda: folder.check(resume, _bytes_to_write(config, triplets or [])), faults)
     if config.train.device != "auto" and device.type != config.train.device:
         faults.append(f'train.device: "{config.train.device}" is asked for, this machine offers "{device.type}".')
@@ -95,21 +95,21 @@ def gather(config: Config, device: torch.device, processes: int, resume: bool) -
         folder.expect(dataset, frozen.fingerprint())
         _or_faults(folder.read_checkpoint, faults)
     if faults:
-        raise Faults(faults)
-    return Recipe(config, triplets, dataset, frozen, folder, precision_of(config), config.train.micro_batch or share)
+        raise UserErrors(faults)
+    return RunSpec(config, triplets, dataset, frozen, folder, precision_of(config), config.train.micro_batch or share)
 
 
-def look_further(config: ConfigFaults) -> Faults:
+def look_further(config: ConfigFaults) -> UserErrors:
     """The faults of a config, and those of the triplets and models that its right tables name."""
     faults, relation = list(config.found), config.settings.get("relation")
     if "data" in config.tables:
         _or_faults(lambda: load_triplets(config.tables["data"], relation if isinstance(relation, str) else ""), faults)
     if "models" in config.tables:
-        _or_faults(lambda: open_frozen(config.tables["models"]), faults)
-    return Faults(faults)
+        _or_faults(lambda: open_frozen_models(config.tables["models"]), faults)
+    return UserErrors(faults)
 
 
-def zero_terminal(frozen: Frozen | None) -> bool:
+def zero_terminal(frozen: FrozenModels | None) -> bool:
     """Whether the base's last timestep is all noise."""
     alphas = frozen.base.schedule.alphas if frozen else ()
     return bool(alphas) and alphas[-1] < 1e-6
@@ -118,8 +118,8 @@ def zero_terminal(frozen: Frozen | None) -> bool:
 def _or_faults(read: Callable[[], Any], faults: list[str]) -> Any:
     try:
         return read()
-    except (Faults, ModelFaults) as error:
-        faults += error.found
+    except (UserErrors, ModelFileErrors) as error:
+        faults += error.messages
         return None
 
 
@@ -143,7 +143,7 @@ def _bytes_to_write(config: Config, triplets: list[Triplet]) -> int:
     return crops * (latent * (subjects + 1) + 4 * 2**20) + 200 * 2**20 * config.lora.rank // 4 + rounds * pictures
 
 
-def memory_of(recipe: Recipe) -> MemoryEstimate:
+def memory_of(recipe: RunSpec) -> MemoryEstimate:
     """Memory of a training step, from the base's shapes alone."""
     config = recipe.config
     return estimate(recipe.frozen.base.empty_unet(), config.data.image_px // 8, recipe.micro_batch, recipe.dtype,
@@ -151,14 +151,14 @@ def memory_of(recipe: Recipe) -> MemoryEstimate:
                     with_identity=recipe.frozen.identity_config is not None)
 
 
-def trainable_parameters(recipe: Recipe) -> int:
+def trainable_parameters(recipe: RunSpec) -> int:
     """Numbers that the optimiser owns: 3,143,680 on SDXL at rank 4."""
     unet = recipe.frozen.base.empty_unet().requires_grad_(False)
     attach_relation(unet, recipe.config.lora.rank, recipe.config.lora.alpha, torch.Generator())
     return sum(parameter.numel() for parameter in relation_parameters(unet).values())
 
 
-def plan(recipe: Recipe, processes: int) -> str:
+def describe_run(recipe: RunSpec, processes: int) -> str:
     """What will be done, in words and numbers."""
     config, base = recipe.config, recipe.frozen.base
     layout = unet_layout(base.empty_unet())

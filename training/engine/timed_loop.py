@@ -20,7 +20,7 @@ from core.checkpoint import save as save_tensors
 from core.user_files import read_json_object
 
 from ..common.atomic_io import write_text
-from ..common.errors import Faults
+from ..common.errors import UserErrors
 from ..common.folder_lock import locked
 from .muon import Muon
 
@@ -31,35 +31,35 @@ SHARD_BYTES = 15 * 2**20  # a checkpoint file stays below 16 MiB, so that it tra
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainerConfig:
     """How a recipe trains.
 
     Attributes:
         name: of the recipe; its checkpoints are under `<out>/<name>`.
         steps: total number of optimiser steps.
-        batch: samples a step.
+        batch_size: samples a step.
         lr: learning rate after the warm-up.
         warmup_steps: linear warm-up.
-        average: decay of the moving average at the end; early on it is shorter, (1 + n) / (10 + n).
+        ema_decay: decay of the moving average at the end; early on it is shorter, (1 + n) / (10 + n).
         weight_decay: of matrices, decoupled.
-        clip: largest gradient norm.
+        max_grad_norm: largest gradient norm.
         seed: of every draw.
         save_minutes: between checkpoints.
-        plain: parts of names that AdamW trains, see Muon; ("",) is AdamW for everything.
+        adamw_params: parts of names that AdamW trains, see Muon; ("",) is AdamW for everything.
         cooldown: share of `steps` at the end over which the learning rate falls linearly to nothing; 0 for none.
     """
 
     name: str
     steps: int
-    batch: int
+    batch_size: int
     lr: float
     warmup_steps: int = 200
-    average: float = 0.999
+    ema_decay: float = 0.999
     weight_decay: float = 0.01
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     seed: int = 0
     save_minutes: float = 5.0
-    plain: tuple[str, ...] = ()
+    adamw_params: tuple[str, ...] = ()
     cooldown: float = 0.0
 
     def learning_rate(self, step: int) -> float:
@@ -85,7 +85,7 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 
 def fit(
-    settings: Settings,
+    settings: TrainerConfig,
     model: nn.Module,
     loss: Callable[[int, torch.Generator], dict[str, Tensor]],
     folder: Path,
@@ -107,11 +107,11 @@ def fit(
         The final State.
     Raises:
         FolderInUse: another process trains in the folder.
-        Faults: the checkpoint in the folder cannot be read, or is one of another model.
+        UserErrors: the checkpoint in the folder cannot be read, or is one of another model.
     """
     with locked(folder):
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        optimiser = Muon(model, settings.lr, settings.weight_decay, plain=settings.plain)
+        optimiser = Muon(model, settings.lr, settings.weight_decay, adamw_params=settings.adamw_params)
         state = resume(folder, model, optimiser)
         started = saved = time.monotonic()
         before, progress = state.seconds, Progress(settings)
@@ -123,11 +123,11 @@ def fit(
                 losses = loss(state.step, step_generator(settings.seed, state.step))
             optimiser.zero_grad(set_to_none=True)
             losses["loss"].backward()
-            nn.utils.clip_grad_norm_(trained, settings.clip)
+            nn.utils.clip_grad_norm_(trained, settings.max_grad_norm)
             optimiser.step()
             state.step += 1
-            state.samples += settings.batch
-            _follow(state, model, settings.average)
+            state.samples += settings.batch_size
+            update_ema(state, model, settings.ema_decay)
             progress.add(losses, state.step)
             state.seconds = before + time.monotonic() - started
             if time.monotonic() - saved > 60 * settings.save_minutes:
@@ -140,7 +140,7 @@ def fit(
 class Progress:
     """One log line every half minute: means of the losses since the last one, and samples a second."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TrainerConfig) -> None:
         self.settings = settings
         self._start()
 
@@ -156,12 +156,12 @@ class Progress:
         if waited < LOG_SECONDS and step < self.settings.steps:
             return
         means = "  ".join(f"{name} {float(total) / self.seen:.4f}" for name, total in self.sums.items())
-        pace = self.seen * self.settings.batch / waited
+        pace = self.seen * self.settings.batch_size / waited
         log.info("%s step %d  %s  %.1f samples/s", self.settings.name, step, means, pace)
         self._start()
 
 
-def _follow(state: State, model: nn.Module, decay: float) -> None:
+def update_ema(state: State, model: nn.Module, decay: float) -> None:
     decay = min(decay, (1 + state.step) / (10 + state.step))
     weights = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
     with torch.no_grad():
@@ -207,7 +207,7 @@ def resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | No
     try:
         model.load_state_dict(_part(tensors, "weights."))
     except RuntimeError as error:
-        raise Faults(f"{folder}: its checkpoint is one of another model ({' '.join(str(error).split())[:300]}). "
+        raise UserErrors(f"{folder}: its checkpoint is one of another model ({' '.join(str(error).split())[:300]}). "
                         "Choose another --out, or delete the folder to begin anew.") from error
     if optimiser is not None:
         moments: dict[int, dict[str, Tensor]] = {}
@@ -219,7 +219,7 @@ def resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | No
     return State(pointer["step"], pointer["samples"], pointer["seconds"], average)
 
 
-def averaged(folder: Path) -> tuple[dict[str, Tensor], dict]:
+def load_ema_weights(folder: Path) -> tuple[dict[str, Tensor], dict]:
     """The moving average of the latest state, and the pointer's facts (step, seconds).
 
     Raises:
@@ -241,7 +241,7 @@ def _latest(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
             tensors |= read(folder / name)[0]
         return tensors, pointer
     except (ValueError, KeyError, TypeError) as error:
-        raise Faults(f"{folder}: its checkpoint is broken ({error}). Delete the folder to begin anew.") from error
+        raise UserErrors(f"{folder}: its checkpoint is broken ({error}). Delete the folder to begin anew.") from error
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -19,13 +19,13 @@ from ..common.atomic_io import write_text
 from ..common.image_files import open_image
 from ..common.sheets import FAINT, sample_sheet, save_picture, to_picture
 from ..config import Config
-from ..data.encoding_cache import Encoded
+from ..data.encoding_cache import EncodedTriplets
 from ..diffusion.ddim import sample, seeded_noise
 from ..host_diffusers import CrossAttentionExtras, IdentityBatch, set_relation
 from ..host_diffusers.images import decode_latents
 from .objective import RelationObjective
-from .run_dir import RunFolder
-from .run_spec import Recipe
+from .run_dir import RunDir
+from .run_spec import RunSpec
 
 _WITHOUT, _STEP = "without", re.compile(r"step-(\d{6,})-\d+\.png")
 _SETTINGS = "settings.json"  # what the pictures without LoRA were drawn with
@@ -42,9 +42,17 @@ class SamplePictures:
         load_vae: called for every round; the VAE is not kept.
     """
 
-    def __init__(self, objective: RelationObjective, crops: Encoded, identity: IdentityBatch | None, prompts: list[str],
-                 negative: tuple[Tensor, Tensor], load_vae: Callable[[], nn.Module], config: Config, folder: RunFolder
-                 ) -> None:
+    def __init__(
+        self,
+        objective: RelationObjective,
+        crops: EncodedTriplets,
+        identity: IdentityBatch | None,
+        prompts: list[str],
+        negative: tuple[Tensor, Tensor],
+        load_vae: Callable[[], nn.Module],
+        config: Config,
+        folder: RunDir,
+    ) -> None:
         self.objective, self.crops, self.prompts = objective, crops, prompts
         self.identity = identity.absent_before() if identity else None
         self.negative = tuple(part.to(crops.context) for part in negative)
@@ -113,8 +121,13 @@ class SamplePictures:
             save_picture(to_picture(pixels), path)
 
 
-def sample_pictures(recipe: Recipe, objective: RelationObjective, crops: Encoded, identity: IdentityBatch | None,
-                    negative: tuple[Tensor, Tensor] | None) -> SamplePictures | None:
+def sample_pictures(
+    recipe: RunSpec,
+    objective: RelationObjective,
+    crops: EncodedTriplets,
+    identity: IdentityBatch | None,
+    negative: tuple[Tensor, Tensor] | None,
+) -> SamplePictures | None:
     """For a run: the middle crops of its first triplets, drawn without the LoRA at once; None if it wants none.
 
     Args:

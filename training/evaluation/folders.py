@@ -12,7 +12,7 @@ from core.user_files import read_json_lines
 
 from ..common.atomic_io import check_writable, write_text
 from ..common.cli import say
-from ..common.errors import Faults
+from ..common.errors import UserErrors
 from ..common.sheets import save_picture
 from .columns import SCORE_COLUMNS, estimates
 from .comparison import compare, comparison_facts, comparison_text
@@ -36,10 +36,10 @@ def measure_folders(folders: Mapping[str, Path], options: argparse.Namespace, wo
         worlds: what is known exactly, and models that go by a name of their own.
 
     Raises:
-        Faults: of the prompts file, the pictures, the models, all in one report.
+        UserErrors: of the prompts file, the pictures, the models, all in one report.
     """
     if options.batch < 1:
-        raise Faults(f"--batch {options.batch}: expected at least 1.")
+        raise UserErrors(f"--batch {options.batch}: expected at least 1.")
     missing = "skip" if options.partial else "fault"
     _, *entries = all_or_faults(lambda: check_writable(options.out),
                                 *(lambda folder=folder: read_prompts(options.prompts, folder, missing)
@@ -95,12 +95,12 @@ def paired(first: Measured, other: Measured) -> tuple[list[Entry], list[Mapping]
     """Lines that both have, with both rows.
 
     Raises:
-        Faults: no line is in both.
+        UserErrors: no line is in both.
     """
     rows = {entry.line: row for entry, row in zip(other.entries, other.rows)}
     both = [(entry, row, rows[entry.line]) for entry, row in zip(first.entries, first.rows) if entry.line in rows]
     if not both:
-        raise Faults("--against: no line of the prompts file has a picture in both folders.")
+        raise UserErrors("--against: no line of the prompts file has a picture in both folders.")
     return [entry for entry, _, _ in both], [row for _, row, _ in both], [row for _, _, row in both]
 
 

@@ -56,7 +56,7 @@ def measure_pictures(entries: Sequence[Entry], predicates: Sequence[str | None],
         memory: where the judge's answers are remembered.
 
     Raises:
-        Faults: pictures that cannot be decoded, all of them.
+        UserErrors: pictures that cannot be decoded, all of them.
     """
     from .score_images import score_pictures
 
@@ -125,7 +125,7 @@ def find_predicates(entries: Sequence[Entry], model: str) -> list[str | None]:
     """The given ones, and spaCy's for the rest; None where there is no verb, with a message.
 
     Raises:
-        Faults: spaCy is needed and not installed.
+        UserErrors: spaCy is needed and not installed.
     """
     parser = None if all(entry.relation for entry in entries) else Parser(model)
     found = [entry.relation or parser.predicate(entry.prompt, entry.names, entry.subjects) for entry in entries]

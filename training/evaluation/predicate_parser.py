@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..common.errors import Faults
+from ..common.errors import UserErrors
 from ..data.prompt_spans import find_phrase, find_predicate
 
 MODEL = "en_core_web_sm"
@@ -45,22 +45,25 @@ class Parser:
         model: name of an installed pipeline, or its folder.
 
     Raises:
-        Faults: spaCy or the pipeline is not installed; says the command.
+        UserErrors: spaCy or the pipeline is not installed; says the command.
     """
 
     def __init__(self, model: str = MODEL) -> None:
         try:
             import spacy
         except ImportError as error:
-            raise Faults("CLIP-R needs each prompt's predicate, and spaCy, which finds it, is not installed. Either "
-                         "give 'relation' in every line of the prompts file, or: pip install spacy && python -m spacy "
-                         f"download {MODEL}") from error
+            raise UserErrors(
+                "CLIP-R needs each prompt's predicate, and spaCy, which finds it, is not installed. Either "
+                "give 'relation' in every line of the prompts file, or: pip install spacy && python -m spacy "
+                f"download {MODEL}"
+            ) from error
         try:
             self.pipeline: Any = spacy.load(model)
         except OSError as error:
-            raise Faults(f"--spacy {model}: spaCy has no such pipeline. Either give 'relation' in every line of the "
-                         f"prompts file, or: python -m spacy download {model} (or name an installed one or its folder)"
-                         ) from error
+            raise UserErrors(
+                f"--spacy {model}: spaCy has no such pipeline. Either give 'relation' in every line of the "
+                f"prompts file, or: python -m spacy download {model} (or name an installed one or its folder)"
+            ) from error
 
     def predicate(self, prompt: str, names: Sequence[str], subjects: int) -> str | None:
         """See `predicate_of`; where that finds no verb ("a lion and a bear hug"), what follows or parts the names."""

@@ -11,7 +11,7 @@ from pydantic import Field, FiniteFloat
 
 from core.user_files import read_json_lines
 
-from ..common.errors import Faults
+from ..common.errors import UserErrors
 from ..common.schema import Checked, NeededPath, Words, checked_entry, shown
 
 
@@ -135,7 +135,7 @@ def read_prompts(path: Path, pictures: Path, missing: str = "fault") -> list[Ent
             "keep" keeps it, for pictures that are still to be drawn.
 
     Raises:
-        Faults: everything that is wrong with it and every file that is missing, with their lines.
+        UserErrors: everything that is wrong with it and every file that is missing, with their lines.
     """
     faults: list[str] = []
     if missing != "keep" and not pictures.is_dir():
@@ -143,7 +143,7 @@ def read_prompts(path: Path, pictures: Path, missing: str = "fault") -> list[Ent
     try:
         lines, broken = read_json_lines(path)
     except ValueError as error:
-        raise Faults([*faults, f"--prompts {error}"]) from error
+        raise UserErrors([*faults, f"--prompts {error}"]) from error
     faults += broken
     entries: list[Entry] = []
     first: dict[Path, int] = {}
@@ -163,7 +163,7 @@ def read_prompts(path: Path, pictures: Path, missing: str = "fault") -> list[Ent
     elif not entries and not faults:
         faults.append(f"{pictures}: none of the {len(first)} pictures of {path} is there.")
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
     return entries
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from core.user_files import visible
 
-from ..common.errors import Faults
+from ..common.errors import UserErrors
 from ..common.image_files import ENDINGS
 
 CASES = 4
@@ -42,7 +42,7 @@ def find_subjects(folder: Path) -> list[tuple[str, Path]]:
             folder's name is the subject's, without a number at its end: `plushie_bear2.jpg` is "plushie bear".
 
     Raises:
-        Faults: not a folder, or no subjects in it.
+        UserErrors: not a folder, or no subjects in it.
     """
     subjects = []
     for path in visible(folder):
@@ -52,8 +52,10 @@ def find_subjects(folder: Path) -> list[tuple[str, Path]]:
         if photographs and name:
             subjects.append((name, photographs[0]))
     if not subjects:
-        raise Faults(f"--subjects {folder}: expected a folder with one picture (png, jpg, webp, bmp) or one folder of "
-                     "pictures for each subject, named as the prompt should say it, e.g. plushie_bear.jpg; found none.")
+        raise UserErrors(
+            f"--subjects {folder}: expected a folder with one picture (png, jpg, webp, bmp) or one folder of "
+            "pictures for each subject, named as the prompt should say it, e.g. plushie_bear.jpg; found none."
+        )
     return subjects
 
 
@@ -64,13 +66,13 @@ def cases_of_templates(plan: str) -> list[int]:
         plan: "100" gives each template 4; "AxB" spreads A cases over the 14 single templates and B over the 11 pairs.
 
     Raises:
-        Faults: neither.
+        UserErrors: neither.
     """
     if plan == "100":
         return [CASES] * len(relationbench()["templates"])
     single, cross, pair = plan.partition("x")
     if not cross or not single.isdigit() or not pair.isdigit() or not int(single) + int(pair):
-        raise Faults(f"--cases {plan}: expected 100 (four of each template) or a number of single and one of pair "
+        raise UserErrors(f"--cases {plan}: expected 100 (four of each template) or a number of single and one of pair "
                      "cases, e.g. 100x100.")
     kinds = [template["prompt"].count(_BLANK) for template in relationbench()["templates"]]
     wanted, done, counts = {1: int(single), 2: int(pair)}, {1: 0, 2: 0}, []
@@ -128,7 +130,7 @@ def prompts_text(folder: Path, beside: Path, seeds: int, plan: str = "100") -> s
         plan: see `cases_of_templates`.
 
     Raises:
-        Faults: no subjects; no such plan.
+        UserErrors: no subjects; no such plan.
     """
     lines = []
     for case in cases(find_subjects(folder), seeds, plan):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..common.errors import Faults
+from ..common.errors import UserErrors
 from ..common.image_files import open_image
 from ..host_diffusers.embedders import Embedder
 from .prompts import Entry
@@ -31,7 +31,7 @@ def score_pictures(entries: Sequence[Entry], predicates: Sequence[str | None], c
         N times metric to 100 cos; None where a picture has no predicate or no references.
 
     Raises:
-        Faults: pictures that cannot be decoded, all of them.
+        UserErrors: pictures that cannot be decoded, all of them.
     """
     files = list(dict.fromkeys(file for entry in entries for file in (entry.picture, *entry.references)))
     row = {file: index for index, file in enumerate(files)}
@@ -56,7 +56,7 @@ def embed_files(encoders: Sequence[Callable], files: Sequence[Path], batch: int)
     """Decodes each file once and shows it to each encoder: one (F, E) an encoder.
 
     Raises:
-        Faults: every file that is not a whole picture.
+        UserErrors: every file that is not a whole picture.
     """
     found: list[list[Tensor]] = [[] for _ in encoders]
     faults: list[str] = []
@@ -73,7 +73,7 @@ def embed_files(encoders: Sequence[Callable], files: Sequence[Path], batch: int)
                     vectors.append(encode(pictures))
             bar.update(len(files[start:start + batch]))
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
     return [torch.cat(vectors) for vectors in found]
 
 

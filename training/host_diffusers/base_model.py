@@ -15,7 +15,7 @@ from core.checkpoint import read_metadata
 from core.user_files import read_json_object, visible_files
 
 from ..diffusion.noise_schedule import NoiseSchedule
-from .errors import ModelFaults, one_line
+from .errors import ModelFileErrors, one_line
 from .schedule import read_schedule
 from .single_file import open_single_file
 from .text import TextEncoders
@@ -27,7 +27,7 @@ _WEIGHTS = {".safetensors", ".bin"}
 
 
 @dataclass(frozen=True, eq=False)
-class Base:
+class BaseModelFiles:
     """A base model whose parts are read from disk only when asked for.
 
     Attributes:
@@ -49,7 +49,7 @@ class Base:
     files: tuple[Path, ...]
 
 
-def open_base(path: str | Path, tokenizer: str = "") -> Base:
+def open_base_model(path: str | Path, tokenizer: str = "") -> BaseModelFiles:
     """Look at a base model without reading its weights.
 
     Args:
@@ -57,17 +57,19 @@ def open_base(path: str | Path, tokenizer: str = "") -> Base:
         tokenizer: folder of the CLIP tokenizer; needed where neither the base nor a ComfyUI around has one.
 
     Raises:
-        ModelFaults: nothing there, parts missing, broken or not fitting each other, or of another family than SDXL.
+        ModelFileErrors: nothing there, parts missing, broken or not fitting each other, or of another family than SDXL.
     """
     path = Path(path)
     if path.is_file():
-        return Base(**open_single_file(path, tokenizer))
+        return BaseModelFiles(**open_single_file(path, tokenizer))
     if not path.is_dir():
-        raise ModelFaults(f"models.base: {path} is neither a folder nor a file. Give an SDXL checkpoint "
+        raise ModelFileErrors(f"models.base: {path} is neither a folder nor a file. Give an SDXL checkpoint "
                           "(.safetensors) or a diffusers folder.")
     missing = [part for part in _PARTS if not (path / part / "config.json").is_file()]
     if missing:
-        raise ModelFaults(f"models.base: {path} is not a whole diffusers folder of SDXL: {', '.join(missing)} missing.")
+        raise ModelFileErrors(
+            f"models.base: {path} is not a whole diffusers folder of SDXL: {', '.join(missing)} missing."
+        )
     configs, faults = _read_configs(path)
     if configs and (wrong := misfits_of(*configs.values())):
         faults.append(f"models.base: {path}: {wrong}")
@@ -80,12 +82,12 @@ def open_base(path: str | Path, tokenizer: str = "") -> Base:
     try:
         words = find_tokenizer(tokenizer or (str(path / "tokenizer") if (path / "tokenizer").is_dir() else ""))
         open_tokenizer(words, min(configs[part].get("vocab_size", 49408) for part in _PARTS[2:]) if configs else 2**31)
-    except ModelFaults as error:
-        faults += error.found
+    except ModelFileErrors as error:
+        faults += error.messages
     if faults:
-        raise ModelFaults(faults)
+        raise ModelFileErrors(faults)
     config = configs["unet"]
-    return Base(
+    return BaseModelFiles(
         name="sdxl" if config["cross_attention_dim"] == 2048 else "miniworld",
         schedule=schedule,
         text_widths=(configs["text_encoder"]["hidden_size"], configs["text_encoder_2"]["hidden_size"]),
@@ -153,5 +155,5 @@ def _frozen(kind: type, path: Path, part: str, dtype: torch.dtype) -> nn.Module:
     try:
         model = kind.from_pretrained(path, subfolder=part, torch_dtype=dtype, variant=variant, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelFaults(f"models.base: {path / part} cannot be loaded: {one_line(error)}") from error
+        raise ModelFileErrors(f"models.base: {path / part} cannot be loaded: {one_line(error)}") from error
     return model.eval().requires_grad_(False)

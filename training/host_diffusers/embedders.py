@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.identity.image_prep import normalise
+from core.identity.image_prep import normalise_pixels
 
 from .opening import is_transformers, opened
 
@@ -188,4 +188,6 @@ def _squashed(pictures: Sequence[Image.Image]) -> Tensor:
     from .miniworld.architectures import VISION
 
     small = [picture.resize((VISION["image_size"],) * 2, Image.Resampling.BILINEAR) for picture in pictures]
-    return normalise(torch.from_numpy(np.stack([np.asarray(picture) for picture in small])).permute(0, 3, 1, 2) / 255)
+    return normalise_pixels(
+        torch.from_numpy(np.stack([np.asarray(picture) for picture in small])).permute(0, 3, 1, 2) / 255
+    )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 
-class ModelFaults(ValueError):
+class ModelFileErrors(ValueError):
     """One or more model files that cannot be used.
 
     Attributes:
-        found: one sentence each: which file, what was expected, what came, what to do.
+        messages: one sentence each: which file, what was expected, what came, what to do.
     """
 
-    def __init__(self, found: Iterable[str] | str) -> None:
-        self.found = [found] if isinstance(found, str) else list(found)
-        super().__init__("\n".join(self.found))
+    def __init__(self, messages: Iterable[str] | str) -> None:
+        self.messages = [messages] if isinstance(messages, str) else list(messages)
+        super().__init__("\n".join(self.messages))
 
 
 def one_line(error: BaseException) -> str:

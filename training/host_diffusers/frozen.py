@@ -16,8 +16,8 @@ from core.identity.files import load_identity
 from core.identity.model import IdentityConfig, IdentityModel
 from core.user_files import visible_files
 
-from .base_model import Base, open_base
-from .errors import ModelFaults, one_line
+from .base_model import BaseModelFiles, open_base_model
+from .errors import ModelFileErrors, one_line
 from .unet import unet_context, unet_layout
 from .vision import load_vision, vision_width
 
@@ -38,7 +38,7 @@ class ModelPaths(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Frozen:
+class FrozenModels:
     """What is frozen in a recipe. Weights are read when a part is asked for, and kept by nobody here.
 
     Attributes:
@@ -47,7 +47,7 @@ class Frozen:
         identity_config: sizes of the identity model, or None without one.
     """
 
-    base: Base
+    base: BaseModelFiles
     paths: dict[str, Path]
     identity_config: IdentityConfig | None
 
@@ -63,12 +63,12 @@ class Frozen:
         """``clip_vision`` or ``local_clip_vision``.
 
         Raises:
-            ModelFaults: not such an encoder.
+            ModelFileErrors: not such an encoder.
         """
         try:
             return load_vision(self.paths[which], dtype)
         except ValueError as error:
-            raise ModelFaults(f"models.{which}: {one_line(error)}") from error
+            raise ModelFileErrors(f"models.{which}: {one_line(error)}") from error
 
     def fingerprint(self) -> str:
         """Hash of all files: of their sizes and 64 blocks of each, so that 10 GB take no time."""
@@ -82,14 +82,14 @@ class Frozen:
         return digest.hexdigest()
 
 
-def open_frozen(config: ModelPaths) -> Frozen:
+def open_frozen_models(config: ModelPaths) -> FrozenModels:
     """Look at every model of a recipe without loading the large ones.
 
     Args:
         config: its paths; empty where a model is not wanted.
 
     Raises:
-        ModelFaults: all of all models: not there, not what they should be, not fitting each other.
+        ModelFileErrors: all of all models: not there, not what they should be, not fitting each other.
     """
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
@@ -108,9 +108,9 @@ def open_frozen(config: ModelPaths) -> Frozen:
         except ValueError as error:
             faults.append(f"models.{name}: {one_line(error)}")
     try:
-        base = open_base(config.base, config.tokenizer)
-    except ModelFaults as error:
-        faults += error.found
+        base = open_base_model(config.base, config.tokenizer)
+    except ModelFileErrors as error:
+        faults += error.messages
     if identity:
         faults += [f"models.{name}: {paths[name]} is {width} wide, the identity model reads encoders of width "
                    f"{identity.resampler.image_width} (1664 is CLIP ViT-bigG/14)."
@@ -118,11 +118,11 @@ def open_frozen(config: ModelPaths) -> Frozen:
     if base:
         faults += _misfits(base, identity, config)
     if faults:
-        raise ModelFaults(faults)
-    return Frozen(base, paths, identity)
+        raise ModelFileErrors(faults)
+    return FrozenModels(base, paths, identity)
 
 
-def _misfits(base: Base, identity: IdentityConfig | None, config: ModelPaths) -> list[str]:
+def _misfits(base: BaseModelFiles, identity: IdentityConfig | None, config: ModelPaths) -> list[str]:
     unet, faults = base.empty_unet(), []
     widths, context = tuple(site.width for site in unet_layout(unet).sites()), unet_context(unet)
     if sum(base.text_widths) != context:

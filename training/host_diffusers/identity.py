@@ -23,11 +23,11 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 from einops import rearrange
 from torch import Tensor, nn
 
-from core.attention import additive, attend
+from core.attention import as_bias, attend
 from core.identity.branch import IdentityBranch, image_attention
 from core.identity.tokens import token_gains, token_mask
 from core.scene import coverage
-from core.shapes import expect
+from core.shapes import check_shape
 
 from .unet import cross_attentions, grid_of, unet_context
 
@@ -118,9 +118,9 @@ def identity_batch(branch: IdentityBranch, subjects: Tensor, background: Tensor,
     Raises:
         ValueError: a shape does not fit; the branch belongs to another UNet.
     """
-    sizes = expect(subjects, "B S T D", "identity tokens", D=branch.context_width)
-    expect(boxes, "B S 4", "boxes", B=sizes["B"], S=sizes["S"])
-    expect(weights, "B S", "subject weights", B=sizes["B"], S=sizes["S"])
+    sizes = check_shape(subjects, "B S T D", "identity tokens", D=branch.context_width)
+    check_shape(boxes, "B S 4", "boxes", B=sizes["B"], S=sizes["S"])
+    check_shape(weights, "B S", "subject weights", B=sizes["B"], S=sizes["S"])
     sites = cross_attentions(unet)
     widths = tuple(site.width for site, _, _ in sites)
     if widths != branch.widths or unet_context(unet) != branch.context_width:
@@ -133,7 +133,7 @@ def identity_batch(branch: IdentityBranch, subjects: Tensor, background: Tensor,
     masks = {}
     for level in sorted({level for _, _, level in sites}):
         covered = coverage(boxes, *grid_of(latent_size, level))
-        masks[level] = additive(token_mask(covered, background.shape[0], sizes["T"]), subjects.dtype)
+        masks[level] = as_bias(token_mask(covered, background.shape[0], sizes["T"]), subjects.dtype)
     return IdentityBatch(tuple(projection(sequence, gains) for projection in branch.values()), masks)
 
 

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from core.identity.image_prep import normalise, squares
+from core.identity.image_prep import normalise_pixels, squares
 from core.identity.local_tokens import DENSE_SCALE, dense_features, pool
 from core.identity.model import SubjectFeatures
 from core.relation.lora import load_relation
 from core.scene import Box, Layout
 
 from .clipself import encoder_of_transformers
-from .frozen import Frozen
+from .frozen import FrozenModels
 from .identity import CrossAttentionExtras, attach_identity, identity_batch
 from .images import decode_latents, image_tokens, latent_factor
 from .relation import merge_relation
@@ -66,7 +66,7 @@ class Painter:
         dtype: precision of UNet and encoders.
     """
 
-    def __init__(self, frozen: Frozen, settings: PainterSettings, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, frozen: FrozenModels, settings: PainterSettings, device: str, dtype: torch.dtype) -> None:
         self.settings, self.device, self.dtype = settings, torch.device(device), dtype
         base = frozen.base
         self.schedule = base.schedule
@@ -162,9 +162,9 @@ class Painter:
     def _tokens(self, photograph: Tensor) -> Tensor:
         """(L, W) image tokens of a photograph, and its local tokens after them if there is an encoder."""
         size = self.vision.config.image_size
-        tokens = image_tokens(self.vision, normalise(squares(photograph[None], None, size)))[0].float()
+        tokens = image_tokens(self.vision, normalise_pixels(squares(photograph[None], None, size)))[0].float()
         if self.local is None:
             return tokens
-        pixels = normalise(squares(photograph[None], None, DENSE_SCALE * self.local.image_size))
+        pixels = normalise_pixels(squares(photograph[None], None, DENSE_SCALE * self.local.image_size))
         dense = dense_features(self.local.tower, pixels.to(self.device, self.dtype))
         return torch.cat((tokens, pool(dense, self.settings.local_grid)[0].float()))

@@ -15,7 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from core.checkpoint import SAFETENSORS, compare_keys, describe, kind_of, shapes
 
-from .errors import ModelFaults, one_line
+from .errors import ModelFileErrors, one_line
 from .schedule import schedule_of_keys
 from .text import TextEncoders
 from .tokenizer import find_tokenizer, open_tokenizer, tokenizer_files
@@ -56,22 +56,25 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) 
         sizes: the configs of its four parts; SDXL's.
 
     Raises:
-        ModelFaults: not safetensors, not a whole SDXL checkpoint, or one of a schedule that is not supported.
+        ModelFileErrors: not safetensors, not a whole SDXL checkpoint, or one of a schedule that is not supported.
     """
     if kind_of(path) != SAFETENSORS:
-        raise ModelFaults(f"models.base: {path}: expected a safetensors checkpoint, got "
+        raise ModelFileErrors(f"models.base: {path}: expected a safetensors checkpoint, got "
                           f"{kind_of(path) or 'another file'}. Convert it first; pickles are not opened.")
     try:
         with safe_open(path, framework="pt") as file:
             keys = set(file.keys())
             inputs = file.get_slice(_FIRST).get_shape()[1] if _FIRST in keys else 4
     except (SafetensorError, OSError) as error:
-        raise ModelFaults(f"models.base: {path}: cannot be read ({one_line(error)}). It may be truncated: download it "
-                          "again.") from error
+        raise ModelFileErrors(
+            f"models.base: {path}: cannot be read ({one_line(error)}). It may be truncated: download it again."
+        ) from error
     absent = [part for part in (_UNET, _VAE, _CLIP_L, _CLIP_G) if not any(key.startswith(part) for key in keys)]
     if absent:
-        raise ModelFaults(f"models.base: {path}: expected a whole SDXL checkpoint; nothing under {', '.join(absent)}. "
-                          f"{describe(keys)}")
+        raise ModelFileErrors(
+            f"models.base: {path}: expected a whole SDXL checkpoint; nothing under {', '.join(absent)}. "
+            f"{describe(keys)}"
+        )
     faults = []
     if inputs != 4:
         faults.append(f"models.base: {path}: its UNet reads {inputs} channels, not 4: an inpainting or editing model. "
@@ -84,10 +87,10 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) 
     try:
         words = find_tokenizer(tokenizer)
         open_tokenizer(words, sizes["clip_l"]["vocab_size"])
-    except ModelFaults as error:
-        faults += error.found
+    except ModelFileErrors as error:
+        faults += error.messages
     if faults:
-        raise ModelFaults(faults)
+        raise ModelFileErrors(faults)
     return {
         "name": "sdxl" if sizes is SDXL else "miniworld",
         "schedule": schedule,
@@ -118,8 +121,10 @@ def _with_diffusers(kind: type, path: Path, prefix: str, config: dict, dtype: to
             model = kind.from_single_file(_part(path, prefix, keep=True), config=folder, torch_dtype=dtype,
                                           local_files_only=True)
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise ModelFaults(f"models.base: {path}: what is under {prefix} is not SDXL's ({one_line(error)[:400]}). "
-                              "Choose an SDXL base.") from error
+            raise ModelFileErrors(
+                f"models.base: {path}: what is under {prefix} is not SDXL's ({one_line(error)[:400]}). "
+                "Choose an SDXL base."
+            ) from error
     return model.eval().requires_grad_(False)
 
 
@@ -146,6 +151,6 @@ def _build(kind: type, config: dict, state: dict[str, Tensor], dtype: torch.dtyp
     try:
         compare_keys(shapes(state), shapes(wanted), path.name, f"the text encoder ({kind.__name__})")
     except ValueError as error:
-        raise ModelFaults(f"models.base: {error}") from error
+        raise ModelFileErrors(f"models.base: {error}") from error
     model.load_state_dict(state)
     return model.to(dtype).eval().requires_grad_(False)

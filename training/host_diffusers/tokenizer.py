@@ -9,7 +9,7 @@ from transformers import CLIPTokenizer
 
 from core.user_files import visible_files
 
-from .errors import ModelFaults, one_line
+from .errors import ModelFileErrors, one_line
 
 _PACK = Path(__file__).resolve().parents[2]
 _LAYOUTS = (("vocab.json", "merges.txt"), ("tokenizer.json",))  # transformers wrote the first, 5 writes the second
@@ -23,7 +23,7 @@ def find_tokenizer(named: str = "") -> Path:
             environment variable ``COMFYUI_PATH``.
 
     Raises:
-        ModelFaults: not there.
+        ModelFileErrors: not there.
     """
     comfyui = os.environ.get("COMFYUI_PATH", "").split(os.pathsep)[0] or _PACK / "nowhere"
     places = [Path(named)] if named else [
@@ -31,7 +31,7 @@ def find_tokenizer(named: str = "") -> Path:
     for place in places:
         if any(all((place / name).is_file() for name in layout) for layout in _LAYOUTS):
             return place
-    raise ModelFaults(f"models.tokenizer: no vocab.json and merges.txt in {', '.join(map(str, places))}, and no "
+    raise ModelFileErrors(f"models.tokenizer: no vocab.json and merges.txt in {', '.join(map(str, places))}, and no "
                       "tokenizer.json. A checkpoint file has no tokenizer: name a folder with CLIP's, e.g. "
                       "comfy/sd1_tokenizer of a ComfyUI.")
 
@@ -44,14 +44,16 @@ def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
         vocabulary: how many tokens the text encoders know.
 
     Raises:
-        ModelFaults: its files are broken, or it has tokens that the text encoders do not know.
+        ModelFileErrors: its files are broken, or it has tokens that the text encoders do not know.
     """
     try:
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises bare Exception for a broken file
-        raise ModelFaults(f"models.tokenizer: {folder} cannot be read ({one_line(error)}). Copy it again.") from error
+        raise ModelFileErrors(
+            f"models.tokenizer: {folder} cannot be read ({one_line(error)}). Copy it again."
+        ) from error
     if len(tokenizer) > vocabulary:
-        raise ModelFaults(f"models.tokenizer: {folder} has {len(tokenizer)} tokens, the base's text encoders know "
+        raise ModelFileErrors(f"models.tokenizer: {folder} has {len(tokenizer)} tokens, the base's text encoders know "
                           f"{vocabulary}. Name the tokenizer of this base.")
     return tokenizer
 

@@ -9,10 +9,10 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
-from core.cross_attention_layers import Site, UNetLayout
+from core.cross_attention_layers import CrossAttentionLayer, UNetSpec
 
 
-def unet_layout(unet: nn.Module) -> UNetLayout:
+def unet_layout(unet: nn.Module) -> UNetSpec:
     """The layout of any UNet of SDXL's architecture, read from its config.
 
     Args:
@@ -26,7 +26,7 @@ def unet_layout(unet: nn.Module) -> UNetLayout:
     resnets = _per_level(config.layers_per_block, levels)
     depths = _per_level(config.transformer_layers_per_block, levels)
     upwards = config.reverse_transformer_layers_per_block or tuple(reversed(depths))
-    layout = UNetLayout(
+    layout = UNetSpec(
         widths=tuple(config.block_out_channels),
         resnets=resnets,
         down=tuple(_depths("CrossAttn" in kind, depths[i], resnets[i])
@@ -65,13 +65,13 @@ def _last(value: int | Sequence[int]) -> int:
     return value if isinstance(value, int) else value[-1]
 
 
-def cross_attentions(unet: nn.Module) -> list[tuple[Site, Attention, int]]:
+def cross_attentions(unet: nn.Module) -> list[tuple[CrossAttentionLayer, Attention, int]]:
     """Every text cross-attention in the published order: (its site, its module, its level; 0 is the finest)."""
     levels = len(unet.config.block_out_channels)
     return [(site, unet.get_submodule(site.diffusers), _level(site, levels)) for site in unet_layout(unet).sites()]
 
 
-def _level(site: Site, levels: int) -> int:
+def _level(site: CrossAttentionLayer, levels: int) -> int:
     block, number = site.diffusers.split(".")[:2]
     if block == "mid_block":
         return levels - 1

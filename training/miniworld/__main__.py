@@ -28,12 +28,12 @@ from .recipes import encoded_corpus as encoded
 from .recipes import vae_decoder as refine
 from .recipes import warm_start as begin
 from .recipes.corpus import CorpusSize, render_corpus
-from .recipes.labelled_scenes import render_truth
+from .recipes.labelled_scenes import render_labelled_scenes
 from .world.example_creatures import write_creatures
 from .world.relations import SEEN
 
 # verb: what trains, its settings, what it is
-RECIPES = {
+TRAINERS = {
     "vae": (vae.train, vae.SETTINGS, "train the autoencoder"),
     "clip": (clip.train, clip.SETTINGS, "train the text encoders and the vision tower"),
     "unet": (unet.train, unet.SETTINGS, "train the UNet with its identity model"),
@@ -64,7 +64,7 @@ def arguments() -> argparse.ArgumentParser:
     computing = argparse.ArgumentParser(add_help=False)
     computing.add_argument("--device", type=of_type.device, default="cpu")
     computing.add_argument("--threads", type=of_type.whole(), default=2)
-    for verb, (_, _, words) in RECIPES.items():
+    for verb, (_, _, words) in TRAINERS.items():
         training = verbs.add_parser(verb, parents=[computing], help=words)
         training.add_argument("--minutes", type=of_type.positive, default=60.0, help="length of this call")
         training.add_argument("--batch", type=of_type.whole(), help="samples a step; small on a CPU, large on a GPU")
@@ -105,15 +105,16 @@ def draw(args: argparse.Namespace) -> None:
         size = CorpusSize(args.scenes, args.identities, args.portraits, args.seed)
         lines = render_corpus(args.out / "corpus", size, args.processes)
     else:
-        lines = render_truth(args.out / "truth", args.scenes, args.seed, args.processes)
+        lines = render_labelled_scenes(args.out / "truth", args.scenes, args.seed, args.processes)
     for line in lines:
         say(line)
 
 
 def train(args: argparse.Namespace) -> None:
     """The recipes, with the settings of their modules; batch and learning rate as asked."""
-    run, settings, _ = RECIPES[args.verb]
-    asked = {key: value for key in ("batch", "lr", "steps") if (value := getattr(args, key)) is not None}
+    run, settings, _ = TRAINERS[args.verb]
+    asked = {"batch_size": args.batch, "lr": args.lr, "steps": args.steps}
+    asked = {key: value for key, value in asked.items() if value is not None}
     more = {"routing": args.routing == "on"} if args.verb == "flux" else {}
     run(args.out, torch.device(args.device), args.minutes, replace(settings, **asked), **more)
 
@@ -164,7 +165,7 @@ def run(args: argparse.Namespace, again: str) -> None:
     if args.verb == "demo":
         demo.run(args.out, again=again)
         return
-    {**dict.fromkeys(RECIPES, train), "ablate": experiment}.get(args.verb, look)(args)
+    {**dict.fromkeys(TRAINERS, train), "ablate": experiment}.get(args.verb, look)(args)
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import comfy.utils
 
 from ....core.lora_keys import bare_name, first
 from ....core.routing.files import load_flux_lora, load_tables
-from ....core.routing.token_layout import Tables
+from ....core.routing.token_layout import DreamOEmbeddings
 from ..weight_adapters import with_magnitudes
 from .placeholders import with_placeholders
 from .wrapper import check_flux
@@ -122,7 +122,7 @@ def linear_shape(model, name: str) -> tuple[int, int]:
     return (out, into) if out and into else tuple(layer.weight.shape[:2])
 
 
-def tables_of(model) -> Tables:
+def tables_of(model) -> DreamOEmbeddings:
     """The tables that Load DreamO put onto a MODEL.
 
     Raises:

@@ -18,7 +18,7 @@ from .wrapper import WORDS_KEY
 
 
 @dataclass(frozen=True)
-class Reader:
+class PlaceholderTarget:
     """The encoder of a CLIP that reads placeholders.
 
     Attributes:
@@ -32,7 +32,7 @@ class Reader:
     marks_spaces: bool
 
 
-T5, CLIP_G = Reader("t5xxl", "t5xxl", True), Reader("clip_g", "g", False)
+T5, CLIP_G = PlaceholderTarget("t5xxl", "t5xxl", True), PlaceholderTarget("clip_g", "g", False)
 
 
 class PlaceholderTokenizer:
@@ -95,13 +95,13 @@ def _with_words(tokenizer, marks_spaces: bool):
 _CLIP: Any = object  # the class of the CLIP that is cloned, known when it is
 
 
-class _WithPlaces(_CLIP):
+class PlaceholderCLIPMixin(_CLIP):
     """What a CLIP learns: to write the places of the placeholders into the CONDITIONING, and to stay so when cloned."""
 
-    reader: Reader
+    reader: PlaceholderTarget
 
     def clone(self):
-        return _as(type(self), super().clone())
+        return _copy_as(type(self), super().clone())
 
     def encode_from_tokens_scheduled(self, tokens, unprojected=False, add_dict=None, show_pbar=True):
         places = getattr(self.tokenizer, self.reader.part).places(tokens[self.reader.key])
@@ -109,13 +109,13 @@ class _WithPlaces(_CLIP):
                                                     add_dict={**(add_dict or {}), WORDS_KEY: places})
 
 
-def _as(kind: type, clip):
+def _copy_as(kind: type, clip):
     twin = object.__new__(kind)
     twin.__dict__.update(clip.__dict__)
     return twin
 
 
-def with_placeholders(clip, table: Tensor, reader: Reader = T5):
+def with_placeholders(clip, table: Tensor, reader: PlaceholderTarget = T5):
     """A clone of a Flux CLIP that knows the placeholders.
 
     Args:
@@ -135,9 +135,9 @@ def with_placeholders(clip, table: Tensor, reader: Reader = T5):
                          "to T5-XXL as Flux uses it.")
     clone = clip.clone()
     kind = type(clone)
-    if not isinstance(clone, _WithPlaces):
-        kind = type("PlaceholderCLIP", (_WithPlaces, kind), {"reader": reader})
-    twin = _as(kind, clone)
+    if not isinstance(clone, PlaceholderCLIPMixin):
+        kind = type("PlaceholderCLIP", (PlaceholderCLIPMixin, kind), {"reader": reader})
+    twin = _copy_as(kind, clone)
     twin.tokenizer = copy.copy(clone.tokenizer)
     before = getattr(clone.tokenizer, reader.part)
     before = getattr(before, "_before", before)

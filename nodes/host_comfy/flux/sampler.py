@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Settings:
+class SamplerSettings:
     """The widgets of the sampler; strengths in nats, windows in fractions of the schedule, as in its schema."""
 
     seed: int
@@ -39,8 +39,15 @@ class Settings:
     first_step_guidance: float
 
 
-def sample(model, positive: list, negative: list, latent: dict, references: tuple[Reference, ...], settings: Settings,
-           draw: Callable[[RoutingMap], Image.Image]) -> tuple[dict, RoutingMap | None, tuple[int, int]]:
+def sample(
+    model,
+    positive: list,
+    negative: list,
+    latent: dict,
+    references: tuple[Reference, ...],
+    settings: SamplerSettings,
+    draw: Callable[[RoutingMap], Image.Image],
+) -> tuple[dict, RoutingMap | None, tuple[int, int]]:
     """Sample as KSampler does, with the references applied.
 
     Args:
@@ -65,7 +72,7 @@ def sample(model, positive: list, negative: list, latent: dict, references: tupl
     return {**latent, "samples": found}, _recorded(recorder, slots), size
 
 
-def _routed(model, positive: list, negative: list, references: tuple[Reference, ...], settings: Settings):
+def _routed(model, positive: list, negative: list, references: tuple[Reference, ...], settings: SamplerSettings):
     """MODEL and CONDITIONING of both sides for this run, and what records it.
 
     DreamO's references have rows of their own and stay out of the negative; other families take them natively.

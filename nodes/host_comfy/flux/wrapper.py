@@ -20,7 +20,7 @@ from torch import Tensor
 from ....core.routing.call_layout import Stage
 from ....core.routing.reference_regions import ReferenceRegions
 from ....core.routing.routing import Routing
-from ....core.routing.token_layout import Sequence, length, positions, token_grid
+from ....core.routing.token_layout import TokenLayout, length, positions, token_grid
 from ..references.families import network_of
 from ..references.flux import padded
 from ..references.steer import SLOT, begin_run, finish, override_of
@@ -128,17 +128,17 @@ def find_ours(latents: list[Tensor], routing: Routing, model) -> tuple[int, ...]
     return tuple(places)
 
 
-def sequence_of(routing: Routing, x: Tensor, context: Tensor, latents: list[Tensor]) -> Sequence:
+def sequence_of(routing: Routing, x: Tensor, context: Tensor, latents: list[Tensor]) -> TokenLayout:
     """The layout of this call; our references are the last of the latents, see ``ours_last``."""
     others = latents[:len(latents) - len(routing.references)]
-    return Sequence(context.shape[1], token_grid(*x.shape[-2:]), tuple(each.grid for each in routing.references),
+    return TokenLayout(context.shape[1], token_grid(*x.shape[-2:]), tuple(each.grid for each in routing.references),
                     sum(length(token_grid(*latent.shape[-2:])) for latent in others))
 
 
-def _embed(options: dict, routing: Routing, sequence: Sequence) -> None:
+def _embed(options: dict, routing: Routing, sequence: TokenLayout) -> None:
     """Add our patch to this call's own copy of the options."""
     patches = dict(options.get("patches", {}))
-    rows = routing.tables.rows(routing.slots)
+    rows = routing.tables.embeddings(routing.slots)
     ids = positions(sequence.image, sequence.references)
     patch = Embed(rows, ids, tuple(map(length, sequence.references)), length(sequence.image))
     # first, so that other packs' patches see the sequence as published

@@ -10,7 +10,7 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
-from ....core.attention import additive
+from ....core.attention import as_bias
 from ....core.identity.auto_layout import phrase_attention
 from ....core.identity.branch import ProjectedIdentity, image_attention
 from ....core.scene import Box
@@ -22,7 +22,7 @@ from .prompt_lookup import RUN, Run, attach_run
 WHOLE_SCHEDULE = (0.0, 1.0)
 
 
-class Identity:
+class AppliedIdentity:
     """One identity as applied to one MODEL; shared by its sites and by clones of the MODEL.
 
     Attributes:
@@ -61,7 +61,7 @@ class Identity:
         key = (grid, window, query.dtype, query.device)
         if key not in self._masks:
             mask = self.projected.mask(self.coverage(grid, window))
-            self._masks[key] = additive(mask, query.dtype).to(query.device)
+            self._masks[key] = as_bias(mask, query.dtype).to(query.device)
         return self._masks[key]
 
     def keys_values(self, index: int, query: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,34 +87,34 @@ class IdentityPatch:
     call on an occupied slot; their callbacks then run after ours, in their own sigma windows.
     """
 
-    def __init__(self, identity: Identity, index: int, before: Callable | None) -> None:
+    def __init__(self, identity: AppliedIdentity, index: int, before: Callable | None) -> None:
         self.identity = identity
         self.index = index
-        self.before: Any = before
+        self.wrapped: Any = before
         self._added: list[tuple[Callable, dict]] = []
 
-    def twin(self) -> IdentityPatch:
+    def clone(self) -> IdentityPatch:
         """The same for a clone of the MODEL: its own list of added callbacks, shared keys and values."""
-        before = self.before.twin() if isinstance(self.before, IdentityPatch) else self.before
+        before = self.wrapped.clone() if isinstance(self.wrapped, IdentityPatch) else self.wrapped
         twin = IdentityPatch(self.identity, self.index, before)
         twin._added = list(self._added)
         return twin
 
     def __deepcopy__(self, memo: dict) -> IdentityPatch:
         """ComfyUI before 0.4 copies patches deeply with a clone; keys and values need no copy."""
-        return self.twin()
+        return self.clone()
 
     def to(self, target) -> IdentityPatch:
         """ComfyUI moves patches with the model. Keys and values are cast when used, so only release is needed."""
         if isinstance(target, torch.device):
             self.identity.release()
-            if hasattr(self.before, "to"):
-                self.before = self.before.to(target)
+            if hasattr(self.wrapped, "to"):
+                self.wrapped = self.wrapped.to(target)
         return self
 
     def models(self) -> list:
         """Models the memory manager should load with ours: those of the patch we wrap."""
-        return self.before.models() if hasattr(self.before, "models") else []
+        return self.wrapped.models() if hasattr(self.wrapped, "models") else []
 
     def add(self, callback: Callable, **arguments) -> None:
         """Take in another pack's attention callback (the protocol of IP-Adapter packs)."""
@@ -122,11 +122,11 @@ class IdentityPatch:
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, options: dict) -> Tensor:
         heads = options["n_heads"]
-        if self.before is None:
+        if self.wrapped is None:
             out = optimized_attention(query, key, value, heads, attn_precision=options.get("attn_precision"),
                                       transformer_options=options)
         else:
-            out = self.before(query, key, value, options).clone()  # it may be the other patch's own tensor
+            out = self.wrapped(query, key, value, options).clone()  # it may be the other patch's own tensor
         run = options.get(RUN)
         if self.identity.acts(options, run):
             for rows in positive_call(options, run, query.shape[0]).positive:
@@ -205,7 +205,7 @@ def attach_identity(model, projected: ProjectedIdentity, names: tuple[str, ...],
     clone = model.clone()
     if weight == 0 or window[0] >= window[1] or not projected.sites:
         return clone
-    identity = Identity(projected, weight, window, layout)
+    identity = AppliedIdentity(projected, weight, window, layout)
     occupied = clone.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
     for index, site in enumerate(unet_layout(model).sites()):
         block, number, transformer = site.comfy
@@ -222,4 +222,4 @@ def _part_from(_original, clone) -> None:
     slots = clone.model_options["transformer_options"]["patches_replace"]["attn2"]
     for slot, patch in slots.items():
         if isinstance(patch, IdentityPatch):
-            slots[slot] = patch.twin()
+            slots[slot] = patch.clone()

@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ....core.identity.image_prep import normalise, squares
+from ....core.identity.image_prep import normalise_pixels, squares
 from ....core.identity.local_tokens import DENSE_SCALE, dense_features, pool
 from ....core.scene import Scene, Subject
 from ..weak_memo import WeakMemo
@@ -45,7 +45,7 @@ def dense_maps(subject: Subject, clip_vision, progress: Callable[[], None] = lam
         comfy.model_management.load_models_gpu([clip_vision.patcher])
         tower, device = vision_tower(clip_vision), clip_vision.load_device
         dtype = torch.float16 if comfy.model_management.should_use_fp16(device) else torch.float32
-        pictures = normalise(squares(subject.photographs, subject.mask, DENSE_SCALE * clip_vision.image_size))
+        pictures = normalise_pixels(squares(subject.photographs, subject.mask, DENSE_SCALE * clip_vision.image_size))
         # one photograph at a time: 4097 tokens each
         maps = [dense_features(tower, picture[None].to(device, dtype), progress).cpu() for picture in pictures]
         return torch.cat(maps)

@@ -12,7 +12,7 @@ import comfy.ops
 import torch
 from comfy.ldm.modules.attention import optimized_attention_for_device
 
-from ....core.cross_attention_layers import UNetLayout
+from ....core.cross_attention_layers import UNetSpec
 from ....core.identity.files import load_identity
 from ....core.identity.local_tokens import VisionTower
 from ....core.identity.model import IdentityConfig, IdentityModel
@@ -62,7 +62,7 @@ def load_identity_model(path: str) -> LoadedIdentityModel:
     return LoadedIdentityModel(patcher, config, Path(path).name)
 
 
-def unet_layout(model) -> UNetLayout:
+def unet_layout(model) -> UNetSpec:
     """Where the UNet of a MODEL has cross-attentions.
 
     Raises:
@@ -74,7 +74,7 @@ def unet_layout(model) -> UNetLayout:
                          f"{base_of(model)}. Load an SDXL checkpoint.")
     resnets = tuple(config["num_res_blocks"])
     context = config["context_dim"]
-    return UNetLayout(
+    return UNetSpec(
         widths=tuple(config["model_channels"] * factor for factor in config["channel_mult"]),
         resnets=resnets,
         down=_split(config["transformer_depth"], resnets),
@@ -95,7 +95,7 @@ def base_of(model) -> str:
     return type(model.model.model_config).__name__
 
 
-def check_fits(identity_widths: tuple[int, ...], context_width: int, layout: UNetLayout, base: str) -> None:
+def check_fits(identity_widths: tuple[int, ...], context_width: int, layout: UNetSpec, base: str) -> None:
     """Check that identity tokens were made for this UNet.
 
     Raises:

@@ -12,7 +12,7 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ....core.cross_attention_layers import Site
+from ....core.cross_attention_layers import CrossAttentionLayer
 from ....core.subject.location import location_mask, mask_addition
 from ..model_calls import Conditionings
 from ..sdxl.models import base_of, unet_layout
@@ -129,7 +129,7 @@ def attach(model, adapter: LoadedSubjectAdapter, objects: Tensor, boxes: Tensor,
     return clone
 
 
-def _sites(model, adapter: LoadedSubjectAdapter) -> dict[str, Site]:
+def _sites(model, adapter: LoadedSubjectAdapter) -> dict[str, CrossAttentionLayer]:
     """Match the adapter's blocks with the model's, by diffusers' name."""
     layout = unet_layout(model)
     sites = {site.diffusers.removesuffix(".attn2"): site for site in layout.sites()}
@@ -145,7 +145,7 @@ def _sites(model, adapter: LoadedSubjectAdapter) -> dict[str, Site]:
     return sites
 
 
-def _weights(adapter: LoadedSubjectAdapter, sites: dict[str, Site]) -> dict[str, Tensor]:
+def _weights(adapter: LoadedSubjectAdapter, sites: dict[str, CrossAttentionLayer]) -> dict[str, Tensor]:
     """Trained weights of the base, by ComfyUI's own keys."""
     weights = {}
     for key, tensor in adapter.changes.items():

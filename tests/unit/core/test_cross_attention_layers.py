@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.cross_attention_layers import SDXL, UNetLayout
+from core.cross_attention_layers import SDXL, UNetSpec
 
 # diffusers block, ComfyUI block, width, depth; in the published order
 PUBLISHED = [
@@ -24,7 +24,7 @@ def test_the_70_sites_of_sdxl_in_the_published_order():
 
 @pytest.mark.parametrize("middle", [None, 1])
 def test_a_small_unet(middle):
-    layout = UNetLayout.of_depths((32, 64), 1, (0, 2), 32, middle)
+    layout = UNetSpec.of_depths((32, 64), 1, (0, 2), 32, middle)
     found = [(site.diffusers, site.comfy) for site in layout.sites()]
     assert found[:2] == [("down_blocks.1.attentions.0.transformer_blocks.0.attn2", ("input", 3, 0)),
                          ("down_blocks.1.attentions.0.transformer_blocks.1.attn2", ("input", 3, 1))]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.common.errors import Faults
+from training.common.errors import UserErrors
 from training.config import load_config
 
 PRESETS = sorted(Path("training/configs").glob("relation_*.toml"))
@@ -38,10 +38,10 @@ def test_defaults_and_overrides(smallest):
 
 def test_every_fault_is_in_one_report(smallest):
     smallest.write_text(smallest.read_text() + 'nmae = "x"\n[train]\nsteps = 1.5\noptimizer = "sgd"\nlr = -1\n')
-    with pytest.raises(Faults) as report:
+    with pytest.raises(UserErrors) as report:
         load_config(smallest, ["models.base=3", "oops"])
     text = str(report.value)
-    assert len(report.value.found) == 6
+    assert len(report.value.messages) == 6
     assert text.startswith("6 faults:")
     for part in ("output.nmae: unknown key. Did you mean output.name?", "train.steps: expected a whole number, got 1.5",
                  "train.optimizer: expected one of adamw, adamw_8bit, got 'sgd'",
@@ -52,9 +52,9 @@ def test_every_fault_is_in_one_report(smallest):
 
 def test_missing_keys_are_asked_for(tmp_path):
     (tmp_path / "c.toml").write_text("")
-    with pytest.raises(Faults) as report:
+    with pytest.raises(UserErrors) as report:
         load_config(tmp_path / "c.toml")
-    keys = [fault.split(": ")[1] for fault in report.value.found]
+    keys = [fault.split(": ")[1] for fault in report.value.messages]
     assert keys == ["relation", "data.folder", "models.base", "output.folder"]
 
 
@@ -67,21 +67,21 @@ def test_missing_keys_are_asked_for(tmp_path):
     ("relation=' '", "relation: expected the predicate"),
 ])
 def test_contradictions(smallest, override, expected):
-    with pytest.raises(Faults, match=expected):
+    with pytest.raises(UserErrors, match=expected):
         load_config(smallest, [override])
 
 
 def test_min_snr_has_no_meaning_for_flow(smallest):
-    with pytest.raises(Faults, match="min-SNR weights are for epsilon and v"):
+    with pytest.raises(UserErrors, match="min-SNR weights are for epsilon and v"):
         load_config(smallest, ["loss.min_snr_gamma=5", "loss.prediction=flow"])
 
 
 @pytest.mark.parametrize(("text", "expected"), [("a = [", "not TOML"), ("data = 3", "data: expected a table")])
 def test_broken_files(tmp_path, text, expected):
     (tmp_path / "c.toml").write_text(text)
-    with pytest.raises(Faults, match=expected):
+    with pytest.raises(UserErrors, match=expected):
         load_config(tmp_path / "c.toml")
-    with pytest.raises(Faults, match="cannot be read"):
+    with pytest.raises(UserErrors, match="cannot be read"):
         load_config(tmp_path / "absent.toml")
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 from ...common.image_files import open_picture
 from ...common.vision import Detection, Detector, ImageEncoder, Segmenter, crop, select
 from ..prompts import Entry
@@ -98,7 +98,7 @@ def measure_subjects(entries: Sequence[Entry], models: SubjectModels, floor: flo
         progress: wraps what is iterated over, as `tqdm` does.
 
     Raises:
-        Faults: pictures that cannot be decoded, all of them; a floor that cannot be measured.
+        UserErrors: pictures that cannot be decoded, all of them; a floor that cannot be measured.
     """
     usable = [entry for entry in entries if entry.names and entry.references]
     _check_files(usable)
@@ -124,11 +124,13 @@ def measured_floor(looks: Sequence[Tensor]) -> float:
     """The 95 % quantile of the cosines between different subjects.
 
     Raises:
-        Faults: fewer than two subjects.
+        UserErrors: fewer than two subjects.
     """
     if len(looks) < 2:
-        raise Faults(f"the floor of the assignment is measured between different subjects, and the prompts file has "
-                     f"{len(looks)}. Give it with --floor, e.g. --floor 0.4.")
+        raise UserErrors(
+            f"the floor of the assignment is measured between different subjects, and the prompts file has "
+            f"{len(looks)}. Give it with --floor, e.g. --floor 0.4."
+        )
     cosines = torch.stack(list(looks)) @ torch.stack(list(looks)).T
     rows, columns = torch.triu_indices(len(looks), len(looks), 1)
     return float(np.quantile(cosines[rows, columns].numpy(), FLOOR_QUANTILE))
@@ -177,7 +179,7 @@ def _check_files(entries: Sequence[Entry]) -> None:
     for file in files:
         try:
             open_picture(file)
-        except Faults as fault:
-            faults += fault.found
+        except UserErrors as fault:
+            faults += fault.messages
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from ...common.atomic_io import write_text
 from ...common.cli import say
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 from ...common.image_files import open_picture
 from ...common.sheets import FAINT, INK, PAPER, font, save_picture
 from .catalogue import SETS, Benchmark
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> None:
     """Convert a set.
 
     Raises:
-        Faults: files that are missing, all of them; the output exists; a bad number.
+        UserErrors: files that are missing, all of them; the output exists; a bad number.
     """
     faults = [f"{name} {value}: expected at least 1." for name, value in
               (("--limit", options.limit), ("--seeds", options.seeds)) if value is not None and value < 1]
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
     if not options.source.is_dir():
         faults.append(f"--from {options.source}: expected the folder of the set's files, found none.")
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
     chosen = SETS[options.set]
     say(f"reading {chosen.title} from {options.source}")
     cases = limited(read_cases(chosen, options.source), options.limit)
@@ -65,12 +65,12 @@ def read_cases(chosen: Benchmark, source: Path) -> list[Case]:
     """A set's cases; what is not in its format is one fault, not a traceback.
 
     Raises:
-        Faults: see the set's reader.
+        UserErrors: see the set's reader.
     """
     try:
         return chosen.read(source)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise Faults(f"--from {source}: its files are not in {chosen.title}'s format "
+        raise UserErrors(f"--from {source}: its files are not in {chosen.title}'s format "
                      f"({type(error).__name__}: {error}); expected those of {chosen.source}.") from error
 
 

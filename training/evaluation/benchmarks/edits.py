@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from core import user_files
 
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 from .lines import PICTURES, Case, picture_like, read_json, read_text_file
 
 PSR_PARTS = ("attribute", "action", "background", "position", "complex", "three", "four")
@@ -19,8 +19,10 @@ def psrbench(folder: Path) -> list[Case]:
     files = {path.stem: path for path in user_files.visible_files(folder, {".json"}, deep=True)
              if path.stem in PSR_PARTS}
     if not files:
-        raise Faults(f"--from {folder}: expected PSRBench's lists, {', '.join(f'{part}.json' for part in PSR_PARTS)}; "
-                     "found none.")
+        raise UserErrors(
+            f"--from {folder}: expected PSRBench's lists, {', '.join(f'{part}.json' for part in PSR_PARTS)}; "
+            "found none."
+        )
     cases = []
     for part in (part for part in PSR_PARTS if part in files):
         for number, item in enumerate(read_json(files[part])):
@@ -40,7 +42,7 @@ def multibanana(folder: Path) -> list[Case]:
     prompts = [path for path in user_files.visible_files(folder, {".txt"}, deep=True)
                if path.name.endswith("_prompt.txt")]
     if not prompts:
-        raise Faults(f"--from {folder}: expected MultiBanana's folders with <id>_prompt.txt and <id>_0.jpg.")
+        raise UserErrors(f"--from {folder}: expected MultiBanana's folders with <id>_prompt.txt and <id>_0.jpg.")
     cases, faults = [], []
     for path in prompts:
         name = path.name.removesuffix("_prompt.txt")
@@ -53,7 +55,7 @@ def multibanana(folder: Path) -> list[Case]:
         cases.append(Case(id=f"{task}/{name}", picture=f"{task}/{name}_generated.jpg", references=tuple(references),
                           prompt=read_text_file(path).strip(), task=task))
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
     return cases
 
 
@@ -70,8 +72,10 @@ def omnicontext(folder: Path) -> list[Case]:
     """
     files = user_files.visible_files(folder, {".jsonl"})
     if not files:
-        raise Faults(f"--from {folder}: expected OmniContext as JSON lines (*.jsonl with key, task_type, instruction, "
-                     "input_images) beside its pictures; found none.")
+        raise UserErrors(
+            f"--from {folder}: expected OmniContext as JSON lines (*.jsonl with key, task_type, instruction, "
+            "input_images) beside its pictures; found none."
+        )
     cases, faults = [], []
     for path in files:
         for number, line in enumerate(read_text_file(path).splitlines(), 1):
@@ -86,5 +90,5 @@ def omnicontext(folder: Path) -> list[Case]:
                     prompt=row["instruction"], task=row["task_type"],
                     references=tuple(picture_like(folder / name) for name in row["input_images"])))
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
     return cases

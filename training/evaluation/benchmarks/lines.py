@@ -12,7 +12,7 @@ from typing import Any
 
 from core import user_files
 
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -53,24 +53,24 @@ def read_json(path: Path) -> Any:
     """A JSON file.
 
     Raises:
-        Faults: it is not there, or no JSON.
+        UserErrors: it is not there, or no JSON.
     """
     try:
         return user_files.read_json(path)
     except ValueError as error:
-        raise Faults(f"{path}: expected a JSON file of the benchmark ({error}).") from error
+        raise UserErrors(f"{path}: expected a JSON file of the benchmark ({error}).") from error
 
 
 def read_text_file(path: Path) -> str:
     """A text file.
 
     Raises:
-        Faults: it is not there, or no UTF-8.
+        UserErrors: it is not there, or no UTF-8.
     """
     try:
         return user_files.read_text(path)
     except ValueError as error:
-        raise Faults(f"{path}: expected a text file of the benchmark ({error}).") from error
+        raise UserErrors(f"{path}: expected a text file of the benchmark ({error}).") from error
 
 
 def pictures_in(folder: Path) -> tuple[Path, ...]:
@@ -98,10 +98,10 @@ def check_cases(cases: Sequence[Case], source: Path) -> None:
     """Report everything that is missing.
 
     Raises:
-        Faults: no case, two cases of one id, files that are not there.
+        UserErrors: no case, two cases of one id, files that are not there.
     """
     if not cases:
-        raise Faults(f"--from {source}: no case of this benchmark in it.")
+        raise UserErrors(f"--from {source}: no case of this benchmark in it.")
     ids: set[str] = set()
     faults = []
     for case in cases:
@@ -112,7 +112,7 @@ def check_cases(cases: Sequence[Case], source: Path) -> None:
                           for file in (*case.references, *(view for views in case.views for view in views)))
     faults += [f"{file} is missing." for file in files if not file.is_file()]
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
 
 
 def prompts_lines(cases: Sequence[Case], name: str, beside: Path, seeds: int) -> str:

@@ -7,7 +7,7 @@ from itertools import combinations, groupby, product
 from pathlib import Path
 from typing import Any
 
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 from .lines import Case, pictures_in, read_text_file
 
 _FACTS = ("data_class_dict", "subject_combination_boxes", "subject_combination_prompts")
@@ -22,11 +22,11 @@ def msbench(folder: Path) -> list[Case]:
     found = [path for path in (folder / "msdiffusion" / "dataset" / "prompts" / "msbench.py", folder / "msbench.py")
              if path.is_file()]
     if not found:
-        raise Faults(f"--from {folder}: expected msdiffusion/dataset/prompts/msbench.py, or msbench.py.")
+        raise UserErrors(f"--from {folder}: expected msdiffusion/dataset/prompts/msbench.py, or msbench.py.")
     facts = literals(read_text_file(found[0]), found[0])
     lacking = [name for name in _FACTS if name not in facts]
     if lacking:
-        raise Faults(f"{found[0]}: expected {', '.join(lacking)}.")
+        raise UserErrors(f"{found[0]}: expected {', '.join(lacking)}.")
     pictures = folder / "msbench" if (folder / "msbench").is_dir() else folder
     boxes, prompts, classes = (facts[name] for name in ("subject_combination_boxes", "subject_combination_prompts",
                                                         "data_class_dict"))
@@ -54,12 +54,12 @@ def literals(text: str, path: Path) -> dict[str, Any]:
     """Names that a Python file assigns plain values to, or other such names inside them; nothing is executed.
 
     Raises:
-        Faults: no Python.
+        UserErrors: no Python.
     """
     try:
         tree = ast.parse(text)
     except SyntaxError as error:
-        raise Faults(f"{path}: cannot be read ({error}).") from error
+        raise UserErrors(f"{path}: cannot be read ({error}).") from error
     facts: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):

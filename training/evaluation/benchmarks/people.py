@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 from .lines import Case, picture_like, read_json
 
 
@@ -33,8 +33,10 @@ def xversebench(folder: Path) -> list[Case]:
                 names=tuple(one["caption"] for one in inputs), task=part,
                 questions=dsg_questions(_graph(questions, index, position))))
     if not found:
-        raise Faults(f"--from {folder}: expected the root of bytedance/XVerse with eval/tools/XVerseBench_single.json "
-                     "or XVerseBench_multi.json.")
+        raise UserErrors(
+            f"--from {folder}: expected the root of bytedance/XVerse with eval/tools/XVerseBench_single.json "
+            "or XVerseBench_multi.json."
+        )
     return cases
 
 

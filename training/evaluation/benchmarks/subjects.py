@@ -7,7 +7,7 @@ from pathlib import Path
 
 from core import user_files
 
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 from ..relationbench import PAIR_BOXES, SINGLE_BOX, find_subjects
 from ..relationbench import cases as relationbench_cases
 from .lines import Case, picture_like, pictures_in, read_json, read_text_file
@@ -27,7 +27,7 @@ def dreambench(folder: Path) -> list[Case]:
     classes = re.findall(r"^(\w+),([\w ]+)$", text.split("Prompts")[0], re.MULTILINE)[1:]
     lists = [re.findall(r"'([^']*)'\.format", part) for part in text.split("prompt_list")[1:]]
     if not classes or len(lists) != 2:
-        raise Faults(f"{root / 'prompts_and_classes.txt'}: expected DreamBench's classes and two lists of prompts.")
+        raise UserErrors(f"{root / 'prompts_and_classes.txt'}: expected DreamBench's classes and two lists of prompts.")
     cases = []
     for subject, kind in classes:
         views = pictures_in(root / subject) or (root / subject / "00.jpg",)
@@ -43,7 +43,7 @@ def dreambench_plus(folder: Path) -> list[Case]:
     """`images/**/<name>.jpg` and `captions/**/<name>.txt`: line 1 the subject, the other lines the prompts."""
     captions = user_files.visible_files(folder / "captions", {".txt"}, deep=True)
     if not captions:
-        raise Faults(f"--from {folder}: expected DreamBench++'s folders captions/ and images/; no caption found.")
+        raise UserErrors(f"--from {folder}: expected DreamBench++'s folders captions/ and images/; no caption found.")
     cases = []
     for path in captions:
         inside = path.relative_to(folder / "captions").with_suffix("")
@@ -67,7 +67,7 @@ def customconcept101(folder: Path) -> list[Case]:
     pairs = folder / "dataset_multiconcept.json"
     singles = folder / "dataset.json"
     if not pairs.is_file() and not singles.is_file():
-        raise Faults(f"--from {folder}: expected customconcept101/ with dataset.json or dataset_multiconcept.json.")
+        raise UserErrors(f"--from {folder}: expected customconcept101/ with dataset.json or dataset_multiconcept.json.")
     for number, concept in enumerate(read_json(singles) if singles.is_file() else ()):
         cases += _concept_cases(folder, f"single-{number:03d}", [concept], concept["prompt_filename"])
     for number, (first, second, compose) in enumerate(read_json(pairs) if pairs.is_file() else ()):

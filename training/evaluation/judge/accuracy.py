@@ -16,7 +16,7 @@ import numpy as np
 from core.user_files import read_json, read_json_lines
 
 from ...common import stats
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 from .answers import Answers
 from .verdicts import THRESHOLD
 
@@ -73,27 +73,29 @@ class JudgeAccuracy:
         """The accuracy.json of an earlier `judge --labels`.
 
         Raises:
-            Faults: not such a file.
+            UserErrors: not such a file.
         """
         try:
             facts = read_json(path)["accuracy"]
             rates = {key: stats.Estimate(**facts[key]) for key in ("sensitivity", "specificity")}
             return cls(**{**facts, **rates})
         except (ValueError, KeyError, TypeError) as error:
-            raise Faults(f"--judge-accuracy {path}: expected the accuracy.json that python -m training.evaluate judge "
-                         f"--labels writes ({error}).") from error
+            raise UserErrors(
+                f"--judge-accuracy {path}: expected the accuracy.json that python -m training.evaluate judge "
+                f"--labels writes ({error})."
+            ) from error
 
 
 def read_labels(path: Path, pictures: Path) -> list[Label]:
     """Read labels.jsonl.
 
     Raises:
-        Faults: everything that is wrong with it and every picture that is missing.
+        UserErrors: everything that is wrong with it and every picture that is missing.
     """
     try:
         lines, faults = read_json_lines(path)
     except ValueError as error:
-        raise Faults(f"--labels {error}") from error
+        raise UserErrors(f"--labels {error}") from error
     labels = []
     for number, facts in lines.items():
         where = f"{path}, line {number}"
@@ -109,7 +111,7 @@ def read_labels(path: Path, pictures: Path) -> list[Label]:
     if not labels and not faults:
         faults.append(f"{path}: no label in it.")
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
     return labels
 
 
@@ -146,7 +148,7 @@ def measure_judge(labels: Sequence[Label], answers: Answers,
         Its accuracy, and p of every picture and question it answered.
 
     Raises:
-        Faults: no picture labelled yes, or none labelled no, that the judge answered.
+        UserErrors: no picture labelled yes, or none labelled no, that the judge answered.
     """
     truth, unclear, disputed, people = agreed(labels)
     replies = {item: answers.yes(*item) for item in progress(list(truth))}
@@ -155,7 +157,7 @@ def measure_judge(labels: Sequence[Label], answers: Answers,
     negative = [said[item] <= THRESHOLD for item in said if not truth[item]]
     lacking = [word for word, rows in (("yes", positive), ("no", negative)) if not rows]
     if lacking:
-        raise Faults(f"--labels: sensitivity and specificity need pictures labelled yes and no; none is labelled "
+        raise UserErrors(f"--labels: sensitivity and specificity need pictures labelled yes and no; none is labelled "
                      f"{' or '.join(lacking)} (of {len(truth)}, {len(truth) - len(said)} unanswered). Label at least "
                      f"{ENOUGH} of each.")
     accuracy = JudgeAccuracy(

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ...common.atomic_io import write_text
 from ...common.cli import say
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 from ...common.image_files import open_picture
 from ...common.sheets import FAINT, INK, PAPER, font, save_picture
 from ..measurement import find_predicates
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
     """Measure a judge.
 
     Raises:
-        Faults: of the labels, the pictures, the judge, all in one report.
+        UserErrors: of the labels, the pictures, the judge, all in one report.
     """
     pictures = options.pictures or options.labels.parent
     labels, judge = all_or_faults(lambda: read_labels(options.labels, pictures),
@@ -88,15 +88,17 @@ def run_page(options: argparse.Namespace) -> None:
     """Write the labelling page.
 
     Raises:
-        Faults: of the prompts file and the pictures; the page exists; no such question.
+        UserErrors: of the prompts file and the pictures; the page exists; no such question.
     """
     if options.out.exists():
-        raise Faults(f"--out {options.out} exists; choose a file that does not, so that nothing is overwritten.")
+        raise UserErrors(f"--out {options.out} exists; choose a file that does not, so that nothing is overwritten.")
     entries = read_prompts(options.prompts, options.pictures, "skip" if options.partial else "fault")
     page = labelling_page(entries, find_predicates(entries, options.spacy), options.out.parent, options.kind)
     if '"question"' not in page:
-        raise Faults(f"{options.prompts}: no line has a question of the kind '{options.kind}'; it needs 'names' and a "
-                     "relation" + (" with \"symmetric\": false." if options.kind == REVERSED else "."))
+        raise UserErrors(
+            f"{options.prompts}: no line has a question of the kind '{options.kind}'; it needs 'names' and a "
+            "relation" + (' with "symmetric": false.' if options.kind == REVERSED else ".")
+        )
     write_text(options.out, page)
     say(f"wrote {options.out}: open it in a browser, answer with y, n and u, save labels.jsonl beside the pictures.")
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...common.atomic_io import write_text
-from ...common.cli import Stopped, say
+from ...common.cli import TrainingAborted, say
 from ...common.comfyui_client import ComfyUIClient, Patience
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 from ...common.sheets import save_picture
 from ..models import DTYPES, NO_WORLDS, Worlds, add_arguments, all_or_faults
 from ..prompts import Entry, read_prompts
@@ -60,8 +60,8 @@ def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
     """Draw what is missing, and measure when everything is there.
 
     Raises:
-        Faults: everything that keeps it from beginning, in one report.
-        Stopped: it began and cannot go on; says how to go on.
+        UserErrors: everything that keeps it from beginning, in one report.
+        TrainingAborted: it began and cannot go on; says how to go on.
     """
     # 1. what is to be drawn, with what
     methods, shard, settings = all_or_faults(
@@ -76,8 +76,13 @@ def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
     files = relation_files(entries, methods, settings)
     lacking = engine.missing_relations(files)
     if lacking and not options.partial:
-        raise Faults([f"{file}: no relation LoRA of this name. Train it, name the files with --set relation_files=..., "
-                      "or draw the others with --partial." for file in lacking])
+        raise UserErrors(
+            [
+                f"{file}: no relation LoRA of this name. Train it, name the files with --set relation_files=..., "
+                "or draw the others with --partial."
+                for file in lacking
+            ]
+        )
     weights = {method: engine.weights([file for file in files if file not in lacking] if method == "relate" else [])
                for method in methods}
     manifest = settle_manifest(options.out / "manifest.json",
@@ -94,7 +99,9 @@ def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
         drawn = draw_all(jobs, engine, say)
         say(f"drew {drawn.pictures} pictures in {drawn.seconds:.0f} s")
         if drawn.failures:
-            raise Stopped("\n".join([f"{len(drawn.failures)} pictures could not be drawn:", *drawn.failures, GO_ON]))
+            raise TrainingAborted(
+                "\n".join([f"{len(drawn.failures)} pictures could not be drawn:", *drawn.failures, GO_ON])
+            )
     # 4. measure
     if not options.draw_only:
         measure(options, prompts, plan_jobs(entries, pictures, methods, settings, hashes), methods, worlds)
@@ -104,14 +111,14 @@ def prompts_file(options: argparse.Namespace) -> Path:
     """The prompts file given, or the one written for the subjects.
 
     Raises:
-        Faults: no subjects, or other subjects than those of the file that is there.
+        UserErrors: no subjects, or other subjects than those of the file that is there.
     """
     if options.prompts is not None:
         return options.prompts
     path = options.out / "prompts.jsonl"
     text = prompts_text(options.subjects, options.out, options.seeds, options.cases)
     if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise Faults(f"{path}: was written for other subjects, seeds or cases. Choose another --out.")
+        raise UserErrors(f"{path}: was written for other subjects, seeds or cases. Choose another --out.")
     if not path.exists():
         write_text(path, text)
     return path
@@ -121,12 +128,12 @@ def read_methods(text: str) -> list[str]:
     """Methods in the order given.
 
     Raises:
-        Faults: unknown ones, or none.
+        UserErrors: unknown ones, or none.
     """
     methods = list(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
     unknown = [method for method in methods if method not in METHODS]
     if unknown or not methods:
-        raise Faults(f"--method {text}: expected some of {', '.join(METHODS)}.")
+        raise UserErrors(f"--method {text}: expected some of {', '.join(METHODS)}.")
     return methods
 
 
@@ -134,11 +141,11 @@ def read_shard(text: str) -> tuple[int, int]:
     """ "2/8" to (2, 8).
 
     Raises:
-        Faults: not such a text.
+        UserErrors: not such a text.
     """
     index, slash, count = text.partition("/")
     if not slash or not index.isdigit() or not count.isdigit() or not int(index) < int(count):
-        raise Faults(f"--shard {text}: expected I/N with 0 <= I < N, e.g. 0/8 to 7/8 on eight machines.")
+        raise UserErrors(f"--shard {text}: expected I/N with 0 <= I < N, e.g. 0/8 to 7/8 on eight machines.")
     return int(index), int(count)
 
 
@@ -153,7 +160,7 @@ def open_engine(options: argparse.Namespace, settings: DrawingSettings) -> Engin
     """The engine that was asked for.
 
     Raises:
-        Faults: no ComfyUI there; models that are not there.
+        UserErrors: no ComfyUI there; models that are not there.
     """
     if options.engine == "diffusers":
         return DiffusersEngine(settings, options.relations, options.device, DTYPES[options.dtype])
@@ -166,7 +173,7 @@ def measure(options: argparse.Namespace, prompts: Path, jobs: Sequence[Job], met
     """Measure all methods with the same models, beside the published rows.
 
     Raises:
-        Faults: pictures are missing and neither --partial nor a shard was asked for.
+        UserErrors: pictures are missing and neither --partial nor a shard was asked for.
     """
     from ..folders import measure_folders
 
@@ -175,7 +182,7 @@ def measure(options: argparse.Namespace, prompts: Path, jobs: Sequence[Job], met
         if read_shard(options.shard)[1] > 1:
             return say(f"{len(missing)} pictures of other shards are missing; the same command measures when all are "
                        "there.")
-        raise Faults([f"{job.file} is missing." for job in missing]
+        raise UserErrors([f"{job.file} is missing." for job in missing]
                      + ["Draw them with the same command, or measure the others with --partial."])
     options.prompts = prompts
     folders = {method: options.out / "pictures" / method for method in methods}

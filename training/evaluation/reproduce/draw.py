@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...common.cli import Stopped, clock
+from ...common.cli import TrainingAborted, clock
 from ...common.comfyui_client import ComfyUIError, Refused, Unreachable
 from .engines import Engine
 from .jobs import Job, save_job
@@ -33,7 +33,7 @@ def draw_all(jobs: Sequence[Job], engine: Engine, say: Callable[[str], None]) ->
     """Draw jobs one after the other and save each at once.
 
     Raises:
-        Stopped: Ctrl-C, or the server is gone or refuses every graph; says how to go on.
+        TrainingAborted: Ctrl-C, or the server is gone or refuses every graph; says how to go on.
     """
     began = spoken = time.monotonic()
     failures: list[str] = []
@@ -43,9 +43,11 @@ def draw_all(jobs: Sequence[Job], engine: Engine, say: Callable[[str], None]) ->
             save_job(job, engine.draw(job))
             done += 1
         except KeyboardInterrupt as error:
-            raise Stopped(f"Stopped: {done} of {len(jobs)} pictures were drawn now. {GO_ON}") from error
+            raise TrainingAborted(f"Stopped: {done} of {len(jobs)} pictures were drawn now. {GO_ON}") from error
         except (Unreachable, Refused) as error:  # the next picture would end the same way
-            raise Stopped(f"{job.file.name}: {error} {done} of {len(jobs)} pictures were drawn now. {GO_ON}") from error
+            raise TrainingAborted(
+                f"{job.file.name}: {error} {done} of {len(jobs)} pictures were drawn now. {GO_ON}"
+            ) from error
         except (ComfyUIError, ValueError) as error:
             failures.append(f"{job.method}/{job.file.name}: {error}")
             say(f"not drawn: {failures[-1]}")

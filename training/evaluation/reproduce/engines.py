@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ...common.comfyui_client import ComfyUIClient, ComfyUIError
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 from ...common.image_files import open_picture, to_tensor
 from ...common.sheets import to_picture
 from .graphs import SAVE, files_needed, graph_of
@@ -37,7 +37,7 @@ class Engine(Protocol):
         """Report everything else that keeps these jobs from being drawn.
 
         Raises:
-            Faults: missing nodes and files, all of them.
+            UserErrors: missing nodes and files, all of them.
         """
         ...
 
@@ -62,7 +62,7 @@ class ComfyEngine:
         settings: how to draw.
 
     Raises:
-        Faults: no answer.
+        UserErrors: no answer.
     """
 
     def __init__(self, client: ComfyUIClient, settings: DrawingSettings) -> None:
@@ -70,7 +70,7 @@ class ComfyEngine:
         try:
             stats = client.check()
         except ComfyUIError as error:
-            raise Faults(f"--comfyui: {error}") from error
+            raise UserErrors(f"--comfyui: {error}") from error
         # Patch versions of a server may draw differently; so may another torch.
         system = stats.get("system", {})
         self.facts = {"kind": "comfy", "comfyui": system.get("comfyui_version", "unknown"),
@@ -89,16 +89,16 @@ class ComfyEngine:
                           for kind, name, file in files_needed(self.settings)
                           if file not in self.client.choices(kind, name)]
         except ComfyUIError as error:
-            raise Faults(f"--comfyui: {error}") from error
+            raise UserErrors(f"--comfyui: {error}") from error
         if faults:
-            raise Faults(faults)
+            raise UserErrors(faults)
 
     def missing_relations(self, files: Sequence[str]) -> list[str]:
         """See `Engine.missing_relations`."""
         try:
             offered = self.client.choices("RelateRelationLoader", "lora_name")
         except ComfyUIError as error:
-            raise Faults(f"--comfyui: {error}") from error
+            raise UserErrors(f"--comfyui: {error}") from error
         return [file for file in files if file not in offered]
 
     def weights(self, relation_files: Sequence[str]) -> dict[str, str]:
@@ -125,12 +125,12 @@ class DiffusersEngine:
         dtype: precision of the large models.
 
     Raises:
-        Faults: models that are not there or do not fit, all of them.
+        UserErrors: models that are not there or do not fit, all of them.
     """
 
     def __init__(self, settings: DrawingSettings, relations: Path, device: str, dtype: torch.dtype) -> None:
         from ...config import ModelsConfig
-        from ...host_diffusers.frozen import open_frozen
+        from ...host_diffusers.frozen import open_frozen_models
         from ...host_diffusers.miniworld.architectures import FOLDER
         from ...host_diffusers.painter import versions
 
@@ -141,7 +141,7 @@ class DiffusersEngine:
         else:
             models = ModelsConfig(settings.checkpoint, settings.identity, settings.clip_vision,
                                   settings.local_clip_vision)
-        self.frozen = open_frozen(models)
+        self.frozen = open_frozen_models(models)
         self.facts = {"kind": "diffusers", **versions(), "dtype": str(dtype).removeprefix("torch.")}
         self._painter = None
 

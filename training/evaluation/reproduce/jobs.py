@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
-from ...common.atomic_io import write_whole
-from ...common.errors import Faults
+from ...common.atomic_io import atomic_write
+from ...common.errors import UserErrors
 from ..prompts import Entry
 from .settings import DrawingSettings
 
@@ -68,7 +68,7 @@ def check_entries(entries: Sequence[Entry], methods: Sequence[str]) -> None:
     """Every line must say whom to draw, and for `relate` which relation.
 
     Raises:
-        Faults: all lines that do not.
+        UserErrors: all lines that do not.
     """
     faults = []
     for entry in entries:
@@ -80,7 +80,7 @@ def check_entries(entries: Sequence[Entry], methods: Sequence[str]) -> None:
         if Path(entry.picture.name).suffix.lower() != ".png":
             faults.append(f"line {entry.line}: pictures are drawn as .png, and 'picture' is {entry.picture.name}.")
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
 
 
 def state_of(job: Job) -> str:
@@ -98,13 +98,17 @@ def remaining(jobs: Sequence[Job]) -> list[Job]:
     """The jobs that are not drawn yet.
 
     Raises:
-        Faults: files that are there and are not these jobs' pictures, all of them.
+        UserErrors: files that are there and are not these jobs' pictures, all of them.
     """
     states = {job.file: state_of(job) for job in jobs}
     foreign = [file for file, state in states.items() if state == "other"]
     if foreign:
-        raise Faults([f"{file}: is there and was not drawn with these settings. Move it away, or choose another --out."
-                      for file in foreign])
+        raise UserErrors(
+            [
+                f"{file}: is there and was not drawn with these settings. Move it away, or choose another --out."
+                for file in foreign
+            ]
+        )
     return [job for job in jobs if states[job.file] == "missing"]
 
 
@@ -114,4 +118,4 @@ def save_job(job: Job, image: Image.Image) -> None:
     for key, value in ((HASH_KEY, job.stamp), (PROMPT_KEY, job.entry.prompt), (SEED_KEY, str(job.seed))):
         facts.add_itxt(key, value)
     pixels = image.convert("RGB")
-    write_whole(job.file, lambda path: pixels.save(path, format="PNG", pnginfo=facts))
+    atomic_write(job.file, lambda path: pixels.save(path, format="PNG", pnginfo=facts))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...common.atomic_io import write_text
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 from ..prompts import Entry
 from .settings import DrawingSettings
 
@@ -62,7 +62,7 @@ def settle_manifest(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Write the manifest, or compare it with the one that is there and add new methods to that.
 
     Raises:
-        Faults: everything that differs, or a file that is no manifest.
+        UserErrors: everything that differs, or a file that is no manifest.
     """
     merged = dict(manifest)
     if path.exists():
@@ -70,13 +70,18 @@ def settle_manifest(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
             before = json.loads(path.read_text(encoding="utf-8"))
             methods = dict(before["methods"])
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Faults(f"{path}: is no manifest of a run ({error}). Choose another --out.") from error
+            raise UserErrors(f"{path}: is no manifest of a run ({error}). Choose another --out.") from error
         shared = {**manifest, "methods": {name: manifest["methods"].get(name, facts)
                                           for name, facts in methods.items()}}
         differing = list(differences(before, shared))
         if differing:
-            raise Faults([f"{path}: {line}. The pictures there were drawn otherwise; choose another --out, or settings "
-                          "as they were." for line in differing])
+            raise UserErrors(
+                [
+                    f"{path}: {line}. The pictures there were drawn otherwise; choose another --out, or settings "
+                    "as they were."
+                    for line in differing
+                ]
+            )
         merged["methods"] = {**methods, **manifest["methods"]}
     write_text(path, json.dumps(merged, indent=1, sort_keys=True) + "\n")
     return merged

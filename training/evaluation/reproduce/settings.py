@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 
 METHODS = {"ms-diffusion": "identity branch alone: the published baseline, the same without a relation",
            "relate": "identity branch and one relation LoRA for each predicate"}
@@ -65,7 +65,7 @@ def with_changes(settings: DrawingSettings, changes: list[str]) -> DrawingSettin
     """Settings with some of them changed, each given as `name=value`.
 
     Raises:
-        Faults: unknown names and values of the wrong kind, all of them.
+        UserErrors: unknown names and values of the wrong kind, all of them.
     """
     values, faults = {}, []
     for change in changes:
@@ -80,5 +80,5 @@ def with_changes(settings: DrawingSettings, changes: list[str]) -> DrawingSettin
     if values.get("relation_files", "{relation}").count("{relation}") != 1:
         faults.append(f"--set relation_files={values['relation_files']}: expected {{relation}} in it, once.")
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
     return replace(settings, **values)

@@ -21,7 +21,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPVisionM
 
 from core.checkpoint import save
 from core.identity.files import load_identity
-from core.identity.image_prep import normalise, squares
+from core.identity.image_prep import normalise_pixels, squares
 from core.identity.local_tokens import DENSE_SCALE, dense_features, pool
 from core.identity.model import IdentityModel
 
@@ -116,9 +116,11 @@ def encode_subjects(
         part = photographs[start : start + _BATCH].to(device)
         mask = None if masks is None else masks[start : start + _BATCH].to(device)
         size = sizes.VISION["image_size"]
-        tokens = vision(pixel_values=normalise(squares(part, mask, size)), output_hidden_states=True).hidden_states[-2]
+        tokens = vision(
+            pixel_values=normalise_pixels(squares(part, mask, size)), output_hidden_states=True
+        ).hidden_states[-2]
         if grid:
-            dense = dense_features(local.tower, normalise(squares(part, mask, DENSE_SCALE * size)))
+            dense = dense_features(local.tower, normalise_pixels(squares(part, mask, DENSE_SCALE * size)))
             tokens = torch.cat((tokens, pool(dense, grid)), dim=1)
         rows.append(tokens)
     return torch.cat(rows)

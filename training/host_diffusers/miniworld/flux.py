@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.routing.token_layout import PATCH, Grid, Sequence, Tables, length, positions, token_grid
+from core.routing.token_layout import PATCH, DreamOEmbeddings, Grid, TokenLayout, length, positions, token_grid
 
 from .architectures import TEXT_G, VAE
 
@@ -41,7 +41,7 @@ def attend_plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value)
 
 
-class OpenAttention:
+class HookedFluxAttnProcessor:
     """Flux's attention of both kinds of block, with `attend` in the place of the attention itself."""
 
     def __call__(
@@ -84,7 +84,7 @@ class RoutedFlux(nn.Module):
     def __init__(self, config: dict = FLUX) -> None:
         super().__init__()
         self.transformer = FluxTransformer2DModel(**config)
-        self.transformer.set_attn_processor(OpenAttention())
+        self.transformer.set_attn_processor(HookedFluxAttnProcessor())
         width = config["num_attention_heads"] * config["attention_head_dim"]
         self.tables = nn.ParameterDict({
             "task": torch.randn(2, width) * 0.02,
@@ -96,9 +96,9 @@ class RoutedFlux(nn.Module):
                 nn.init.zeros_(part.weight)
                 nn.init.zeros_(part.bias)
 
-    def rows(self) -> Tables:
+    def rows(self) -> DreamOEmbeddings:
         """The tables, with their gradients."""
-        return Tables(self.tables["task"], self.tables["index"], self.tables["words"])
+        return DreamOEmbeddings(self.tables["task"], self.tables["index"], self.tables["words"])
 
     def positions(self, grid: Grid, references: tuple[Grid, ...]) -> Tensor:
         """(tokens of all references, 3) position ids: DreamO's, down the diagonal."""
@@ -152,9 +152,9 @@ class RoutedFlux(nn.Module):
         return unpack(out[:, : length(grid)], grid)
 
 
-def sequence_of(text_tokens: int, noisy: Tensor, references: list[Tensor]) -> Sequence:
+def sequence_of(text_tokens: int, noisy: Tensor, references: list[Tensor]) -> TokenLayout:
     """How `RoutedFlux.forward` lays its tokens out."""
-    return Sequence(text_tokens, token_grid(*noisy.shape[-2:]), grids(references))
+    return TokenLayout(text_tokens, token_grid(*noisy.shape[-2:]), grids(references))
 
 
 def grids(references: list[Tensor]) -> tuple[Grid, ...]:

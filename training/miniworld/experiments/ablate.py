@@ -15,31 +15,31 @@ from pathlib import Path
 
 import numpy as np
 
-from ...common.atomic_io import write_text, write_whole
-from ...common.cli import Stopped, clock
+from ...common.atomic_io import atomic_write, write_text
+from ...common.cli import TrainingAborted, clock
 from ...common.sheets import save_picture
 from ...host_diffusers.miniworld.bundle import Miniworld, load_miniworld
-from ..recipes.classifiers import Judges, load_shipped
-from ..recipes.pictures import pixels
-from .generate import Drawing, draw
+from ..recipes.classifiers import Classifiers, load_shipped
+from ..recipes.pictures import to_uint8
+from .generate import Drawing, generate_images
 from .keypoint_probe import joint_distances
 from .keypoint_probe import table as joint_table
-from .measure import Measurement, Share, Verdicts, judge, renders
+from .measure import Measurement, Predictions, Share, classify, renders
 from .report import write_section
 from .sheets import tiled
-from .train_relation import Recipe, base_digest, learn, strangers, with_relation
+from .train_relation import AblationVariant, base_digest, strangers, train_relation, with_relation
 
 PICTURES, SEEDS = 72, (0, 1, 2)
 FULL, JOINTS = "full", "joints.json"
-RECIPES = {
-    FULL: Recipe(),
-    "without relation-aware data": Recipe(copy_paste=True),
-    "without local tokens": Recipe(overrides=('models.local_clip_vision=""',)),
-    "without KML": Recipe(overrides=("loss.keypoint_weight=0.0",)),
-    "KML weight 1e-2": Recipe(overrides=("loss.keypoint_weight=1e-2",)),
-    "KML weight 1e-4": Recipe(overrides=("loss.keypoint_weight=1e-4",)),
-    "local grid 2": Recipe(overrides=("identity.local_grid=2",)),
-    "local grid 8": Recipe(overrides=("identity.local_grid=8",)),
+VARIANTS = {
+    FULL: AblationVariant(),
+    "without relation-aware data": AblationVariant(copy_paste=True),
+    "without local tokens": AblationVariant(overrides=('models.local_clip_vision=""',)),
+    "without KML": AblationVariant(overrides=("loss.keypoint_weight=0.0",)),
+    "KML weight 1e-2": AblationVariant(overrides=("loss.keypoint_weight=1e-2",)),
+    "KML weight 1e-4": AblationVariant(overrides=("loss.keypoint_weight=1e-4",)),
+    "local grid 2": AblationVariant(overrides=("identity.local_grid=2",)),
+    "local grid 8": AblationVariant(overrides=("identity.local_grid=8",)),
 }
 
 
@@ -101,13 +101,13 @@ def ablate(
         seeds: of triplets, training, scenes and noise.
         known: names of rows, and JOINTS, that need no counting.
     Raises:
-        Stopped: `out` holds what was counted on other weights.
+        TrainingAborted: `out` holds what was counted on other weights.
     """
     _check_base(out)
     world, jury = load_miniworld(), load_shipped()
     began = time.monotonic()
     if not (out / JOINTS).exists() and JOINTS not in known:
-        write_text(out / JOINTS, json.dumps(joint_distances(world, RECIPES[FULL].relation, pictures, 1000)))
+        write_text(out / JOINTS, json.dumps(joint_distances(world, VARIANTS[FULL].relation, pictures, 1000)))
         yield "distances between joints"
     asked = [row for row in ROWS if row.name not in known]
     missing = [(row, seed) for row in asked for seed in seeds if not _cell(out, row, seed).exists()]
@@ -126,26 +126,28 @@ def _check_base(out: Path) -> None:
     if not stamp.exists():
         write_text(stamp, present)
     elif stamp.read_text(encoding="utf-8") != present:
-        raise Stopped(f"{out}: expected results of the present weights of the miniworld, found those of others. Choose "
-                      "another --out, or move that folder away.")
+        raise TrainingAborted(
+            f"{out}: expected results of the present weights of the miniworld, found those of others. Choose "
+            "another --out, or move that folder away."
+        )
 
 
-def _count(out: Path, world: Miniworld, jury: Judges, row: Row, seed: int, pictures: int) -> Verdicts:
-    recipe = RECIPES[row.recipe or FULL]
+def _count(out: Path, world: Miniworld, jury: Classifiers, row: Row, seed: int, pictures: int) -> Predictions:
+    recipe = VARIANTS[row.recipe or FULL]
     silent = replace(recipe, overrides=(*recipe.overrides, "samples.every=0"))
-    lora = learn(silent, out / row.recipe.replace(" ", "_") / str(seed), seed) if row.recipe else None
+    lora = train_relation(silent, out / row.recipe.replace(" ", "_") / str(seed), seed) if row.recipe else None
     plans = strangers(recipe.relation, pictures, 1000 + seed)
     with with_relation(world, lora):
-        images = draw(world, plans, 1000 + seed, row.how) if row.how else renders(plans)
-    verdicts = judge(jury, images, plans)
+        images = generate_images(world, plans, 1000 + seed, row.how) if row.how else renders(plans)
+    verdicts = classify(jury, images, plans)
     cell = _cell(out, row, seed)
-    save_picture(tiled(pixels(images[:12])), cell.with_suffix(".png"))
+    save_picture(tiled(to_uint8(images[:12])), cell.with_suffix(".png"))
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             np.savez(file, **vars(verdicts))
 
-    write_whole(cell, write)
+    atomic_write(cell, write)
     return verdicts
 
 
@@ -155,7 +157,7 @@ def results(out: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, dict]:
     for row in ROWS:
         parts = [_read(_cell(out, row, seed)) for seed in seeds if _cell(out, row, seed).exists()]
         if parts:
-            pooled = Measurement.of(Verdicts.joined(parts)).table()
+            pooled = Measurement.of(Predictions.joined(parts)).table()
             found[row.name] = {
                 "table": row.table, **pooled, "seeds": [round(float(part.relation.mean()), 3) for part in parts]
             }
@@ -218,6 +220,6 @@ def _cell(out: Path, row: Row, seed: int) -> Path:
     return out / "cells" / f"{row.name.replace(' ', '_')}-{seed}.npz"
 
 
-def _read(path: Path) -> Verdicts:
+def _read(path: Path) -> Predictions:
     with np.load(path, allow_pickle=False) as arrays:
-        return Verdicts(**arrays)
+        return Predictions(**arrays)

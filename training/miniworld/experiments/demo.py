@@ -15,17 +15,17 @@ from ...common.cli import clock, say
 from ...common.sheets import FAINT, INK, PAPER, font, save_picture
 from ...host_diffusers.miniworld.bundle import load_miniworld
 from ..recipes import classifiers as judges
-from ..recipes.pictures import pixels
+from ..recipes.pictures import to_uint8
 from ..world.renderer import render
-from ..world.scene import Plan
-from .generate import draw, request_of
+from ..world.scene import ScenePlan
+from .generate import generate_images, request_of
 from .measure import Measurement, measure, renders
-from .train_relation import Recipe, base_digest, learn, relation_file, strangers, with_relation
+from .train_relation import AblationVariant, base_digest, relation_file, strangers, train_relation, with_relation
 
 PICTURES, SHOWN = 32, 6
 SEED = 1000  # of the strangers and their noise; the training's is 0
 _SIDE, _GAP, _MARGIN = 160, 6, 150
-HUGGING = Recipe()
+HUGGING = AblationVariant()
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Outcome:
     """
 
     relation: str
-    plans: list[Plan]
+    plans: list[ScenePlan]
     without: Tensor
     with_lora: Tensor
     before: Measurement
@@ -51,7 +51,7 @@ class Outcome:
     seconds: dict[str, float]
 
 
-def run(out: Path, recipe: Recipe = HUGGING, pictures: int = PICTURES, again: str = "") -> Outcome:
+def run(out: Path, recipe: AblationVariant = HUGGING, pictures: int = PICTURES, again: str = "") -> Outcome:
     """Learn, draw, count; write `sheet.png`, `<relation>.safetensors`, `report.md` and `report.json` into `out`.
 
     A second call takes the relation that the first one learnt, if the miniworld's weights are still the same. ``again``
@@ -61,7 +61,7 @@ def run(out: Path, recipe: Recipe = HUGGING, pictures: int = PICTURES, again: st
     began = time.monotonic()
     _forget_other_bases(out)
     known = relation_file(out / "work").exists()
-    lora = learn(recipe, out / "work", seed=0, again=again)
+    lora = train_relation(recipe, out / "work", seed=0, again=again)
     seconds = {} if known else {"learning": time.monotonic() - began}
     shutil.copyfile(lora, out / f"{recipe.relation.replace(' ', '_')}.safetensors")
 
@@ -72,7 +72,7 @@ def run(out: Path, recipe: Recipe = HUGGING, pictures: int = PICTURES, again: st
         say(f"{number} of 3: drawing {pictures} pictures of unseen identities {title} the relation")
         began = time.monotonic()
         with with_relation(world, file):
-            drawn[title] = draw(world, plans, SEED, tell=lambda done: say(f"  {done} of {pictures}"))
+            drawn[title] = generate_images(world, plans, SEED, tell=lambda done: say(f"  {done} of {pictures}"))
         seconds[f"drawing {title}"] = time.monotonic() - began
     scores = [measure(jury, images, plans) for images in (drawn["without"], drawn["with"], renders(plans))]
     outcome = Outcome(recipe.relation, plans, drawn["without"], drawn["with"], *scores, seconds)
@@ -97,7 +97,7 @@ def table(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def report(outcome: Outcome, recipe: Recipe) -> str:
+def report(outcome: Outcome, recipe: AblationVariant) -> str:
     """One page."""
     accuracy = judges.shipped_accuracy()
     known = ", ".join(f"{name} {100 * value:.1f}" for name, value in accuracy.items() if name != "keypoint_error")
@@ -141,8 +141,8 @@ def sheet(outcome: Outcome, count: int = SHOWN) -> Image.Image:
     rows = {
         "first reference": pixels_of([request.references[0] for request in requests]),
         "second reference": pixels_of([request.references[1] for request in requests]),
-        "without": pixels(outcome.without[:count]),
-        f"with '{outcome.relation}'": pixels(outcome.with_lora[:count]),
+        "without": to_uint8(outcome.without[:count]),
+        f"with '{outcome.relation}'": to_uint8(outcome.with_lora[:count]),
         "the renderer's": [render(plan, _SIDE).image for plan in outcome.plans[:count]],
     }
     width = _MARGIN + len(requests) * (_SIDE + _GAP)
@@ -162,7 +162,7 @@ def sheet(outcome: Outcome, count: int = SHOWN) -> Image.Image:
 
 
 def pixels_of(images: list[Tensor]) -> list[np.ndarray]:
-    return [pixels(image[None])[0] for image in images]
+    return [to_uint8(image[None])[0] for image in images]
 
 
 def _forget_other_bases(out: Path) -> None:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from ...common.atomic_io import write_text
-from ...common.errors import Faults
+from ...common.errors import UserErrors
 from ...common.image_files import open_image, to_tensor
 from ...common.sheets import save_picture
 from ...evaluation.prompts import Entry
@@ -28,17 +28,17 @@ from ..world.captions import Caption
 from ..world.pose import Pose
 from ..world.relations import PAIRS, Staging
 from ..world.renderer import render
-from ..world.scene import Plan, portrait
-from ..world.traits import Identity
+from ..world.scene import ScenePlan, portrait
+from ..world.traits import CreatureTraits
 from ..world.triplets import evaluation_plans
-from .measure import Measurement, Verdicts, judge
+from .measure import Measurement, Predictions, classify
 from .yes_no_judge import DIRECTED
 
 _SIDE = 128  # pixels the judges look at
 _BATCH = 64
 
 
-def plan_of(facts: Mapping[str, Any]) -> Plan:
+def plan_of(facts: Mapping[str, Any]) -> ScenePlan:
     """A plan from what `dataclasses.asdict` wrote of it as JSON.
 
     Raises:
@@ -52,7 +52,7 @@ def plan_of(facts: Mapping[str, Any]) -> Plan:
 
     staging = dict(facts["staging"])
     poses = tuple(made(Pose, pose) for pose in staging.pop("poses"))
-    plan = Plan(tuple(made(Identity, who) for who in facts["identities"]), facts["relation"],
+    plan = ScenePlan(tuple(made(CreatureTraits, who) for who in facts["identities"]), facts["relation"],
                 made(Staging, {**staging, "poses": poses}), made(Backdrop, facts["backdrop"]),
                 made(Caption, facts["caption"]))
     if plan.relation not in PAIRS or not len(plan.identities) == len(poses) == 2:
@@ -60,11 +60,11 @@ def plan_of(facts: Mapping[str, Any]) -> Plan:
     return plan
 
 
-def plans_of(entries: Sequence[Entry]) -> list[Plan]:
+def plans_of(entries: Sequence[Entry]) -> list[ScenePlan]:
     """The plan of every line.
 
     Raises:
-        Faults: lines without one, or with one that is not of this world.
+        UserErrors: lines without one, or with one that is not of this world.
     """
     plans, faults = [], []
     for entry in entries:
@@ -75,15 +75,15 @@ def plans_of(entries: Sequence[Entry]) -> list[Plan]:
             faults.append(f"line {entry.line}: {what}. --exact needs lines as python -m training.evaluate miniworld "
                           "writes them.")
     if faults:
-        raise Faults(faults)
+        raise UserErrors(faults)
     return plans
 
 
-def judged(entries: Sequence[Entry]) -> tuple[Measurement, dict[str, float]]:
+def classified(entries: Sequence[Entry]) -> tuple[Measurement, dict[str, float]]:
     """Relation and identity accuracy, confusion and keypoint error; and how often the judges are right on renders.
 
     Raises:
-        Faults: lines without a plan.
+        UserErrors: lines without a plan.
         ValueError: a picture cannot be decoded; the judges are not there.
     """
     plans = plans_of(entries)
@@ -92,8 +92,8 @@ def judged(entries: Sequence[Entry]) -> tuple[Measurement, dict[str, float]]:
     for start in range(0, len(plans), _BATCH):
         images = torch.stack([to_tensor(open_image(entry.picture).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
                               for entry in entries[start:start + _BATCH]])
-        parts.append(judge(jury, images, list(plans[start:start + _BATCH])))
-    return Measurement.of(Verdicts.joined(parts)), known
+        parts.append(classify(jury, images, list(plans[start:start + _BATCH])))
+    return Measurement.of(Predictions.joined(parts)), known
 
 
 def facts(found: Measurement, known: Mapping[str, float]) -> dict[str, Any]:
@@ -124,13 +124,13 @@ def write_scenes(folder: Path, relation: str, count: int, seed: int) -> None:
         seed: of them.
 
     Raises:
-        Faults: no such relation; the file exists.
+        UserErrors: no such relation; the file exists.
     """
     file = folder / "prompts.jsonl"
     if relation not in PAIRS:
-        raise Faults(f"--relation {relation}: expected one of {', '.join(PAIRS)}.")
+        raise UserErrors(f"--relation {relation}: expected one of {', '.join(PAIRS)}.")
     if file.exists():
-        raise Faults(f"{file} exists; choose a folder that has none, so that nothing is overwritten.")
+        raise UserErrors(f"{file} exists; choose a folder that has none, so that nothing is overwritten.")
     lines = []
     for index, plan in enumerate(evaluation_plans(relation, count, seed)):
         drawn, rng = render(plan, _SIDE), np.random.default_rng((seed, 11, index))

@@ -11,11 +11,11 @@ from ...diffusion.ddim import sample
 from ...host_diffusers import CrossAttentionExtras, attach_identity, identity_batch
 from ...host_diffusers.miniworld.architectures import LATENT_SIDE
 from ...host_diffusers.miniworld.bundle import Miniworld
-from ..recipes.pictures import tensor
+from ..recipes.pictures import to_tensor
 from ..recipes.unet import SCHEDULE, time_ids
 from ..world.renderer import Render, render
-from ..world.scene import Plan, portrait
-from ..world.traits import Identity, draw_identity
+from ..world.scene import ScenePlan, portrait
+from ..world.traits import CreatureTraits, draw_traits
 
 GUIDANCE, SAMPLING_STEPS, STRENGTH = 4.0, 30, 0.6
 BATCH = 8
@@ -41,23 +41,23 @@ class Request:
     strangers: Tensor | None = None
 
 
-def request_of(plan: Plan, rng: np.random.Generator, drawn: Render | None = None) -> Request:
+def request_of(plan: ScenePlan, rng: np.random.Generator, drawn: Render | None = None) -> Request:
     """Asks for a plan: its caption and boxes, and fresh portraits of its identities on other backdrops."""
     drawn = drawn or render(plan)
     references = _portraits(rng, plan.identities, plan.backdrop.place)
     return Request(plan.caption.prompt, plan.caption.names, references, torch.from_numpy(drawn.boxes))
 
 
-def stranger_to(identity: Identity, rng: np.random.Generator) -> Identity:
+def mismatched_identity(identity: CreatureTraits, rng: np.random.Generator) -> CreatureTraits:
     """Another identity of the same species; at least one of its other traits differs."""
     while True:
-        other = replace(draw_identity(rng, held_out=None), species=identity.species)
+        other = replace(draw_traits(rng, held_out=None), species=identity.species)
         if other != identity:
             return other
 
 
-def _portraits(rng: np.random.Generator, identities: Sequence[Identity], avoid: str) -> Tensor:
-    return tensor([render(portrait(rng, identity, avoid)).image for identity in identities])
+def _portraits(rng: np.random.Generator, identities: Sequence[CreatureTraits], avoid: str) -> Tensor:
+    return to_tensor([render(portrait(rng, identity, avoid)).image for identity in identities])
 
 
 @torch.no_grad()
@@ -161,8 +161,8 @@ class Drawing:
 PLAIN = Drawing()
 
 
-def draw(
-    world: Miniworld, plans: list[Plan], seed: int, how: Drawing = PLAIN, tell: Callable[[int], None] | None = None
+def generate_images(
+    world: Miniworld, plans: list[ScenePlan], seed: int, how: Drawing = PLAIN, tell: Callable[[int], None] | None = None
 ) -> Tensor:
     """Pictures of plans, one each: the same plan and seed give the same noise and the same references.
 
@@ -185,7 +185,9 @@ def draw(
             others = None
             if how.stranger:
                 rng = np.random.default_rng((seed, 23, index))
-                others = _portraits(rng, [stranger_to(who, rng) for who in plan.identities], plan.backdrop.place)
+                others = _portraits(
+                    rng, [mismatched_identity(who, rng) for who in plan.identities], plan.backdrop.place
+                )
             requests.append(replace(request, boxes=boxes, strangers=others))
         pictures.append(
             generate(

@@ -16,12 +16,12 @@ from core.relation.keypoint_loss import KeypointPairs, keypoint_loss
 
 from ...host_diffusers import CrossAttentionExtras, attach_identity
 from ...host_diffusers.miniworld.bundle import Miniworld
-from ..recipes.pictures import tensor
+from ..recipes.pictures import to_tensor
 from ..recipes.unet import SCHEDULE, time_ids
 from ..world.renderer import Render, render
-from ..world.scene import Plan, portrait
+from ..world.scene import ScenePlan, portrait
 from ..world.triplets import evaluation_plans
-from .generate import STRENGTH, Request, stranger_to, subject_tokens
+from .generate import STRENGTH, Request, mismatched_identity, subject_tokens
 
 TIMESTEP = 167  # the middle of those at which the loss counts
 DISTANCES = {
@@ -59,7 +59,7 @@ def joint_distances(world: Miniworld, relation: str, pictures: int, seed: int) -
         pictures: how many.
         seed: of scenes and noise.
     """
-    joints = gather(world, evaluation_plans(relation, pictures, seed), seed)
+    joints = build_joint_batch(world, evaluation_plans(relation, pictures, seed), seed)
     always = torch.ones(pictures, dtype=torch.bool)
     time = torch.full((pictures,), TIMESTEP)
     noise = torch.randn(joints.clean.shape, generator=torch.Generator().manual_seed(seed))
@@ -75,7 +75,7 @@ def joint_distances(world: Miniworld, relation: str, pictures: int, seed: int) -
     return {name: round(float(value.mean()), 3) for name, value in found.items()}
 
 
-def gather(world: Miniworld, plans: list[Plan], seed: int) -> Joints:
+def build_joint_batch(world: Miniworld, plans: list[ScenePlan], seed: int) -> Joints:
     """Scenes, the subjects' photographs and those of strangers in the very same poses."""
     targets = [render(plan) for plan in plans]
     photographs, strangers = [], []
@@ -83,7 +83,7 @@ def gather(world: Miniworld, plans: list[Plan], seed: int) -> Joints:
         draw = np.random.default_rng((seed, 29, index))
         own = [portrait(draw, who, plan.backdrop.place) for who in plan.identities]
         photographs.append([render(each) for each in own])
-        others = [stranger_to(who, draw) for who in plan.identities]
+        others = [mismatched_identity(who, draw) for who in plan.identities]
         strangers.append([render(replace(each, identities=(other,))) for each, other in zip(own, others)])
     there = torch.from_numpy(np.stack([target.keypoints for target in targets])).float()
     here = torch.from_numpy(np.stack([[shot.keypoints[0] for shot in row] for row in photographs])).float()
@@ -126,4 +126,4 @@ def table(found: dict[str, float]) -> str:
 
 
 def _images(shots: list[Render]) -> Tensor:
-    return tensor([shot.image for shot in shots])
+    return to_tensor([shot.image for shot in shots])

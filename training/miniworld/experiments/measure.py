@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..recipes.classifiers import Judges, crop_boxes
+from ..recipes.classifiers import Classifiers, crop_boxes
 from ..recipes.labelled_scenes import RELATIONS, TRAITS, trait_row
-from ..recipes.pictures import tensor
+from ..recipes.pictures import to_tensor
 from ..world.renderer import render
-from ..world.scene import Plan
+from ..world.scene import ScenePlan
 
-JUDGED = ("species", "fur", "belly", "pattern", "accessory")
+CLASSIFIED = ("species", "fur", "belly", "pattern", "accessory")
 _RESAMPLES = 1000
 
 
@@ -71,7 +71,7 @@ class Share:
 
 
 @dataclass(frozen=True, eq=False)
-class Verdicts:
+class Predictions:
     """What the judges say of B pictures of two creatures.
 
     Attributes:
@@ -89,7 +89,7 @@ class Verdicts:
     distance: np.ndarray
 
     @classmethod
-    def joined(cls, parts: "list[Verdicts]") -> "Verdicts":
+    def joined(cls, parts: "list[Predictions]") -> "Predictions":
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
 
@@ -112,7 +112,7 @@ class Measurement:
     keypoints: Share
 
     @classmethod
-    def of(cls, verdicts: Verdicts) -> "Measurement":
+    def of(cls, verdicts: Predictions) -> "Measurement":
         ones = np.ones(len(verdicts.relation))
         traits = verdicts.right[0].size
         return cls(
@@ -128,7 +128,7 @@ class Measurement:
 
 
 @torch.no_grad()
-def judge(judges: Judges, images: Tensor, plans: list[Plan]) -> Verdicts:
+def classify(judges: Classifiers, images: Tensor, plans: list[ScenePlan]) -> Predictions:
     """Judges pictures of two creatures against the plans they were asked for.
 
     Args:
@@ -146,14 +146,14 @@ def judge(judges: Judges, images: Tensor, plans: list[Plan]) -> Verdicts:
     crops, areas = crop_boxes(images, boxes)
     logits, found = judges.identity(crops)
     seen = torch.stack([logits[name].argmax(1) for name in TRAITS], dim=1).view(len(plans), 2, -1)
-    keep = [list(TRAITS).index(name) for name in JUDGED]
+    keep = [list(TRAITS).index(name) for name in CLASSIFIED]
     differ = (wanted != wanted.flip(1))[..., keep]
     place = (keypoints[..., :2] - areas[:, None, :2]) / (areas[:, None, 2:] - areas[:, None, :2])
     visible = (keypoints[..., 2] > 0).float()
     distance = ((found - place).norm(dim=-1) * visible).view(len(plans), -1).sum(1) / visible.view(
         len(plans), -1
     ).sum(1)
-    return Verdicts(
+    return Predictions(
         relation=(judges.relation(images).argmax(1) == asked).numpy(),
         right=(seen == wanted)[..., keep].numpy(),
         differ=differ.numpy(),
@@ -162,11 +162,11 @@ def judge(judges: Judges, images: Tensor, plans: list[Plan]) -> Verdicts:
     )
 
 
-def renders(plans: list[Plan]) -> Tensor:
+def renders(plans: list[ScenePlan]) -> Tensor:
     """The plans as the renderer draws them, (B, 3, 128, 128) in [0, 1]; no model can be expected to score higher."""
-    return tensor([render(plan).image for plan in plans])
+    return to_tensor([render(plan).image for plan in plans])
 
 
-def measure(judges: Judges, images: Tensor, plans: list[Plan]) -> Measurement:
+def measure(judges: Classifiers, images: Tensor, plans: list[ScenePlan]) -> Measurement:
     """The scores of `judge`'s verdicts; arguments as there."""
-    return Measurement.of(judge(judges, images, plans))
+    return Measurement.of(classify(judges, images, plans))

@@ -16,21 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...common.atomic_io import write_text, write_whole
+from ...common.atomic_io import atomic_write, write_text
 from ...common.sheets import save_picture
 from ...host_diffusers.miniworld.architectures import FOLDER
-from ..recipes.classifiers import Judges, crop_boxes, load_shipped, shipped_accuracy
+from ..recipes.classifiers import Classifiers, crop_boxes, load_shipped, shipped_accuracy
 from ..recipes.flux import history, run_name
 from ..recipes.labelled_scenes import TRAITS, trait_row
-from ..recipes.pictures import pixels
+from ..recipes.pictures import to_uint8
 from ..world.relations import SEEN
 from ..world.renderer import render
-from ..world.scene import Plan, stage
+from ..world.scene import ScenePlan, stage
 from ..world.triplets import evaluation_plans
 from .generate import Request, request_of
 from .generate_flux import STEERING, FluxWorld, generate
-from .measure import JUDGED, Measurement, Share, renders
-from .measure import judge as judged
+from .measure import CLASSIFIED, Measurement, Share, renders
+from .measure import classify as judged
 from .report import write_section
 from .sheets import tiled
 
@@ -57,11 +57,11 @@ class Layouts:
         boxes: (K, 2, 4) where the two creatures stand.
     """
 
-    plans: tuple[Plan, ...]
+    plans: tuple[ScenePlan, ...]
     boxes: Tensor
 
     @classmethod
-    def of(cls, plan: Plan, rng: np.random.Generator) -> "Layouts":
+    def of(cls, plan: ScenePlan, rng: np.random.Generator) -> "Layouts":
         """The plan, and the same with poses drawn anew, mirrored half of the time."""
         plans = (plan, *(replace(plan, staging=stage(rng, plan.relation)) for _ in range(LAYOUTS - 1)))
         return cls(plans, torch.from_numpy(np.stack([render(each, 64).boxes for each in plans])))
@@ -93,12 +93,12 @@ def measure_flux(out: Path, pictures: int, folder: Path = FOLDER, seed: int = 0)
     facts["trained"] = {name: history(out, routing) for name, routing in variants.items()}
     sheet = [render(plan).image for plan in plans[:SHOWN]]
     for subject in range(2):
-        sheet += pixels(torch.stack([request.references[subject] for request in requests[:SHOWN]]))
+        sheet += to_uint8(torch.stack([request.references[subject] for request in requests[:SHOWN]]))
     for name, routing in variants.items():
         for steering in STEERING:
             images = drawn(out, routing, steering, requests, seed)
             row = facts[f"{name}, steering {steering}"] = scores(judge, images, plans, located(judge, images, layouts))
-            sheet += pixels(images[:SHOWN])
+            sheet += to_uint8(images[:SHOWN])
             shown = ", ".join(f"{words} {Share(**row[key])}" for key, words in COLUMNS.items())
             yield f"{name}, steering {steering}: {shown}"
     write_text(folder / "flux" / "measurements.json", json.dumps(facts, indent=1) + "\n")
@@ -131,7 +131,7 @@ def drawn(out: Path, routing: bool, steering: str, requests: list[Request], seed
     if not path.exists():
         strength = STEERING[steering]
         pictures = [generate(world, request, seed + index, strength) for index, request in enumerate(requests)]
-        write_whole(path, lambda place: _save(place, torch.stack(pictures)))
+        atomic_write(path, lambda place: _save(place, torch.stack(pictures)))
     return torch.from_numpy(np.load(path))
 
 
@@ -140,7 +140,7 @@ def _save(path: Path, pictures: Tensor) -> None:
         np.save(file, pictures.numpy())
 
 
-def bounds(judge: Judges, plans: list[Plan], layouts: list[Layouts], seed: int) -> dict[str, dict]:
+def bounds(judge: Classifiers, plans: list[ScenePlan], layouts: list[Layouts], seed: int) -> dict[str, dict]:
     """The judge's scores on true renders: as planned, and with poses drawn anew, which it has to find."""
     anew = [
         replace(plan, staging=stage(np.random.default_rng((seed, 17, index)), plan.relation))
@@ -151,15 +151,17 @@ def bounds(judge: Judges, plans: list[Plan], layouts: list[Layouts], seed: int) 
     return dict(zip(BOUNDS, counted))
 
 
-def scores(judge: Judges, images: Tensor, asked: list[Plan], found: list[Plan]) -> dict[str, dict[str, float]]:
+def scores(
+    judge: Classifiers, images: Tensor, asked: list[ScenePlan], found: list[ScenePlan]
+) -> dict[str, dict[str, float]]:
     """A row: the relation, and looks in the boxes of the plans `asked` (every trait by its name too) and `found`."""
     there, somewhere = judged(judge, images, asked), judged(judge, images, found)
-    fur = JUDGED.index("fur")
+    fur = CLASSIFIED.index("fur")
     ones = np.ones(len(images))
     row = {
         "relation": Share.of(int(there.relation.sum()), len(images)),
         "traits": Measurement.of(there).identity,
-        **{name: Share.of_parts(there.right[..., at].sum(1), 2 * ones) for at, name in enumerate(JUDGED)},
+        **{name: Share.of_parts(there.right[..., at].sum(1), 2 * ones) for at, name in enumerate(CLASSIFIED)},
         "other": Share.of_parts(there.swapped[..., fur].sum(1), there.differ[..., fur].sum(1)),
         "traits_found": Measurement.of(somewhere).identity,
         "fur_found": Share.of_parts(somewhere.right[..., fur].sum(1), 2 * ones),
@@ -168,7 +170,7 @@ def scores(judge: Judges, images: Tensor, asked: list[Plan], found: list[Plan]) 
 
 
 @torch.no_grad()
-def located(judge: Judges, images: Tensor, layouts: list[Layouts]) -> list[Plan]:
+def located(judge: Classifiers, images: Tensor, layouts: list[Layouts]) -> list[ScenePlan]:
     """For each of the pictures (B, 3, H, W) the layout in whose boxes the creatures asked for are most likely."""
     found = []
     for image, options in zip(images, layouts):
@@ -178,7 +180,7 @@ def located(judge: Judges, images: Tensor, layouts: list[Layouts]) -> list[Plan]
         likelihood = sum(
             logits[name].log_softmax(dim=-1).unflatten(0, (-1, 2))[:, torch.arange(2), wanted[:, column]].sum(dim=1)
             for column, name in enumerate(TRAITS)
-            if name in JUDGED
+            if name in CLASSIFIED
         )
         found.append(options.plans[int(likelihood.argmax())])
     return found

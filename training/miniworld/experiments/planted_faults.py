@@ -2,7 +2,7 @@
 
     python -m training.miniworld.experiments.planted_faults --out out/planted_faults
 
-Faults: the two subjects swapped; one of them drawn twice; one missing; one with the other's looks; another relation
+UserErrors: the two subjects swapped; one of them drawn twice; one missing; one with the other's looks; another relation
 than the prompt says; the relation the wrong way round. A measure finds a fault if it prefers the honest picture of the
 pair; ties count half, so 50 % is a measure that sees nothing. Written: table.md, facts.json, sheet.png.
 """
@@ -35,7 +35,7 @@ from ...host_diffusers.embedders import Embedder, load_clip, load_image_encoder
 from ..recipes.find_creatures import load_detector
 from ..world.relations import PAIRS
 from ..world.renderer import render
-from ..world.scene import Plan, draw_plan, portrait, stage
+from ..world.scene import ScenePlan, draw_plan, portrait, stage
 from ..world.triplets import evaluation_plans
 from .yes_no_judge import DIRECTED, open_judge
 
@@ -46,7 +46,7 @@ WHOLE = ("CLIP-T", "CLIP-R", "CLIP-I", "DINO")
 _SHOWN, _GAP, _HEAD = 8, 6, 26
 
 
-def with_fault(plan: Plan, fault: str, rng: np.random.Generator) -> Plan | None:
+def with_fault(plan: ScenePlan, fault: str, rng: np.random.Generator) -> ScenePlan | None:
     """The scene with a fault; None where a scene cannot have it.
 
     Args:

@@ -11,7 +11,7 @@ from ..recipes import classifiers as judges
 from ..recipes.vae import reconstruction
 from ..world.relations import HELD_OUT, SEEN
 from ..world.triplets import evaluation_plans
-from .generate import draw
+from .generate import generate_images
 from .measure import Share, measure, renders
 
 
@@ -30,7 +30,7 @@ def measure_world(world: Miniworld, pictures: int, seed: int = 0) -> dict:
     facts["judges_on_renders"] = judges.shipped_accuracy()
     for name, relations in (("seen_relations", SEEN), ("held_out_relations", HELD_OUT)):
         plans = [evaluation_plans(relations[index % len(relations)], 1, seed + index)[0] for index in range(pictures)]
-        facts[name] = measure(judge, draw(world, plans, seed), plans).table()
+        facts[name] = measure(judge, generate_images(world, plans, seed), plans).table()
         if name == "seen_relations":
             facts["judges_on_reconstructions"] = _judged_reconstructions(world, judge, plans)
     return facts
@@ -90,7 +90,7 @@ def _reconstruction(world: Miniworld, seed: int, count: int = 56) -> dict[str, f
     return {**errors, "psnr": round(float(-10 * torch.log10((back - images).square().mean())), 2)}
 
 
-def _judged_reconstructions(world: Miniworld, judge: judges.Judges, plans: list) -> dict:
+def _judged_reconstructions(world: Miniworld, judge: judges.Classifiers, plans: list) -> dict:
     """What the judges see in reconstructions: a bound on what they can see in samples."""
     with torch.no_grad():
         back = world.to_images(world.to_latents(renders(plans)))

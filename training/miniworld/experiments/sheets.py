@@ -8,12 +8,12 @@ from PIL import Image
 
 from ...common.sheets import save_picture
 from ...host_diffusers.miniworld.bundle import Miniworld
-from ..recipes.pictures import pixels, tensor
+from ..recipes.pictures import to_tensor, to_uint8
 from ..world.relations import SEEN
 from ..world.renderer import render
 from ..world.scene import draw_plan
 from ..world.triplets import evaluation_plans
-from .generate import draw, generate, request_of
+from .generate import generate, generate_images, request_of
 
 COLUMNS, DISPLAY = 6, 192
 
@@ -37,7 +37,7 @@ def render_sheet(path: Path, seed: int = 0, count: int = 36) -> None:
 def sample_sheet(path: Path, world: Miniworld, seed: int = 0, count: int = 36) -> None:
     """Samples of identities never seen, over the seen relations in turn; the references are not shown."""
     plans = [evaluation_plans(SEEN[index % len(SEEN)], 1, seed + index)[0] for index in range(count)]
-    save_picture(tiled(pixels(draw(world, plans, seed))), path)
+    save_picture(tiled(to_uint8(generate_images(world, plans, seed))), path)
 
 
 def comparison_sheet(path: Path, world: Miniworld, relations: tuple[str, ...], seed: int = 0) -> None:
@@ -45,8 +45,8 @@ def comparison_sheet(path: Path, world: Miniworld, relations: tuple[str, ...], s
     plans = [evaluation_plans(relation, 1, seed)[0] for relation in relations]
     requests = [request_of(plan, np.random.default_rng((seed, index))) for index, plan in enumerate(plans)]
     truth = [render(plan, DISPLAY).image for plan in plans]
-    references = [pixels(torch.stack([request.references[i] for request in requests])) for i in (0, 1)]
-    drawn = pixels(torch.cat([generate(world, [request], seed) for request in requests]))
+    references = [to_uint8(torch.stack([request.references[i] for request in requests])) for i in (0, 1)]
+    drawn = to_uint8(torch.cat([generate(world, [request], seed) for request in requests]))
     save_picture(tiled([*truth, *references[0], *references[1], *drawn], columns=len(plans)), path)
 
 
@@ -54,7 +54,7 @@ def reconstruction_sheet(path: Path, world: Miniworld, seed: int = 0) -> None:
     """Rows in turn: renders, and what the autoencoder makes of them."""
     rng = np.random.default_rng((seed, 12))
     renders = [render(draw_plan(rng, held_out=True)).image for _ in range(2 * COLUMNS)]
-    images = tensor(renders)
+    images = to_tensor(renders)
     with torch.no_grad():
-        back = pixels(world.to_images(world.to_latents(images)))
+        back = to_uint8(world.to_images(world.to_latents(images)))
     save_picture(tiled([*renders[:COLUMNS], *back[:COLUMNS], *renders[COLUMNS:], *back[COLUMNS:]]), path)

@@ -13,19 +13,19 @@ from pathlib import Path
 from core.relation.lora import load_relation
 
 from ... import finetune
-from ...common.cli import Stopped
+from ...common.cli import TrainingAborted
 from ...host_diffusers import merge_relation, unet_layout
 from ...host_diffusers.miniworld.architectures import FOLDER
 from ...host_diffusers.miniworld.bundle import Miniworld
 from ..recipes.detector_network import FILE as DETECTOR
-from ..world.scene import Plan
+from ..world.scene import ScenePlan
 from ..world.triplets import evaluation_plans, write_triplets
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "relation_miniworld.toml"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class AblationVariant:
     """How the relation is learnt.
 
     Attributes:
@@ -41,7 +41,7 @@ class Recipe:
     overrides: tuple[str, ...] = ()
 
 
-def learn(recipe: Recipe, folder: Path, seed: int, again: str = "") -> Path:
+def train_relation(recipe: AblationVariant, folder: Path, seed: int, again: str = "") -> Path:
     """Draw the triplets and fine-tune, or take the file that an earlier call made.
 
     Args:
@@ -54,7 +54,7 @@ def learn(recipe: Recipe, folder: Path, seed: int, again: str = "") -> Path:
         The relation LoRA.
 
     Raises:
-        Stopped: the command failed; it has said why.
+        TrainingAborted: the command failed; it has said why.
         KeyboardInterrupt: it was stopped.
     """
     lora = relation_file(folder)
@@ -75,7 +75,7 @@ def learn(recipe: Recipe, folder: Path, seed: int, again: str = "") -> Path:
         if code > 128:
             raise KeyboardInterrupt
         if code:
-            raise Stopped(f"{folder}: python -m training.finetune ended with {code}; what it said stands above")
+            raise TrainingAborted(f"{folder}: python -m training.finetune ended with {code}; what it said stands above")
     return lora
 
 
@@ -109,6 +109,6 @@ def with_relation(world: Miniworld, lora: Path | None, strength: float = 1.0) ->
         restore()
 
 
-def strangers(relation: str, count: int, seed: int) -> list[Plan]:
+def strangers(relation: str, count: int, seed: int) -> list[ScenePlan]:
     """Scenes of a relation with identities that no training has seen, in its plainest wording."""
     return evaluation_plans(relation, count, seed)

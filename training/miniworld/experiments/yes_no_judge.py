@@ -38,7 +38,7 @@ _TOUCH = re.compile(r"Do .+ touch each other in this picture\?")
 class ClassifierJudge:
     """See the module; satisfies `evaluation.judge.answers.Judge`."""
 
-    def __init__(self, judges: classifiers.Judges, detector: MiniworldDetector) -> None:
+    def __init__(self, judges: classifiers.Classifiers, detector: MiniworldDetector) -> None:
         self.judges, self.detector = judges, detector
         weights = b"".join((FOLDER / name).read_bytes() for name in (classifiers.FILE, "detector.safetensors"))
         self.facts = {"judge": "miniworld", "revision": hashlib.sha256(weights).hexdigest()[:12], "dtype": "float32"}

@@ -23,7 +23,7 @@ from ...common.atomic_io import write_text
 from ...common.stats import bootstrap_ratio, wilson
 from ...host_diffusers.miniworld.bundle import Miniworld, load_miniworld
 from ..experiments.generate import SAMPLING_STEPS, Request, generate
-from ..recipes.pictures import pixels, tensor
+from ..recipes.pictures import to_tensor, to_uint8
 from ..recipes2.classifiers import VISIBLE, Classifiers, crop_boxes, load_exported
 from ..recipes2.corpus import PORTRAIT_PIXELS
 from ..recipes2.labelled_scenes import FUSED, RELATIONS, TRAITS, trait_row
@@ -103,7 +103,7 @@ def request_of(plan: ScenePlan, index: int, drawn: Render | None = None) -> Requ
     drawn = drawn or render(plan)
 
     def portraits(cast: list[CreatureTraits]) -> Tensor:
-        return tensor([render(portrait(rng, who, plan.backdrop.place), PORTRAIT_PIXELS).image for who in cast])
+        return to_tensor([render(portrait(rng, who, plan.backdrop.place), PORTRAIT_PIXELS).image for who in cast])
 
     others = [replace(draw_traits(rng, None), species=traits.species) for traits in plan.cast]
     references = portraits(list(plan.cast))
@@ -143,7 +143,7 @@ def measure(
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, (plans, how) in jobs.items():
-        truth = tensor([render(plan).image for plan in plans])
+        truth = to_tensor([render(plan).image for plan in plans])
         images = (
             truth
             if how is None
@@ -168,7 +168,7 @@ def sheet(truth: Tensor, drawn: Tensor, columns: int = 6) -> Image.Image:
     """Renders in the left half, what was drawn of the same plans in the right."""
 
     def grid(images: Tensor) -> np.ndarray:
-        tiles = pixels(images)
+        tiles = to_uint8(images)
         tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
         rows = [np.concatenate(tiles[at : at + columns], axis=1) for at in range(0, len(tiles), columns)]
         return np.concatenate(rows)

@@ -13,12 +13,14 @@ from torch.nn import functional as F
 
 from core.checkpoint import read, save
 
-from ...engine.timed_loop import Settings, State, averaged, fit
+from ...engine.timed_loop import State, TrainerConfig, fit, load_ema_weights
 from ...host_diffusers.miniworld.architectures import FOLDER
 from .labelled_scenes import RELATIONS, TRAITS, Truth
-from .pictures import tensor
+from .pictures import to_tensor
 
-SETTINGS = Settings("judges", steps=6000, batch=32, lr=1e-3, warmup_steps=50, average=0.995, weight_decay=0.01)
+SETTINGS = TrainerConfig(
+    "judges", steps=6000, batch_size=32, lr=1e-3, warmup_steps=50, ema_decay=0.995, weight_decay=0.01
+)
 FILE = "judges.safetensors"
 CROP = 64
 KEYPOINTS = 17
@@ -41,7 +43,7 @@ def _trunk(width_out: int) -> tuple[nn.Module, ...]:
     return (_stage(24, 48), _stage(48, 64), _stage(64, 96), narrow, nn.Flatten(), nn.Linear(512, width_out), nn.SiLU())
 
 
-class Judges(nn.Module):
+class Classifiers(nn.Module):
     """`relation`: (B, 3, 128, 128) to logits; `identity`: (B, 3, 64, 64) crops to logits by trait and keypoints."""
 
     def __init__(self) -> None:
@@ -102,15 +104,15 @@ def softened(images: Tensor, generator: torch.Generator) -> Tensor:
     return (images * gain.to(images.device) + noise.to(images.device)).clamp(0, 1)
 
 
-def train(out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS) -> State:
+def train(out: Path, device: torch.device, minutes: float, settings: TrainerConfig = SETTINGS) -> State:
     """Trains both judges on `<out>/truth` into `<out>/judges`."""
     torch.manual_seed(settings.seed)
     truth = Truth.open(out / "truth")
-    judges = Judges().to(device)
+    judges = Classifiers().to(device)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        rows = np.sort(draw.integers(truth.training, size=settings.batch))
+        rows = np.sort(draw.integers(truth.training, size=settings.batch_size))
         images, relations, traits, boxes, keypoints = batch_of(truth, rows, device)
         images = softened(images, generator)
         jitter = torch.from_numpy(draw.uniform(-0.02, 0.02, boxes.shape).astype(np.float32)).to(device)
@@ -129,7 +131,7 @@ def train(out: Path, device: torch.device, minutes: float, settings: Settings = 
 
 def batch_of(truth: Truth, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Images (B, 3, H, W) in [0, 1], relations (B,), traits (B*2, 6), boxes (B, 2, 4), keypoints (B*2, 17, 3)."""
-    images = tensor(truth.images[rows], device)
+    images = to_tensor(truth.images[rows], device)
     arrays = (
         truth.relations[rows],
         truth.traits[rows].reshape(-1, len(TRAITS)),
@@ -156,9 +158,9 @@ def validate(out: Path) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in scores.items()}
 
 
-def load_trained(out: Path) -> Judges:
+def load_trained(out: Path) -> Classifiers:
     """The averaged judges of a run, in evaluation mode, on the CPU."""
-    return _with(averaged(out / "judges")[0])
+    return _with(load_ema_weights(out / "judges")[0])
 
 
 def ship(out: Path, folder: Path = FOLDER) -> dict[str, float]:
@@ -169,7 +171,7 @@ def ship(out: Path, folder: Path = FOLDER) -> dict[str, float]:
     return accuracy
 
 
-def load_shipped(folder: Path = FOLDER) -> Judges:
+def load_shipped(folder: Path = FOLDER) -> Classifiers:
     """The judges that come with the miniworld, in float32."""
     return _with({name: value.float() for name, value in read(folder / FILE)[0].items()})
 
@@ -179,7 +181,7 @@ def shipped_accuracy(folder: Path = FOLDER) -> dict[str, float]:
     return json.loads(read(folder / FILE)[1]["accuracy"])
 
 
-def _with(weights: dict[str, Tensor]) -> Judges:
-    judges = Judges()
+def _with(weights: dict[str, Tensor]) -> Classifiers:
+    judges = Classifiers()
     judges.load_state_dict(weights)
     return judges.eval().requires_grad_(False)

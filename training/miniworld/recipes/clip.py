@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.identity.image_prep import normalise
+from core.identity.image_prep import normalise_pixels
 
-from ...engine.timed_loop import Settings, State, averaged, fit
+from ...engine.timed_loop import State, TrainerConfig, fit, load_ema_weights
 from ...host_diffusers.miniworld.architectures import VISION, Words, build_text_g, build_text_l, build_vision
 from .corpus import Corpus
-from .pictures import tensor
+from .pictures import to_tensor
 
-SETTINGS = Settings("clip", steps=20000, batch=96, lr=1e-3, average=0.995, weight_decay=0.05)
+SETTINGS = TrainerConfig("clip", steps=20000, batch_size=96, lr=1e-3, ema_decay=0.995, weight_decay=0.05)
 TRAINING_LENGTH = 52  # the longest caption of the world has 50 tokens; causal attention does not see the padding
 
 
@@ -81,22 +81,22 @@ def crops(images: Tensor, draw: np.random.Generator, side: int) -> Tensor:
     return torch.cat(pieces)
 
 
-def train(out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS) -> State:
+def train(out: Path, device: torch.device, minutes: float, settings: TrainerConfig = SETTINGS) -> State:
     """Trains on scenes and portraits in equal parts; scenes show their plain captions half of the time."""
     corpus = Corpus.open(out / "corpus")
     torch.manual_seed(settings.seed)
     words = Words()
     model = ContrastiveModel(len(words)).to(device)
-    half = settings.batch // 2
+    half = settings.batch_size // 2
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         scenes = np.sort(draw.integers(len(corpus.scenes), size=half))
-        portraits = np.sort(draw.integers(len(corpus.portraits), size=settings.batch - half))
+        portraits = np.sort(draw.integers(len(corpus.portraits), size=settings.batch_size - half))
         texts = [corpus.scene_facts[i]["prompt" if draw.random() < 0.5 else "described"] for i in scenes]
         texts += [corpus.portrait_facts[i]["described"] for i in portraits]
         images = np.concatenate((corpus.scenes[scenes], corpus.portraits[portraits]))
-        pixels = normalise(crops(tensor(images, device), draw, VISION["image_size"]))
+        pixels = normalise_pixels(crops(to_tensor(images, device), draw, VISION["image_size"]))
         ids = words.ids(texts, words.end, TRAINING_LENGTH)
         return model(pixels, ids.to(device), (ids == words.end).int().argmax(1).to(device))
 
@@ -105,7 +105,7 @@ def train(out: Path, device: torch.device, minutes: float, settings: Settings = 
 
 def load_trained(folder: Path) -> tuple[ContrastiveModel, Words]:
     """The averaged CLIP of a run, in evaluation mode, on the CPU."""
-    weights, _ = averaged(folder)
+    weights, _ = load_ema_weights(folder)
     words = Words()
     model = ContrastiveModel(len(words))
     model.load_state_dict(weights)

@@ -16,8 +16,8 @@ import numpy as np
 
 from ..world.captions import draw_caption
 from ..world.renderer import render
-from ..world.scene import Plan, draw_plan, portrait
-from ..world.traits import Identity, draw_identity
+from ..world.scene import ScenePlan, draw_plan, portrait
+from ..world.traits import CreatureTraits, draw_traits
 
 PIXELS = 128
 
@@ -32,13 +32,13 @@ class CorpusSize:
     seed: int = 0
 
 
-def bank(size: CorpusSize) -> list[Identity]:
+def bank(size: CorpusSize) -> list[CreatureTraits]:
     """The seen identities of a corpus; the same list for the same seed."""
     rng = np.random.default_rng((size.seed, 0))
-    return [draw_identity(rng) for _ in range(size.identities)]
+    return [draw_traits(rng) for _ in range(size.identities)]
 
 
-def _portrait(size: CorpusSize, identities: list[Identity], index: int) -> tuple[np.ndarray, dict]:
+def _portrait(size: CorpusSize, identities: list[CreatureTraits], index: int) -> tuple[np.ndarray, dict]:
     rng = np.random.default_rng((size.seed, 1, index))
     who = index // size.portraits
     plan = portrait(rng, identities[who])
@@ -54,8 +54,8 @@ def _portrait(size: CorpusSize, identities: list[Identity], index: int) -> tuple
 
 
 def scene_plan(
-    size: CorpusSize, identities: list[Identity], index: int
-) -> tuple[np.random.Generator, list[int], Plan]:
+    size: CorpusSize, identities: list[CreatureTraits], index: int
+) -> tuple[np.random.Generator, list[int], ScenePlan]:
     """What scene `index` of a corpus shows: its generator, as far as it was used, who takes part, and the plan."""
     rng = np.random.default_rng((size.seed, 2, index))
     who = _different_species(rng, identities)
@@ -67,7 +67,7 @@ def scene_plan(
     return rng, chosen, plan
 
 
-def _scene(size: CorpusSize, identities: list[Identity], index: int) -> tuple[np.ndarray, dict]:
+def _scene(size: CorpusSize, identities: list[CreatureTraits], index: int) -> tuple[np.ndarray, dict]:
     rng, chosen, plan = scene_plan(size, identities, index)
     drawn = render(plan, PIXELS)
     described = draw_caption(rng, plan.relation, plan.identities, plan.backdrop, described=True)
@@ -83,7 +83,7 @@ def _scene(size: CorpusSize, identities: list[Identity], index: int) -> tuple[np
     }
 
 
-def _different_species(rng: np.random.Generator, identities: list[Identity]) -> list[int]:
+def _different_species(rng: np.random.Generator, identities: list[CreatureTraits]) -> list[int]:
     found: list[int] = []
     while len(found) < 3:
         who = int(rng.integers(len(identities)))

@@ -29,7 +29,7 @@ from ..world.traits import SPECIES
 from .classifiers import softened
 from .detector_network import CELLS, FILE, SIDE, CreatureDetector
 from .find_creatures import MiniworldDetector, load_detector
-from .pictures import tensor
+from .pictures import to_tensor
 
 TRAINING, VALIDATION = 1200, 300
 STEPS, BATCH, LR = 700, 16, 2e-3
@@ -93,7 +93,7 @@ def train(steps: int = STEPS, seed: int = 0) -> CreatureDetector:
     rng, generator = np.random.default_rng((seed, _STREAM)), torch.Generator().manual_seed(seed)
     for step in range(1, steps + 1):
         chosen = [rows[index] for index in rng.integers(len(rows), size=BATCH)]
-        images = softened(tensor([image for image, _, _ in chosen]), generator)
+        images = softened(to_tensor([image for image, _, _ in chosen]), generator)
         value = loss(*network(images), *targets([kinds for _, kinds, _ in chosen], [boxes for _, _, boxes in chosen]))
         optimizer.zero_grad()
         value.backward()

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from ...engine.timed_loop import averaged
+from ...engine.timed_loop import load_ema_weights
 from ...host_diffusers.miniworld.architectures import TEXT_G, TEXT_L, TEXT_LENGTH, VAE, VISION, build_vae
 from ...host_diffusers.miniworld.bundle import encode_phrases, encode_prompts, encode_subjects
 from ..world.traits import SPECIES
 from . import clip, vae
 from . import clipself as local
 from .corpus import Corpus
-from .pictures import tensor
+from .pictures import to_tensor
 
 LOCAL_GRID = 4  # 16 local tokens, best in DreamRelation's table 7
 SUBJECTS = 3
@@ -79,7 +79,7 @@ def _encode_references(out: Path, corpus: Corpus, device: torch.device, extent: 
     shape = (len(rows), tokens, VISION["hidden_size"])
     references = np.lib.format.open_memmap(out / "encoded" / "references.npy", "w+", np.float16, shape)
     for start in range(0, len(rows), 64):
-        pictures = tensor(corpus.portraits[rows[start : start + 64]])
+        pictures = to_tensor(corpus.portraits[rows[start : start + 64]])
         references[start : start + 64] = (
             encode_subjects(vision, encoder, pictures, None, LOCAL_GRID).half().cpu().numpy()
         )
@@ -111,7 +111,7 @@ PARTS = tuple(_ENCODERS)
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class EncodedCorpus:
     """The encoded corpus.
 
     Attributes:
@@ -138,7 +138,7 @@ class Encoded:
     species: np.ndarray
 
     @classmethod
-    def open(cls, out: Path) -> "Encoded":
+    def open(cls, out: Path) -> "EncodedCorpus":
         """Opens `<out>/encoded`.
 
         Raises:
@@ -167,5 +167,5 @@ def frozen_vae(out: Path, refined: bool = True) -> torch.nn.Module:
     model = build_vae()
     model.load_state_dict(load_file(out / "encoded" / "vae.safetensors"))
     if refined and (out / "refine" / "latest.json").exists():
-        model.load_state_dict(averaged(out / "refine")[0])
+        model.load_state_dict(load_ema_weights(out / "refine")[0])
     return model.eval().requires_grad_(False)

@@ -36,7 +36,7 @@ class MiniworldDetector:
 
     name = "miniworld"
 
-    def __init__(self, network: CreatureDetector, judges: classifiers.Judges, accuracy: dict[str, float]) -> None:
+    def __init__(self, network: CreatureDetector, judges: classifiers.Classifiers, accuracy: dict[str, float]) -> None:
         self.network, self.judges, self.accuracy = network, judges, accuracy
 
     def detect(self, image: Image.Image, names: Sequence[str]) -> list[Detection]:

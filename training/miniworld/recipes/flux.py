@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from core.routing.losses import placeholder_loss, routing_loss, total_loss
 from core.routing.routing_map import logit_map
-from core.routing.token_layout import Sequence
+from core.routing.token_layout import TokenLayout
 
 from ...common.atomic_io import write_text
-from ...engine.timed_loop import Settings, State, averaged, fit
+from ...engine.timed_loop import State, TrainerConfig, fit, load_ema_weights
 from ...host_diffusers.miniworld.flux import RoutedFlux, attend_plain, sequence_of
 from ...host_diffusers.miniworld.flux_files import FLUX_FOLDER, save_flux
 from ...host_diffusers.miniworld.flux_text import encode_ids
@@ -30,17 +30,17 @@ from .flux_data import FluxBatch, FluxData, prepare
 
 log = logging.getLogger(__name__)
 
-SETTINGS = Settings(
+SETTINGS = TrainerConfig(
     "flux",
     steps=400000,
-    batch=16,
+    batch_size=16,
     lr=1.5e-3,
     warmup_steps=100,
-    average=0.9995,
+    ema_decay=0.9995,
     weight_decay=0.01,
-    plain=("norm", "embed", "tables"),
+    adamw_params=("norm", "embed", "tables"),
 )
-BASE = replace(SETTINGS, name="flux_base", batch=32, lr=2e-3)
+BASE = replace(SETTINGS, name="flux_base", batch_size=32, lr=2e-3)
 ROUTING_WEIGHT, HOLDER_WEIGHT = 1.0, 0.1
 
 
@@ -49,7 +49,7 @@ def run_name(routing: bool) -> str:
     return SETTINGS.name if routing else f"{SETTINGS.name}_unrouted"
 
 
-class Counted:
+class RoutingLossAttention:
     """Plain attention that counts equations 3 and 4 at every block.
 
     Args:
@@ -58,7 +58,7 @@ class Counted:
         learned: whether gradients flow; else the losses are only told.
     """
 
-    def __init__(self, sequence: Sequence, batch: FluxBatch, learned: bool) -> None:
+    def __init__(self, sequence: TokenLayout, batch: FluxBatch, learned: bool) -> None:
         self.sequence, self.places, self.learned = sequence, batch.places, learned
         self.maps: list[Tensor] = []
         self.holders: list[Tensor] = []
@@ -96,7 +96,7 @@ def losses(
     if batch.references is None:
         predicted = model(noisy, time, text, pooled)
     else:
-        counted = Counted(sequence_of(text.shape[1], noisy, batch.references), batch, routing)
+        counted = RoutingLossAttention(sequence_of(text.shape[1], noisy, batch.references), batch, routing)
         predicted = model(noisy, time, text, pooled, batch.references, counted)
     flow = (predicted.float() - (noise - batch.latents)).square().mean(dim=(1, 2, 3))
     route = holder = torch.zeros_like(flow)
@@ -109,7 +109,7 @@ def losses(
                                                    ("holder", holder))}
 
 
-def train_base(out: Path, device: torch.device, minutes: float, settings: Settings = BASE) -> State:
+def train_base(out: Path, device: torch.device, minutes: float, settings: TrainerConfig = BASE) -> State:
     """Trains what both variants begin from: pictures from words, no references.
 
     Args:
@@ -122,7 +122,7 @@ def train_base(out: Path, device: torch.device, minutes: float, settings: Settin
 
 
 def train(
-    out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS, routing: bool = True
+    out: Path, device: torch.device, minutes: float, settings: TrainerConfig = SETTINGS, routing: bool = True
 ) -> State:
     """Trains one variant from the base.
 
@@ -134,7 +134,7 @@ def train(
         FileNotFoundError: not encoded yet, or no base.
     """
     model = new_flux(settings.seed)
-    model.load_state_dict(averaged(out / BASE.name)[0])
+    model.load_state_dict(load_ema_weights(out / BASE.name)[0])
     settings = replace(settings, name=run_name(routing))
     return _fit(out, device, minutes, settings, model, FluxData.draw, routing)
 
@@ -149,7 +149,7 @@ def _fit(
     out: Path,
     device: torch.device,
     minutes: float,
-    settings: Settings,
+    settings: TrainerConfig,
     model: RoutedFlux,
     draw: Callable[[FluxData, int, torch.Generator], FluxBatch],
     routing: bool,
@@ -160,8 +160,8 @@ def _fit(
     text_g = clip.load_trained(out / "clip")[0].text_g.to(device)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        batch = draw(data, settings.batch, generator).to(device)
-        time = torch.randn(settings.batch, generator=generator).sigmoid().to(device)
+        batch = draw(data, settings.batch_size, generator).to(device)
+        time = torch.randn(settings.batch_size, generator=generator).sigmoid().to(device)
         noise = torch.randn(batch.latents.shape, generator=generator).to(device)
         return losses(model, text_g, batch, time, noise, routing)
 
@@ -175,7 +175,7 @@ def load_trained(out: Path, routing: bool = True) -> RoutedFlux:
         FileNotFoundError: not trained yet.
     """
     model = RoutedFlux()
-    model.load_state_dict(averaged(out / run_name(routing))[0])
+    model.load_state_dict(load_ema_weights(out / run_name(routing))[0])
     return model.eval().requires_grad_(False)
 
 

@@ -17,11 +17,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ...common.atomic_io import write_text, write_whole
+from ...common.atomic_io import atomic_write, write_text
 from ...host_diffusers.miniworld.architectures import LATENT_SIDE, VAE
 from ...host_diffusers.miniworld.flux_text import PlaceholderWords, with_placeholders
 from ..world.renderer import render
-from ..world.traits import Identity
+from ..world.traits import CreatureTraits
 from . import vae
 from .corpus import Corpus, CorpusSize, bank, scene_plan
 from .encoded_corpus import frozen_vae
@@ -194,7 +194,7 @@ def prepare(out: Path, device: torch.device, processes: int) -> Iterator[str]:
     write_text(folder / "made.json", json.dumps(source))
 
 
-def _cover(size: CorpusSize, identities: list[Identity], index: int) -> tuple[np.ndarray, list]:
+def _cover(size: CorpusSize, identities: list[CreatureTraits], index: int) -> tuple[np.ndarray, list]:
     """(S, 8, 8) uint8 of at most two creatures of a scene, and the boxes of all."""
     drawn = render(scene_plan(size, identities, index)[2])
     cells = rearrange(drawn.masks[:SUBJECTS], "s (h p) (w q) -> s h w (p q)", h=TOKEN_SIDE, w=TOKEN_SIDE)
@@ -220,4 +220,4 @@ def _made(folder: Path) -> dict | None:
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    write_whole(path, lambda temporary: np.save(temporary, array))
+    atomic_write(path, lambda temporary: np.save(temporary, array))

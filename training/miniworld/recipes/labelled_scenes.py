@@ -15,14 +15,14 @@ import numpy as np
 from ..world.relations import PAIRS
 from ..world.renderer import render
 from ..world.scene import draw_plan
-from ..world.traits import ACCESSORIES, PATTERNS, SPECIES, Identity
+from ..world.traits import ACCESSORIES, PATTERNS, SPECIES, CreatureTraits
 
 RELATIONS = tuple(PAIRS)
 SUBJECTS = 2
 TRAITS = {"species": 8, "fur": 12, "belly": 6, "pattern": 5, "accessory": 8, "accent": 6}
 
 
-def trait_row(identity: Identity) -> list[int]:
+def trait_row(identity: CreatureTraits) -> list[int]:
     """An identity as class indices, in the order of TRAITS."""
     return [
         SPECIES.index(identity.species),
@@ -41,7 +41,7 @@ def _draw(seed: int, size: int, index: int) -> tuple[np.ndarray, list, np.ndarra
     return drawn.image, [trait_row(who) for who in plan.identities], drawn.boxes, drawn.keypoints
 
 
-def render_truth(folder: Path, count: int, seed: int, processes: int, size: int = 128) -> Iterator[str]:
+def render_labelled_scenes(folder: Path, count: int, seed: int, processes: int, size: int = 128) -> Iterator[str]:
     """Draws `count` two-creature scenes, relations in turn, into `folder`; yields lines of progress."""
     folder.mkdir(parents=True, exist_ok=True)
     images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, size, size, 3))

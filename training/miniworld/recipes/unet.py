@@ -12,20 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from ...diffusion.noise_schedule import TIMESTEPS, NoiseSchedule, denoising_loss
-from ...engine.timed_loop import Settings, State, averaged, fit
+from ...engine.timed_loop import State, TrainerConfig, fit, load_ema_weights
 from ...host_diffusers import CrossAttentionExtras, attach_identity, identity_batch
 from ...host_diffusers.miniworld.architectures import LATENT_SIDE, build_identity, build_unet
-from .encoded_corpus import Encoded
+from .encoded_corpus import EncodedCorpus
 
-SETTINGS = Settings(
+SETTINGS = TrainerConfig(
     "unet",
     steps=400000,
-    batch=8,
+    batch_size=8,
     lr=1.5e-3,
     warmup_steps=60,
-    average=0.9995,
+    ema_decay=0.9995,
     weight_decay=0.01,
-    plain=("embedding", "latent_proj"),
+    adamw_params=("embedding", "latent_proj"),
 )
 SCHEDULE = NoiseSchedule.of_betas("epsilon")  # SDXL's
 STRENGTH = 0.6
@@ -95,7 +95,7 @@ def time_ids(batch: int, device: torch.device) -> Tensor:
     return torch.tensor([[PIXELS, PIXELS, 0, 0, PIXELS, PIXELS]], dtype=torch.float32, device=device).expand(batch, -1)
 
 
-def draw_conditions(data: Encoded, rows: np.ndarray, draw: np.random.Generator) -> dict[str, np.ndarray]:
+def draw_conditions(data: EncodedCorpus, rows: np.ndarray, draw: np.random.Generator) -> dict[str, np.ndarray]:
     """Texts, references and boxes of scenes, with a random view each and MS-Diffusion's drops.
 
     Args:
@@ -127,21 +127,21 @@ def draw_conditions(data: Encoded, rows: np.ndarray, draw: np.random.Generator) 
     }
 
 
-def train(out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS) -> State:
+def train(out: Path, device: torch.device, minutes: float, settings: TrainerConfig = SETTINGS) -> State:
     """Trains UNet, branch and resampler on `<out>/encoded` into `<out>/unet`."""
     torch.manual_seed(settings.seed)
-    data = Encoded.open(out)
+    data = EncodedCorpus.open(out)
     model = Denoiser().to(device)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        rows = draw.integers(len(data.latents), size=settings.batch)
+        rows = draw.integers(len(data.latents), size=settings.batch_size)
         conditions = {
             name: torch.from_numpy(value).to(device) for name, value in draw_conditions(data, rows, draw).items()
         }
         conditions = {name: value.float() if value.is_floating_point() else value for name, value in conditions.items()}
         latents = torch.from_numpy(data.latents[rows]).to(device).float()
-        time = torch.randint(TIMESTEPS, (settings.batch,), generator=generator).to(device)
+        time = torch.randint(TIMESTEPS, (settings.batch_size,), generator=generator).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         predicted = model(SCHEDULE.add_noise(latents, noise, time), time, **conditions)
         errors = denoising_loss(predicted, noise)
@@ -153,5 +153,5 @@ def train(out: Path, device: torch.device, minutes: float, settings: Settings = 
 def load_trained(out: Path) -> Denoiser:
     """The averaged denoiser of a run, in evaluation mode, on the CPU."""
     model = Denoiser()
-    model.load_state_dict(averaged(out / "unet")[0])
+    model.load_state_dict(load_ema_weights(out / "unet")[0])
     return model.eval().requires_grad_(False)

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...engine.timed_loop import Settings, State, averaged, fit
+from ...engine.timed_loop import State, TrainerConfig, fit, load_ema_weights
 from ...host_diffusers.miniworld.architectures import SPACE_TO_DEPTH, VAE, build_vae
 from .corpus import Corpus
 
-SETTINGS = Settings("vae", steps=60000, batch=8, lr=1.5e-3, average=0.998, weight_decay=0.0)
+SETTINGS = TrainerConfig("vae", steps=60000, batch_size=8, lr=1.5e-3, ema_decay=0.998, weight_decay=0.0)
 GRADIENT_WEIGHT, SQUARE_WEIGHT, KL_WEIGHT = 1.0, 0.5, 1e-5
 
 
@@ -43,14 +43,14 @@ def pictures(array: np.ndarray, indices: np.ndarray, device: torch.device) -> Te
     return batch.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def train(out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS) -> State:
+def train(out: Path, device: torch.device, minutes: float, settings: TrainerConfig = SETTINGS) -> State:
     """Trains the autoencoder on scenes and portraits of `<out>/corpus` into `<out>/vae`."""
     corpus = Corpus.open(out / "corpus")
     torch.manual_seed(settings.seed)
     vae = build_vae().to(device)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        batch = draw_pictures(corpus, settings.batch, generator, device)
+        batch = draw_pictures(corpus, settings.batch_size, generator, device)
         posterior = vae.encode(fold(batch)).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
         parts = reconstruction(unfold(vae.decode(posterior.mean + posterior.std * noise).sample).float(), batch)
@@ -79,7 +79,7 @@ def weighted(parts: dict[str, Tensor]) -> Tensor:
 
 def load_trained(folder: Path) -> nn.Module:
     """The averaged autoencoder of a run, in evaluation mode, on the CPU."""
-    weights, _ = averaged(folder)
+    weights, _ = load_ema_weights(folder)
     vae = build_vae()
     vae.load_state_dict(weights)
     return vae.eval().requires_grad_(False)

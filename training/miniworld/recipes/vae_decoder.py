@@ -5,15 +5,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...engine.timed_loop import Settings, State, fit
+from ...engine.timed_loop import State, TrainerConfig, fit
 from .corpus import Corpus
 from .encoded_corpus import frozen_vae
 from .vae import draw_pictures, fold, reconstruction, unfold, weighted
 
-SETTINGS = Settings("refine", steps=60000, batch=8, lr=1e-3, average=0.998, weight_decay=0.0)
+SETTINGS = TrainerConfig("refine", steps=60000, batch_size=8, lr=1e-3, ema_decay=0.998, weight_decay=0.0)
 
 
-def train(out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS) -> State:
+def train(out: Path, device: torch.device, minutes: float, settings: TrainerConfig = SETTINGS) -> State:
     """Trains the decoder of `<out>/encoded/vae.safetensors` on its encoder's means into `<out>/refine`."""
     corpus = Corpus.open(out / "corpus")
     vae = frozen_vae(out, refined=False).to(device)
@@ -21,7 +21,7 @@ def train(out: Path, device: torch.device, minutes: float, settings: Settings = 
     vae.post_quant_conv.requires_grad_(True)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        batch = draw_pictures(corpus, settings.batch, generator, device)
+        batch = draw_pictures(corpus, settings.batch_size, generator, device)
         with torch.no_grad():
             latents = vae.encode(fold(batch)).latent_dist.mean
         parts = reconstruction(unfold(vae.decode(latents).sample).float(), batch)

@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from ...engine.muon import Muon
-from ...engine.timed_loop import Settings, State, save
+from ...engine.timed_loop import State, TrainerConfig, save
 from ...host_diffusers.miniworld.architectures import FOLDER
 from ...host_diffusers.miniworld.bundle import Miniworld, load_miniworld
 from . import clip, unet, vae
 
 
-def begin(out: Path, folder: Path = FOLDER) -> list[str]:
+def warm_start(out: Path, folder: Path = FOLDER) -> list[str]:
     """Writes `<out>/vae`, `<out>/clip` and `<out>/unet`, each only where no run is yet.
 
     Args:
@@ -55,7 +55,12 @@ def _denoiser(world: Miniworld) -> nn.Module:
     return model
 
 
-def _first_checkpoint(out: Path, settings: Settings, model: nn.Module, told: dict) -> None:
+def _first_checkpoint(out: Path, settings: TrainerConfig, model: nn.Module, told: dict) -> None:
     average = {name: value.detach() for name, value in model.state_dict().items() if value.is_floating_point()}
     state = State(told["steps"], told["samples"], 60 * told["minutes"], average)
-    save(out / settings.name, state, model, Muon(model, settings.lr, settings.weight_decay, plain=settings.plain))
+    save(
+        out / settings.name,
+        state,
+        model,
+        Muon(model, settings.lr, settings.weight_decay, adamw_params=settings.adamw_params),
+    )

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...common.atomic_io import write_text
-from ...engine.timed_loop import Settings, State, averaged, fit
+from ...engine.timed_loop import State, TrainerConfig, fit, load_ema_weights
 from ...host_diffusers.miniworld.architectures import SPACE_TO_DEPTH
 from ...host_diffusers.miniworld2 import build_autoencoder
-from ..recipes.pictures import tensor
+from ..recipes.pictures import to_tensor
 from .corpus import Corpus
 
 CHANNELS = 16
-SETTINGS = Settings("autoencoder", steps=12000, batch=16, lr=1.5e-3, average=0.998, weight_decay=0.0, cooldown=0.3)
+SETTINGS = TrainerConfig(
+    "autoencoder", steps=12000, batch_size=16, lr=1.5e-3, ema_decay=0.998, weight_decay=0.0, cooldown=0.3
+)
 CROPPED = 0.6  # share of the steps that see crops, at half the cost: two of a quarter of each picture
 EDGE_WEIGHT, SQUARE_WEIGHT, KL_WEIGHT = 1.0, 0.5, 1e-5
 
@@ -45,8 +47,8 @@ def draw_pictures(corpus: Corpus, count: int, generator: torch.Generator, device
     """Scenes and portraits (these at half size) three to one, mirrored half of the time: (B, 3, 128, 128)."""
     draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
     scenes = count * 3 // 4
-    first = tensor(corpus.scenes[draw.integers(len(corpus.scenes), size=scenes)], device)
-    second = tensor(corpus.portraits[draw.integers(len(corpus.portraits), size=count - scenes)], device)
+    first = to_tensor(corpus.scenes[draw.integers(len(corpus.scenes), size=scenes)], device)
+    second = to_tensor(corpus.portraits[draw.integers(len(corpus.portraits), size=count - scenes)], device)
     batch = torch.cat((first, F.interpolate(second, size=first.shape[-2:], mode="area")))
     return torch.where((torch.rand(count, 1, 1, 1, generator=generator) < 0.5).to(device), batch.flip(-1), batch)
 
@@ -66,7 +68,7 @@ def train(
     out: Path,
     device: torch.device,
     minutes: float,
-    settings: Settings = SETTINGS,
+    settings: TrainerConfig = SETTINGS,
     until: int | None = None,
     channels: int = CHANNELS,
 ) -> State:
@@ -82,7 +84,7 @@ def train(
     model = build_autoencoder(channels).to(device, memory_format=torch.channels_last)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        images = draw_pictures(corpus, settings.batch, generator, device)
+        images = draw_pictures(corpus, settings.batch_size, generator, device)
         if step < CROPPED * settings.steps:
             images = crops(images, generator)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -113,7 +115,7 @@ def _check_channels(folder: Path, channels: int) -> None:
 
 def load_trained(folder: Path) -> nn.Module:
     """The averaged autoencoder of a run, in evaluation mode, on the CPU."""
-    weights, _ = averaged(folder)
+    weights, _ = load_ema_weights(folder)
     model = build_autoencoder(json.loads((folder / "channels.json").read_text(encoding="utf-8")))
     model.load_state_dict(weights)
     return model.eval().requires_grad_(False)

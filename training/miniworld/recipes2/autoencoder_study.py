@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...common.atomic_io import write_text
-from ..recipes.pictures import tensor
+from ..recipes.pictures import to_tensor
 from ..world2.relations import PAIRS
 from ..world2.renderer import render
 from ..world2.triplets import evaluation_plans
@@ -30,14 +30,14 @@ from .corpus import Corpus
 
 CHANNELS = (16, 8, 4)
 LINEAR_CHANNELS = (4, 8, 16, 32)
-SETTINGS = replace(autoencoder.SETTINGS, steps=10**6, batch=8, warmup_steps=40, average=0.98)
+SETTINGS = replace(autoencoder.SETTINGS, steps=10**6, batch_size=8, warmup_steps=40, ema_decay=0.98)
 
 
 def validation_pictures(count: int, seed: int = 77) -> Tensor:
     """(count, 3, 128, 128): scenes of unseen identities, relations in turn."""
     names = tuple(PAIRS)
     plans = [evaluation_plans(names[i % len(names)], i // len(names) + 1, seed)[-1] for i in range(count)]
-    return tensor([render(plan).image for plan in plans])
+    return to_tensor([render(plan).image for plan in plans])
 
 
 def study(out: Path, steps: int, rounds: int, channels: tuple[int, ...]) -> None:
@@ -75,7 +75,9 @@ def study(out: Path, steps: int, rounds: int, channels: tuple[int, ...]) -> None
 def linear_bound(out: Path, channels: tuple[int, ...], pictures: Tensor, count: int = 1500) -> dict[int, float]:
     """PSNR in dB of `pictures` through the best linear code of each cell of 8 x 8 pixels, learnt on corpus scenes."""
     scenes = Corpus.open(out / "corpus").scenes
-    cells = F.pixel_unshuffle(tensor(scenes[np.arange(min(count, len(scenes)))]), 8).permute(0, 2, 3, 1).flatten(0, 2)
+    cells = (
+        F.pixel_unshuffle(to_tensor(scenes[np.arange(min(count, len(scenes)))]), 8).permute(0, 2, 3, 1).flatten(0, 2)
+    )
     middle = cells.mean(0)
     basis = torch.linalg.eigh(torch.cov((cells - middle).T))[1].flip(1)  # (192, 192), largest variance first
     asked = F.pixel_unshuffle(pictures, 8).permute(0, 2, 3, 1).flatten(0, 2) - middle

@@ -15,13 +15,15 @@ from torch.nn import functional as F
 
 from core.checkpoint import read, save
 
-from ...engine.timed_loop import Settings, State, averaged, fit
+from ...engine.timed_loop import State, TrainerConfig, fit, load_ema_weights
 from ..recipes.classifiers import _stage, softened
-from ..recipes.pictures import tensor
+from ..recipes.pictures import to_tensor
 from ..world2.fusions import KINDS
 from .labelled_scenes import FUSED, RELATIONS, TRAITS, LabelledScenes
 
-SETTINGS = Settings("classifiers", steps=4000, batch=32, lr=1e-3, warmup_steps=50, average=0.995, cooldown=0.4)
+SETTINGS = TrainerConfig(
+    "classifiers", steps=4000, batch_size=32, lr=1e-3, warmup_steps=50, ema_decay=0.995, cooldown=0.4
+)
 FILE = "classifiers.safetensors"
 CROP, KEYPOINTS = 96, 17
 VISIBLE = 0.6  # an emblem counts where this share of it is seen
@@ -79,7 +81,7 @@ def crop_boxes(images: Tensor, boxes: Tensor, margin: float = 0.05) -> tuple[Ten
 
 
 def train(
-    out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS, until: int | None = None
+    out: Path, device: torch.device, minutes: float, settings: TrainerConfig = SETTINGS, until: int | None = None
 ) -> State:
     """Train both classifiers on `<out>/labelled` into `<out>/classifiers`; see `fit`."""
     torch.manual_seed(settings.seed)
@@ -90,9 +92,9 @@ def train(
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        whole = settings.batch * 5 // 6
-        rows = np.concatenate((draw.choice(plain, whole), draw.choice(fused, settings.batch - whole)))
-        images = softened(tensor(data.pictures[rows], device), generator)
+        whole = settings.batch_size * 5 // 6
+        rows = np.concatenate((draw.choice(plain, whole), draw.choice(fused, settings.batch_size - whole)))
+        images = softened(to_tensor(data.pictures[rows], device), generator)
         relation = F.cross_entropy(model.relation(images), torch.from_numpy(data.relation[rows]).to(device))
         bodies, keypoints = identity_losses(model, data, rows[:whole], images[:whole], draw)
         return {
@@ -143,7 +145,7 @@ def validate(model: Classifiers, data: LabelledScenes) -> dict[str, float]:
 
 
 def _count(scores: dict[str, list[float]], model: Classifiers, data: LabelledScenes, rows: np.ndarray) -> None:
-    images = tensor(data.pictures[rows])
+    images = to_tensor(data.pictures[rows])
     answers = model.relation(images).argmax(1).numpy()
     for answer, row in zip(answers, rows):
         if data.kind[row] < 0:
@@ -170,7 +172,7 @@ def _count(scores: dict[str, list[float]], model: Classifiers, data: LabelledSce
 
 def load_trained(out: Path) -> Classifiers:
     """The averaged classifiers of a run, in evaluation mode, on the CPU."""
-    return _with(averaged(out / SETTINGS.name)[0])
+    return _with(load_ema_weights(out / SETTINGS.name)[0])
 
 
 def export(out: Path, folder: Path) -> dict[str, float]:

@@ -5,17 +5,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...engine.timed_loop import Settings, State, fit
+from ...engine.timed_loop import State, TrainerConfig, fit
 from .autoencoder import EDGE_WEIGHT, SQUARE_WEIGHT, decode, draw_pictures, encode, reconstruction
 from .corpus import Corpus
 from .encoded_corpus import frozen_autoencoder, latent_scale
 
-SETTINGS = Settings("decoder", steps=4000, batch=16, lr=1e-3, average=0.998, weight_decay=0.0, cooldown=0.4)
+SETTINGS = TrainerConfig("decoder", steps=4000, batch_size=16, lr=1e-3, ema_decay=0.998, weight_decay=0.0, cooldown=0.4)
 NOISE = 0.05  # of unit variance, added to the latents: what a sampler leaves behind is not drawn as detail
 
 
 def train(
-    out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS, until: int | None = None
+    out: Path, device: torch.device, minutes: float, settings: TrainerConfig = SETTINGS, until: int | None = None
 ) -> State:
     """Train the decoder of `<out>/autoencoder` on its encoder's means into `<out>/decoder`; see `fit`."""
     corpus = Corpus.open(out / "corpus")
@@ -25,7 +25,7 @@ def train(
     spread = NOISE / latent_scale(out)[1]
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        images = draw_pictures(corpus, settings.batch, generator, device)
+        images = draw_pictures(corpus, settings.batch_size, generator, device)
         with torch.no_grad():
             latents = encode(model, images.contiguous(memory_format=torch.channels_last))
         noise = torch.randn(latents.shape, generator=generator).to(device)

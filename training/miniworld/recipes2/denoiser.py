@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...diffusion.noise_schedule import TIMESTEPS, denoising_loss
-from ...engine.timed_loop import Settings, State, averaged, fit
+from ...engine.timed_loop import State, TrainerConfig, fit, load_ema_weights
 from ...host_diffusers import attach_identity
 from ...host_diffusers.miniworld.architectures import build_identity
 from ...host_diffusers.miniworld2 import build_unet
@@ -21,15 +21,15 @@ from ..recipes import unet as first
 from ..recipes.unet import SCHEDULE
 from .encoded_corpus import EncodedCorpus
 
-SETTINGS = Settings(
+SETTINGS = TrainerConfig(
     "unet",
     steps=8000,
-    batch=24,
+    batch_size=24,
     lr=1.5e-3,
     warmup_steps=60,
-    average=0.9995,
+    ema_decay=0.9995,
     weight_decay=0.01,
-    plain=("embedding", "latent_proj"),
+    adamw_params=("embedding", "latent_proj"),
     cooldown=0.3,
 )
 
@@ -84,7 +84,7 @@ def draw_conditions(data: EncodedCorpus, rows: np.ndarray, draw: np.random.Gener
 
 
 def train(
-    out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS, until: int | None = None
+    out: Path, device: torch.device, minutes: float, settings: TrainerConfig = SETTINGS, until: int | None = None
 ) -> State:
     """Train UNet, branch and resampler on `<out>/encoded` into `<out>/unet`; see `fit`."""
     torch.manual_seed(settings.seed)
@@ -93,12 +93,12 @@ def train(
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
         draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        rows = draw.integers(len(data.latents), size=settings.batch)
+        rows = draw.integers(len(data.latents), size=settings.batch_size)
         arrays = draw_conditions(data, rows, draw)
         conditions = {name: torch.from_numpy(value).to(device) for name, value in arrays.items()}
         conditions = {name: value.float() if value.is_floating_point() else value for name, value in conditions.items()}
         latents = torch.from_numpy(data.latents[rows]).to(device).float()
-        time = torch.randint(TIMESTEPS, (settings.batch,), generator=generator).to(device)
+        time = torch.randint(TIMESTEPS, (settings.batch_size,), generator=generator).to(device)
         noise = torch.randn(latents.shape, generator=generator).to(device)
         predicted = model(SCHEDULE.add_noise(latents, noise, time), time, **conditions)
         errors = denoising_loss(predicted, noise)
@@ -109,7 +109,7 @@ def train(
 
 def load_trained(out: Path) -> Denoiser:
     """The averaged denoiser of a run, in evaluation mode, on the CPU."""
-    weights, _ = averaged(out / SETTINGS.name)
+    weights, _ = load_ema_weights(out / SETTINGS.name)
     model = Denoiser(weights["unet.conv_in.weight"].shape[1])
     model.load_state_dict(weights)
     return model.eval().requires_grad_(False)

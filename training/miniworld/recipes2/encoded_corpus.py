@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from ...common.atomic_io import write_text
-from ...engine.timed_loop import averaged
+from ...engine.timed_loop import load_ema_weights
 from ...host_diffusers.miniworld.architectures import TEXT_G, TEXT_L, TEXT_LENGTH, VISION
 from ...host_diffusers.miniworld.bundle import encode_phrases, encode_prompts, encode_subjects
-from ..recipes.pictures import tensor
+from ..recipes.pictures import to_tensor
 from ..world2.traits import SPECIES
 from . import autoencoder, contrastive, local_encoder
 from .corpus import Corpus
@@ -63,7 +63,7 @@ def encode_references(out: Path) -> Iterator[str]:
     references = np.lib.format.open_memmap(folder / "references.npy", "w+", np.float16, shape)
     for start in range(0, len(references), _BATCH):
         rows = np.arange(start, min(start + _BATCH, len(references)))
-        pictures = tensor(corpus.portraits[rows])
+        pictures = to_tensor(corpus.portraits[rows])
         references[rows] = encode_subjects(model.vision, encoder, pictures, None, LOCAL_GRID).half().numpy()
     references.flush()
     yield from _done(folder, "references", f"{len(references)} portraits")
@@ -78,7 +78,7 @@ def encode_latents(out: Path) -> Iterator[str]:
     for name, pictures in (("scenes", corpus.scenes), ("portraits", corpus.portraits)):
         latents = []
         for start in range(0, len(pictures), _BATCH):
-            batch = tensor(pictures[np.arange(start, min(start + _BATCH, len(pictures)))])
+            batch = to_tensor(pictures[np.arange(start, min(start + _BATCH, len(pictures)))])
             small = nn.functional.interpolate(batch, size=(128, 128), mode="area")
             latents.append(autoencoder.encode(model, small).numpy())
         whole = np.concatenate(latents)
@@ -167,5 +167,5 @@ def frozen_autoencoder(out: Path, refined: bool = True) -> nn.Module:
     """The autoencoder the latents were made with, its decoder refined if asked and if that stage ran."""
     model = autoencoder.load_trained(out / autoencoder.SETTINGS.name)
     if refined and (out / "decoder" / "latest.json").exists():
-        model.load_state_dict(averaged(out / "decoder")[0])
+        model.load_state_dict(load_ema_weights(out / "decoder")[0])
     return model

@@ -20,7 +20,7 @@ from core.checkpoint import save
 from core.routing.files import TABLES
 
 from ...common.atomic_io import write_text
-from ...engine.timed_loop import Settings, State, averaged, fit
+from ...engine.timed_loop import State, TrainerConfig, fit, load_ema_weights
 from ...host_diffusers.miniworld.flux import TEXT_TOKENS, RoutedFlux
 from ...host_diffusers.miniworld.flux_text import PlaceholderWords, with_placeholders
 from ...host_diffusers.miniworld2 import IndexedFlux, flux_config
@@ -68,21 +68,21 @@ def open_data(out: Path) -> FluxData:
 
 
 def train_base(
-    out: Path, device: torch.device, minutes: float, settings: Settings = BASE, until: int | None = None
+    out: Path, device: torch.device, minutes: float, settings: TrainerConfig = BASE, until: int | None = None
 ) -> State:
     """Train what both variants begin from into `<out>/flux_base`: pictures from words, no references."""
     return _fit(out, device, minutes, settings, until, RoutedFlux, FluxData.draw_plain)
 
 
 def train_dreamo(
-    out: Path, device: torch.device, minutes: float, settings: Settings = DREAMO, until: int | None = None
+    out: Path, device: torch.device, minutes: float, settings: TrainerConfig = DREAMO, until: int | None = None
 ) -> State:
     """Train the base on references the way of DreamO, with its routing losses, into `<out>/flux_dreamo`."""
     return _fit(out, device, minutes, settings, until, RoutedFlux, FluxData.draw, begin=True, routing=True)
 
 
 def train_index(
-    out: Path, device: torch.device, minutes: float, settings: Settings = INDEX, until: int | None = None
+    out: Path, device: torch.device, minutes: float, settings: TrainerConfig = INDEX, until: int | None = None
 ) -> State:
     """Train the base on references numbered on the first position axis into `<out>/flux_index`."""
     return _fit(out, device, minutes, settings, until, IndexedFlux, _draw_without_placeholders, begin=True)
@@ -104,7 +104,7 @@ def _fit(
     out: Path,
     device: torch.device,
     minutes: float,
-    settings: Settings,
+    settings: TrainerConfig,
     until: int | None,
     kind: type[RoutedFlux],
     draw: Callable[[FluxData, int, torch.Generator], FluxBatch],
@@ -115,13 +115,13 @@ def _fit(
     torch.manual_seed(settings.seed)
     model = kind(flux_config(data.latents.shape[1]))
     if begin:
-        model.load_state_dict(averaged(out / BASE.name)[0])
+        model.load_state_dict(load_ema_weights(out / BASE.name)[0])
     model.to(device)
     text_g = contrastive.load_trained(out / "clip")[0].text_g.to(device)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        batch = draw(data, settings.batch, generator).to(device)
-        time = torch.randn(settings.batch, generator=generator).sigmoid().to(device)
+        batch = draw(data, settings.batch_size, generator).to(device)
+        time = torch.randn(settings.batch_size, generator=generator).sigmoid().to(device)
         noise = torch.randn(batch.latents.shape, generator=generator).to(device)
         if routing:
             return first.losses(model, text_g, batch, time, noise, True)
@@ -147,7 +147,7 @@ def load_trained(out: Path, name: str = DREAMO.name) -> RoutedFlux:
     Raises:
         FileNotFoundError: not trained yet.
     """
-    weights, _ = averaged(out / name)
+    weights, _ = load_ema_weights(out / name)
     model = KINDS[name](flux_config(weights["transformer.x_embedder.weight"].shape[1] // 4))
     model.load_state_dict(weights)
     return model.eval().requires_grad_(False)

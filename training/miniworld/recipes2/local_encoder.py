@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...engine.clipself import distil
-from ...engine.timed_loop import Settings, State
+from ...engine.timed_loop import State, TrainerConfig
 from ...host_diffusers.clipself import VisionEncoder, encoder_of_transformers
 from ..recipes.clipself import PLAN
 from ..recipes.clipself import SETTINGS as FIRST
 from ..recipes.clipself import load_trained as load_distilled
-from ..recipes.pictures import tensor
+from ..recipes.pictures import to_tensor
 from . import contrastive
 from .corpus import PORTRAIT_PIXELS, Corpus
 
@@ -21,7 +21,7 @@ SETTINGS = FIRST
 
 
 def train(
-    out: Path, device: torch.device, minutes: float, settings: Settings = SETTINGS, until: int | None = None
+    out: Path, device: torch.device, minutes: float, settings: TrainerConfig = SETTINGS, until: int | None = None
 ) -> State:
     """Distil the CLIP of `<out>/clip` on portraits and scenes of `<out>/corpus` into `<out>/distill`."""
     corpus = Corpus.open(out / "corpus")
@@ -29,8 +29,8 @@ def train(
 
     def pictures(draw: np.random.Generator, count: int) -> Tensor:
         if draw.random() < 0.75:
-            return tensor(corpus.portraits[draw.integers(len(corpus.portraits), size=count)])
-        scenes = tensor(corpus.scenes[draw.integers(len(corpus.scenes), size=count)])
+            return to_tensor(corpus.portraits[draw.integers(len(corpus.portraits), size=count)])
+        scenes = to_tensor(corpus.scenes[draw.integers(len(corpus.scenes), size=count)])
         return F.interpolate(scenes, size=(PORTRAIT_PIXELS, PORTRAIT_PIXELS), mode="bilinear")
 
     encoder = encoder_of_transformers(model.vision)

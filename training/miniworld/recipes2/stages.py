@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from ...common.atomic_io import write_text
-from ...engine.timed_loop import Settings, State
+from ...engine.timed_loop import State, TrainerConfig
 from . import (
     autoencoder,
     classifiers,
@@ -28,7 +28,7 @@ from . import (
     local_encoder,
 )
 
-Train = Callable[[Path, torch.device, float, Settings, "int | None"], State]
+Train = Callable[[Path, torch.device, float, TrainerConfig, "int | None"], State]
 PACE_FROM, PACE_TO = 4, 16  # the steps that are timed; the first are slower
 REFERENCE_MINUTES, REFERENCE_CORES = 165.0, 2
 OVERRUN = 1.25  # a stage that its machine slows down stops after this multiple of its minutes
@@ -74,7 +74,7 @@ class Stage:
 
     needs: tuple[str, ...]
     minutes: float = 0.0
-    recipe: tuple[Settings, Train] | None = None
+    recipe: tuple[TrainerConfig, Train] | None = None
     work: Callable[[Path, Size], Iterator[str]] | None = None
 
 
@@ -140,19 +140,19 @@ def run_stage(out: Path, name: str, size: Size, minutes: float) -> Iterator[str]
 
 def _train(out: Path, name: str, size: Size, minutes: float) -> State:
     settings, train = STAGES[name].recipe
-    settings = replace(settings, batch=size.batch or settings.batch, save_minutes=size.save_minutes)
+    settings = replace(settings, batch_size=size.batch or settings.batch_size, save_minutes=size.save_minutes)
     device, plan = torch.device("cpu"), out / "plans" / f"{name}.json"
     if name == "autoencoder":
         train = _with_channels(train, size.channels)
     if not plan.exists():
         steps = size.steps or _affordable(out, settings, train, device, minutes)
-        write_text(plan, json.dumps({"steps": steps, "batch": settings.batch, "minutes": minutes}))
+        write_text(plan, json.dumps({"steps": steps, "batch": settings.batch_size, "minutes": minutes}))
     facts = json.loads(plan.read_text(encoding="utf-8"))
-    settings = replace(settings, steps=facts["steps"], batch=facts["batch"])
+    settings = replace(settings, steps=facts["steps"], batch_size=facts["batch"])
     return train(out, device, OVERRUN * minutes, settings, None)
 
 
-def _affordable(out: Path, settings: Settings, train: Train, device: torch.device, minutes: float) -> int:
+def _affordable(out: Path, settings: TrainerConfig, train: Train, device: torch.device, minutes: float) -> int:
     """Steps that fit into the minutes, by the pace of a few."""
     endless = replace(settings, steps=10**9)
     first = train(out, device, minutes, endless, PACE_FROM)

@@ -3,10 +3,10 @@
 from .pose import FACE_SHIFT, Pose
 from .species import Paint, solid
 from .svg import Shape, ellipse, path, polygon
-from .traits import Identity
+from .traits import CreatureTraits
 
 
-def behind(identity: Identity, pose: Pose, paint: Paint, torso: str) -> list[Shape]:
+def behind(identity: CreatureTraits, pose: Pose, paint: Paint, torso: str) -> list[Shape]:
     """Drawn behind the body: a cape."""
     if identity.accessory != "cape":
         return []
@@ -18,7 +18,7 @@ def behind(identity: Identity, pose: Pose, paint: Paint, torso: str) -> list[Sha
     return [solid(cloth, paint.accent, paint.accent_line, torso)]
 
 
-def around_neck(identity: Identity, pose: Pose, paint: Paint, torso: str) -> list[Shape]:
+def around_neck(identity: CreatureTraits, pose: Pose, paint: Paint, torso: str) -> list[Shape]:
     """Drawn over the body and under the head's chin: scarf, bow tie, the cape's collar."""
     x = 0.05 * pose.turn
     if identity.accessory == "cape":
@@ -60,7 +60,7 @@ def around_neck(identity: Identity, pose: Pose, paint: Paint, torso: str) -> lis
     return []
 
 
-def on_head(identity: Identity, pose: Pose, paint: Paint, head: str) -> list[Shape]:
+def on_head(identity: CreatureTraits, pose: Pose, paint: Paint, head: str) -> list[Shape]:
     """Drawn last: hats, flower, glasses."""
     back = -0.045 * pose.turn
     line = paint.accent_line

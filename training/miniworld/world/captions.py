@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .backdrop import Backdrop
-from .traits import Identity
+from .traits import CreatureTraits
 
 # each: (template, the predicate as it stands in the template)
 _PAIR_WORDS = {
@@ -68,7 +68,7 @@ class Caption:
 def draw_caption(
     rng: np.random.Generator,
     relation: str,
-    identities: tuple[Identity, ...],
+    identities: tuple[CreatureTraits, ...],
     backdrop: Backdrop,
     described: bool = False,
 ) -> Caption:
@@ -119,10 +119,18 @@ def plain_prompt(relation: str, names: tuple[str, ...], place: str | None = None
 def vocabulary_texts() -> list[str]:
     """Texts that together contain every word any caption can use (also held-out relations and CLIP's descriptions)."""
     from . import traits as who
-    from .single_and_group_poses import SOLOS, TRIOS
+    from .single_and_group_poses import GROUP_POSES, SINGLE_POSES
 
     words = [template for pair in _PAIR_WORDS.values() for template, _ in pair]
-    words += [*SOLOS, *TRIOS, *who.SPECIES, *who.FUR_NAMES, *who.PATTERNS, *who.ACCESSORIES, *who.ACCESSORY_NAMES]
+    words += [
+        *SINGLE_POSES,
+        *GROUP_POSES,
+        *who.SPECIES,
+        *who.FUR_NAMES,
+        *who.PATTERNS,
+        *who.ACCESSORIES,
+        *who.ACCESSORY_NAMES,
+    ]
     words += [text for pair in _PLACE_WORDS.values() for text in pair] + list(_LIGHT_WORDS.values())
     words += [
         "an a the is are and , . with an eye patch dark socks wearing",

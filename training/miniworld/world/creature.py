@@ -8,7 +8,7 @@ from . import accessories, species, tails
 from .pose import FACE_SHIFT, NECK, Pose, solve
 from .species import OUTLINE, Paint, solid
 from .svg import Palette, Shape, ellipse, frame, limb
-from .traits import Identity
+from .traits import CreatureTraits
 
 LAYERS = ("back", "middle", "front")
 
@@ -17,7 +17,7 @@ LAYERS = ("back", "middle", "front")
 class Body:
     """What the parts of one creature share while it is drawn."""
 
-    identity: Identity
+    identity: CreatureTraits
     pose: Pose
     joints: np.ndarray
     paint: Paint
@@ -33,7 +33,7 @@ class Body:
         return frame(self.pose.head, self.pose.size, self.pose.head_angle)
 
 
-def draw_creature(identity: Identity, pose: Pose, palette: Palette, key: str) -> dict[str, list[Shape]]:
+def draw_creature(identity: CreatureTraits, pose: Pose, palette: Palette, key: str) -> dict[str, list[Shape]]:
     """The shapes of a creature, back to front within each layer.
 
     Args:

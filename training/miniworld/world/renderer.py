@@ -10,7 +10,7 @@ from PIL import Image
 from .backdrop import paint_backdrop, veil
 from .creature import draw_creature
 from .pose import KEYPOINTS, Pose, solve
-from .scene import Plan
+from .scene import ScenePlan
 from .svg import Palette, Shape, document, ellipse, paint, path
 
 _MASK_COLOURS = ("#ff0000", "#00ff00", "#0000ff")
@@ -33,7 +33,7 @@ class Render:
     keypoints: np.ndarray
 
 
-def render(plan: Plan, size: int = 128) -> Render:
+def render(plan: ScenePlan, size: int = 128) -> Render:
     """Draws a plan.
 
     Args:
@@ -52,7 +52,7 @@ def render(plan: Plan, size: int = 128) -> Render:
     return Render(image, masks, boxes, keypoints)
 
 
-def svg(plan: Plan) -> tuple[str, str]:
+def svg(plan: ScenePlan) -> tuple[str, str]:
     """The picture and its flat silhouettes (creature i in the i-th of red, green, blue) as SVG texts."""
     palette = Palette(light=plan.backdrop.side)
     layers = [

@@ -8,12 +8,12 @@ from .backdrop import Backdrop, draw_backdrop
 from .captions import Caption, draw_caption
 from .pose import mirrored
 from .relations import PAIRS, SEEN, Staging
-from .single_and_group_poses import SOLOS, TRIOS
-from .traits import Identity, draw_identities
+from .single_and_group_poses import GROUP_POSES, SINGLE_POSES
+from .traits import CreatureTraits, draw_several_traits
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScenePlan:
     """Everything a picture is made of.
 
     Attributes:
@@ -24,7 +24,7 @@ class Plan:
         caption: the sentence.
     """
 
-    identities: tuple[Identity, ...]
+    identities: tuple[CreatureTraits, ...]
     relation: str
     staging: Staging
     backdrop: Backdrop
@@ -35,10 +35,10 @@ def stage(rng: np.random.Generator, relation: str) -> Staging:
     """Poses for a relation, mirrored half of the time."""
     if relation in PAIRS:
         staging = PAIRS[relation](rng)
-    elif relation in TRIOS:
-        staging = TRIOS[relation](rng)
+    elif relation in GROUP_POSES:
+        staging = GROUP_POSES[relation](rng)
     else:
-        staging = Staging((SOLOS[relation](rng),))
+        staging = Staging((SINGLE_POSES[relation](rng),))
     if rng.random() < 0.5:
         staging = replace(
             staging,
@@ -51,10 +51,10 @@ def stage(rng: np.random.Generator, relation: str) -> Staging:
 def draw_plan(
     rng: np.random.Generator,
     relation: str | None = None,
-    identities: tuple[Identity, ...] | None = None,
+    identities: tuple[CreatureTraits, ...] | None = None,
     held_out: bool | None = False,
     backdrop: Backdrop | None = None,
-) -> Plan:
+) -> ScenePlan:
     """A random scene.
 
     Args:
@@ -68,17 +68,17 @@ def draw_plan(
     """
     if relation is None:
         kind = rng.choice(3, p=(0.76, 0.12, 0.12))
-        relation = str(rng.choice((SEEN, tuple(SOLOS), tuple(TRIOS))[kind]))
+        relation = str(rng.choice((SEEN, tuple(SINGLE_POSES), tuple(GROUP_POSES))[kind]))
     staging = stage(rng, relation)
-    identities = identities or draw_identities(rng, len(staging.poses), held_out)
+    identities = identities or draw_several_traits(rng, len(staging.poses), held_out)
     backdrop = backdrop or draw_backdrop(rng)
     caption = draw_caption(rng, relation, identities, backdrop)
-    return Plan(identities, relation, staging, backdrop, caption)
+    return ScenePlan(identities, relation, staging, backdrop, caption)
 
 
-def portrait(rng: np.random.Generator, identity: Identity, avoid: str = "") -> Plan:
+def portrait(rng: np.random.Generator, identity: CreatureTraits, avoid: str = "") -> ScenePlan:
     """A reference picture: the identity alone, in another pose and on another backdrop than `avoid`."""
     backdrop = draw_backdrop(rng)
     while backdrop.place == avoid:
         backdrop = draw_backdrop(rng)
-    return draw_plan(rng, relation=str(rng.choice(tuple(SOLOS))), identities=(identity,), backdrop=backdrop)
+    return draw_plan(rng, relation=str(rng.choice(tuple(SINGLE_POSES))), identities=(identity,), backdrop=backdrop)

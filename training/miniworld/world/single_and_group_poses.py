@@ -71,7 +71,7 @@ def _dancing(rng: np.random.Generator) -> Pose:
     return replace(pose, feet=(foot, pose.feet[1]) if side < 0 else (pose.feet[0], foot))
 
 
-SOLOS: dict[str, Callable[[np.random.Generator], Pose]] = {
+SINGLE_POSES: dict[str, Callable[[np.random.Generator], Pose]] = {
     "standing": _standing,
     "sitting": _sitting,
     "waving": _waving,
@@ -118,7 +118,7 @@ def _three_running(rng: np.random.Generator) -> Staging:
     return Staging(tuple(running(x, 0.94 * s, 1.0) for x, s in zip(xs, sizes)))
 
 
-TRIOS: dict[str, Callable[[np.random.Generator], Staging]] = {
+GROUP_POSES: dict[str, Callable[[np.random.Generator], Staging]] = {
     "standing in a row": _three_standing,
     "sitting in a row": _three_sitting,
     "holding hands": _three_holding,

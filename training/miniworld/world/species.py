@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from .colour import css, shade
 from .pose import FACE_SHIFT, Pose
 from .svg import Palette, Shape, ellipse, path, polygon
-from .traits import Identity
+from .traits import CreatureTraits
 
 HEAD_RX, HEAD_RY = 0.225, 0.195
 OUTLINE = 0.017
@@ -28,7 +28,7 @@ class Paint:
     ink: str = "#2b2230"
 
     @classmethod
-    def of(cls, identity: Identity, palette: Palette) -> "Paint":
+    def of(cls, identity: CreatureTraits, palette: Palette) -> "Paint":
         fur = identity.fur_colour
         return cls(
             fur=palette.soft(fur),
@@ -44,7 +44,7 @@ def solid(geometry: str, fill: str, line: str, transform: str, width: float = OU
     return Shape(geometry, fill=fill, stroke=line, width=width, transform=transform, solid=True)
 
 
-def ears(identity: Identity, pose: Pose, paint: Paint, at: str) -> list[Shape]:
+def ears(identity: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Shape]:
     """What stands on the head and is drawn behind it."""
     shift, wide = -0.05 * pose.turn, 0.72 + 0.28 * pose.spread
     tips = paint.dark if identity.pattern == "socks" else paint.fur
@@ -100,7 +100,7 @@ def ears(identity: Identity, pose: Pose, paint: Paint, at: str) -> list[Shape]:
     return shapes
 
 
-def flaps(identity: Identity, pose: Pose, paint: Paint, at: str) -> list[Shape]:
+def flaps(identity: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Shape]:
     """What hangs in front of the head: a dog's ears."""
     if identity.species != "dog":
         return []
@@ -116,7 +116,7 @@ def flaps(identity: Identity, pose: Pose, paint: Paint, at: str) -> list[Shape]:
     return shapes
 
 
-def skull(identity: Identity, paint: Paint, at: str) -> list[Shape]:
+def skull(identity: CreatureTraits, paint: Paint, at: str) -> list[Shape]:
     """The head itself."""
     rx, ry = HEAD_RX, HEAD_RY
     if identity.species == "fox":  # pointed cheeks
@@ -131,7 +131,7 @@ def skull(identity: Identity, paint: Paint, at: str) -> list[Shape]:
     return [solid(ellipse(0, 0, rx, ry), paint.fur, paint.line, at)]
 
 
-def muzzle(identity: Identity, pose: Pose, paint: Paint, at: str) -> list[Shape]:
+def muzzle(identity: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Shape]:
     """Snout, nose, mouth; it pokes out of the head in profile."""
     x, y = 0.165 * pose.turn + pose.gaze[0], 0.075 + pose.gaze[1]
     nose_x = 0.2 * pose.turn + pose.gaze[0]
@@ -183,7 +183,7 @@ def muzzle(identity: Identity, pose: Pose, paint: Paint, at: str) -> list[Shape]
     return shapes
 
 
-def eyes(identity: Identity, pose: Pose, paint: Paint, at: str) -> list[Shape]:
+def eyes(identity: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Shape]:
     """Two shining eyes, or two arcs when closed; the far one disappears in profile."""
     shapes: list[Shape] = []
     gap = 0.095 * pose.spread + 0.01

@@ -5,10 +5,10 @@ import math
 from .pose import Pose
 from .species import OUTLINE, Paint, solid
 from .svg import Shape, ellipse, limb, polygon
-from .traits import Identity
+from .traits import CreatureTraits
 
 
-def tail(identity: Identity, pose: Pose, paint: Paint) -> list[Shape]:
+def tail(identity: CreatureTraits, pose: Pose, paint: Paint) -> list[Shape]:
     """In torso units; it swings to the side the creature turns away from."""
     from_frame = Tail(pose, paint)
     tip = paint.dark if identity.pattern == "socks" else paint.fur

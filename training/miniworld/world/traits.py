@@ -32,7 +32,7 @@ HELD_OUT_PART = 3  # one identity in three is never seen in pretraining
 
 
 @dataclass(frozen=True, order=True)
-class Identity:
+class CreatureTraits:
     """A creature's looks; every field but `species` is beyond the words of a training caption.
 
     Attributes:
@@ -97,7 +97,7 @@ class Identity:
         return f"{words} wearing {article}{ACCESSORY_NAMES[self.accent]} {self.accessory}"
 
 
-def draw_identity(rng: np.random.Generator, held_out: bool | None = False) -> Identity:
+def draw_traits(rng: np.random.Generator, held_out: bool | None = False) -> CreatureTraits:
     """One identity, uniform over the traits.
 
     Args:
@@ -108,7 +108,7 @@ def draw_identity(rng: np.random.Generator, held_out: bool | None = False) -> Id
     """
     while True:
         accessory = str(rng.choice(ACCESSORIES))
-        identity = Identity(
+        identity = CreatureTraits(
             species=str(rng.choice(SPECIES)),
             fur=int(rng.integers(len(FUR_NAMES))),
             belly=int(rng.integers(BELLY_HUES)),
@@ -120,11 +120,13 @@ def draw_identity(rng: np.random.Generator, held_out: bool | None = False) -> Id
             return identity
 
 
-def draw_identities(rng: np.random.Generator, count: int, held_out: bool | None = False) -> tuple[Identity, ...]:
+def draw_several_traits(
+    rng: np.random.Generator, count: int, held_out: bool | None = False
+) -> tuple[CreatureTraits, ...]:
     """`count` identities of different species, so that a caption can tell them apart."""
-    found: list[Identity] = []
+    found: list[CreatureTraits] = []
     while len(found) < count:
-        identity = draw_identity(rng, held_out)
+        identity = draw_traits(rng, held_out)
         if all(identity.species != other.species for other in found):
             found.append(identity)
     return tuple(found)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from .captions import plain_prompt
 from .renderer import Render, render
-from .scene import Plan, draw_plan, portrait
+from .scene import ScenePlan, draw_plan, portrait
 
 
 def write_triplets(
@@ -24,7 +24,7 @@ def write_triplets(
     size: int = 128,
     copy_paste: bool = False,
     held_out: bool | None = False,
-) -> list[Plan]:
+) -> list[ScenePlan]:
     """Draws triplets of one relation.
 
     Args:
@@ -54,7 +54,7 @@ def write_triplets(
     return plans
 
 
-def _write(folder: Path, index: int, plan: Plan, target: Render, concepts: list[Render]) -> dict:
+def _write(folder: Path, index: int, plan: ScenePlan, target: Render, concepts: list[Render]) -> dict:
     def picture(name: str, pixels: np.ndarray) -> str:
         Image.fromarray(pixels).save(folder / f"{index:02d}_{name}.png")
         return f"{index:02d}_{name}.png"
@@ -84,7 +84,7 @@ def _cropped(target: Render, subject: int, size: int) -> Render:
     return Render(np.asarray(image), np.asarray(mask)[None], np.array([[0, 0, 1, 1]], np.float32), keypoints[None])
 
 
-def evaluation_plans(relation: str, count: int, seed: int, held_out: bool | None = True) -> list[Plan]:
+def evaluation_plans(relation: str, count: int, seed: int, held_out: bool | None = True) -> list[ScenePlan]:
     """Scenes to ask a model for: identities it never saw, the plainest wording, layouts as the renderer draws them."""
     plans = []
     for index in range(count):

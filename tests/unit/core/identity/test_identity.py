@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from torch.nn import functional as F
 
-from core.attention import additive, attend
+from core.attention import as_bias, attend
 from core.identity.branch import SiteProjection, image_attention
 from core.identity.fourier import fourier_features
 from core.identity.resampler import Resampler, ResamplerConfig
@@ -111,7 +111,7 @@ def test_parallel_attention_agrees(golden):
 
 
 def test_parallel_attention_agrees_with_an_additive_mask(golden):
-    out = parallel(golden, torch.ones(2), 0.6, mask_form=lambda mask: additive(mask, torch.float32))
+    out = parallel(golden, torch.ones(2), 0.6, mask_form=lambda mask: as_bias(mask, torch.float32))
     close(out, golden[0]["parallel_attention.out"])
 
 

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import save_file
 
 from core.checkpoint import read_metadata
-from core.cross_attention_layers import PROJECTIONS, SDXL, UNetLayout
-from core.relation.lora import LowRank, RelationCard, RelationLoRA, load_relation, normalise, save_relation
+from core.cross_attention_layers import PROJECTIONS, SDXL, UNetSpec
+from core.relation.lora import LowRank, RelationCard, RelationLoRA, load_relation, parse_lora_keys, save_relation
 
-SMALL = UNetLayout.of_depths((8, 16), 1, (0, 1), 12)
+SMALL = UNetSpec.of_depths((8, 16), 1, (0, 1), 12)
 RANK = 2
 
 
@@ -56,7 +56,7 @@ def spelled(pairs, spelling):
 @pytest.mark.parametrize("spelling", ["authors", "peft", "peft, named", "diffusers' peft", "processor", "kohya",
                                       "kohya, original names"])
 def test_every_spelling_is_the_same_relation(pairs, spelling):
-    lora = normalise(spelled(pairs, spelling), SMALL, "file", {})
+    lora = parse_lora_keys(spelled(pairs, spelling), SMALL, "file", {})
     assert lora.pairs.keys() == pairs.keys()
     assert all(torch.equal(lora.pairs[address].delta(), pairs[address].delta()) for address in pairs)
     assert lora.left_out == ()
@@ -67,7 +67,7 @@ def test_alpha_scales_the_delta(pairs):
     state = spelled(pairs, "kohya")
     doubled = state | {key.replace("lora_down.weight", "alpha"): torch.tensor(2.0 * RANK)
                        for key in state if "lora_down" in key}
-    once, twice = (normalise(s, SMALL, "file", {}) for s in (state, doubled))
+    once, twice = (parse_lora_keys(s, SMALL, "file", {}) for s in (state, doubled))
     for address in pairs:
         torch.testing.assert_close(twice.pairs[address].delta(), 2 * once.pairs[address].delta())
 
@@ -78,7 +78,7 @@ def test_the_size_of_a_relation_on_sdxl():
         for (site, projection), down, up in shapes(SDXL, rank=4):
             state |= {f"unet.{site}.{projection}.lora.down.weight": torch.empty(down),
                       f"unet.{site}.{projection}.lora.up.weight": torch.empty(up)}
-    lora = normalise(state, SDXL, "file", {})
+    lora = parse_lora_keys(state, SDXL, "file", {})
     assert lora.report() == "280 of 280 pairs at 70 of 70 sites"
     assert sum(pair.down.numel() + pair.up.numel() for pair in lora.pairs.values()) == 3_143_680
     assert len(lora.state()) == 840 and len(state) == 560
@@ -87,7 +87,7 @@ def test_the_size_of_a_relation_on_sdxl():
 def test_modules_that_are_no_cross_attention_are_named(pairs):
     other = {"lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight": torch.zeros(2, 16),
              "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.lora_up.weight": torch.zeros(16, 2)}
-    lora = normalise(spelled(pairs, "kohya") | other, SMALL, "file", {})
+    lora = parse_lora_keys(spelled(pairs, "kohya") | other, SMALL, "file", {})
     assert len(lora.pairs) == 16
     assert lora.left_out == ("mid_block_attentions_0_transformer_blocks_0_attn1_to_q",)
 
@@ -95,10 +95,10 @@ def test_modules_that_are_no_cross_attention_are_named(pairs):
 def test_a_lora_of_another_base_is_refused(pairs):
     with pytest.raises(ValueError, match="16 of 16 pairs do not fit this model: .*It was made for a UNet of context "
                                          "width 12, the model is SDXL."):
-        normalise(spelled(pairs, "authors"), SDXL, "file", {})
+        parse_lora_keys(spelled(pairs, "authors"), SDXL, "file", {})
     with pytest.raises(ValueError, match=r"pairs do not fit this model: .*and \d+ more. It was made for miniworld, the "
                                          "model is a UNet of context width 13."):
-        normalise(spelled(pairs, "authors"), UNetLayout.of_depths((8, 16), 1, (0, 1), 13), "file",
+        parse_lora_keys(spelled(pairs, "authors"), UNetSpec.of_depths((8, 16), 1, (0, 1), 13), "file",
                   {"base": "miniworld"})
 
 
@@ -106,14 +106,14 @@ def test_a_file_without_a_single_pair_is_an_error():
     flux = {"transformer.single_blocks.0.linear1.lora_A.weight": torch.zeros(1)}
     with pytest.raises(ValueError, match="flux.safetensors: 0 of 70 text cross-attentions of this model found in it. "
                                          "By its keys it is a LoRA.*Expected a relation LoRA for SDXL."):
-        normalise(flux, SDXL, "flux.safetensors", {})
+        parse_lora_keys(flux, SDXL, "flux.safetensors", {})
 
 
 def test_half_a_pair_is_an_error(pairs):
     state = spelled(pairs, "authors")
     del state[next(key for key in state if key.endswith("up.weight"))]
     with pytest.raises(ValueError, match="1 of 16 pairs do not fit .*to_q has no up"):
-        normalise(state, SMALL, "file", {})
+        parse_lora_keys(state, SMALL, "file", {})
 
 
 def test_the_file_comes_back_as_it_was_written(pairs, tmp_path):

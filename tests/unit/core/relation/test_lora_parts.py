@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from core.lora_keys import Alphas, read_alphas, split_key
-from core.relation.lora import load_relation, normalise
+from core.relation.lora import load_relation, parse_lora_keys
 from tests.unit.core.relation.test_lora import RANK, SMALL, pairs, spelled  # noqa: F401 (a fixture)
 
 MODULE = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_q"
@@ -56,7 +56,7 @@ def kohya(pairs):  # noqa: F811
 def test_dora_and_further_parts_stay_with_their_pair(pairs):  # noqa: F811
     state = kohya(pairs) | {f"{MODULE}.dora_scale": torch.ones(16, 1), f"{MODULE}.lora_mid.weight": torch.eye(RANK),
                             f"{MODULE}.diff_b": torch.ones(16)}
-    lora = normalise(state, SMALL, "file", {})
+    lora = parse_lora_keys(state, SMALL, "file", {})
     assert lora.left_out == () and set(lora.beside) == {ADDRESS} and lora.remarks() == []
     assert lora.report() == "16 of 16 pairs at 4 of 4 sites, 1 of them DoRA"
     given = lora.state()
@@ -66,11 +66,11 @@ def test_dora_and_further_parts_stay_with_their_pair(pairs):  # noqa: F811
 def test_pefts_magnitudes(pairs):  # noqa: F811
     key = "base_model.model." + ".".join(ADDRESS) + ".lora_magnitude_vector"
     state = spelled(pairs, "peft") | {key: torch.ones(16)}
-    lora = normalise(state, SMALL, "file", {})
+    lora = parse_lora_keys(state, SMALL, "file", {})
     assert torch.equal(lora.magnitudes[ADDRESS], torch.ones(16)) and lora.left_out == ()
     state = {key: value[:3] if "magnitude" in key else value for key, value in state.items()}
     with pytest.raises(ValueError, match="to_q has 3 magnitudes, expected 16"):
-        normalise(state, SMALL, "file", {})
+        parse_lora_keys(state, SMALL, "file", {})
 
 
 def test_what_is_not_applied_is_called_what_it_is(pairs):  # noqa: F811
@@ -81,7 +81,7 @@ def test_what_is_not_applied_is_called_what_it_is(pairs):  # noqa: F811
         "bundle_emb.fox.clip_l": torch.zeros(2, 4), "lora_unet_mid_block_resnets_0_norm1.w_norm": torch.zeros(4),
         f"{MODULE}.diff": torch.zeros(16, 16),
     }
-    remarks = normalise(state, SMALL, "file", {}).remarks()
+    remarks = parse_lora_keys(state, SMALL, "file", {}).remarks()
     assert [remark.split(":")[0] for remark in remarks] == [
         "2 tensors of the text encoders (ComfyUI's Load LoRA applies them) are not applied",
         "1 tensors of the biases that the pairs were trained with are not applied",
@@ -93,11 +93,11 @@ def test_what_is_not_applied_is_called_what_it_is(pairs):  # noqa: F811
 def test_adapters_of_another_kind_are_handed_on(pairs):  # noqa: F811
     """LoHa and whole differences are ComfyUI's to apply; a bias alone is no relation."""
     state = {f"{MODULE}.hada_w1_a": torch.zeros(16, 2), f"{MODULE}.alpha": torch.tensor(2.0)}
-    lora = normalise(state, SMALL, "file", {})
+    lora = parse_lora_keys(state, SMALL, "file", {})
     assert lora.pairs == {} and lora.addresses == {ADDRESS} and set(lora.state()) == set(state)
     assert lora.report() == "0 of 16 pairs at 1 of 4 sites, 1 modules of another kind than pairs"
     with pytest.raises(ValueError, match="0 of 4 text cross-attentions"):
-        normalise({f"{MODULE}.bias": torch.zeros(16), f"{MODULE}.alpha": torch.tensor(2.0)}, SMALL, "file", {})
+        parse_lora_keys({f"{MODULE}.bias": torch.zeros(16), f"{MODULE}.alpha": torch.tensor(2.0)}, SMALL, "file", {})
 
 
 @pytest.mark.parametrize("part", ["alpha", "lora_down.weight", "lora_up.weight"])
@@ -106,7 +106,7 @@ def test_parts_of_an_odd_shape_are_faults(pairs, part, value):  # noqa: F811
     if part == "alpha" and value.numel() == 1 and torch.isfinite(value).all():
         pytest.skip("a number")
     with pytest.raises(ValueError, match="1 of 16 pairs do not fit this model: .*to_q"):
-        normalise(kohya(pairs) | {f"{MODULE}.{part}": value}, SMALL, "file", {})
+        parse_lora_keys(kohya(pairs) | {f"{MODULE}.{part}": value}, SMALL, "file", {})
 
 
 def adapter(**given):
@@ -179,5 +179,5 @@ def test_a_config_in_a_folder_of_many_files_says_nothing_of_one(pairs, tmp_path)
 ])
 def test_a_lora_of_something_else_is_not_sent_where_it_is(keys, sort):
     with pytest.raises(ValueError, match=f"0 of 4 .* By its keys it is {sort}") as error:
-        normalise({key: torch.zeros(2, 2) for key in keys}, SMALL, "file", {})
+        parse_lora_keys({key: torch.zeros(2, 2) for key in keys}, SMALL, "file", {})
     assert "models/loras" not in str(error.value)

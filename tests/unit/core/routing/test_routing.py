@@ -10,7 +10,15 @@ from core.routing.image_prep import cut_face, on_8_bits, on_white, published_siz
 from core.routing.placeholders import faults, numbers_in
 from core.routing.routing import Routing
 from core.routing.routing_map import Recorder, competitive_map, logit_map, mass_map, otsu_mask
-from core.routing.token_layout import Reference, Sequence, Tables, next_slot, positions, token_grid, with_reference
+from core.routing.token_layout import (
+    DreamOEmbeddings,
+    Reference,
+    TokenLayout,
+    next_slot,
+    positions,
+    token_grid,
+    with_reference,
+)
 
 
 def random(*shape, seed=0):
@@ -93,7 +101,7 @@ def test_an_odd_latent_is_rounded_up_to_tokens():
 
 
 def test_the_added_embeddings():
-    tables = Tables(random(2, 8), random(10, 8, seed=1))
+    tables = DreamOEmbeddings(random(2, 8), random(10, 8, seed=1))
     added = tables.embedding(3, (2, 1), (4, 9))
     assert added.shape == (1, 6, 8)
     assert torch.equal(added[0, :3], tables.task[1].expand(3, -1))
@@ -102,13 +110,13 @@ def test_the_added_embeddings():
 
 
 def test_rows_are_summed_in_the_tables_own_dtype():
-    tables = Tables(random(2, 8).bfloat16(), random(10, 8, seed=1).bfloat16())
+    tables = DreamOEmbeddings(random(2, 8).bfloat16(), random(10, 8, seed=1).bfloat16())
     assert torch.equal(tables.embedding(0, (1,), (2,))[0, 0], tables.task[0] + tables.index[2])
 
 
 def test_misshapen_tables_are_named():
     with pytest.raises(ValueError, match=r"dreamo_idx_embedding.weight: expected shape \(10, D\) with D = 8, got"):
-        Tables(random(2, 8), random(10, 9))
+        DreamOEmbeddings(random(2, 8), random(10, 9))
 
 
 def test_references_stand_in_the_order_of_their_slots():
@@ -131,7 +139,7 @@ def test_all_faults_of_a_reference_in_one_error():
         Reference(torch.zeros(2, 16, 4, 4), "subject", 1)
 
 
-SEQUENCE = Sequence(text=3, image=(2, 4), references=((1, 2), (3, 1)), others=2)
+SEQUENCE = TokenLayout(text=3, image=(2, 4), references=((1, 2), (3, 1)), others=2)
 
 
 def test_the_sequence():
@@ -216,9 +224,9 @@ def test_placeholders_and_references_must_find_each_other():
 def test_what_a_routing_keeps_in_place():
     left = torch.zeros(4, 4)
     left[:, :2] = 1.0
-    tables = Tables(random(2, 8), random(10, 8))
+    tables = DreamOEmbeddings(random(2, 8), random(10, 8))
     routing = Routing((reference(1, region=left), reference(3)), tables, strength=2.0, words={3: (1, 7)})
-    layout = routing.layout(Sequence(3, (4, 4), ((2, 3), (1, 1))))
+    layout = routing.layout(TokenLayout(3, (4, 4), ((2, 3), (1, 1))))
     assert layout.copies == ((), ((1, 2),)) and layout.references == (((19, 25),), ((25, 26),))
     assert routing.regions.steers and not routing.regions.copies_are_pictures
     assert routing.regions.attention(layout, (0, 26)) is not None

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.routing.files import PRESETS, find_file, load_flux_lora, load_tables, normalise
+from core.routing.files import PRESETS, find_file, load_flux_lora, load_tables, to_comfy_keys
 
 
 def pair(stem, rank=2, into=6, out=9, names=("down", "up")):
@@ -21,7 +21,7 @@ def pair(stem, rank=2, into=6, out=9, names=("down", "up")):
     ("single_blocks.7.processor.proj_lora", "diffusion_model.single_blocks.7.linear2"),
 ])  # fmt: skip
 def test_fused_names_with_dots_and_underscores(stem, wanted):
-    lora = normalise(pair(stem), "file")
+    lora = to_comfy_keys(pair(stem), "file")
     assert set(lora.state) == {f"{wanted}.lora_down.weight", f"{wanted}.lora_up.weight"}
     assert lora.layout == "fused" and lora.pairs == 1 and lora.left_out == ()
 
@@ -34,7 +34,7 @@ def test_a_whole_root_file_has_152_pairs():
     for block in range(38):
         for name in ("qkv_lora", "proj_lora"):
             state |= pair(f"single_blocks_{block}_{name}")
-    lora = normalise({**state, "dreamo_task_embedding.weight": torch.ones(2, 4)}, "file")
+    lora = to_comfy_keys({**state, "dreamo_task_embedding.weight": torch.ones(2, 4)}, "file")
     assert len(state) == 304 and lora.pairs == 152 and lora.left_out == ()
 
 
@@ -42,13 +42,13 @@ def test_a_whole_root_file_has_152_pairs():
                                    ("lora_A.default", "lora_B.default")])  # fmt: skip
 def test_split_names(names):
     module = "transformer.single_transformer_blocks.5.attn.to_q"
-    lora = normalise({**pair(module, names=names), f"{module}.alpha": torch.tensor(1.0)}, "file")
+    lora = to_comfy_keys({**pair(module, names=names), f"{module}.alpha": torch.tensor(1.0)}, "file")
     assert set(lora.state) == {f"{module}.lora_down.weight", f"{module}.lora_up.weight", f"{module}.alpha"}
     assert lora.layout == "split"
 
 
 def test_what_is_no_lora_of_flux_is_reported():
-    lora = normalise({**pair("double_blocks_0_qkv_lora1"), "notes": torch.ones(1)}, "file")
+    lora = to_comfy_keys({**pair("double_blocks_0_qkv_lora1"), "notes": torch.ones(1)}, "file")
     assert lora.left_out == ("notes",)
 
 
@@ -56,7 +56,7 @@ def test_half_a_pair_is_refused():
     state = pair("double_blocks_0_qkv_lora1")
     del state["double_blocks_0_qkv_lora1.up.weight"]
     with pytest.raises(ValueError, match="f.safetensors: 1 of 1 pairs have only one half: diffusion_model.double_b"):
-        normalise(state, "f.safetensors")
+        to_comfy_keys(state, "f.safetensors")
 
 
 def test_a_file_of_something_else_is_named(tmp_path):

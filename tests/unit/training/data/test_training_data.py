@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from tests.unit.synthetic_triplets import BOXES, write_authors
-from training.common.errors import Faults
+from training.common.errors import UserErrors
 from training.config import DataConfig
 from training.data.dataset import dataset_sha256, load_triplets, prepare
-from training.data.keypoint_matching import inside_share, match_skeletons
+from training.data.keypoint_matching import assign_keypoints_to_masks, inside_share
 from training.data.preview import triplet_sheet
-from training.data.square_crop import Placement, box_of
+from training.data.square_crop import SquareCrop, box_of
 from training.engine.plots import loss_chart
 from training.prepare import convert
 from training.prepare import main as prepare_main
@@ -55,7 +55,7 @@ def test_converted_triplets_are_the_same(hug, tmp_path, capsys):
             assert torch.equal(getattr(a, name), getattr(b, name))
         for name in ("boxes", "keypoints_target", "keypoints_concepts"):
             torch.testing.assert_close(getattr(a, name), getattr(b, name), atol=1e-6, rtol=0)
-    with pytest.raises(Faults, match="exists; choose a folder that does not"):
+    with pytest.raises(UserErrors, match="exists; choose a folder that does not"):
         convert(hug, tmp_path / "ours")
 
 
@@ -116,9 +116,9 @@ def test_keypoints_outside_or_unseen_do_not_count(tmp_path):
 
 
 def test_micro_conditioning_tells_the_crop():
-    place = Placement.centred(1536, 1024, "crop")
+    place = SquareCrop.centred(1536, 1024, "crop")
     assert place.time_ids(1024).tolist() == [1024, 1536, 0, 256, 1024, 1024]
-    assert Placement.centred(1536, 1024, "pad").time_ids(768).tolist() == [1024, 1536, 0, 0, 768, 768]
+    assert SquareCrop.centred(1536, 1024, "pad").time_ids(768).tolist() == [1024, 1536, 0, 0, 768, 768]
 
 
 def test_skeletons_are_matched_by_masks():
@@ -127,23 +127,23 @@ def test_skeletons_are_matched_by_masks():
     between = torch.tensor([[0.2, 0.5, 1.0], [0.7, 0.5, 1.0], [0.7, 0.1, 0.0]])
     left, right = (torch.cat((torch.full((3, 2), x), torch.ones(3, 1)), dim=1) for x in (0.2, 0.7))
     assert inside_share(torch.stack((left, between)), masks).tolist() == [[1, 0], [0.5, 0.5]]
-    order, sentence = match_skeletons(torch.stack((right, between, left)), masks)
+    order, sentence = assign_keypoints_to_masks(torch.stack((right, between, left)), masks)
     assert order == (2, 0)
     assert sentence.startswith("skeletons reordered [3, 1]: 2.00 of 2")
-    order, sentence = match_skeletons(torch.stack((left, right)), masks)
+    order, sentence = assign_keypoints_to_masks(torch.stack((left, right)), masks)
     assert (order, sentence) == ((0, 1), "")
-    order, sentence = match_skeletons(torch.stack((left, left)), masks)
+    order, sentence = assign_keypoints_to_masks(torch.stack((left, left)), masks)
     assert order == (0, 1)
     assert "too much to be sure" in sentence
     with pytest.raises(ValueError, match="at most 6 subjects, got 7"):
-        match_skeletons(torch.zeros(7, 3, 3), np.ones((7, 4, 4), dtype=bool))
+        assign_keypoints_to_masks(torch.zeros(7, 3, 3), np.ones((7, 4, 4), dtype=bool))
 
 
 def test_every_fault_is_in_one_report(hug):
     (hug / "masks" / "0" / "motion1.png").unlink()
     (hug / "videos" / "1" / "motion.png").write_bytes(b"\x89PNG no picture")
     torch.save(torch.zeros(2, 17, 3), hug / "videos" / "2" / "motion_keyposes.pth")
-    with pytest.raises(Faults) as report:
+    with pytest.raises(UserErrors) as report:
         load(hug)
     text = str(report.value)
     assert "motion1.png: missing; triplet 0 needs it" in text
@@ -152,7 +152,7 @@ def test_every_fault_is_in_one_report(hug):
     torch.save(torch.rand(2, 17, 2), hug / "videos" / "2" / "motion_keyposes.pth")
     Image.new("L", (96, 96)).save(hug / "masks" / "2" / "motion0.png")
     Image.new("L", (90, 96), 255).save(hug / "masks" / "2" / "motion1.png")
-    with pytest.raises(Faults) as report:
+    with pytest.raises(UserErrors) as report:
         load(hug)
     text = str(report.value)
     assert "motion.png: not a whole picture" in text
@@ -163,7 +163,7 @@ def test_every_fault_is_in_one_report(hug):
 def test_three_subjects_where_two_are_named(hug):
     for folder in ("0", "1"):
         (hug / "videos" / folder / "concept2.png").write_bytes((hug / "videos" / "0" / "concept1.png").read_bytes())
-    with pytest.raises(Faults, match='"0": 2 entities, but there is a concept2.png'):
+    with pytest.raises(UserErrors, match='"0": 2 entities, but there is a concept2.png'):
         load(hug)
 
 
@@ -186,7 +186,7 @@ def ours(tmp_path, **changes):
     ({"concepts": ["0/absent.png", "0/concept1.png"]}, "absent.png: missing"),
 ])
 def test_faults_of_our_layout(tmp_path, changes, expected):
-    with pytest.raises(Faults) as report:
+    with pytest.raises(UserErrors) as report:
         load(ours(tmp_path, **changes))
     assert expected in str(report.value)
 
@@ -200,13 +200,13 @@ def test_boxes_alone_are_enough(tmp_path):
 
 
 def test_empty_and_wrong_folders(tmp_path):
-    with pytest.raises(Faults, match="expected triplets.jsonl or prompts.json"):
+    with pytest.raises(UserErrors, match="expected triplets.jsonl or prompts.json"):
         load(tmp_path)
     (tmp_path / "triplets.jsonl").write_text("\n")
-    with pytest.raises(Faults, match="no triplet in it"):
+    with pytest.raises(UserErrors, match="no triplet in it"):
         load(tmp_path)
     (tmp_path / "triplets.jsonl").write_text("{}\n{oops\n")
-    with pytest.raises(Faults, match="line 2: not JSON"):
+    with pytest.raises(UserErrors, match="line 2: not JSON"):
         load(tmp_path)
 
 

@@ -10,10 +10,10 @@ pytest.importorskip("diffusers")
 
 from training.engine.clipself import GRIDS, grid_boxes, region_vectors
 from training.engine.muon import Muon, _on_matrix, orthogonalised
-from training.engine.timed_loop import Settings, averaged, fit
+from training.engine.timed_loop import TrainerConfig, fit, load_ema_weights
 from training.host_diffusers.clipself import letterbox
 from training.miniworld.experiments.measure import Share, measure
-from training.miniworld.recipes.classifiers import CROP, Judges, crop_boxes
+from training.miniworld.recipes.classifiers import CROP, Classifiers, crop_boxes
 from training.miniworld.recipes.labelled_scenes import RELATIONS, TRAITS, trait_row
 from training.miniworld.world.renderer import render
 from training.miniworld.world.triplets import evaluation_plans
@@ -83,7 +83,7 @@ def test_vectors_and_plain_matrices_are_trained_by_torchs_adamw():
     ours = nn.Linear(6, 4)
     theirs = [nn.Parameter(ours.weight.detach().clone()), nn.Parameter(ours.bias.detach().clone())]
     groups = [{"params": [theirs[0]], "weight_decay": 0.1}, {"params": [theirs[1]], "weight_decay": 0.0}]
-    mine = steps_of(Muon(ours, 0.01, 0.1, plain=("weight",)), [ours.weight, ours.bias])
+    mine = steps_of(Muon(ours, 0.01, 0.1, adamw_params=("weight",)), [ours.weight, ours.bias])
     for a, b in zip(mine, steps_of(torch.optim.AdamW(groups, 0.01, (0.9, 0.99)), theirs), strict=True):
         assert torch.equal(a, b)
 
@@ -96,7 +96,7 @@ def linear_run(folder, steps, until=None, cooldown=0.0):
         x = torch.randn(8, 3, generator=generator)
         return {"loss": (model(x) - x[:, :2]).square().mean()}
 
-    settings = Settings("linear", steps, 8, 0.01, warmup_steps=2, cooldown=cooldown)
+    settings = TrainerConfig("linear", steps, 8, 0.01, warmup_steps=2, cooldown=cooldown)
     return fit(settings, model, loss, folder, torch.device("cpu"), 1, until)
 
 
@@ -105,7 +105,7 @@ def test_stopping_and_resuming_changes_nothing(tmp_path):
     for stop in (4, 9):
         state = linear_run(tmp_path / "parts", stop)
     assert state.step == 9 and state.samples == 72
-    whole, parts = averaged(tmp_path / "whole")[0], averaged(tmp_path / "parts")[0]
+    whole, parts = load_ema_weights(tmp_path / "whole")[0], load_ema_weights(tmp_path / "parts")[0]
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
     assert len(list((tmp_path / "parts").glob("*.safetensors"))) == 1, "older checkpoints are dropped"
 
@@ -114,27 +114,27 @@ def test_stopping_inside_a_cooldown_changes_nothing(tmp_path):
     linear_run(tmp_path / "whole", 10, cooldown=0.5)
     assert linear_run(tmp_path / "parts", 10, until=7, cooldown=0.5).step == 7
     assert linear_run(tmp_path / "parts", 10, cooldown=0.5).step == 10
-    whole, parts = averaged(tmp_path / "whole")[0], averaged(tmp_path / "parts")[0]
+    whole, parts = load_ema_weights(tmp_path / "whole")[0], load_ema_weights(tmp_path / "parts")[0]
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
 
 
 def test_the_learning_rate_warms_up_stays_and_cools_down():
-    rates = [Settings("a", 10, 1, 1.0, warmup_steps=2, cooldown=0.4).learning_rate(step) for step in range(10)]
+    rates = [TrainerConfig("a", 10, 1, 1.0, warmup_steps=2, cooldown=0.4).learning_rate(step) for step in range(10)]
     assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
-    assert [Settings("a", 4, 1, 1.0, warmup_steps=2).learning_rate(step) for step in range(4)] == [0.5, 1, 1, 1]
+    assert [TrainerConfig("a", 4, 1, 1.0, warmup_steps=2).learning_rate(step) for step in range(4)] == [0.5, 1, 1, 1]
 
 
 def test_no_minutes_left_still_saves_a_whole_state(tmp_path):
     torch.manual_seed(0)
     model = nn.Linear(1, 1)
-    settings = Settings("none", 5, 1, 0.01)
+    settings = TrainerConfig("none", 5, 1, 0.01)
     state = fit(settings, model, lambda step, generator: {"loss": model.weight.sum()}, tmp_path, torch.device("cpu"), 0)
-    assert state.step == 0 and averaged(tmp_path)[1]["step"] == 0
+    assert state.step == 0 and load_ema_weights(tmp_path)[1]["step"] == 0
 
 
 def test_a_missing_run_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="run the recipe"):
-        averaged(tmp_path)
+        load_ema_weights(tmp_path)
 
 
 def test_the_references_24_grids():
@@ -176,7 +176,7 @@ def test_wilson_interval():
         Share.of(0, 0)
 
 
-class Oracle(Judges):
+class Oracle(Classifiers):
     """Says what it is told, whatever it sees."""
 
     def __init__(self, relations, traits):

@@ -5,15 +5,19 @@ import sys
 import pytest
 import torch
 
-from training.common.cli import Progress, Stopped, clock, command, say
-from training.common.errors import Faults
+from training.common.cli import Progress, TrainingAborted, clock, command, say
+from training.common.errors import UserErrors
 from training.config import TrainConfig
-from training.engine.batch import draw
-from training.engine.optim import build_optimizer, optimizer_tensors, rate_at, restore_optimizer
+from training.engine.batch import sample_batch
+from training.engine.optim import build_optimizer, learning_rate_at, optimizer_tensors, restore_optimizer
 
 
 def test_draws_are_functions_of_seed_and_step():
-    one, same, other = draw(3, 7, 8, 5, (4, 8, 8)), draw(3, 7, 8, 5, (4, 8, 8)), draw(3, 8, 8, 5, (4, 8, 8))
+    one, same, other = (
+        sample_batch(3, 7, 8, 5, (4, 8, 8)),
+        sample_batch(3, 7, 8, 5, (4, 8, 8)),
+        sample_batch(3, 8, 8, 5, (4, 8, 8)),
+    )
     assert torch.equal(one.noise, same.noise) and torch.equal(one.rows, same.rows)
     assert not torch.equal(one.noise, other.noise)
     assert one.noise.shape == (8, 4, 8, 8)
@@ -22,7 +26,7 @@ def test_draws_are_functions_of_seed_and_step():
 
 
 def test_a_batch_of_eight_is_eight_with_two_crops():
-    rows = torch.cat([draw(0, step, 8, 2, (1,)).rows for step in range(50)])
+    rows = torch.cat([sample_batch(0, step, 8, 2, (1,)).rows for step in range(50)])
     assert len(rows) == 400
     assert 150 < int(rows.sum()) < 250
 
@@ -32,7 +36,7 @@ def test_a_batch_of_eight_is_eight_with_two_crops():
     ("cosine", [0.25, 0.5, 0.75, 1, 0.75, 0.25])])
 def test_rates(schedule, expected):
     config = TrainConfig(steps=6, lr=1.0, warmup_steps=3, schedule=schedule)
-    assert [rate_at(step, config) for step in range(6)] == pytest.approx(expected)
+    assert [learning_rate_at(step, config) for step in range(6)] == pytest.approx(expected)
 
 
 def trained(parameter, optimizer, steps):
@@ -57,7 +61,7 @@ def test_a_restored_optimiser_goes_on_to_the_same_bits():
 
 def test_eight_bits_are_asked_for_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
-    with pytest.raises(Faults, match="needs the package bitsandbytes"):
+    with pytest.raises(UserErrors, match="needs the package bitsandbytes"):
         build_optimizer([torch.nn.Parameter(torch.ones(1))], TrainConfig(optimizer="adamw_8bit"))
 
 
@@ -73,8 +77,8 @@ def test_progress_is_one_line_a_second(capsys):
 
 
 @pytest.mark.parametrize(("error", "code", "text"), [
-    (None, 0, ""), (Faults(["a", "b"]), 2, "2 faults:\n  1. a\n  2. b\n"), (Faults("a"), 2, "a\n"),
-    (Stopped("why"), 1, "why\n"), (KeyboardInterrupt(), 130, "Stopped; the same command begins again.\n"),
+    (None, 0, ""), (UserErrors(["a", "b"]), 2, "2 faults:\n  1. a\n  2. b\n"), (UserErrors("a"), 2, "a\n"),
+    (TrainingAborted("why"), 1, "why\n"), (KeyboardInterrupt(), 130, "Stopped; the same command begins again.\n"),
     (PermissionError(13, "Permission denied", "x.png"), 1, "[Errno 13] Permission denied: 'x.png'\n")])
 def test_exit_codes(capsys, error, code, text):
     def run():

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 from PIL import Image
 
-from training.common.errors import Faults
+from training.common.errors import UserErrors
 from training.evaluate import main
 from training.evaluation.benchmarks.catalogue import SETS
 from training.evaluation.benchmarks.lines import Case, limited, picture_name, pictures_in, read_json, read_text_file
@@ -259,7 +259,7 @@ def test_text_of_a_set_is_read_as_all_text_is(tmp_path):
     (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf[1]")
     assert read_json(tmp_path / "a.json") == [1]
     (tmp_path / "a.txt").write_text("a cat", encoding="utf-16")
-    with pytest.raises(Faults, match="a.txt: expected a text file of the benchmark .*got UTF-16"):
+    with pytest.raises(UserErrors, match="a.txt: expected a text file of the benchmark .*got UTF-16"):
         read_text_file(tmp_path / "a.txt")
     for name in ("cat.png", "._cat.png"):
         (tmp_path / name).write_bytes(b"")

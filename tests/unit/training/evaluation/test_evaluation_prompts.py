@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from training.common.errors import Faults
+from training.common.errors import UserErrors
 from training.evaluation.prompts import read_prompts
 
 
@@ -35,14 +35,14 @@ def test_a_line_needs_a_picture_and_a_prompt_only(folder):
 
 
 def test_every_fault_comes_with_its_line_in_one_report(folder):
-    with pytest.raises(Faults) as report:
+    with pytest.raises(UserErrors) as report:
         read(folder, "{not json", "[1]", {"prompt": "A cat."}, {"picture": "3.png", "prompt": "A cat."},
              {"picture": "1.png", "prompt": " ", "refrences": []},
              {"picture": "1.png", "prompt": "A cat.", "references": ["c.png"], "seed": True},
              {"picture": "1.png", "prompt": "A cat.", "references": ["a.png"], "names": ["cat", "dog"]},
              {"picture": "2.png", "prompt": "A cat.", "boxes": [[0.5, 0, 0.2, 1]]},
              {"picture": "1.png", "prompt": "A cat."}, {"picture": "1.png", "prompt": "A cat."})
-    told = [fault.split("prompts.jsonl, ")[1] for fault in report.value.found]
+    told = [fault.split("prompts.jsonl, ")[1] for fault in report.value.messages]
     assert told[:8] == [
         "line 1: not JSON: Expecting property name enclosed in double quotes at column 2.",
         "line 2: expected a JSON object, got [1].",
@@ -58,8 +58,8 @@ def test_every_fault_comes_with_its_line_in_one_report(folder):
 
 
 def test_no_folder_no_file_no_line(folder):
-    with pytest.raises(Faults, match="no line in it"):
+    with pytest.raises(UserErrors, match="no line in it"):
         read(folder, "")
-    with pytest.raises(Faults) as report:
+    with pytest.raises(UserErrors) as report:
         read_prompts(folder / "none.jsonl", folder / "nowhere")
-    assert len(report.value.found) == 2 and "expected a folder of pictures" in report.value.found[0]
+    assert len(report.value.messages) == 2 and "expected a folder of pictures" in report.value.messages[0]

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from training.common.errors import Faults
+from training.common.errors import UserErrors
 from training.data.prompt_spans import find_phrase
 from training.evaluate import main
 from training.evaluation.prompts import read_prompts
@@ -36,7 +36,7 @@ def test_names_come_from_files_and_folders(subjects):
     found = [(name, path.relative_to(subjects).as_posix()) for name, path in find_subjects(subjects)]
     assert found == [("cat", "cat1.png"), ("cat", "cat2.png"), ("dog", "dog/00.png"),
                      ("plushie bear", "plushie_bear.jpg"), ("toy gnome", "toy_gnome.png")]
-    with pytest.raises(Faults, match="plushie_bear.jpg; found none"):
+    with pytest.raises(UserErrors, match="plushie_bear.jpg; found none"):
         find_subjects(subjects / "dog" / "nowhere")
 
 

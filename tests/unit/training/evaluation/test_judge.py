@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from training.common import stats
-from training.common.errors import Faults
+from training.common.errors import UserErrors
 from training.evaluation.judge import accuracy
 from training.evaluation.judge.answers import Answers, CannotAnswer
 from training.evaluation.judge.graded import AGAIN, grade_picture, grading_text, parse_grades
@@ -138,7 +138,7 @@ def test_answers_are_remembered_by_the_contents_of_picture_question_and_judge(en
     assert again.yes(copy, "Is there a cat?", mirrored=True) != p
     assert Answers(FixedJudge(revision="2"), memory).yes(copy, "Is there a cat?") != p
     copy.write_bytes(b"x")  # another picture
-    with pytest.raises(Faults):
+    with pytest.raises(UserErrors):
         Answers(FixedJudge(), memory).yes(copy, "Is there a cat?")
 
 
@@ -219,15 +219,15 @@ def test_two_people_and_what_they_dispute(tmp_path):
 def test_labels_of_one_kind_measure_nothing(tmp_path):
     (name,) = pictures(tmp_path, 1)
     read = labels(tmp_path, [{"picture": name, "question": "q", "answer": "yes"}])
-    with pytest.raises(Faults, match="none is labelled no"):
+    with pytest.raises(UserErrors, match="none is labelled no"):
         accuracy.measure_judge(read, Answers(ByColour({0: .9})))
 
 
 def test_every_fault_of_labels_is_in_one_report(tmp_path):
-    with pytest.raises(Faults) as report:
+    with pytest.raises(UserErrors) as report:
         labels(tmp_path, [{"picture": "gone.png", "question": "q", "answer": "yes"}, {"picture": "1.png"},
                           {"picture": "1.png", "question": "q", "answer": "perhaps"}])
-    assert len(report.value.found) == 3 and "gone.png is missing" in str(report.value)
+    assert len(report.value.messages) == 3 and "gone.png is missing" in str(report.value)
 
 
 def judged(sensitivity, specificity, count=200):
@@ -250,7 +250,7 @@ def test_the_corrected_share_and_its_interval():
 def test_the_accuracy_is_read_back(tmp_path):
     (tmp_path / "accuracy.json").write_text(json.dumps({"accuracy": judged(.9, .8).table()}))
     assert accuracy.JudgeAccuracy.read(tmp_path / "accuracy.json") == judged(.9, .8)
-    with pytest.raises(Faults, match="expected the accuracy.json"):
+    with pytest.raises(UserErrors, match="expected the accuracy.json"):
         accuracy.JudgeAccuracy.read(tmp_path / "none.json")
 
 

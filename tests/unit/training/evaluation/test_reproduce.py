@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.fake_comfyui import FakeComfyUI
-from training.common.errors import Faults
+from training.common.errors import UserErrors
 from training.evaluate import main
 from training.evaluation.prompts import read_prompts
 from training.evaluation.relationbench import cases_of_templates
@@ -276,7 +276,7 @@ def test_the_state_of_a_picture_is_in_the_picture(scenes):
     assert state_of(one) == "drawn" and one.file.read_bytes() == first
     one.file.write_bytes(first[:60])
     assert state_of(one) == "other"
-    with pytest.raises(Faults, match="x.png"):
+    with pytest.raises(UserErrors, match="x.png"):
         remaining([one])
 
 
@@ -290,5 +290,5 @@ def test_a_hundred_and_a_hundred_cases():
     counts = cases_of_templates("100x100")
     assert sum(counts[:14]) == 100 == sum(counts[14:]) and set(counts[:14]) == {7, 8} and set(counts[14:]) == {9, 10}
     assert cases_of_templates("100") == [4] * 25
-    with pytest.raises(Faults, match="--cases many"):
+    with pytest.raises(UserErrors, match="--cases many"):
         cases_of_templates("many")

@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.miniworld.world.example_creatures import SIDE, SITTERS, write_creatures
+from training.miniworld.world.example_creatures import EXAMPLE_CREATURES, SIDE, write_creatures
 from training.miniworld.world.traits import SPECIES
 
 SHIPPED = Path(__file__).resolve().parents[4] / "models" / "miniworld" / "creatures"
 
 
 def test_no_training_has_seen_them_and_every_species_is_there():
-    assert all(sitter.identity.held_out for sitter in SITTERS)
-    assert len({sitter.name for sitter in SITTERS}) == len(SITTERS)
-    assert {sitter.name.split("-")[0] for sitter in SITTERS} == set(SPECIES)
+    assert all(sitter.identity.held_out for sitter in EXAMPLE_CREATURES)
+    assert len({sitter.name for sitter in EXAMPLE_CREATURES}) == len(EXAMPLE_CREATURES)
+    assert {sitter.name.split("-")[0] for sitter in EXAMPLE_CREATURES} == set(SPECIES)
 
 
 def test_the_shipped_pictures_are_what_the_command_draws(tmp_path):

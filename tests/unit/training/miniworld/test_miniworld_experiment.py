@@ -9,14 +9,19 @@ import torch
 from training.miniworld.experiments import ablate
 from training.miniworld.experiments import keypoint_probe as joints
 from training.miniworld.experiments.generate import apart
-from training.miniworld.experiments.measure import JUDGED, Measurement, Share, Verdicts
+from training.miniworld.experiments.measure import CLASSIFIED, Measurement, Predictions, Share
 from training.miniworld.experiments.report import write_section
 
 
 def verdicts(pictures, relation, right=True, swapped=False):
-    shape = (pictures, 2, len(JUDGED))
-    return Verdicts(np.full(pictures, relation), np.full(shape, right), np.ones(shape, bool), np.full(shape, swapped),
-                    np.full(pictures, 0.25))
+    shape = (pictures, 2, len(CLASSIFIED))
+    return Predictions(
+        np.full(pictures, relation),
+        np.full(shape, right),
+        np.ones(shape, bool),
+        np.full(shape, swapped),
+        np.full(pictures, 0.25),
+    )
 
 
 def test_boxes_are_cut_where_they_overlap_less():
@@ -47,7 +52,7 @@ def test_the_bootstrap_resamples_pictures_not_traits():
 
 
 def test_joined_verdicts_are_counted_over_all_pictures():
-    score = Measurement.of(Verdicts.joined([verdicts(30, True), verdicts(10, False, right=False, swapped=True)]))
+    score = Measurement.of(Predictions.joined([verdicts(30, True), verdicts(10, False, right=False, swapped=True)]))
     assert score.relation.value == score.identity.value == score.whole.value == 0.75
     assert score.confusion.value == 0.25 and score.keypoints.value == 0.25 and score.relation.trials == 40
 
@@ -106,4 +111,4 @@ def test_recorded_rows_of_the_same_weights_stay_and_others_go(tmp_path, monkeypa
 
 def test_every_row_has_its_recipe_and_a_name_of_its_own():
     assert len({row.name for row in ablate.ROWS}) == len(ablate.ROWS)
-    assert {row.recipe for row in ablate.ROWS} == {"", *ablate.RECIPES}
+    assert {row.recipe for row in ablate.ROWS} == {"", *ablate.VARIANTS}

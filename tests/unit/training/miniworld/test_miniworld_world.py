@@ -16,19 +16,19 @@ from training.miniworld.world.pose import ARM, KEYPOINTS, STRETCH, mirrored, rea
 from training.miniworld.world.relations import HELD_OUT, PAIRS, SEEN
 from training.miniworld.world.renderer import mask_box, render, svg
 from training.miniworld.world.scene import draw_plan, portrait, stage
-from training.miniworld.world.single_and_group_poses import SOLOS, TRIOS
+from training.miniworld.world.single_and_group_poses import GROUP_POSES, SINGLE_POSES
 from training.miniworld.world.traits import (
     ACCESSORIES,
     BELLY_HUES,
     FUR_NAMES,
     PATTERNS,
     SPECIES,
-    Identity,
-    draw_identity,
+    CreatureTraits,
+    draw_traits,
 )
 from training.miniworld.world.triplets import evaluation_plans, write_triplets
 
-EVERY = (*PAIRS, *SOLOS, *TRIOS)
+EVERY = (*PAIRS, *SINGLE_POSES, *GROUP_POSES)
 
 
 def generator(seed=0):
@@ -36,12 +36,12 @@ def generator(seed=0):
 
 
 def test_the_world_is_as_large_as_promised():
-    assert len(SPECIES) >= 6 and len(SEEN) >= 12 and len(HELD_OUT) >= 4 and len(TRIOS) >= 3
+    assert len(SPECIES) >= 6 and len(SEEN) >= 12 and len(HELD_OUT) >= 4 and len(GROUP_POSES) >= 3
 
 
 def test_a_third_of_the_identities_is_held_out_by_their_own_hash():
     everyone = [
-        Identity(s, fur, belly, pattern, accessory, 0)
+        CreatureTraits(s, fur, belly, pattern, accessory, 0)
         for s in SPECIES
         for fur in range(len(FUR_NAMES))
         for belly in range(BELLY_HUES)
@@ -49,9 +49,12 @@ def test_a_third_of_the_identities_is_held_out_by_their_own_hash():
         for accessory in ACCESSORIES
     ]
     assert abs(np.mean([who.held_out for who in everyone]) - 1 / 3) < 0.01
-    assert Identity("fox", 3, 1, "spots", "crown", 2).held_out == Identity("fox", 3, 1, "spots", "crown", 2).held_out
-    assert Identity("bear", 0, 0, "plain", "nothing", 0).held_out is False  # pinned: the same on every machine
-    assert Identity("cat", 0, 0, "plain", "nothing", 0).held_out is False
+    assert (
+        CreatureTraits("fox", 3, 1, "spots", "crown", 2).held_out
+        == CreatureTraits("fox", 3, 1, "spots", "crown", 2).held_out
+    )
+    assert CreatureTraits("bear", 0, 0, "plain", "nothing", 0).held_out is False  # pinned: the same on every machine
+    assert CreatureTraits("cat", 0, 0, "plain", "nothing", 0).held_out is False
 
 
 def test_pretraining_draws_neither_held_out_identities_nor_relations():
@@ -124,7 +127,7 @@ def test_captions_say_names_and_predicate_and_never_looks():
 
 
 def test_a_portrait_is_the_same_creature_elsewhere():
-    who = draw_identity(generator())
+    who = draw_traits(generator())
     plans = [portrait(generator(seed), who, avoid="meadow") for seed in range(12)]
     assert {plan.identities for plan in plans} == {(who,)}
     assert "meadow" not in {plan.backdrop.place for plan in plans} and len({plan.relation for plan in plans}) > 3
