@@ -67,7 +67,7 @@ class Conditionings:
         self._guider = guider
         self._size = size
         self._windows: dict[object, Box] = {}
-        self._lists: list[bool] | None = None
+        self._lists: list[str] | None = None
 
     @property
     def _groups(self) -> dict[str, list[dict]]:
@@ -84,8 +84,8 @@ class Conditionings:
 
     @contextmanager
     def predicting(self, lists: list[list[dict] | None]) -> Iterator[None]:
-        """While ComfyUI predicts from these lists of conditionings, know which of them are positive."""
-        before, self._lists = self._lists, [self._is_positive_list(each) for each in lists]
+        """While ComfyUI predicts from these lists of conditionings, know which group each of them is."""
+        before, self._lists = self._lists, [self._group_of(each) for each in lists]
         try:
             yield
         finally:
@@ -98,23 +98,29 @@ class Conditionings:
             uuid: its own; ComfyUI gives it to copies on the other side as well, for areas that this side lacks.
             place: of its list among those that are predicted from; tells by itself only where nothing else does.
         """
-        if self._lists is not None and place < len(self._lists):
-            return self._lists[place]
+        group = self.group(place)
+        if group is not None:
+            return group.startswith("positive")
         known = {cond.get("uuid") for cond in self.positive()}
         return place == 0 if uuid is None or not known else uuid in known
 
-    def _is_positive_list(self, conds: list[dict] | None) -> bool:
-        """A list of the guider's own, a copy of one (context windows), or part of one."""
+    def group(self, place: int) -> str | None:
+        """The guider's name of a list that is predicted from, "" for a list that it does not know; None outside."""
+        return self._lists[place] if self._lists is not None and place < len(self._lists) else None
+
+    def _group_of(self, conds: list[dict] | None) -> str:
+        """Of a list that is the guider's own, a copy of one (context windows), or part of the positive one."""
         groups = {name: group for name, group in self._groups.items() if group}
         same = [name for name, group in groups.items() if group is conds]
         uuids = [cond.get("uuid") for cond in conds or []]
         same = same or [name for name, group in groups.items() if [cond.get("uuid") for cond in group] == uuids]
         if same:
-            return same[0].startswith("positive")
+            return same[0]
         others = {cond.get("uuid") for name, group in groups.items() if not name.startswith("positive")
                   for cond in group}
         positive = {cond.get("uuid") for cond in self.positive()}
-        return bool(uuids) and all(uuid in positive for uuid in uuids) and any(uuid not in others for uuid in uuids)
+        part = bool(uuids) and all(uuid in positive for uuid in uuids) and any(uuid not in others for uuid in uuids)
+        return "positive" if part else ""
 
     def window(self, uuid: object) -> Box:
         """The part of the picture a conditioning is computed on: the whole, or the area the user limited it to."""

@@ -152,6 +152,29 @@ def test_the_negative_row_is_untouched_and_the_middle_one_is_not(studio, scene, 
     assert subjects._conditionings is None  # nothing of the run is kept
 
 
+def test_copies_of_regional_prompts_on_the_negative_side_are_untouched(studio, scene, adapter, comfy):
+    """ComfyUI copies a conditioning with an area to the other side, with its ``uuid``."""
+    import comfy.samplers
+    import node_helpers
+
+    model = apply(studio, scene, adapter)
+    subjects = model.model_options["transformer_options"]["patches"]["middle_patch"][0]
+    acted, rows = [], subjects._rows
+    subjects._rows = lambda batch, options: acted.append((options["cond_or_uncond"], rows(batch, options))) or \
+        acted[-1][1]
+    positive = node_helpers.conditioning_set_values(fused(studio, scene, adapter), {"area": (16, 8, 0, 0),
+                                                                                    "strength": 1.0})
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, studio.text(""))
+    guider.set_cfg(3.0)
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"),
+                      torch.tensor([1.0, 0.0]), seed=0)
+    assert acted and all(found == [row for row, place in enumerate(places) if place == 0] for places, found in acted)
+    assert any(found for _, found in acted)
+
+
 def test_the_fused_prompt_carries_each_subject_and_swapping_them_changes_it(studio, scene, adapter):
     first = fused(studio, scene, adapter)[0][0]
     swapped = studio.scene(*({"image": subject.photographs.movedim(1, -1), **words}

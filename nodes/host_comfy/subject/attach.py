@@ -67,8 +67,23 @@ class AppliedSubjects:
         finally:
             self._sigmas = self._conditionings = None
 
+    def begin_prediction(self, executor, model, conds, x_in: Tensor, timestep: Tensor, model_options: dict):
+        """The CALC_COND_BATCH wrapper: which of the guider's groups are predicted from."""
+        if self._conditionings is None:
+            return executor(model, conds, x_in, timestep, model_options)
+        with self._conditionings.predicting(conds):
+            return executor(model, conds, x_in, timestep, model_options)
+
+    def _acts(self, place: int, uuid: object) -> bool:
+        """Whether a chunk is positive or Dual CFG's middle one; by its place only where no guider tells."""
+        group = None if self._conditionings is None else self._conditionings.group(place)
+        if group is not None:
+            return group.startswith(("positive", "middle"))
+        negative = set() if self._conditionings is None else self._conditionings.uuids("negative")
+        return uuid not in negative if uuid is not None and negative else place == 0
+
     def _rows(self, batch: int, options: dict) -> list[int]:
-        """Rows of a call whose conditioning is not the negative one; none outside the window."""
+        """Rows of a call whose conditioning is not a negative one; none outside the window."""
         sigmas = options.get("sigmas")
         if self._sigmas is not None and sigmas is not None and self.window != (0.0, 1.0):
             if not self._sigmas[0] <= float(sigmas.max()) <= self._sigmas[1]:
@@ -76,10 +91,8 @@ class AppliedSubjects:
         places = options.get("cond_or_uncond") or [0]
         uuids = options.get("uuids") or [None] * len(places)
         size = batch // len(places)
-        negative = set() if self._conditionings is None else self._conditionings.uuids("negative")
-        acting = [uuid not in negative if uuid is not None and negative else place == 0
-                  for place, uuid in zip(places, uuids)]
-        return [row for chunk, acts in enumerate(acting) if acts for row in range(chunk * size, (chunk + 1) * size)]
+        return [row for chunk, (place, uuid) in enumerate(zip(places, uuids)) if self._acts(place, uuid)
+                for row in range(chunk * size, (chunk + 1) * size)]
 
     def __call__(self, x: Tensor, options: dict) -> Tensor:
         """Let a transformer block read the objects, between its self- and its cross-attention."""
@@ -125,6 +138,7 @@ def attach(model, adapter: LoadedSubjectAdapter, objects: Tensor, boxes: Tensor,
     if location and adapter.config.input_channels:
         clone.set_model_patch(subjects.add_location, "input_block_patch")
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, subjects.begin_run)
+    clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, subjects.begin_prediction)
     clone.add_patches(_changes(model, _weights(adapter, sites)), weight)
     return clone
 
