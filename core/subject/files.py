@@ -5,7 +5,7 @@
     unet.<block>.attn2.to_k|to_v.weight   trained keys and values of the text cross-attention, optional
     unet.conv_in.weight|bias              five input channels, optional      text_encoder.…   trained, optional
 
-Metadata: ``kind=subject_adapter``, ``base``, ``head_width`` (64), ``max_subjects`` (2), ``locate_single`` (true or
+Metadata: ``kind=subject_adapter``, ``base``, ``head_width`` (64) or ``heads``, ``max_subjects`` (2), ``locate_single`` (true or
 false), ``placeholder`` (sks). The authors published no weights (arXiv:2307.11410), so this layout is ours.
 """
 
@@ -38,7 +38,8 @@ class SubjectAdapterConfig:
         tokens: T per subject, 256.
         word: width inside and behind the MLP that makes words: the text encoder's.
         blocks: width of every transformer block by its diffusers name, in the order of the UNet.
-        head_width: of the adapters' attention.
+        head_width: of the adapters' attention, as in SD 2 and SDXL; 0 where `heads` counts.
+        heads: number of them in every block, as in SD 1; 0 where `head_width` counts.
         input_channels: 5 where the file trains the input convolution, else 0.
         max_subjects: how many it was trained with.
         locate_single: whether one subject alone gets its box.
@@ -54,6 +55,7 @@ class SubjectAdapterConfig:
     word: tuple[int, int]
     blocks: dict[str, int]
     head_width: int = 64
+    heads: int = 0
     input_channels: int = 0
     max_subjects: int = 2
     locate_single: bool = True
@@ -69,9 +71,10 @@ class SubjectAdapter(nn.Module):
         self.config = config
         self.proj = ObjectTokens(config.image_width, config.context_width, config.hidden, config.tokens, ops, **factory)
         self.mlp = PreNormMLP(config.embedding_width, *config.word, ops, **factory)
+        heads = [config.heads or width // config.head_width for width in config.blocks.values()]
         self.fusers = nn.ModuleList([
-            GatedAdapter(width, config.context_width, width // config.head_width, config.head_width, ops, **factory)
-            for width in config.blocks.values()])
+            GatedAdapter(width, config.context_width, count, width // count, ops, **factory)
+            for width, count in zip(config.blocks.values(), heads)])
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take this module's tensors out of a file's state (see `load_subject_adapter`)."""
@@ -114,13 +117,14 @@ def _config(state: dict[str, Tensor], metadata: dict[str, str], file: str) -> Su
     except (KeyError, ValueError) as error:
         raise ValueError(f"{file}: expected a subject adapter (keys under proj., mlp. and unet.), but {error} is "
                          f"missing or misshapen. {describe(state)}") from error
-    head_width = _whole(metadata, "head_width", 64, file)
-    if not blocks or any(width % head_width for width in blocks.values()):
-        raise ValueError(f"{file}: expected the gated adapter of at least one block, of a width that {head_width} "
-                         f"divides; got {blocks or 'none'}.")
+    heads = _whole(metadata, "heads", 1, file) if "heads" in metadata else 0
+    head_width = 0 if heads else _whole(metadata, "head_width", 64, file)
+    if not blocks or any(width % (heads or head_width) for width in blocks.values()):
+        raise ValueError(f"{file}: expected the gated adapter of at least one block, of a width that "
+                         f"{heads or head_width} divides; got {blocks or 'none'}.")
     return SubjectAdapterConfig(
         image_width, embedding_width, context_width, hidden, tokens, word, dict(sorted(blocks.items(), key=_order)),
-        head_width, 5 if "unet.conv_in.weight" in state else 0, _whole(metadata, "max_subjects", 2, file),
+        head_width, heads, 5 if "unet.conv_in.weight" in state else 0, _whole(metadata, "max_subjects", 2, file),
         metadata.get("locate_single", "true") == "true", metadata.get("placeholder", PLACEHOLDER),
         metadata.get("base", ""))
 

@@ -26,7 +26,8 @@ def adapter_path(pack, files, tiny_sdxl, tmp_path_factory):
     """An adapter for the tiny SDXL with open gates, five input channels and trained keys and values."""
     layout = pack.module("nodes.host_comfy.sdxl.models").unet_layout(tiny_sdxl.model)
     blocks = {site.diffusers.removesuffix(".attn2"): site.width for site in layout.sites()}
-    config = files.SubjectAdapterConfig(IMAGE, EMBEDDING, CONTEXT, 32, TOKENS, (EMBEDDING, WORD), blocks, HEAD, 5)
+    config = files.SubjectAdapterConfig(IMAGE, EMBEDDING, CONTEXT, 32, TOKENS, (EMBEDDING, WORD), blocks, HEAD,
+                                        input_channels=5)
     torch.manual_seed(7)
     module = files.SubjectAdapter(config)
     for parameter in module.parameters():

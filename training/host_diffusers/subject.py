@@ -37,11 +37,16 @@ def new_config(unet: nn.Module, image_width: int, embedding_width: int, word_wid
                max_subjects: int = 2, base: str = "") -> SubjectAdapterConfig:
     """Size a fresh adapter for a UNet as the published one is: hidden widths are the context's and the embedding's."""
     blocks = block_names(unet)
-    first = unet.get_submodule(next(iter(blocks)))
+    heads = {name: unet.get_submodule(name).attn1.heads for name in blocks}
+    widths = {width // heads[name] for name, width in blocks.items()}
+    one_width = len(widths) == 1
+    if not one_width and len(set(heads.values())) > 1:
+        raise ValueError("base: expected transformer blocks with heads of one width, or of one number; this UNet has "
+                         "neither.")
     return SubjectAdapterConfig(
         image_width, embedding_width, unet.config.cross_attention_dim, unet.config.cross_attention_dim, tokens,
-        (embedding_width, word_width), blocks, next(iter(blocks.values())) // first.attn1.heads, CHANNELS, max_subjects,
-        base=base)
+        (embedding_width, word_width), blocks, head_width=max(widths) if one_width else 0,
+        heads=0 if one_width else max(heads.values()), input_channels=CHANNELS, max_subjects=max_subjects, base=base)
 
 
 def attach(unet: nn.Module, adapter: SubjectAdapter, location: bool = True) -> None:

@@ -51,6 +51,7 @@ def test_a_file_is_read_back_with_its_sizes_and_blocks_in_order(tmp_path):
     (lambda s: None, {"kind": "relation"}, "got a file of kind 'relation'"),
     (lambda s: None, {"head_width": "-64"}, "head_width to be a whole number from 1 up, got '-64'"),
     (lambda s: None, {"head_width": "48"}, "of a width that 48 divides"),
+    (lambda s: None, {"heads": "5"}, "of a width that 5 divides"),
 ])  # fmt: skip
 def test_other_files_are_refused_with_every_wrong_key(tmp_path, change, metadata, said):
     state = state_of()
