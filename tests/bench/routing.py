@@ -75,9 +75,11 @@ class Step:
         widths, side, text = SIZES[model, size]
         pack = _load_pack()
         tiny = importlib.import_module("tests.host.test_pack.tiny")
-        kind = getattr(importlib.import_module("comfy.supported_models"), {"dreamo": "Flux", "flux2": "Flux2"}[model])
+        models = importlib.import_module("comfy.supported_models")
+        made = (tiny.model("flux", unet=widths, dtype=dtype) if model == "dreamo"
+                else tiny.model_of(models.Flux2, widths, dtype=dtype))
         self.module = lambda name: importlib.import_module(f"{pack}.{name}")
-        self.model = tiny.model_of(kind, widths, dtype=dtype).model.to(device)
+        self.model = made.model.to(device)
         draw = torch.Generator().manual_seed(0)
 
         def random(*shape: int) -> Tensor:
