@@ -244,3 +244,16 @@ def test_the_routing_aware_sampler_is_ksampler_with_regions(studio, pack, seam, 
     torch.testing.assert_close(routing_map.blocks, fields.recorder.result((1, 2)).blocks)
     factor = 16 if studio.family.channels == 128 else 8
     assert heat.shape == (2, 8 * factor, 12 * factor, 3) and masks.shape == heat.shape[:3]
+
+
+def test_a_regional_conditioning_sees_its_part_of_a_region(studio, seam, regions):
+    """Computed on the right half, it has nothing of the left one: reference 1 is closed in all of it."""
+    if studio.family.video:
+        pytest.skip("an area of a video is of frames as well")
+    fields = regions(strength=HARD)
+    positive, negative = sides(studio)
+    right = [[context, {**entry, "area": (8, 6, 0, 6), "strength": 1.0}] for context, entry in positive]
+    found = studio.sample(*seam.attach_regions(studio.model, right, negative, fields), steps=1)
+    mass = fields.recorder.result((1, 2)).blocks[:, 0]
+    assert torch.isfinite(found).all() and mass.shape[-1] == 6 // studio.family.patch
+    assert (mass[:, 0] == 0).all() and (mass[:, 1] > 0).all()
