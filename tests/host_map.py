@@ -46,7 +46,7 @@ def named_in_code() -> dict[str, str]:
 
 
 def _names(tree: ast.Module) -> set[str]:
-    """Attributes of what a file imports from ComfyUI, spelled out."""
+    """Attributes of what a file imports from ComfyUI, spelled out, and classes that it names in texts."""
     imported: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -62,7 +62,10 @@ def _names(tree: ast.Module) -> set[str]:
         return before and f"{before}.{node.attr}"
 
     used = {spelled(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    return ({name for name in imported.values() if "." in name} | used) - {None}
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    classes = {text for text in texts if re.fullmatch(r"comfy(\.\w+){2,}", text)}
+    classes |= {f"comfy_extras.{text}" for text in texts if re.fullmatch(r"nodes_\w+\.[A-Z]\w+", text)}
+    return ({name for name in imported.values() if "." in name} | used | classes) - {None}
 
 
 def named_on_the_page() -> dict[str, str]:
