@@ -16,10 +16,14 @@ TEST_LOADERS = {
     "DualCLIPLoader": ("RelateTestFluxClip", {"weights_seed": 2}),
     "VAELoader": ("RelateTestFluxVae", {"weights_seed": 3}),
 }
+# graphs of models that take references natively, or make videos: by a word in the model's file name, the tiny family
+NATIVE = {"flux-2-klein": "flux2", "kontext": "kontext", "edit_2511": "qwen_edit_2511", "omnigen2": "omnigen2",
+          "wan2.2": "wan"}
 TEST_FILES = {
     "RelateIdentityModelLoader": {"model_name": "ms_adapter.bin"},
     "RelateRelationLoader": {"lora_name": "relation_kohya.safetensors"},
     "LoraLoaderModelOnly": {"lora_name": "relation_kohya.safetensors"},
+    "CreateHookLora": {"lora_name": "relation_kohya.safetensors"},
     # the tiny Flux has fewer blocks than the LoRAs of the tests, which are for one of two
     "RelateDreamOLoader": {"preset": "custom", "turbo_lora": "none"} | {
         f"{name}_lora": "none" for name in ("dreamo", "cfg_distill", "quality_pos", "quality_neg", "sft", "dpo")},
@@ -28,6 +32,10 @@ SMALL = {
     "EmptyLatentImage": {"width": 256, "height": 192},
     "EmptySD3LatentImage": {"width": 256, "height": 192},
     "KSampler": {"steps": 2},
+    "BasicScheduler": {"steps": 2},
+    "Flux2Scheduler": {"steps": 2, "width": 256, "height": 192},
+    "RelateApplyScene": {"width": 256, "height": 192, "reference_size": 0.0625},
+    "Wan22ImageToVideoLatent": {"width": 128, "height": 96, "length": 9},
     "RelateReference": {"resolution": 256},
     "RelateRoutingSampler": {"steps": 2},
 }
@@ -63,6 +71,7 @@ def swap_loaders(graph: dict, image: str = "subject.png") -> dict:
     loaders = TEST_LOADERS
     if any(node["class_type"] == "UNETLoader" for node in graph.values()):
         loaders = TEST_LOADERS | {"ControlNetLoader": ("RelateTestFluxControlNet", {"weights_seed": 6})}
+    loaders = loaders | native_loaders(graph)
     for node_id, node in graph.items():
         kind, inputs = node["class_type"], dict(node["inputs"])
         if kind in loaders:
@@ -72,6 +81,28 @@ def swap_loaders(graph: dict, image: str = "subject.png") -> dict:
             inputs["image"] = image
         swapped[node_id] = {**node, "class_type": kind, "inputs": inputs}
     return swapped
+
+
+def native_loaders(graph: dict) -> dict:
+    """Loaders of the tiny family that stands for the graph's model; none for FLUX.1-dev and SDXL."""
+    files = [node["inputs"]["unet_name"] for node in graph.values() if node["class_type"] == "UNETLoader"]
+    family = next((family for file in files for word, family in NATIVE.items() if word in file), None)
+    kinds = {"UNETLoader": 0, "CLIPLoader": 1, "DualCLIPLoader": 1, "VAELoader": 2}
+    return {} if family is None else {kind: ("RelateTestNative", {"family": family, "part": part})
+                                      for kind, part in kinds.items()}
+
+
+def lacking(graph: dict, info: dict) -> list[str]:
+    """Nodes and choices of a graph that a ComfyUI has not, by its ``object_info``."""
+    missing = [node["class_type"] for node in graph.values() if node["class_type"] not in info]
+    for node in graph.values():
+        spec = info.get(node["class_type"], {}).get("input", {})
+        for name, value in node["inputs"].items():
+            kind = next((part[name] for part in spec.values() if isinstance(part, dict) and name in part), [""])
+            choices = kind[0] if isinstance(kind[0], list) else (kind[1] if len(kind) > 1 else {}).get("options")
+            if isinstance(value, str) and choices and isinstance(choices[0], str) and value not in choices:
+                missing.append(f"{node['class_type']}.{name} = {value}")
+    return missing
 
 
 def node(class_type: str, /, **inputs) -> dict:

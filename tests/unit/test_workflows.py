@@ -14,16 +14,19 @@ INDEX = ROOT / "workflows" / "index.json"
 WORKFLOWS = sorted(path for path in (ROOT / "workflows").glob("*.json") if path != INDEX)
 API_GRAPHS = ROOT / "tests" / "host" / "graphs"
 STOCK = {
-    "CLIPTextEncode", "CLIPVisionLoader", "Canny", "CheckpointLoaderSimple", "ControlNetApplyAdvanced",
-    "ControlNetLoader", "DualCLIPLoader", "EmptyLatentImage", "EmptySD3LatentImage", "FluxGuidance", "ImageScaleBy",
-    "InvertMask", "KSampler", "LoadImage", "MaskComposite", "PreviewAny", "PreviewImage", "SaveImage", "SolidMask",
-    "UNETLoader", "VAEDecode", "VAELoader",
+    "BasicScheduler", "CFGGuider", "CFGNorm", "CLIPLoader", "CLIPTextEncode", "CLIPVisionLoader", "Canny",
+    "CheckpointLoaderSimple", "ControlNetApplyAdvanced", "ControlNetLoader", "CreateHookKeyframe", "CreateHookLora",
+    "DualCFGGuider", "DualCLIPLoader", "EmptyLatentImage", "EmptySD3LatentImage", "Flux2Scheduler", "FluxGuidance",
+    "FluxKontextMultiReferenceLatentMethod", "ImageScaleBy", "InvertMask", "KSampler", "KSamplerSelect",
+    "LoadImage", "MaskComposite", "ModelSamplingAuraFlow", "ModelSamplingSD3", "PairConditioningSetProperties",
+    "PreviewAny", "PreviewImage", "RandomNoise", "SamplerCustomAdvanced", "SaveImage", "SaveWEBM",
+    "SetHookKeyframes", "SolidMask", "UNETLoader", "VAEDecode", "VAELoader", "Wan22ImageToVideoLatent",
 }  # fmt: skip
 NOTES = {"Note", "MarkdownNote"}  # known to the page only, never sent to the server
 MODEL_FOLDERS = {"checkpoints", "clip_vision", "controlnet", "diffusion_models", "loras", "relate", "text_encoders",
                  "vae"}
 # values the page keeps among the widgets' and does not send: what becomes of the seed, LoadImage's upload button
-PAGE_ONLY = {"KSampler": {1}, "LoadImage": {1}, "RelateRoutingSampler": {1}}
+PAGE_ONLY = {"KSampler": {1}, "LoadImage": {1}, "RandomNoise": {1}, "RelateRoutingSampler": {1}}
 TITLE = 30  # a node's title stands above its position, a group's inside its box
 MAX_THUMBNAIL = 60 * 1024
 

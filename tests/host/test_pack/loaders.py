@@ -11,6 +11,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import tiny
 from .flux import RelateTestFlux, RelateTestFluxClip, RelateTestFluxControlNet, RelateTestFluxVae
+from .native import RelateTestNative
 
 log = logging.getLogger(__name__)
 
@@ -151,4 +152,5 @@ class RelateTestExtension(ComfyExtension):
             RelateTestSlowModel,
             RelateTestDigest,
             RelateTestNumber,
+            RelateTestNative,
         ]

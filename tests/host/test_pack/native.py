@@ -14,6 +14,7 @@ import comfy.sd
 import comfy.supported_models
 import comfy.supported_models_base
 import torch
+from comfy_api.latest import io
 from torch.nn import functional as F
 
 from . import flux, tiny
@@ -157,6 +158,24 @@ NETWORKS = {
         },
     ),
 }
+# of image-to-video, for graphs only; its text comes from the tiny T5
+NETWORKS_OF_VIDEO = {
+    "wan": (
+        "WAN22_T2V",
+        {
+            "image_model": "wan2.1",
+            "model_type": "t2v",
+            "in_dim": 48,
+            "out_dim": 48,
+            "dim": 48,
+            "ffn_dim": 64,
+            "freq_dim": 32,
+            "text_dim": flux.CONTEXT,
+            "num_heads": 2,
+            "num_layers": 1,
+        },
+    )
+}
 # family: module and tokenizer in comfy.text_encoders, its maker, the language model's name, layers it needs
 ENCODERS = {
     "longcat": ("longcat_image", "LongCatImageTokenizer", "te", "qwen25_7b", 1),
@@ -183,7 +202,7 @@ def model(name: str, seed: int = 1, **sizes) -> comfy.model_patcher.ModelPatcher
     """MODEL of a family, with random weights; `sizes` replace some of its network's."""
     if name == "kontext":
         return tiny.model("flux", seed, {**tiny.FLUX, **sizes} if sizes else None)
-    family, network = NETWORKS[name]
+    family, network = {**NETWORKS, **NETWORKS_OF_VIDEO}[name]
     config = type(family, (getattr(comfy.supported_models, family),), {})({**network, **sizes})
     config.set_inference_dtype(torch.float32, None)
     base = config.get_model({}, device=torch.device("cpu"))
@@ -197,7 +216,7 @@ def model(name: str, seed: int = 1, **sizes) -> comfy.model_patcher.ModelPatcher
 
 def clip(name: str, seed: int = 2) -> comfy.sd.CLIP:
     """CLIP of a family: the stock tokenizer, a language model of width TEXT, a vision tower that is only a mean."""
-    if name == "kontext":
+    if name in ("kontext", "wan"):
         return flux.clip(seed)
     module, tokenizer, maker, part, layers = ENCODERS[name]
     module = importlib.import_module(f"comfy.text_encoders.{module}")
@@ -266,7 +285,8 @@ class PoolingVAE:
         return latent[:, :, None] if self.latent_dim == 3 else latent
 
     def decode(self, latent: torch.Tensor) -> torch.Tensor:
-        cells = (latent[:, :, 0] if latent.ndim == 5 else latent)[:, :3]
+        frames = latent.movedim(2, 1).flatten(0, 1) if latent.ndim == 5 else latent
+        cells = frames[:, :3]
         return F.interpolate(cells, scale_factor=self.factor).movedim(1, -1).mul(0.5).add(0.5).clamp(0, 1)
 
 
@@ -274,4 +294,25 @@ def vae(name: str) -> PoolingVAE:
     """VAE of a family's shape."""
     if name in ("flux2", "mage"):
         return PoolingVAE(128, 16, frames=False)
+    if name == "wan":
+        return PoolingVAE(48, 16, frames=True)
     return PoolingVAE(16, 8, frames=name in ("qwen_edit", "qwen_edit_2511", "krea2", "joyimage"))
+
+
+class RelateTestNative(io.ComfyNode):
+    """Stands for the three loaders of a family: Load Diffusion Model, Load CLIP and Load VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="RelateTestNative",
+            category="relate/test",
+            inputs=[io.Combo.Input("family", options=[*NAMES, "wan"]), io.Int.Input("part", default=0, min=0, max=2)],
+            outputs=[io.AnyType.Output()],
+        )
+
+    @classmethod
+    def execute(cls, family: str, part: int) -> io.NodeOutput:
+        if part == 2 and family == "qwen_edit_2511":  # its node scales to a megapixel
+            return io.NodeOutput(PoolingVAE(16, 64, frames=True))
+        return io.NodeOutput((model, clip, vae)[part](family))
