@@ -113,8 +113,9 @@ def _tower_shapes(tower: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """The key set of an open_clip vision tower with the sizes its first tensors tell, ViT-bigG's where they do not."""
     def sized(key: str, *published: int) -> Tensor:
         tensor = tower.get(key)
-        fits = tensor is not None and tensor.ndim == len(published)
-        return tensor if fits else torch.empty(published, device="meta")
+        if tensor is not None and tensor.ndim == len(published):
+            return tensor
+        return torch.empty(published, device="meta")
 
     conv = sized("visual.conv1.weight", 1664, 3, 14, 14)
     positions = sized("visual.positional_embedding", 257, conv.shape[0])

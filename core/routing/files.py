@@ -127,13 +127,12 @@ def load_tables(path: str | Path) -> DreamOEmbeddings:
                          f"missing among its {len(content)} tensors. {describe(map(str, content))} Choose "
                          "embedding.safetensors of ByteDance/DreamO.")
     tables = flat_tensors({key: content[key] for key in TABLES if key in content}, path.name)
-    task, index, words = (tables.get(key) for key in TABLES)
+    task, index, words = tables[TABLES[0]], tables[TABLES[1]], tables.get(TABLES[2])
     try:
         if words is not None:
             check_shape(words, "N E", TABLES[2])
-        return DreamOEmbeddings(
-            task, index, None if words is None else words[-10:]
-        )  # the published code takes the last ten too
+        # the published code takes the last ten words too
+        return DreamOEmbeddings(task, index, None if words is None else words[-10:])
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
 
@@ -206,8 +205,7 @@ def _add_alphas(state: dict[str, Tensor], halves: dict[str, dict[str, Tensor]], 
 def _fused(key: str) -> LoraKey | None:
     """A key of the root files under ComfyUI's name; None if it is none."""
     match = _FUSED.search(key)
-    name = None if match is None else _FUSED_NAMES.get((match["stream"], match["name"]))
-    if name is None:
+    if match is None or (name := _FUSED_NAMES.get((match["stream"], match["name"]))) is None:
         return None
     module = f"diffusion_model.{match['stream']}_blocks.{match['block']}.{name}"
     return LoraKey(module, match["side"], module)

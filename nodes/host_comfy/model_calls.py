@@ -78,7 +78,7 @@ class Conditionings:
         """The positive ones, in order; empty for a guider that names its groups in a way of its own."""
         return [cond for name, group in self._groups.items() if name.startswith("positive") for cond in group or []]
 
-    def uuids(self, group: str) -> set[object]:
+    def uuids(self, group: str) -> set:
         """What the guider knows a group's conditionings by, e.g. those of "negative"."""
         return {cond.get("uuid") for cond in self._groups.get(group) or []} - {None}
 

@@ -66,9 +66,9 @@ def _patch(clone, path: str, strength: float) -> None:
     lost = sorted(module for module, name in called.items() if name is None)
     known = {}
     for key, tensor in lora.state.items():
-        module = next((part for part in _modules_of(key) if called.get(part)), None)
-        if module is not None:
-            known[called[module] + key[len(module):]] = tensor
+        module, name = next(((part, called[part]) for part in _modules_of(key) if called.get(part)), ("", None))
+        if name is not None:
+            known[name + key[len(module):]] = tensor
     _check_shapes(clone, names, known, file)
     patches = comfy.lora.load_lora(known, names)
     with_magnitudes(patches, {names[called[module]]: magnitude for module, magnitude in lora.magnitudes.items()

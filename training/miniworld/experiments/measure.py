@@ -5,13 +5,13 @@ what can be measured and is reported beside every number. The relation is right 
 interval. Traits of one picture hang together, so their means are given with a bootstrap over pictures.
 """
 
-import math
 from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...common.stats import Estimate, bootstrap_ratio, wilson
 from ..recipes.classifiers import Classifiers, crop_boxes
 from ..recipes.labelled_scenes import RELATIONS, TRAITS, trait_row
 from ..recipes.pictures import to_tensor
@@ -19,7 +19,6 @@ from ..world.renderer import render
 from ..world.scene import ScenePlan
 
 CLASSIFIED = ("species", "fur", "belly", "pattern", "accessory")
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -38,33 +37,29 @@ class Share:
     trials: int
 
     @classmethod
-    def of(cls, successes: int, trials: int, z: float = 1.96) -> "Share":
-        """A proportion with Wilson's interval, which holds the true one in 95 of 100 repetitions.
+    def of(cls, successes: int, trials: int) -> "Share":
+        """Estimate a proportion, with Wilson's interval.
 
         Raises:
             ValueError: no trials.
         """
-        if trials < 1:
-            raise ValueError("share: expected at least one trial, got none")
-        value = successes / trials
-        centre = (value + z * z / (2 * trials)) / (1 + z * z / trials)
-        half = z / (1 + z * z / trials) * math.sqrt(value * (1 - value) / trials + z * z / (4 * trials * trials))
-        return cls(value, max(0.0, centre - half), min(1.0, centre + half), trials)
+        return cls._of(wilson(successes, trials))
 
     @classmethod
     def of_parts(cls, counted: np.ndarray, possible: np.ndarray, seed: int = 0) -> "Share":
-        """Sum of `counted` over sum of `possible`, both (pictures,), with a percentile bootstrap over pictures.
+        """Estimate the sum of `counted` over that of `possible`, both (pictures,), by a bootstrap over pictures.
 
         Raises:
             ValueError: nothing was possible.
         """
-        if possible.sum() <= 0:
-            raise ValueError("share: expected something to count, got nothing")
-        rows = np.random.default_rng(seed).integers(len(counted), size=(_RESAMPLES, len(counted)))
-        below = possible[rows].sum(1)
-        ratios = counted[rows].sum(1)[below > 0] / below[below > 0]
-        low, high = np.percentile(ratios, (2.5, 97.5))
-        return cls(float(counted.sum() / possible.sum()), float(low), float(high), len(counted))
+        return cls._of(bootstrap_ratio(counted, possible, seed))
+
+    @classmethod
+    def _of(cls, estimate: Estimate) -> "Share":
+        """As the model card's files keep it; a single picture has no interval."""
+        value = estimate.value
+        low, high = (value if end is None else end for end in (estimate.low, estimate.high))
+        return cls(value, low, high, estimate.samples)
 
     def __str__(self) -> str:
         return f"{100 * self.value:.1f} ({100 * self.low:.1f} to {100 * self.high:.1f})"
