@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
         TrainerConfig("distill", args.steps, args.batch, args.lr),
         warmup_steps=max(1, min(1000, args.steps // 10)),
         weight_decay=0.1,
-        plain=("",),
+        adamw_params=("",),
     )
     student, _ = distil(encoder, _rebuilder(encoder), pictures, Distillation(unlocked=args.unlocked), settings,
                         args.out.with_suffix(".run"), device, args.minutes)
