@@ -18,7 +18,16 @@ pytest.importorskip("diffusers")
 from training.engine.timed_loop import load_ema_weights
 from training.host_diffusers.miniworld.bundle import load_miniworld
 from training.miniworld.experiments2 import measure
-from training.miniworld.recipes2 import autoencoder, classifiers, encoded_corpus, export, flux, stages, train_all
+from training.miniworld.recipes2 import (
+    autoencoder,
+    classifiers,
+    denoiser,
+    encoded_corpus,
+    export,
+    flux,
+    stages,
+    train_all,
+)
 from training.miniworld.recipes2.corpus import Corpus
 from training.miniworld.recipes2.labelled_scenes import FUSED, RELATIONS, TRAITS, LabelledScenes, trait_row
 
@@ -195,3 +204,20 @@ def test_answers_count_what_is_right_and_what_is_swapped():
     assert right.relation.tolist() == [True, False, True, False] and right.fused.tolist() == [False, True, False, True]
     swapped = measure.classify(Oracle([plan.cast[::-1] for plan in plans]), images, plans)
     assert (swapped.swapped == swapped.differ).all() and swapped.differ.any()
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch):
+    monkeypatch.setattr(denoiser.shutil, "which", lambda name: None)
+    model = denoiser.Denoiser(4).unet
+    assert denoiser.compile_residual_blocks(model) is False
+    assert all("forward" not in vars(resnet) for block in model.down_blocks for resnet in block.resnets)
+
+
+def test_compiling_wraps_every_residual_block_and_renames_nothing(monkeypatch):
+    monkeypatch.setattr(denoiser.shutil, "which", lambda name: "/usr/bin/" + name)
+    monkeypatch.setattr(denoiser.torch, "compile", lambda run, dynamic: run)
+    model = denoiser.Denoiser(4).unet
+    names = list(model.state_dict())
+    assert denoiser.compile_residual_blocks(model) is True
+    blocks = [part for name, part in model.named_modules() if name.split(".")[-2:-1] == ["resnets"]]
+    assert blocks and all("forward" in vars(resnet) for resnet in blocks) and list(model.state_dict()) == names
