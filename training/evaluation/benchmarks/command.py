@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageOps
 
+from ...common import arguments as of_type
 from ...common.atomic_io import write_text
 from ...common.cli import say
 from ...common.errors import UserErrors
@@ -28,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
         description="Write the prompts file of a public set from files that you have; nothing is downloaded. Written "
                     f"beside it: a JSON of its facts and a sheet of its first cases.\n\n{sets}")
     made.add_argument("set", choices=SETS, metavar="SET")
-    made.add_argument("--from", type=Path, required=True, dest="source", help="folder of the set's own files")
-    made.add_argument("--out", type=Path, required=True, help="prompts file to write, JSON lines")
+    made.add_argument("--from", type=of_type.path, required=True, dest="source", help="folder of the set's own files")
+    made.add_argument("--out", type=of_type.path, required=True, help="prompts file to write, JSON lines")
     made.add_argument("--limit", type=int, help="a fixed pseudo-random subset; that of 50 is a part of that of 100")
     made.add_argument("--seeds", type=int, default=1, help="pictures of each case")
     return made

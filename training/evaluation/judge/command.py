@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 
+from ...common import arguments as of_type
 from ...common.atomic_io import write_text
 from ...common.cli import say
 from ...common.errors import UserErrors
@@ -36,12 +37,12 @@ def parser() -> argparse.ArgumentParser:
         description="Measure a judge against people's labels: sensitivity, specificity, AUC, kappa. Writes table.md, "
                     "accuracy.json (for --judge-accuracy) and sheet.png with the pictures it got wrong. "
                     "'judge page' makes the page on which people label.")
-    made.add_argument("--labels", type=Path, required=True, help="JSON lines: picture, question, answer, by")
-    made.add_argument("--pictures", type=Path, help="folder of the pictures; that of the labels by default")
+    made.add_argument("--labels", type=of_type.path, required=True, help="JSON lines: picture, question, answer, by")
+    made.add_argument("--pictures", type=of_type.path, help="folder of the pictures; that of the labels by default")
     made.add_argument("--judge", required=True, help="an image-text-to-text model of transformers, or miniworld")
     made.add_argument("--judge-revision", default="main", help="commit of the judge on the hub")
-    made.add_argument("--out", type=Path, default=Path("out/judge"), help="folder to write to")
-    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    made.add_argument("--out", type=of_type.path, default=Path("out/judge"), help="folder to write to")
+    made.add_argument("--device", type=of_type.device, default="cuda" if torch.cuda.is_available() else "cpu")
     made.add_argument("--dtype", choices=DTYPES, default="float32")
     return made
 
@@ -52,9 +53,9 @@ def page_parser() -> argparse.ArgumentParser:
         prog="python -m training.evaluate judge page",
         description="Write a page that shows pictures with a question and takes the keys y, n and u. It needs no "
                     "server; its button saves labels.jsonl.")
-    made.add_argument("pictures", type=Path, help="folder of pictures")
-    made.add_argument("--prompts", type=Path, required=True, help="prompts file of the pictures")
-    made.add_argument("--out", type=Path, required=True, help="the page, e.g. label.html")
+    made.add_argument("pictures", type=of_type.path, help="folder of pictures")
+    made.add_argument("--prompts", type=of_type.path, required=True, help="prompts file of the pictures")
+    made.add_argument("--out", type=of_type.path, required=True, help="the page, e.g. label.html")
     made.add_argument("--kind", choices=(HAPPENED, REVERSED, CONTACT, PRESENT), default=HAPPENED,
                       help="the kind of question")
     made.add_argument("--partial", action="store_true", help="leave out lines whose picture is missing")

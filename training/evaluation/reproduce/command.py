@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...common import arguments as of_type
 from ...common.atomic_io import write_text
 from ...common.cli import TrainingAborted, say
 from ...common.comfyui_client import ComfyUIClient, Patience
@@ -34,15 +35,15 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m training.evaluate relationbench run", formatter_class=argparse.RawDescriptionHelpFormatter,
         description=__doc__ + "\n\nMethods: " + "; ".join(f"{name}: {what}" for name, what in METHODS.items()))
     source = made.add_mutually_exclusive_group(required=True)
-    source.add_argument("--subjects", type=Path, help="folder of subjects, see 'relationbench'")
-    source.add_argument("--prompts", type=Path, help="a prompts file with references, names and boxes")
+    source.add_argument("--subjects", type=of_type.path, help="folder of subjects, see 'relationbench'")
+    source.add_argument("--prompts", type=of_type.path, help="a prompts file with references, names and boxes")
     add = made.add_argument
-    add("--out", type=Path, required=True, help="folder to write to")
+    add("--out", type=of_type.path, required=True, help="folder to write to")
     add("--method", default=",".join(METHODS), help="which rows, comma-separated; the published baseline first")
     add("--engine", choices=("comfy", "diffusers"), default="comfy")
     add("--comfyui", default="http://127.0.0.1:8188", help="address of the ComfyUI")
     add("--world", choices=WORLDS, default="sdxl", help="which models")
-    add("--relations", type=Path, default=Path("models/loras"), help="folder of relation LoRAs, for diffusers")
+    add("--relations", type=of_type.path, default=Path("models/loras"), help="folder of relation LoRAs, for diffusers")
     add("--set", action="append", default=[], dest="changes", metavar="NAME=VALUE",
         help="another setting, e.g. checkpoint=..., relation_files={relation}.safetensors, steps=30")
     add("--cases", default="100", help="100: four of each template; or single x pair, e.g. 100x100")
@@ -51,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         "all are there")
     add("--partial", action="store_true", help="measure although pictures or relation LoRAs are missing; says how many")
     add("--draw-only", action="store_true", help="do not measure")
-    add("--run-seconds", type=float, default=1800, help="longest time one picture may take in ComfyUI")
+    add("--run-seconds", type=of_type.positive, default=1800, help="longest time one picture may take in ComfyUI")
     add_arguments(made)
     return made
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from ...common import arguments as of_type
 from ...common import stats
 from ...common.atomic_io import write_text
 from ...common.cli import command, say
@@ -237,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.miniworld.experiments.planted_faults",
                                      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("out/planted_faults"))
+    parser.add_argument("--out", type=of_type.path, default=Path("out/planted_faults"))
     parser.add_argument("--scenes", type=int, default=108, help="six of each relation")
     options = parser.parse_args(arguments)
     return command(lambda: run(options.out, options.scenes) and None)

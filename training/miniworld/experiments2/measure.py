@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...common import arguments as of_type
 from ...common.atomic_io import write_text
 from ...common.stats import bootstrap_ratio, wilson
 from ...host_diffusers.miniworld.bundle import Miniworld, load_miniworld
@@ -180,8 +181,8 @@ def sheet(truth: Tensor, drawn: Tensor, columns: int = 6) -> Image.Image:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=Path, default=Path("out/world2/models"))
-    parser.add_argument("--out", type=Path, default=Path("out/world2/measured"))
+    parser.add_argument("--models", type=of_type.path, default=Path("out/world2/models"))
+    parser.add_argument("--out", type=of_type.path, default=Path("out/world2/measured"))
     parser.add_argument("--pictures", type=int, default=114, help="of each row; 216 in the paper's tables")
     parser.add_argument("--steps", type=int, default=SAMPLING_STEPS, help="of the sampler")
     parser.add_argument("--threads", type=int, default=2)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from core.checkpoint import save
 
+from ...common import arguments as of_type
 from ...common.boxes import iou
 from ...common.cli import say
 from ...common.vision import select
@@ -145,7 +146,7 @@ def ship(network: CreatureDetector, folder: Path = FOLDER) -> dict[str, float]:
 def main() -> None:
     """Train, validate, write."""
     parser = argparse.ArgumentParser(prog="python -m training.miniworld.recipes.detector", description=__doc__)
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder to write detector.safetensors to")
+    parser.add_argument("--out", type=of_type.path, default=FOLDER, help="folder to write detector.safetensors to")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...common import arguments as of_type
 from ...common.atomic_io import write_text
 from ..recipes.pictures import to_tensor
 from ..world2.relations import PAIRS
@@ -90,12 +91,12 @@ def linear_bound(out: Path, channels: tuple[int, ...], pictures: Tensor, count: 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("out/world2"))
-    parser.add_argument("--steps", type=int, default=100, help="of each variant in each round")
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--out", type=of_type.path, default=Path("out/world2"))
+    parser.add_argument("--steps", type=of_type.whole(), default=100, help="of each variant in each round")
+    parser.add_argument("--rounds", type=of_type.whole(), default=10)
     parser.add_argument("--channels", type=int, nargs="+", default=CHANNELS)
     parser.add_argument("--linear", action="store_true", help="first, the bound of linear codes")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=of_type.whole(), default=1)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     torch.set_num_threads(args.threads)
