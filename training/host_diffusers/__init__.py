@@ -5,9 +5,9 @@ identity    attach_identity: the parallel image cross-attention beside every tex
 relation    attach_relation: a relation LoRA, through peft; merge_relation: a finished one, into the weights.
 text        encode_prompts, encode_phrases.
 images      encode_pictures, decode_latents, image_tokens.
-base_model  open_base: a diffusers folder, or one SDXL checkpoint file (single_file, tokenizer).
+base_model  open_base_model: a diffusers folder, or one SDXL checkpoint file (single_file, tokenizer).
 vision      load_vision: CLIP vision encoders from disk; clipself takes them apart for dense features.
-frozen      open_frozen: all frozen models of a recipe.
+frozen      open_frozen_models: all frozen models of a recipe.
 miniworld/  architectures: the miniworld's sizes; bundle: its models in one object; flux, flux_text, flux_files: its
             Flux with references, its prompts with placeholders, on disk.
 """
