@@ -75,5 +75,6 @@ def test_files_that_texts_and_comments_cite_are_there():
     for path in (*SOURCES, *TEXTS, *(ROOT / "web" / "docs").glob("*.md"), *(ROOT / "training").rglob("*.toml")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             absent += [f"{path.relative_to(ROOT)}:{number} cites {cited}" for cited in CITED.findall(line)
-                       if cited not in tracked and not (ROOT / cited).exists() and not cited.startswith(MADE)]
+                       if cited not in tracked and not (ROOT / cited).exists() and not cited.startswith(MADE)
+                       and not cited.split("/")[-1].split(".")[0].isupper()]  # NODE.md stands for any node's
     assert absent == []
