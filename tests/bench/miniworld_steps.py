@@ -40,7 +40,7 @@ def seconds(run, repeats: int = 3) -> float:
 
 def optimiser_seconds(model: torch.nn.Module, backward) -> tuple[float, float]:
     """Of Muon's step, on whole matrices and on Gram matrices."""
-    step = muon.Muon(model, 1e-6, plain=denoiser.SETTINGS.plain).step
+    step = muon.Muon(model, 1e-6, adamw_params=denoiser.SETTINGS.adamw_params).step
     backward()
     usual = muon._LONG
     try:
