@@ -177,7 +177,16 @@ def open_miniworld_judge() -> Any:
     return open_judge()
 
 
-WORLDS = Worlds({"miniworld": open_miniworld_detector}, {"miniworld": open_miniworld_judge}, count_exactly)
+def open_miniworld_encoder() -> Any:
+    """The encoder of looks that `--encoder miniworld` names."""
+    from .miniworld.recipes.classifiers import load_shipped
+    from .miniworld.recipes.find_creatures import TraitEncoder
+
+    return TraitEncoder(load_shipped())
+
+
+WORLDS = Worlds({"miniworld": open_miniworld_detector}, {"miniworld": open_miniworld_judge}, count_exactly,
+                {"miniworld": open_miniworld_encoder})
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -50,13 +50,14 @@ class Worlds:
     """What a command above knows of worlds with exact truth; this room knows none.
 
     Attributes:
-        detectors, judges: name to what opens it, for `--detector NAME` and `--judge NAME`.
+        detectors, judges, encoders: name to what opens it, for `--detector`, `--judge` and `--encoder NAME`.
         count_exactly: entries to exact scores as Markdown and for JSON (`--exact`).
     """
 
     detectors: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     judges: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     count_exactly: Callable[[Sequence[Entry]], tuple[str, dict[str, Any]]] = lambda entries: ("", {})
+    encoders: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
 
 
 NO_WORLDS = Worlds()
@@ -105,7 +106,7 @@ def _open_subjects(options: argparse.Namespace, dtype: torch.dtype, worlds: Worl
     by_name = worlds.detectors.get(options.detector)
     parts = all_or_faults(
         by_name or (lambda: open_detector(options.detector, options.device, dtype)),
-        lambda: load_image_encoder(encoder, options.device, dtype),
+        worlds.encoders.get(encoder) or (lambda: load_image_encoder(encoder, options.device, dtype)),
         lambda: None if options.segmenter == NONE else open_segmenter(options.segmenter, options.device, dtype))
     return SubjectModels(*parts)
 

@@ -161,11 +161,14 @@ def _measure_one(entry: Entry, references: Tensor, models: SubjectModels, floor:
 
 
 def _looks_of(views: Sequence[Path], name: str, models: SubjectModels) -> Tensor:
-    """(E,) mean of the normalised embeddings of a subject's photographs, normalised."""
+    """(E,) mean of the normalised embeddings of a subject's photographs, normalised.
+
+    A photograph is cut to the best detection of the subject's name; where there is none it is taken whole.
+    """
     pieces = []
     for path in views:
         image = open_picture(path)
-        found = find_subjects(image, [name], models)[:1] if models.segmenter else []
+        found = find_subjects(image, [name], models)[:1]  # the subject without what surrounds it, as in the picture
         box, mask = (found[0].box, found[0].mask) if found else (WHOLE, None)
         pieces.append(crop(image, box, mask))
     return F.normalize(F.normalize(models.encoder.pictures(pieces), dim=-1).mean(0), dim=-1)

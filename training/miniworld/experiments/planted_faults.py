@@ -33,7 +33,7 @@ from ...evaluation.judge.verdicts import judge_pictures
 from ...evaluation.prompts import Entry
 from ...evaluation.score_images import score_pictures
 from ...host_diffusers.embedders import Embedder, load_clip, load_image_encoder
-from ..recipes.find_creatures import load_detector
+from ..recipes.find_creatures import TraitEncoder, load_detector
 from ..world.relations import PAIRS
 from ..world.renderer import render
 from ..world.scene import ScenePlan, draw_plan, portrait, stage
@@ -211,12 +211,13 @@ def run(out: Path, scenes: int, seed: int = SEED) -> dict[str, Sequence[dict | N
     entries = build(out, scenes, seed)
     detector = load_detector()
     clip = load_clip("miniworld", "", "cpu", torch.float32)
-    crops, local = (load_image_encoder(name, "cpu", torch.float32) for name in ("miniworld", "miniworld-local"))
-    subjects, answers = SubjectModels(detector, crops), Answers(open_judge())
+    local = load_image_encoder("miniworld-local", "cpu", torch.float32)
+    subjects, answers = SubjectModels(detector, TraitEncoder(detector.judges)), Answers(open_judge())
     rows: dict[str, list[dict | None]] = {}
     for kind, own in entries.items():
         say(f"measuring {kind}")
-        values = iter(measured([entry for entry in own if entry], clip, local, subjects, answers))
+        present = [entry for entry in own if entry]
+        values = iter(measured(present, clip, local, subjects, answers) if present else ())
         rows[kind] = [next(values) if entry else None for entry in own]
     table = preferences(rows)
     accuracy, _ = measure_judge(labels_of(entries), answers)
@@ -239,7 +240,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.miniworld.experiments.planted_faults",
                                      description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=of_type.path, default=Path("out/planted_faults"))
-    parser.add_argument("--scenes", type=int, default=108, help="six of each relation")
+    parser.add_argument("--scenes", type=int, default=36, help="two of each of 18 relations")
     options = parser.parse_args(arguments)
     return command(lambda: run(options.out, options.scenes) and None)
 

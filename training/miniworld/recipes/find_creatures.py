@@ -13,6 +13,7 @@ from torch import Tensor
 
 from core.checkpoint import read
 
+from ...common.boxes import mask_box
 from ...common.vision import Detection
 from ...host_diffusers.miniworld.architectures import FOLDER
 from ..world.traits import SPECIES
@@ -22,6 +23,7 @@ from .detector_network import FILE, SIDE, CreatureDetector, decode
 # Middles of hugging creatures are faint: on 120 renders of a seed of their own, a peak of .15 finds most of them and
 # little else. Scores are doubled, so that the .30 that is asked of every detector means this.
 GAIN = 2.0
+LOOKS = ("species", "fur", "belly", "pattern", "accessory")
 _LEAST_SPECIES = 0.05  # probability below which a creature is none of the species asked for
 
 
@@ -66,6 +68,39 @@ class MiniworldDetector:
         crops, _ = classifiers.crop_boxes(pixels, torch.tensor(boxes, dtype=torch.float32)[None])
         chances = self.judges.identity(crops)[0]["species"].softmax(-1)
         return boxes, [min(1.0, GAIN * score) for score, _ in rows], chances
+
+
+class TraitEncoder:
+    """`common.vision.ImageEncoder` of looks: the chances of a creature's traits, so that a cosine is the mean overlap
+    of species, fur, belly, pattern and accessory.
+
+    Args:
+        judges: whose classifier of traits reads crops.
+    """
+
+    name = "miniworld"
+
+    def __init__(self, judges: classifiers.Judges) -> None:
+        self.judges = judges
+
+    @torch.no_grad()
+    def pictures(self, images: Sequence[Image.Image]) -> Tensor:
+        """(N, E); the white that pads a crop to a square is cut off, as the classifier knows stretched boxes."""
+        crops = [_without_margin(image).resize((classifiers.CROP,) * 2, Image.Resampling.BILINEAR) for image in images]
+        pixels = torch.from_numpy(np.stack([np.asarray(crop) for crop in crops])).permute(0, 3, 1, 2).float() / 255
+        logits, _ = self.judges.identity(pixels)
+        return torch.cat([logits[name].softmax(-1).sqrt() for name in LOOKS], dim=1)
+
+
+def _without_margin(image: Image.Image) -> Image.Image:
+    """A picture without white rows and columns at its edges."""
+    pixels = np.asarray(image.convert("RGB"))
+    box = mask_box((pixels < 255).any(-1))
+    if box is None:
+        return image.convert("RGB")
+    width, height = image.size
+    x0, y0, x1, y1 = box
+    return image.convert("RGB").crop((round(x0 * width), round(y0 * height), round(x1 * width), round(y1 * height)))
 
 
 def load_detector(folder: Path = FOLDER) -> MiniworldDetector:
