@@ -73,6 +73,20 @@ def test_a_relative_without_references(scenes, tiny, config, kind):
     assert message(scenes, kind, model=model) == f"model: Relative {TEXT_ONLY}"
 
 
+@pytest.mark.parametrize(
+    ("image_model", "node"),
+    [("hidream_o1", "HiDream-O1 Reference Images"), ("minimax_h3", "MiniMax H3 Reference to Video")],
+)
+def test_a_model_whose_references_are_not_wired_here(scenes, image_model, node):
+    parts = scenes.parts("kontext")
+    model = parts.model.clone()
+    config = type("Relative", (), {"unet_config": {"image_model": image_model}})()
+    model.model = SimpleNamespace(model_config=config, diffusion_model=parts.model.model.diffusion_model)
+    assert message(scenes, "kontext", model=model) == (
+        f"model: Apply Scene does not wire Relative yet. Connect its references by ComfyUI's own node, {node}."
+    )
+
+
 def test_sdxl_without_an_identity_model(scenes, tiny_sdxl):
     base = {"model": tiny_sdxl.model, "clip": tiny_sdxl.clip, "vae": tiny_sdxl.vae}
     assert message(scenes, "kontext", **base) == (

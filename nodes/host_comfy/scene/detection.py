@@ -17,6 +17,13 @@ _TEXT_ONLY = (
     "model: {} takes no reference images in ComfyUI. Apply Scene works with Flux.2, Flux Kontext, Qwen-Image-Edit, "
     "OmniGen2, Krea 2, Boogu, Mage-Flow, JoyImage, LongCat, Z-Image Omni, and with DreamO after Load DreamO."
 )
+_NOT_WIRED = "model: Apply Scene does not wire {} yet. Connect its references by ComfyUI's own node, {}."
+# models that take references in a way of their own, which cannot be kept in a place
+_OWN_NODES = {
+    "hidream_o1": "HiDream-O1 Reference Images",
+    "minimax_h3": "MiniMax H3 Reference to Video",
+    "wan2.1": "Bernini Conditioning",
+}
 
 
 def detect_engine(model, choice: str = AUTO) -> Engine:
@@ -41,7 +48,8 @@ def detect_engine(model, choice: str = AUTO) -> Engine:
             )
         fitting = [chosen]
     if not fitting:
-        raise ValueError(_TEXT_ONLY.format(base_of(model)))
+        node = _OWN_NODES.get(model.model.model_config.unet_config.get("image_model"))
+        raise ValueError(_TEXT_ONLY.format(base_of(model)) if node is None else _NOT_WIRED.format(base_of(model), node))
     _check_network(model)
     _refuse_old_comfyui(fitting[0])
     if choice == AUTO and fitting[0].name == "kontext":
