@@ -219,6 +219,17 @@ def test_prefixes_of_flux_loras(on_flux, prefix):
     assert ours.keys() == plain.keys() and all(torch.equal(ours[name], plain[name]) for name in plain)
 
 
+@pytest.mark.parametrize(("part", "value", "message"), [
+    ("alpha", draw(3), "alpha is no number"), ("alpha", torch.tensor(float("nan")), "alpha is no number"),
+    ("lora_magnitude_vector", draw(5), "has 5 magnitudes, expected 64"),
+    ("lora_A.weight", draw(4), r"is \(64, 4\) x \(4,\), expected \(64, r\) x \(r, 64\)"),
+], ids=["alphas", "NaN", "magnitudes", "flat"])
+def test_parts_that_do_not_fit_flux(on_flux, part, value, message):
+    module = "transformer.transformer_blocks.1.attn.to_k"
+    with pytest.raises(ValueError, match=f"flux_parts.safetensors: 1 pairs do not fit this model: .*{message}"):
+        on_flux({**split_lora(fused_lora()), f"{module}.{part}": value}, stock=False)
+
+
 FORMATS = {"nvfp4": "TensorCoreNVFP4Layout", "float8_e4m3fn": "TensorCoreFP8E4M3Layout",
            "mxfp8": "TensorCoreMXFP8Layout", "int8_tensorwise": "TensorWiseINT8Layout"}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import comfy.lora
 import comfy.utils
+import torch
 
 from ....core.lora_keys import bare_name, first
 from ....core.routing.files import load_flux_lora, load_tables
@@ -69,10 +70,10 @@ def _patch(clone, path: str, strength: float) -> None:
         module, name = next(((part, called[part]) for part in _modules_of(key) if called.get(part)), ("", None))
         if name is not None:
             known[name + key[len(module):]] = tensor
-    _check_shapes(clone, names, known, file)
+    magnitudes = {called[module]: magnitude for module, magnitude in lora.magnitudes.items() if called.get(module)}
+    _check_shapes(clone, names, known, magnitudes, file)
     patches = comfy.lora.load_lora(known, names)
-    with_magnitudes(patches, {names[called[module]]: magnitude for module, magnitude in lora.magnitudes.items()
-                              if called.get(module)})
+    with_magnitudes(patches, {names[module]: magnitude for module, magnitude in magnitudes.items()})
     clone.add_patches(patches, strength)
     if lost:
         raise ValueError(f"{file}: {len(called) - len(lost)} of {len(called)} pairs found their weights in this model; "
@@ -96,9 +97,10 @@ def _modules_of(key: str) -> list[str]:
     return [".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
 
 
-def _check_shapes(clone, names: dict, state: dict, file: str) -> None:
-    """Halves must fit their weights and each other; ComfyUI only finds out, and only warns, when it merges."""
-    faults = []
+def _check_shapes(clone, names: dict, state: dict, magnitudes: dict, file: str) -> None:
+    """Parts must fit their weights and each other; ComfyUI only finds out, and only warns, when it merges."""
+    faults = [f"{key} is no number" for key, alpha in state.items() if key.endswith(".alpha")
+              and not (alpha.numel() == 1 and bool(torch.isfinite(alpha).all()))]
     for key, up in state.items():
         if not key.endswith(".lora_up.weight"):
             continue
@@ -110,6 +112,8 @@ def _check_shapes(clone, names: dict, state: dict, file: str) -> None:
         flat = up.ndim == down.ndim == 2
         if not flat or (up.shape[0], down.shape[1]) != (out, into) or up.shape[1] != down.shape[0]:
             faults.append(f"{module} is {tuple(up.shape)} x {tuple(down.shape)}, expected ({out}, r) x (r, {into})")
+        elif module in magnitudes and magnitudes[module].numel() != out:
+            faults.append(f"{module} has {magnitudes[module].numel()} magnitudes, expected {out}")
     if faults:
         raise ValueError(f"{file}: {len(faults)} pairs do not fit this model: {first(faults)}. DreamO's LoRAs belong "
                          "to FLUX.1-dev.")
