@@ -149,11 +149,11 @@ def part_of(mask: Tensor | None, rows: Tokens | None, columns: Tokens | None, wi
     """Another node's mask for some queries and keys (None: all), four axes; ``within`` picks among those queries."""
     if mask is None:
         return None
-    mask = mask[(None,) * (4 - mask.ndim)] if mask.ndim < 3 else mask[:, None] if mask.ndim == 3 else mask
-    if mask.shape[2] > 1:
-        mask = mask if rows is None else mask[:, :, rows]
-        mask = mask if within is None else mask[:, :, within]
-    return mask if columns is None or mask.shape[3] == 1 else mask[..., columns]
+    part: Tensor = mask[:, None] if mask.ndim == 3 else mask.reshape((1,) * (4 - mask.ndim) + tuple(mask.shape))
+    if part.shape[2] > 1:
+        part = part if rows is None else part[:, :, rows]
+        part = part if within is None else part[:, :, within]
+    return part if columns is None or part.shape[3] == 1 else part[..., columns]
 
 
 def steered_attention(steering: Steering, layout: CallLayout, queries: Span, device: torch.device

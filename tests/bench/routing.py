@@ -147,8 +147,8 @@ class DreamOStep(Step):
         recorder = self.module("core.routing.routing_map").Recorder() if record else None
         references = tuple(layout.Reference(latent.cpu().float(), "subject", slot, area)
                            for slot, (latent, area) in enumerate(zip(self.latents, self.areas), start=1))
-        routing = self.module("core.routing.routing").Routing(references, layout.Tables(*self.tables), strength,
-                                                              recorder=recorder)
+        embeddings = layout.DreamOEmbeddings(*self.tables)
+        routing = self.module("core.routing.routing").Routing(references, embeddings, strength, recorder=recorder)
         latents = [self.model.process_latent_in(reference.latent).to(self.latents[0]) for reference in references]
         options = {"wrappers": {"apply_model": {seam.KEY: [seam.apply_references]}}}
         return lambda: self.apply(latents, options, ref_latents_method="uxo",

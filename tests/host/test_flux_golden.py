@@ -26,7 +26,7 @@ def routing_of(pack, flux, order=(0, 1), slots=None, regions=(None, None), weigh
     slots = slots or [i + 1 for i in range(len(order))]
     references = tuple(condition.Reference(flux.references[i], "subject", slot, region, weight)
                        for i, slot, region, weight in zip(order, slots, regions, weights))
-    return routing.Routing(references, condition.Tables(flux.task, flux.index), **fields)
+    return routing.Routing(references, condition.DreamOEmbeddings(flux.task, flux.index), **fields)
 
 
 def latents_of(routing):
