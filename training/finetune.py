@@ -141,7 +141,7 @@ def train(recipe: RunSpec, accelerator: Accelerator, journal: LossLog, speak) ->
         for group in optimizer.param_groups:
             group["lr"] = rate
         losses = one_step(model, optimizer, parameters, crops, identity, step, recipe, accelerator)
-        journal.log(step, losses)
+        journal.log(losses)
         done = step + 1
         if accelerator.is_main_process and progress.due(done):
             progress.tell(done, journal.last(), rate)

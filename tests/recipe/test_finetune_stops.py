@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import training.finetune as finetune
-from tests.recipe.test_finetune import Crash, config_of, interrupt_at
 from tests.recipe.tiny_recipe import write_all
+from tests.recipe.tiny_runs import Crash, config_of, interrupt_at
 from tests.surface import ROOT
 from training.common.cli import shell_command
 from training.engine.validation import SamplePictures

@@ -84,7 +84,7 @@ def test_joints_tell_who_is_who_and_predictions_are_near_the_truth():
 
 
 def test_the_ablation_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(ablate, "RECIPES", {name: SHORT for name in ablate.VARIANTS})
+    monkeypatch.setattr(ablate, "VARIANTS", {name: SHORT for name in ablate.VARIANTS})
     monkeypatch.setattr(ablate, "ROWS", ablate.ROWS[:3])
     lines = list(ablate.ablate(tmp_path, minutes=0, pictures=2, seeds=(0,)))
     assert lines == ["distances between joints", "3 cells are missing; the same command goes on with them"]

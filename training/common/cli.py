@@ -145,11 +145,10 @@ class Progress:
     def __init__(self, first: int, last: int) -> None:
         self.first, self.last = first, last
         self.started = self.spoken = time.monotonic()
-        self.quiet = False
 
     def due(self, done: int) -> bool:
         """Whether a second has passed or this was the last step; asking costs nothing on the GPU."""
-        return not self.quiet and (time.monotonic() - self.spoken >= 1 or done == self.last)
+        return time.monotonic() - self.spoken >= 1 or done == self.last
 
     def tell(self, done: int, losses: Mapping[str, float], rate: float) -> None:
         """The line after ``done`` steps."""

@@ -31,7 +31,7 @@ class LossLog:
         self._written = 0
         self._curves = None
 
-    def log(self, step: int, losses: dict[str, Tensor]) -> None:
+    def log(self, losses: dict[str, Tensor]) -> None:
         """Keep this process's losses of a step where they are; nothing waits for the GPU."""
         for name, loss in losses.items():
             self._losses.setdefault(name, []).append(loss.float())

@@ -21,13 +21,14 @@ from ...common.sheets import save_picture
 from ...host_diffusers.miniworld.bundle import Miniworld, load_miniworld
 from ..recipes.classifiers import Classifiers, load_shipped
 from ..recipes.pictures import to_uint8
+from ..world.triplets import evaluation_plans
 from .generate import Drawing, generate_images
 from .keypoint_probe import joint_distances
 from .keypoint_probe import table as joint_table
 from .measure import Measurement, Predictions, Share, classify, renders
 from .report import write_section
 from .sheets import tiled
-from .train_relation import AblationVariant, base_digest, strangers, train_relation, with_relation
+from .train_relation import AblationVariant, base_digest, train_relation, with_relation
 
 PICTURES, SEEDS = 72, (0, 1, 2)
 FULL, JOINTS = "full", "joints.json"
@@ -136,7 +137,7 @@ def _count(out: Path, world: Miniworld, jury: Classifiers, row: Row, seed: int, 
     recipe = VARIANTS[row.recipe or FULL]
     silent = replace(recipe, overrides=(*recipe.overrides, "samples.every=0"))
     lora = train_relation(silent, out / row.recipe.replace(" ", "_") / str(seed), seed) if row.recipe else None
-    plans = strangers(recipe.relation, pictures, 1000 + seed)
+    plans = evaluation_plans(recipe.relation, pictures, 1000 + seed)
     with with_relation(world, lora):
         images = generate_images(world, plans, 1000 + seed, row.how) if row.how else renders(plans)
     verdicts = classify(jury, images, plans)

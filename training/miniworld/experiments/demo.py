@@ -1,4 +1,4 @@
-"""make demo: a relation that the miniworld has never seen, learnt from five triplets, drawn for strangers, counted."""
+"""make demo: learn a relation that the miniworld has never seen from five triplets, draw new creatures in it, count."""
 
 import json
 import shutil
@@ -18,9 +18,10 @@ from ..recipes import classifiers as judges
 from ..recipes.pictures import to_uint8
 from ..world.renderer import render
 from ..world.scene import ScenePlan
+from ..world.triplets import evaluation_plans
 from .generate import generate_images, request_of
 from .measure import Measurement, measure, renders
-from .train_relation import AblationVariant, base_digest, relation_file, strangers, train_relation, with_relation
+from .train_relation import AblationVariant, base_digest, relation_file, train_relation, with_relation
 
 PICTURES, SHOWN = 32, 6
 SEED = 1000  # of the strangers and their noise; the training's is 0
@@ -66,7 +67,7 @@ def run(out: Path, recipe: AblationVariant = HUGGING, pictures: int = PICTURES, 
     shutil.copyfile(lora, out / f"{recipe.relation.replace(' ', '_')}.safetensors")
 
     world, jury = load_miniworld(), judges.load_shipped()
-    plans = strangers(recipe.relation, pictures, SEED)
+    plans = evaluation_plans(recipe.relation, pictures, SEED)
     drawn = {}
     for number, (title, file) in enumerate((("without", None), ("with", lora)), 2):
         say(f"{number} of 3: drawing {pictures} pictures of unseen identities {title} the relation")

@@ -18,8 +18,7 @@ from ...host_diffusers import merge_relation, unet_layout
 from ...host_diffusers.miniworld.architectures import FOLDER
 from ...host_diffusers.miniworld.bundle import Miniworld
 from ..recipes.detector_network import FILE as DETECTOR
-from ..world.scene import ScenePlan
-from ..world.triplets import evaluation_plans, write_triplets
+from ..world.triplets import write_triplets
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "relation_miniworld.toml"
 
@@ -107,8 +106,3 @@ def with_relation(world: Miniworld, lora: Path | None, strength: float = 1.0) ->
         yield
     finally:
         restore()
-
-
-def strangers(relation: str, count: int, seed: int) -> list[ScenePlan]:
-    """Scenes of a relation with identities that no training has seen, in its plainest wording."""
-    return evaluation_plans(relation, count, seed)
