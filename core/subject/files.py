@@ -5,8 +5,8 @@
     unet.<block>.attn2.to_k|to_v.weight   trained keys and values of the text cross-attention, optional
     unet.conv_in.weight|bias              five input channels, optional      text_encoder.…   trained, optional
 
-Metadata: ``kind=subject_adapter``, ``base``, ``head_width`` (64) or ``heads``, ``max_subjects`` (2), ``locate_single`` (true or
-false), ``placeholder`` (sks). The authors published no weights (arXiv:2307.11410), so this layout is ours.
+Metadata: ``kind=subject_adapter``, ``base``, ``head_width`` (64) or ``heads``, ``max_subjects`` (2), ``locate_single``
+(true or false), ``placeholder`` (sks). The authors published no weights (arXiv:2307.11410), so this layout is ours.
 """
 
 from __future__ import annotations
