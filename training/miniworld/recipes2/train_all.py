@@ -1,6 +1,6 @@
 """Train the second world with one command, within a budget of minutes.
 
-    python -m training.miniworld.recipes2.train_all --minutes 165 --out out/world2
+    python -m training.miniworld train-all --minutes 165 --out out/world2
 
 Stages run as processes of one thread each, as many at once as there are cores: two single threads do more work than
 two threads on one small model. A stage that is stopped (also by kill -9) goes on from its last checkpoint when the
