@@ -11,6 +11,7 @@ import training.finetune as finetune
 from core.cross_attention_layers import SDXL
 from core.relation.lora import load_relation
 from tests.recipe.tiny_recipe import write_authors, write_config
+from tests.recipe.tiny_runs import config_of
 from training.common.cli import say
 from training.config import load_config
 from training.data.dataset import load_triplets
@@ -22,7 +23,6 @@ from training.host_diffusers.unet import empty_unet
 from training.prepare import convert
 
 CPU = torch.device("cpu")
-from tests.recipe.tiny_runs import config_of
 
 
 def test_the_whole_recipe(world, capsys, caplog):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import training.finetune as finetune
+from tests.recipe.tiny_runs import config_of
 from training.config import load_config
 from training.data.dataset import load_triplets
 from training.data.encoding_cache import encode
@@ -14,7 +15,6 @@ from training.host_diffusers import relation_parameters, set_relation
 from training.host_diffusers.frozen import open_frozen_models
 
 CPU = torch.device("cpu")
-from tests.recipe.tiny_runs import config_of
 
 
 @pytest.fixture

@@ -98,8 +98,8 @@ GOLDEN = [
         (RIGHT, LEFT),
         PLACES,
         "image {}",
-        "A dog from image 1 is kissing a dog from image 2. The dog from image 1 is on the right and the dog from image 2 "
-        "is on the left.",
+        "A dog from image 1 is kissing a dog from image 2. The dog from image 1 is on the right and the dog from image "
+        "2 is on the left.",
     ),
     (
         "Two friends hug in the rain.",
@@ -107,8 +107,8 @@ GOLDEN = [
         (LEFT, WHOLE_PICTURE),
         PLACES,
         "image {}",
-        "Two friends hug in the rain. The cat is from image 1. The plushie bear is from image 2. The cat from image 1 is "
-        "on the left.",
+        "Two friends hug in the rain. The cat is from image 1. The plushie bear is from image 2. The cat from image 1 "
+        "is on the left.",
     ),
     (
         "The cat from image 2 hugs the bear.",
