@@ -7,7 +7,7 @@ from training.evaluation.assignment.measures import Picture, measure
 from training.miniworld.recipes.labelled_scenes import trait_row
 from training.miniworld.world.relations import PAIRS
 from training.miniworld.world.renderer import render
-from training.miniworld.world.scene import Plan
+from training.miniworld.world.scene import ScenePlan
 from training.miniworld.world.triplets import evaluation_plans
 
 FLOOR = 0.5  # share of traits that two creatures of a pair may have in common
@@ -18,7 +18,7 @@ def looks(identities):
     return np.array([trait_row(who) for who in identities])
 
 
-def seen(asked: Plan, drawn_identities, staging=None):
+def seen(asked: ScenePlan, drawn_identities, staging=None):
     """What an exact detector and an exact encoder make of a picture that shows some creatures in the asked poses."""
     from dataclasses import replace
 
