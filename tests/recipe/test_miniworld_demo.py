@@ -12,8 +12,9 @@ from training.host_diffusers.miniworld.bundle import load_miniworld
 from training.miniworld.experiments import ablate, demo
 from training.miniworld.experiments.generate import Drawing, generate_images, mismatched_identity
 from training.miniworld.experiments.keypoint_probe import DISTANCES, joint_distances
-from training.miniworld.experiments.train_relation import AblationVariant, strangers, with_relation
+from training.miniworld.experiments.train_relation import AblationVariant, with_relation
 from training.miniworld.world.traits import draw_several_traits
+from training.miniworld.world.triplets import evaluation_plans
 
 SHORT = AblationVariant(triplets=2, overrides=("train.steps=2", "train.warmup_steps=0", "train.batch_size=1",
                                       "samples.every=0", "train.device=cpu"))
@@ -57,7 +58,7 @@ def test_a_relation_of_another_base_is_learnt_again(finished):
 
 def test_the_relation_changes_the_picture_and_leaves_the_world_as_it_was(finished):
     out, _ = finished
-    world, plans = load_miniworld(), strangers("hugging", 1, 5)
+    world, plans = load_miniworld(), evaluation_plans("hugging", 1, 5)
     weights = {name: value.clone() for name, value in world.unet.state_dict().items()}
     plain = generate_images(world, plans, 5)
     with with_relation(world, out / "hugging.safetensors", strength=50.0):

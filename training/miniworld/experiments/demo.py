@@ -24,7 +24,7 @@ from .measure import Measurement, measure, renders
 from .train_relation import AblationVariant, base_digest, relation_file, train_relation, with_relation
 
 PICTURES, SHOWN = 32, 6
-SEED = 1000  # of the strangers and their noise; the training's is 0
+SEED = 1000  # of the new creatures and their noise; the training's is 0
 _SIDE, _GAP, _MARGIN = 160, 6, 150
 HUGGING = AblationVariant()
 

@@ -1,4 +1,4 @@
-"""One experiment of the miniworld's laboratory: learn a relation from a few triplets, draw it for strangers, count.
+"""One experiment of the miniworld's laboratory: learn a relation from a few triplets, draw new creatures in it, count.
 
 Used by the demo (one experiment) and by the ablation (many). Training triplets show seen identities; pictures are asked
 for identities that no training has seen.
