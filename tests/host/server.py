@@ -45,6 +45,7 @@ class ComfyServer:
         self.log_path = base / "comfyui.log"
         self.process: subprocess.Popen | None = None
         self.url = ""
+        self.start_log = ""  # what it printed until it was ready
         self._queued_at: dict[str, int] = {}  # by prompt, the length of the log when it was queued
 
     @property
@@ -77,6 +78,7 @@ class ComfyServer:
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 self.get("/queue")
+                self.start_log = self.log
                 return
             except (urllib.error.URLError, ConnectionError):
                 time.sleep(0.3)

@@ -46,7 +46,7 @@ def inputs_of(info):
 
 def test_the_pack_loads_without_a_warning(comfy_server, pack):
     assert pack.log == ""
-    of_ours = [line for line in comfy_server.log.splitlines() if PACK_FOLDER in line or "Relate:" in line]
+    of_ours = [line for line in comfy_server.start_log.splitlines() if PACK_FOLDER in line or "Relate:" in line]
     assert of_ours and not [line for line in of_ours if re.search("FAILED|Error|Cannot|missing|warn", line, re.I)]
 
 
