@@ -17,7 +17,8 @@ GROUPS = {
     "miniworld": ("RelateMiniworldLoader", "RelateMiniworldCreature"),
     "miniworld_flux": ("RelateMiniworldFluxLoader",),
     "references": ("RelateDreamOLoader", "RelateReference", "RelateApplyReferences"),
-    "routing": ("RelateReferenceRegions", "RelateRoutingSampler", "RelateRoutingPreview"),
+    "reference_regions": ("RelateReferenceRegions",),
+    "routing": ("RelateRoutingSampler", "RelateRoutingPreview"),
     "scoring": ("RelateScorePictures",),
 }
 
