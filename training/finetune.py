@@ -98,8 +98,10 @@ def run(options: argparse.Namespace, again: Callable[[int], str]) -> None:
             return train(recipe, accelerator, journal, speak)
     except KeyboardInterrupt as error:
         raise TrainingAborted(f"Stopped. {journal.resume_hint()}") from error
-    except (FolderInUse, ModelFileErrors) as error:
-        raise UserErrors(getattr(error, "found", f"output.folder: {error}")) from error
+    except ModelFileErrors as error:
+        raise UserErrors(error.messages) from error
+    except FolderInUse as error:
+        raise UserErrors(f"output.folder: {error}") from error
     except OSError as error:
         raise TrainingAborted(f"Reading or writing failed: {error}. {journal.resume_hint()}") from error
     except torch.cuda.OutOfMemoryError as error:

@@ -199,3 +199,16 @@ def test_a_thumbnail_is_drawn_where_the_last_pictures_are_gone(world, monkeypatc
     shutil.rmtree(world / "out" / "samples")
     assert finetune.main([config, "--resume"]) == 0
     assert (world / "out" / "hugging.safetensors").exists()
+
+
+def test_models_that_break_after_the_plan_are_a_fault_not_a_traceback(world, tiny_root, capsys):
+    """A folder of configs alone can be planned for; weights are asked for when they are needed."""
+    (world / "base").unlink()
+    shutil.copytree(tiny_root / "base", world / "base")
+    for weights in (world / "base").rglob("*.safetensors"):
+        weights.unlink()
+    config = config_of(world)
+    assert finetune.main([config, "--dry-run"]) == 0
+    assert finetune.main([config]) == 2
+    message = capsys.readouterr().err
+    assert "models.base: " in message and "text_encoder cannot be loaded" in message and "Traceback" not in message

@@ -25,8 +25,8 @@ class ConfigFaults(UserErrors):
         settings: all of it as it was read, right or wrong.
     """
 
-    def __init__(self, found: Iterable[str], tables: dict[str, Checked], settings: dict[str, Any]) -> None:
-        super().__init__(found)
+    def __init__(self, messages: Iterable[str], tables: dict[str, Checked], settings: dict[str, Any]) -> None:
+        super().__init__(messages)
         self.tables, self.settings = tables, settings
 
 

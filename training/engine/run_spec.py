@@ -101,7 +101,7 @@ def load_run_spec(config: Config, device: torch.device, processes: int, resume: 
 
 def look_further(config: ConfigFaults) -> UserErrors:
     """The faults of a config, and those of the triplets and models that its right tables name."""
-    faults, relation = list(config.found), config.settings.get("relation")
+    faults, relation = list(config.messages), config.settings.get("relation")
     if "data" in config.tables:
         _or_faults(lambda: load_triplets(config.tables["data"], relation if isinstance(relation, str) else ""), faults)
     if "models" in config.tables:
