@@ -23,7 +23,6 @@ from tests.host.server import ComfyServer, device_flags
 from tests.host.studio import Pack, Studio
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / "tests" / "golden"
 MINIWORLD_RELATION = ROOT / "models" / "miniworld" / "relations" / "miniworld_hugging.safetensors"
 TEST_PACK = Path(__file__).parent / "test_pack"
 # A dot and a hyphen: names that users' folders have and Python's modules cannot.

@@ -1,17 +1,16 @@
-"""The tiny Flux of `tests/golden/dreamo_public.safetensors`, and the one of formulas whose answers are written down."""
+"""The tiny Flux of `tests/golden/dreamo_public.npz`, and the one of formulas whose answers are written down."""
 
 from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "dreamo_public.safetensors"
+from tests import golden_tensors
+
 FORMULA = {
     "in_channels": 16, "out_channels": 16, "vec_in_dim": 24, "context_in_dim": 40, "hidden_size": 48, "mlp_ratio": 4.0,
     "num_heads": 2, "depth": 2, "depth_single_blocks": 3, "axes_dim": [8, 8, 8], "guidance_embed": True,
@@ -20,9 +19,8 @@ FORMULA = {
 
 def golden_flux(tiny: ModuleType, dtype: torch.dtype = torch.float32) -> SimpleNamespace:
     """model, inputs, tables and answers of the published system at a tiny size; in another dtype without answers."""
-    with safe_open(GOLDEN, framework="pt") as file:
-        widths = json.loads(file.metadata()["config"])["flux"]
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    tensors, metadata = golden_tensors.read("dreamo_public")
+    widths = json.loads(metadata["config"])["flux"]
     model = tiny.model("flux", unet=widths, dtype=dtype)
     answers, tensors = tensors, {key: value.to(dtype) for key, value in tensors.items()}
     weights = {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}

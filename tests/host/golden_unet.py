@@ -1,16 +1,15 @@
-"""The tiny UNet of `tests/golden/dreamrelation_public.safetensors` in both hosts: ComfyUI's own and diffusers'."""
+"""The tiny UNet of `tests/golden/dreamrelation_public.npz` in both hosts: ComfyUI's own and diffusers'."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from types import ModuleType
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "dreamrelation_public.safetensors"
+from tests import golden_tensors
+
 WIDTHS = {
     "in_channels": 4, "out_channels": 4, "model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": [1, 1],
     "use_linear_in_transformer": True, "transformer_depth": [0, 2], "transformer_depth_output": [0, 0, 2, 2],
@@ -23,11 +22,9 @@ class GoldenUNet:
     """Weights, inputs and the answer."""
 
     def __init__(self) -> None:
-        with safe_open(GOLDEN, framework="pt") as file:
-            self.config = json.loads(file.metadata()["config"])["unet"]
-            tensors = {
-                key.removeprefix("unet."): file.get_tensor(key) for key in file.keys() if key.startswith("unet.")
-            }
+        tensors, metadata = golden_tensors.read("dreamrelation_public")
+        self.config = json.loads(metadata["config"])["unet"]
+        tensors = {key.removeprefix("unet."): tensor for key, tensor in tensors.items() if key.startswith("unet.")}
         self.weights = _part(tensors, "weight.")
         self.adapter = _part(tensors, "ms_adapter.")
         self.latent, self.text, self.image_tokens = tensors["latent"], tensors["text"], tensors["image_tokens"]

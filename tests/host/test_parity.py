@@ -7,9 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors import safe_open
 
-from tests.host.conftest import GOLDEN
+from tests import golden_tensors
 from tests.host.golden_unet import GoldenUNet
 
 
@@ -60,9 +59,8 @@ def clip_vision(comfy, tmp_path_factory):
     """The golden encoder in ComfyUI's own CLIP vision class, by ComfyUI's own key conversion."""
     import comfy.clip_vision
 
-    with safe_open(GOLDEN / "dense_clip_public.safetensors", framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
-        sizes = json.loads(file.metadata()["config"])
+    tensors, metadata = golden_tensors.read("dense_clip_public")
+    sizes = json.loads(metadata["config"])
     config = {
         "hidden_size": sizes["width"],
         "intermediate_size": int(sizes["width"] * sizes["mlp_ratio"]),

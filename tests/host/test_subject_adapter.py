@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from core.checkpoint import save
-from tests.host.conftest import GOLDEN
+from tests import golden_tensors
 from tests.host.pictures import photograph
 
 SUBJECTS = ({"name": "dog", "box": (0.0, 0.2, 0.5, 1.0)}, {"name": "cat", "box": (0.5, 0.2, 1.0, 1.0)})
@@ -117,8 +117,7 @@ def test_without_location_nothing_is_added_to_the_latent(studio, scene, adapter)
 @torch.inference_mode()
 def test_the_golden_adapter_acts_in_a_middle_patch(studio, scene, adapter, files, pack):
     """The authors' gated block, called as ComfyUI calls a middle patch: to 1e-4."""
-    with safe_open(GOLDEN / "subject_diffusion_public.safetensors", framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}
+    tensors, _ = golden_tensors.read("subject_diffusion_public")
     gated = pack.module("core.subject.adapter").GatedAdapter(40, 32, 4, 10)
     gated.load_state_dict({key.removeprefix("gated."): value for key, value in tensors.items()
                            if key.startswith("gated.")})

@@ -7,13 +7,13 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from safetensors import safe_open
 
 from core.attention import as_bias
 from core.identity.branch import IdentityBranch
 from core.identity.tokens import token_mask
 from core.relation.attention_loss import predicate_attention_loss
 from core.scene import Box, Layout, coverage
+from tests import golden_tensors
 from training.host_diffusers import (
     CrossAttentionExtras,
     IdentityBatch,
@@ -24,16 +24,14 @@ from training.host_diffusers import (
 )
 from training.host_diffusers.identity import _Processor
 
-GOLDEN = "tests/golden/dreamrelation_public.safetensors"
 BOXES = [[0.0, 0.2, 0.55, 0.85], [0.55, 0.26, 0.95, 0.90]]
 
 
 @pytest.fixture(scope="module")
 def golden():
-    with safe_open(GOLDEN, "pt") as file:
-        names = [key for key in file.keys() if key.startswith("unet.")]
-        config = json.loads(file.metadata()["config"])["unet"]
-        return {key.removeprefix("unet."): file.get_tensor(key) for key in names}, config
+    tensors, metadata = golden_tensors.read("dreamrelation_public")
+    config = json.loads(metadata["config"])["unet"]
+    return {key.removeprefix("unet."): tensor for key, tensor in tensors.items() if key.startswith("unet.")}, config
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """The identity room against the authors' own modules (tests/golden) and its laws."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch.nn import functional as F
 
 from core.attention import as_bias, attend
@@ -14,14 +12,13 @@ from core.identity.fourier import fourier_features
 from core.identity.resampler import Resampler, ResamplerConfig
 from core.identity.tokens import token_gains, token_mask
 from core.scene import Box, Layout
-
-GOLDEN = Path(__file__).parents[3] / "golden"
+from tests import golden_tensors
 
 
 @pytest.fixture(scope="module")
 def golden():
-    with safe_open(GOLDEN / "dreamrelation_public.safetensors", framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["config"])
+    tensors, metadata = golden_tensors.read("dreamrelation_public")
+    return tensors, json.loads(metadata["config"])
 
 
 def part(golden, prefix):

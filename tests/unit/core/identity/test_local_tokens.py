@@ -1,23 +1,20 @@
-"""Dense CLIP features and local tokens against the authors' own (tests/golden/dense_clip_public.safetensors)."""
+"""Dense CLIP features and local tokens against the authors' own (tests/golden/dense_clip_public.npz)."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch.nn import functional as F
 
 from core.attention import attend
 from core.identity.local_tokens import ValuePath, VisionTower, dense_features, pool, rescale_positions
-
-GOLDEN = Path(__file__).parents[3] / "golden" / "dense_clip_public.safetensors"
+from tests import golden_tensors
 
 
 @pytest.fixture(scope="module")
 def golden():
-    with safe_open(GOLDEN, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()} | {"config": json.loads(file.metadata()["config"])}
+    tensors, metadata = golden_tensors.read("dense_clip_public")
+    return tensors | {"config": json.loads(metadata["config"])}
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from core.relation.keypoint_loss import (
     KeypointPairs,
@@ -12,11 +11,12 @@ from core.relation.keypoint_loss import (
     keypoint_loss_as_released,
     sample_at,
 )
+from tests import golden_tensors
 
 
 @pytest.fixture(scope="module")
 def golden():
-    tensors = load_file("tests/golden/dreamrelation_public.safetensors")
+    tensors, _ = golden_tensors.read("dreamrelation_public")
     return {key.removeprefix("kml."): tensor for key, tensor in tensors.items() if key.startswith("kml.")}
 
 

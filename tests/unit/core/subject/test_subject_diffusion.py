@@ -1,25 +1,22 @@
 """Subject-Diffusion's parts: equal to the authors' modules, and the laws that hold for any weights."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
 
 from core.subject.adapter import GatedAdapter
 from core.subject.fused_prompt import fused_prompt, label_positions, placeholder_positions, replace_embeddings
 from core.subject.location import location_mask, mask_addition
 from core.subject.losses import localisation_loss
 from core.subject.tokens import ObjectTokens
-
-FILE = Path(__file__).parents[3] / "golden" / "subject_diffusion_public.safetensors"
+from tests import golden_tensors
 
 
 @pytest.fixture(scope="module")
 def golden():
-    with safe_open(FILE, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, json.loads(file.metadata()["config"])
+    tensors, metadata = golden_tensors.read("subject_diffusion_public")
+    return tensors, json.loads(metadata["config"])
 
 
 def part(tensors, prefix):
