@@ -62,9 +62,10 @@ def read(path: str | Path) -> tuple[dict, dict[str, str]]:
         if kind == TORCH_PICKLE and not _is_whole_pickle(path):
             raise ValueError(_unreadable(path, "its pickle breaks off")) from error
         # torch's own message advises to switch its protection off
-        raise ValueError(f"{path.name}: expected tensors only, but this file wants to run code or build other objects "
-                         "when it is opened. It was not opened. Get it from its publisher again, or as safetensors."
-                         ) from error
+        raise ValueError(
+            f"{path.name}: expected tensors only, but this file wants to run code or build other objects "
+            "when it is opened. It was not opened. Get it from its publisher again, or as safetensors."
+        ) from error
     except Exception as error:  # damaged pickles raise whatever their bytes happen to mean
         raise ValueError(_unreadable(path, error)) from error
     if not isinstance(content, dict):
@@ -82,8 +83,10 @@ def _is_whole_pickle(path: Path) -> bool:
 
 
 def _unreadable(path: Path, error: Exception | str) -> str:
-    return (f"{path.name}: expected a whole file of tensors, but it cannot be read ({error}). It may be truncated: "
-            "download it again and compare the size.")
+    return (
+        f"{path.name}: expected a whole file of tensors, but it cannot be read ({error}). It may be truncated: "
+        "download it again and compare the size."
+    )
 
 
 def _load_archive(path: Path, kind: str) -> object:
@@ -100,11 +103,15 @@ def flat_tensors(content: Mapping, file: str) -> dict[str, Tensor]:
     Raises:
         ValueError: other keys than text, or other values than tensors.
     """
-    odd = [f"{key!r} is a {type(value).__name__}" for key, value in content.items()
-           if not (isinstance(key, str) and isinstance(value, Tensor))]
+    odd = [
+        f"{key!r} is a {type(value).__name__}"
+        for key, value in content.items()
+        if not (isinstance(key, str) and isinstance(value, Tensor))
+    ]
     if odd:
-        raise ValueError(f"{file}: expected tensors by name, but {len(odd)} of its {len(content)} entries are none "
-                         f"({_first(odd)}).")
+        raise ValueError(
+            f"{file}: expected tensors by name, but {len(odd)} of its {len(content)} entries are none ({_first(odd)})."
+        )
     return dict(content)
 
 
@@ -128,8 +135,10 @@ def _checked_kind(path: Path) -> str:
     if not first:
         raise ValueError(f"{path.name}: expected a file of tensors, but it is empty. Download it again.")
     expected = "safetensors" if path.suffix.lower() in (".safetensors", ".sft") else "a torch archive"
-    raise ValueError(f"{path.name}: expected {expected}, but it begins with {first!r}: not a file of tensors, perhaps "
-                     "a web page saved in its place. Download it again and compare the size.")
+    raise ValueError(
+        f"{path.name}: expected {expected}, but it begins with {first!r}: not a file of tensors, perhaps "
+        "a web page saved in its place. Download it again and compare the size."
+    )
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
@@ -140,12 +149,18 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{Path(path).name}: expected a whole safetensors file, but it cannot be read ({error}). "
-                         "It may be truncated: download it again and compare the size.") from error
+        raise ValueError(
+            f"{Path(path).name}: expected a whole safetensors file, but it cannot be read ({error}). "
+            "It may be truncated: download it again and compare the size."
+        ) from error
 
 
-def save(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str],
-         check: Callable[[Path], None] = lambda written: None) -> None:
+def save(
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    check: Callable[[Path], None] = lambda written: None,
+) -> None:
     """Write safetensors under a temporary name in the same folder, check it, rename it: the file is whole or absent.
 
     The bytes are a function of the contents: equal runs leave equal files, which a hash can tell.
@@ -204,8 +219,9 @@ def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
 
 
-def compare_keys(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], file: str,
-                 what: str) -> None:
+def compare_keys(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], file: str, what: str
+) -> None:
     """Check that a file holds exactly what a model needs.
 
     Raises:
@@ -213,13 +229,21 @@ def compare_keys(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tu
     """
     missing = [key for key in expected if key not in found]
     unexpected = [key for key in found if key not in expected]
-    misshapen = [f"{key} is {found[key]}, expected {expected[key]}"
-                 for key in expected if key in found and found[key] != expected[key]]
-    faults = [f"{len(keys)} {sort} ({_first(keys)})"
-              for sort, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)) if keys]
+    misshapen = [
+        f"{key} is {found[key]}, expected {expected[key]}"
+        for key in expected
+        if key in found and found[key] != expected[key]
+    ]
+    faults = [
+        f"{len(keys)} {sort} ({_first(keys)})"
+        for sort, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        if keys
+    ]
     if faults:
-        raise ValueError(f"{file}: expected {what}, {len(expected)} tensors, and found {len(found)}: "
-                         f"{'; '.join(faults)}. {describe(found)}")
+        raise ValueError(
+            f"{file}: expected {what}, {len(expected)} tensors, and found {len(found)}: "
+            f"{'; '.join(faults)}. {describe(found)}"
+        )
 
 
 def _first(keys: list[str]) -> str:
@@ -229,14 +253,35 @@ def _first(keys: list[str]) -> str:
 
 # What whole families of files look like: (what it is, substrings one of which every one of most keys has, where to).
 _FAMILIES = (
-    ("a LoRA", ("lora_down", "lora_up", "lora_A", "lora_B", ".lora.", ".alpha", "lora.down", "lora.up"),
-     "models/loras and Load Relation"),
-    ("a full SDXL or SD checkpoint", ("model.diffusion_model.", "conditioner.", "first_stage_model.",
-                                      "cond_stage_model."), "models/checkpoints and Load Checkpoint"),
-    ("a CLIP vision encoder", ("vision_model.", "visual.", "visual_projection"),
-     "models/clip_vision and Load CLIP Vision"),
-    ("a Flux diffusion model", ("double_blocks.", "single_blocks.", "img_in.", "txt_in.", "time_in.", "vector_in.",
-                                "guidance_in.", "final_layer."), "models/diffusion_models and Load Diffusion Model"),
+    (
+        "a LoRA",
+        ("lora_down", "lora_up", "lora_A", "lora_B", ".lora.", ".alpha", "lora.down", "lora.up"),
+        "models/loras and Load Relation",
+    ),
+    (
+        "a full SDXL or SD checkpoint",
+        ("model.diffusion_model.", "conditioner.", "first_stage_model.", "cond_stage_model."),
+        "models/checkpoints and Load Checkpoint",
+    ),
+    (
+        "a CLIP vision encoder",
+        ("vision_model.", "visual.", "visual_projection"),
+        "models/clip_vision and Load CLIP Vision",
+    ),
+    (
+        "a Flux diffusion model",
+        (
+            "double_blocks.",
+            "single_blocks.",
+            "img_in.",
+            "txt_in.",
+            "time_in.",
+            "vector_in.",
+            "guidance_in.",
+            "final_layer.",
+        ),
+        "models/diffusion_models and Load Diffusion Model",
+    ),
     ("an IP-Adapter model", ("ip_adapter.", "image_proj.latents"), "models/ipadapter and an IP-Adapter pack"),
 )
 

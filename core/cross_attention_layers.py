@@ -47,8 +47,14 @@ class UNetSpec:
     context_width: int
 
     @classmethod
-    def of_depths(cls, widths: tuple[int, ...], resnets: int, depths: tuple[int, ...], context_width: int,
-                  middle: int | None = None) -> UNetSpec:
+    def of_depths(
+        cls,
+        widths: tuple[int, ...],
+        resnets: int,
+        depths: tuple[int, ...],
+        context_width: int,
+        middle: int | None = None,
+    ) -> UNetSpec:
         """A UNet whose residual blocks of one level all have the same transformer depth; the middle as the last."""
         return cls(
             widths=widths,
@@ -67,8 +73,9 @@ class UNetSpec:
         block = 1  # block 0 is the first convolution
         for level, depths in enumerate(self.down):
             for resnet, depth in enumerate(depths):
-                yield from _transformers(f"down_blocks.{level}.attentions.{resnet}", ("input", block), depth,
-                                         self.widths[level])
+                yield from _transformers(
+                    f"down_blocks.{level}.attentions.{resnet}", ("input", block), depth, self.widths[level]
+                )
                 block += 1
             block += 1  # the downsampler
 
@@ -76,8 +83,9 @@ class UNetSpec:
         block = 0
         for level, depths in enumerate(self.up):
             for resnet, depth in enumerate(depths):
-                yield from _transformers(f"up_blocks.{level}.attentions.{resnet}", ("output", block), depth,
-                                         self.widths[-1 - level])
+                yield from _transformers(
+                    f"up_blocks.{level}.attentions.{resnet}", ("output", block), depth, self.widths[-1 - level]
+                )
                 block += 1
 
     def _middle(self):

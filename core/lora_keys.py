@@ -25,11 +25,21 @@ BIASES = "biases that the pairs were trained with"
 EMBEDDINGS = "textual inversions bundled with the LoRA (put them into models/embeddings)"
 OWN_ADAPTERS = ("hada_", "lokr_", "oft_", "boft_", "glora_", "diff", "set_weight")  # they need no pair
 
-_MODEL_PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "unet.", "transformer.",
-                   "lora_unet_", "lora_transformer_", "lycoris_unet_", "lycoris_")
+_MODEL_PREFIXES = (
+    "base_model.model.",
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "unet.",
+    "transformer.",
+    "lora_unet_",
+    "lora_transformer_",
+    "lycoris_unet_",
+    "lycoris_",
+)
 _TEXT_PREFIX = re.compile(
     r"(?:base_model\.model\.)?(?:lora_|lycoris_)?(?:prior_)?(?:te\d?|text_encoders?(?:_\d)?|text_model|clip_[lgh]|t5xxl)"
-    r"[._]")
+    r"[._]"
+)
 _ROLES = re.compile(
     r"(?:^|[._])(?:"
     r"lora(?:_linear_layer)?\.(?P<dotted>down|up)\.weight"  # diffusers
@@ -40,7 +50,8 @@ _ROLES = re.compile(
     r"|(?P<magnitude>lora_magnitude_vector)(?:\.(?!weight)\w+)?(?:\.weight)?"
     r"|(?:lora\.)?(?P<plain>alpha|dora_scale|diff_b|diff|w_norm|b_norm|set_weight|reshape_weight|bias"
     r"|hada_\w+|lokr_\w+|oft_\w+|boft_\w+|[ab][12]\.weight)"
-    r")$")
+    r")$"
+)
 _OLD_PROCESSOR = re.compile(r"\.processor\.(to_\w+?)_lora\.(down|up)\.weight$")
 
 
@@ -71,14 +82,15 @@ def split_key(key: str) -> LoraKey | None:
     if not module:
         return None
     module = bare_name(module)
-    return LoraKey(module.replace(".processor.", ".").replace(".", "_"), _role(match), spelled,
-                   _TEXT_PREFIX.match(key) is not None)
+    return LoraKey(
+        module.replace(".processor.", ".").replace(".", "_"), _role(match), spelled, _TEXT_PREFIX.match(key) is not None
+    )
 
 
 def bare_name(module: str) -> str:
     """A module without the prefixes that tools put before it, one behind the other ("unet.base_model.model.")."""
     while (prefix := next((each for each in _MODEL_PREFIXES if module.startswith(each)), None)) is not None:
-        module = module[len(prefix):]
+        module = module[len(prefix) :]
     return module
 
 
@@ -133,8 +145,10 @@ def read_alphas(path: Path, metadata: Mapping[str, str]) -> Alphas:
     """
     config = _json(metadata.get("lora_adapter_metadata"))  # diffusers: "unet.r", "unet.lora_alpha", ...
     if config:
-        names = sorted({key.rpartition(".")[0] for key in config if key.endswith("lora_alpha")},
-                       key=lambda name: name.startswith("text_encoder"))
+        names = sorted(
+            {key.rpartition(".")[0] for key in config if key.endswith("lora_alpha")},
+            key=lambda name: name.startswith("text_encoder"),
+        )
         prefix = f"{names[0]}." if names and names[0] else ""
         return _of_peft({key.removeprefix(prefix): value for key, value in config.items()}, "its metadata")
     for name in ("ss_network_alpha", "lora_alpha", "network_alpha"):
@@ -149,15 +163,20 @@ def read_alphas(path: Path, metadata: Mapping[str, str]) -> Alphas:
 
 def _of_peft(config: Mapping, source: str) -> Alphas:
     patterns = config.get("alpha_pattern")
-    patterns = {name: number for name, value in (patterns if isinstance(patterns, dict) else {}).items()
-                if (number := _number(value)) is not None}
+    patterns = {
+        name: number
+        for name, value in (patterns if isinstance(patterns, dict) else {}).items()
+        if (number := _number(value)) is not None
+    }
     return Alphas(_number(config.get("lora_alpha")), patterns, config.get("use_rslora") is True, source)
 
 
 def _is_alone(path: Path) -> bool:
     """Whether no other model file is in the folder."""
-    return not any(other != path and other.is_file() and other.suffix.lower() in (".safetensors", ".bin", ".pt", ".sft")
-                   for other in path.parent.iterdir())
+    return not any(
+        other != path and other.is_file() and other.suffix.lower() in (".safetensors", ".bin", ".pt", ".sft")
+        for other in path.parent.iterdir()
+    )
 
 
 def _json(text: str | None) -> dict:

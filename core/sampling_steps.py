@@ -51,8 +51,11 @@ def _place(sigma: float, schedule: Sequence[float]) -> int | None:
     if len(schedule) < 2:
         return None
     rising = schedule[-1] > schedule[0]
-    begun = [index for index, start in enumerate(schedule[:-1])
-             if _same(sigma, start) or (sigma > start if rising else sigma < start)]
+    begun = [
+        index
+        for index, start in enumerate(schedule[:-1])
+        if _same(sigma, start) or (sigma > start if rising else sigma < start)
+    ]
     return begun[-1] if begun else 0
 
 

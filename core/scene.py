@@ -36,8 +36,10 @@ class Box:
             if getattr(self, low) >= getattr(self, high):
                 faults.append(f"{low} = {getattr(self, low):g} is not less than {high} = {getattr(self, high):g}")
         if faults:
-            raise ValueError(f"box: {'; '.join(faults)}. Boxes are fractions of the output picture, left top right "
-                             "bottom, e.g. 0 0 0.5 1 for its left half.")
+            raise ValueError(
+                f"box: {'; '.join(faults)}. Boxes are fractions of the output picture, left top right "
+                "bottom, e.g. 0 0 0.5 1 for its left half."
+            )
 
     def tensor(self) -> Tensor:
         """(4,) float32: x0, y0, x1, y1."""
@@ -129,8 +131,9 @@ class Subject:
         if self.mask is not None:
             views, _, height, width = self.photographs.shape if self.photographs.ndim == 4 else (0, 0, 0, 0)
             if tuple(self.mask.shape) != (views, height, width):
-                faults.append(f"mask: expected the picture's size ({views}, {height}, {width}), "
-                              f"got {tuple(self.mask.shape)}")
+                faults.append(
+                    f"mask: expected the picture's size ({views}, {height}, {width}), got {tuple(self.mask.shape)}"
+                )
             elif not torch.isfinite(self.mask).all():
                 faults.append("mask: expected numbers in [0, 1], got NaN or infinity")
             elif not bool((self.mask > 0.5).flatten(1).any(dim=1).all()):

@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 _LITTER = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}  # what archives, servers and desktops leave behind
-_MARKS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
-          codecs.BOM_UTF16_BE: "UTF-16"}  # the longer marks first: UTF-32's begins with UTF-16's
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}  # the longer marks first: UTF-32's begins with UTF-16's
 
 
 def read_text(path: str | Path) -> str:

@@ -38,8 +38,11 @@ class RelateExtension(ComfyExtension):
                 for node in found:
                     node.GET_SCHEMA()
             except Exception:  # whatever breaks one group must not take the others down; its cause is logged whole
-                log.exception("Relate: the nodes %s are missing because their group '%s' cannot be imported",
-                              ", ".join(names), group)
+                log.exception(
+                    "Relate: the nodes %s are missing because their group '%s' cannot be imported",
+                    ", ".join(names),
+                    group,
+                )
                 continue
             nodes += found
         return nodes

@@ -29,8 +29,10 @@ def read_boxes(given: Any, width: int, height: int) -> list[Box]:
         try:
             given = json.loads(given)
         except json.JSONDecodeError as error:
-            raise ValueError('bboxes: expected JSON such as [{"x": 0, "y": 0, "width": 512, "height": 1024}], '
-                             f"got {given[:80]!r} ({error}).") from error
+            raise ValueError(
+                'bboxes: expected JSON such as [{"x": 0, "y": 0, "width": 512, "height": 1024}], '
+                f"got {given[:80]!r} ({error})."
+            ) from error
     boxes, faults = [], []
     for number, item in enumerate(_flat(given), start=1):
         try:
@@ -39,8 +41,10 @@ def read_boxes(given: Any, width: int, height: int) -> list[Box]:
         except ValueError as error:
             faults.append(f"box {number}: {str(error).removeprefix('box: ').split('. Boxes are')[0]}")
     if faults:
-        raise ValueError(f"bboxes on a canvas of {width} x {height}: {'; '.join(faults)}. Boxes have a positive width "
-                         "and height and lie on the canvas.")
+        raise ValueError(
+            f"bboxes on a canvas of {width} x {height}: {'; '.join(faults)}. Boxes have a positive width "
+            "and height and lie on the canvas."
+        )
     return boxes
 
 
@@ -65,6 +69,7 @@ def _edges(item: Any, width: int, height: int) -> list[float]:
             x, y, w, h = (float(item[name]) for name in ("x", "y", "width", "height"))
             edges = [x / width, y / height, (x + w) / width, (y + h) / height]
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"expected {{x, y, width, height}} or {{bbox: [ymin, xmin, ymax, xmax]}}, got {item!r}"
-                         ) from error
+        raise ValueError(
+            f"expected {{x, y, width, height}} or {{bbox: [ymin, xmin, ymax, xmax]}}, got {item!r}"
+        ) from error
     return [min(max(edge, 0.0), 1.0) if -SPILL <= edge <= 1 + SPILL else edge for edge in edges]

@@ -15,8 +15,8 @@ class RelateMiniworldLoader(io.ComfyNode):
             display_name="Load Miniworld",
             category="relate/miniworld",
             description="Loads the models of the miniworld that come with this pack: a small world of drawn plush "
-                        "creatures in which every node works as on SDXL, in seconds, on any computer. Pictures are "
-                        "128 x 128.",
+            "creatures in which every node works as on SDXL, in seconds, on any computer. Pictures are "
+            "128 x 128.",
             search_aliases=["demo", "example", "tiny", "plush", "try out"],
             inputs=[],
             outputs=[
@@ -24,8 +24,9 @@ class RelateMiniworldLoader(io.ComfyNode):
                 io.Clip.Output(display_name="clip", tooltip="Its two text encoders; they know the world's words."),
                 io.Vae.Output(display_name="vae", tooltip="Its VAE, factor 8, 4 channels."),
                 io.ClipVision.Output(display_name="clip_vision", tooltip="Its image encoder, for Encode Identity."),
-                io.ClipVision.Output(display_name="local_clip_vision",
-                                     tooltip="The same encoder distilled for local tokens."),
+                io.ClipVision.Output(
+                    display_name="local_clip_vision", tooltip="The same encoder distilled for local tokens."
+                ),
                 RelateIdentityModel.Output(display_name="identity_model", tooltip="Its identity model."),
             ],
         )
@@ -38,17 +39,22 @@ class RelateMiniworldLoader(io.ComfyNode):
 
         missing = miniworld.missing_parts()
         if missing:
-            raise ValueError("models/miniworld of this pack: expected the models that come with it, "
-                             f"{', '.join(missing)} missing. Install the pack again, or make them with "
-                             "python -m training.miniworld.")
+            raise ValueError(
+                "models/miniworld of this pack: expected the models that come with it, "
+                f"{', '.join(missing)} missing. Install the pack again, or make them with "
+                "python -m training.miniworld."
+            )
         folder = miniworld.FOLDER
         model, vae = miniworld.load_unet(), miniworld.load_vae()
         latents.finish_model(model, vae)
         return io.NodeOutput(
-            model, miniworld.load_clip(), vae,
+            model,
+            miniworld.load_clip(),
+            vae,
             miniworld.load_clip_vision(folder / "clip_vision"),
             miniworld.load_clip_vision(folder / "local_clip_vision"),
-            models.load_identity_model(str(folder / "identity.safetensors")))
+            models.load_identity_model(str(folder / "identity.safetensors")),
+        )
 
 
 class RelateMiniworldCreature(io.ComfyNode):
@@ -61,14 +67,20 @@ class RelateMiniworldCreature(io.ComfyNode):
             display_name="Miniworld Creature",
             category="relate/miniworld",
             description="A picture of one of the miniworld's creatures, for a Subject. They come with this pack; its "
-                        "training has seen none of them.",
+            "training has seen none of them.",
             search_aliases=["demo", "example", "plush", "reference", "photograph"],
-            inputs=[io.Combo.Input("creature", options=folders.creatures(),
-                                   tooltip="Its name for the prompt, the colour of its fur, what it wears.")],
+            inputs=[
+                io.Combo.Input(
+                    "creature",
+                    options=folders.creatures(),
+                    tooltip="Its name for the prompt, the colour of its fur, what it wears.",
+                )
+            ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The picture, 256 x 256. Connect to a Subject."),
-                io.String.Output(display_name="name",
-                                 tooltip="What the prompt calls it, such as fox. Connect to the Subject's name."),
+                io.String.Output(
+                    display_name="name", tooltip="What the prompt calls it, such as fox. Connect to the Subject's name."
+                ),
             ],
             is_output_node=True,  # else a picture out of the cache is not shown in a page opened later
         )

@@ -15,18 +15,24 @@ class RelateMiniworldFluxLoader(io.ComfyNode):
             display_name="Load Miniworld Flux",
             category="relate/miniworld",
             description="Loads the miniworld's small Flux, which was trained with DreamO's references, placeholders "
-                        "and routing: every node for references works on it as on FLUX.1-dev with Load DreamO, in "
-                        "seconds, on any computer. Pictures are 128 x 128.",
+            "and routing: every node for references works on it as on FLUX.1-dev with Load DreamO, in "
+            "seconds, on any computer. Pictures are 128 x 128.",
             search_aliases=["demo", "example", "tiny", "plush", "dreamo", "try out"],
             inputs=[],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="A Flux of 5 million parameters that knows DreamO, for "
-                                                              "latents of 16 x 16. Connect to Apply References or "
-                                                              "Routing-aware Flux Sampler."),
-                io.Clip.Output(display_name="clip", tooltip="Its text encoder; it knows the world's words, and "
-                                                            "[ref#1] to [ref#9]."),
-                io.Vae.Output(display_name="vae", tooltip="Its VAE, factor 8, 4 channels; also for Reference Image, "
-                                                          "with resolution 128."),
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="A Flux of 5 million parameters that knows DreamO, for "
+                    "latents of 16 x 16. Connect to Apply References or "
+                    "Routing-aware Flux Sampler.",
+                ),
+                io.Clip.Output(
+                    display_name="clip", tooltip="Its text encoder; it knows the world's words, and [ref#1] to [ref#9]."
+                ),
+                io.Vae.Output(
+                    display_name="vae",
+                    tooltip="Its VAE, factor 8, 4 channels; also for Reference Image, with resolution 128.",
+                ),
             ],
         )
 
@@ -38,10 +44,12 @@ class RelateMiniworldFluxLoader(io.ComfyNode):
 
         missing = miniworld_flux.missing_parts()
         if missing:
-            raise ValueError("models/miniworld of this pack: expected the miniworld's Flux, "
-                             f"{', '.join(missing)} missing. Install the pack again if it should have come with it, or "
-                             "make it: python -m training.miniworld flux-base, then flux, then python -m "
-                             "training.miniworld flux-export.")
+            raise ValueError(
+                "models/miniworld of this pack: expected the miniworld's Flux, "
+                f"{', '.join(missing)} missing. Install the pack again if it should have come with it, or "
+                "make it: python -m training.miniworld flux-base, then flux, then python -m "
+                "training.miniworld flux-export."
+            )
         model, vae = miniworld_flux.load_flux(), miniworld.load_vae()
         latents.finish_model(model, vae)
         return io.NodeOutput(model, miniworld_flux.load_clip(), vae)

@@ -18,29 +18,46 @@ class RelateRelationLoader(io.ComfyNode):
 
         folders.register()
         names, examples = folders.relation_files()
-        lora_name = io.Combo.Input("lora_name", options=names,
-                                   tooltip="A file in models/loras, relation LoRAs first, or a miniworld_ file, which "
-                                           "comes with the pack.")
+        lora_name = io.Combo.Input(
+            "lora_name",
+            options=names,
+            tooltip="A file in models/loras, relation LoRAs first, or a miniworld_ file, which comes with the pack.",
+        )
         lora_name.extra_dict = {"relate_examples": examples}  # web/relate_relation.js shows the chosen one's
         return schema(
             node_id="RelateRelationLoader",
             display_name="Load Relation",
             category="relate/relation",
             description="Adds a relation LoRA (hugging, shaking hands, ...) to the model. Reads files made with this "
-                        "pack's training, the DreamRelation authors' files, and peft and kohya layouts.",
-            search_aliases=["lora", "relation lora", "interaction", "hug", "hugging", "two subjects", "dreamrelation",
-                            "relationbooth"],
+            "pack's training, the DreamRelation authors' files, and peft and kohya layouts.",
+            search_aliases=[
+                "lora",
+                "relation lora",
+                "interaction",
+                "hug",
+                "hugging",
+                "two subjects",
+                "dreamrelation",
+                "relationbooth",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="An SDXL model. It is not changed; a clone is."),
                 lora_name,
-                io.Float.Input("strength", default=1.0, min=-3.0, max=3.0, step=0.05,
-                               tooltip="Strength of the relation. 1 is as trained; 0 is the untouched model."),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-3.0,
+                    max=3.0,
+                    step=0.05,
+                    tooltip="Strength of the relation. 1 is as trained; 0 is the untouched model.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model with the relation."),
-                io.String.Output(display_name="relation",
-                                 tooltip="The words the relation was trained with, for your prompt; empty if the file "
-                                         "does not say."),
+                io.String.Output(
+                    display_name="relation",
+                    tooltip="The words the relation was trained with, for your prompt; empty if the file does not say.",
+                ),
             ],
         )
 

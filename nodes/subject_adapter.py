@@ -22,12 +22,20 @@ class RelateSubjectAdapterLoader(io.ComfyNode):
             display_name="Load Subject Adapter",
             category="relate/subject",
             description="Loads a Subject-Diffusion adapter from models/relate. The authors published no weights: train "
-                        "one with python -m training.subject.",
+            "one with python -m training.subject.",
             search_aliases=["subject-diffusion", "gligen", "two subjects", "identity adapter"],
-            inputs=[io.Combo.Input("adapter_name", options=folders.choices(folders.identity_files()),
-                                   tooltip="A file in models/relate, made for the base you sample with.")],
-            outputs=[RelateSubjectAdapter.Output(display_name="adapter",
-                                                 tooltip="Connect to Encode Fused Prompt and Apply Subject Adapter.")],
+            inputs=[
+                io.Combo.Input(
+                    "adapter_name",
+                    options=folders.choices(folders.identity_files()),
+                    tooltip="A file in models/relate, made for the base you sample with.",
+                )
+            ],
+            outputs=[
+                RelateSubjectAdapter.Output(
+                    display_name="adapter", tooltip="Connect to Encode Fused Prompt and Apply Subject Adapter."
+                )
+            ],
         )
 
     @classmethod
@@ -36,8 +44,10 @@ class RelateSubjectAdapterLoader(io.ComfyNode):
         from .host_comfy.subject import loader
 
         if adapter_name == folders.NO_FILE:
-            raise ValueError("adapter_name: models/relate has no file. The authors of Subject-Diffusion published no "
-                             "weights; train an adapter with python -m training.subject and put it there.")
+            raise ValueError(
+                "adapter_name: models/relate has no file. The authors of Subject-Diffusion published no "
+                "weights; train an adapter with python -m training.subject and put it there."
+            )
         return io.NodeOutput(loader.load(folders.identity_path(adapter_name)))
 
 
@@ -49,20 +59,29 @@ class RelateEncodeFusedPrompt(io.ComfyNode):
             display_name="Encode Fused Prompt",
             category="relate/subject",
             description="Encodes a prompt into which each subject's photograph is fused as a word: 'a dog on the "
-                        "beach, the dog is sks', where sks is the subject's own vector.",
+            "beach, the dog is sks', where sks is the subject's own vector.",
             search_aliases=["subject-diffusion", "text image fusion", "textual inversion", "clip text encode"],
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder of the base. It is not changed; a clone is."),
-                io.ClipVision.Input("clip_vision", tooltip="The image encoder that the adapter was trained with, CLIP "
-                                                           "ViT-H/14 as published."),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    tooltip="The image encoder that the adapter was trained with, CLIP ViT-H/14 as published.",
+                ),
                 RelateScene.Input("scene", tooltip="The subjects; each name should be in the prompt."),
                 RelateSubjectAdapter.Input("adapter", tooltip="From Load Subject Adapter."),
-                io.String.Input("prompt", default="a dog and a cat on the beach", multiline=True,
-                                tooltip="The picture in words, with the subjects' names. The clauses that tie names "
-                                        "to subjects are added."),
+                io.String.Input(
+                    "prompt",
+                    default="a dog and a cat on the beach",
+                    multiline=True,
+                    tooltip="The picture in words, with the subjects' names. The clauses that tie names "
+                    "to subjects are added.",
+                ),
             ],
-            outputs=[io.Conditioning.Output(display_name="conditioning",
-                                            tooltip="The positive conditioning, for any sampler.")],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="conditioning", tooltip="The positive conditioning, for any sampler."
+                )
+            ],
         )
 
     @classmethod
@@ -72,8 +91,12 @@ class RelateEncodeFusedPrompt(io.ComfyNode):
 
         for subject in scene.subjects:
             if not mentions(prompt, subject.name):
-                log.warning("Relate: subject '%s' is not in the prompt %r; name it there, or it may be drawn beside "
-                            "what you describe.", subject.name, prompt[:200])
+                log.warning(
+                    "Relate: subject '%s' is not in the prompt %r; name it there, or it may be drawn beside "
+                    "what you describe.",
+                    subject.name,
+                    prompt[:200],
+                )
         return io.NodeOutput(encoders.encode_fused_prompt(clip, clip_vision, scene, adapter, prompt))
 
 
@@ -85,29 +108,54 @@ class RelateApplySubjectAdapter(io.ComfyNode):
             display_name="Apply Subject Adapter",
             category="relate/subject",
             description="Lets the subjects into the picture: gated adapters between self- and cross-attention read "
-                        "their patch features, and a mask beside the latent says where they stand.",
+            "their patch features, and a mask beside the latent says where they stand.",
             search_aliases=["subject-diffusion", "gligen", "two subjects", "location control"],
             inputs=[
-                io.Model.Input("model", tooltip="The base that the adapter was trained on. It is not changed; a clone "
-                                                "is."),
+                io.Model.Input(
+                    "model", tooltip="The base that the adapter was trained on. It is not changed; a clone is."
+                ),
                 RelateScene.Input("scene", tooltip="The subjects and their boxes."),
                 io.ClipVision.Input("clip_vision", tooltip="The image encoder that the adapter was trained with."),
                 RelateSubjectAdapter.Input("adapter", tooltip="From Load Subject Adapter."),
-                io.Float.Input("weight", default=1.0, min=0.0, max=2.0, step=0.05,
-                               tooltip="Strength of the adapters, of the mask and of the trained weights. 1 is as "
-                                       "trained; 0 is the untouched model."),
-                io.Boolean.Input("location", default=True,
-                                 tooltip="Whether the boxes are given beside the latent, where the file has learnt "
-                                         "it."),
-                io.Float.Input("start_at", default=0.0, min=0.0, max=1.0, step=0.01,
-                               tooltip="Fraction of the schedule at which the adapters begin to act."),
-                io.Float.Input("end_at", default=1.0, min=0.0, max=1.0, step=0.01,
-                               tooltip="Fraction of the schedule at which they stop. Trained weights of the base act "
-                                       "all the time."),
+                io.Float.Input(
+                    "weight",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="Strength of the adapters, of the mask and of the trained weights. 1 is as "
+                    "trained; 0 is the untouched model.",
+                ),
+                io.Boolean.Input(
+                    "location",
+                    default=True,
+                    tooltip="Whether the boxes are given beside the latent, where the file has learnt it.",
+                ),
+                io.Float.Input(
+                    "start_at",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Fraction of the schedule at which the adapters begin to act.",
+                ),
+                io.Float.Input(
+                    "end_at",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Fraction of the schedule at which they stop. Trained weights of the base act "
+                    "all the time.",
+                ),
             ],
-            outputs=[io.Model.Output(display_name="model",
-                                     tooltip="For KSampler, or for DualCFGGuider with the fused prompt, an empty text "
-                                             "and an empty text, which is the paper's guidance.")],
+            outputs=[
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="For KSampler, or for DualCFGGuider with the fused prompt, an empty text "
+                    "and an empty text, which is the paper's guidance.",
+                )
+            ],
         )
 
     @classmethod

@@ -84,8 +84,15 @@ def graphs_of(client: ComfyUIClient) -> tuple[dict[str, dict], list[str]]:
     return graphs, lines
 
 
-def draw(client: ComfyUIClient, engine: str, graph: dict, request: Request, out: Path, say: Callable[[str], None],
-         prepare: Callable[[dict], dict] = lambda graph: graph) -> list[Drawn]:
+def draw(
+    client: ComfyUIClient,
+    engine: str,
+    graph: dict,
+    request: Request,
+    out: Path,
+    say: Callable[[str], None],
+    prepare: Callable[[dict], dict] = lambda graph: graph,
+) -> list[Drawn]:
     """Draw one engine's pictures, those that are there already left alone.
 
     Args:
@@ -179,8 +186,16 @@ def write_table(drawn: Sequence[Drawn], path: Path) -> None:
         for each in drawn:
             before = seen.get((each.engine, each.way, str(each.seed)), {})
             seconds = before.get("seconds", "") if each.seconds is None else f"{each.seconds:.2f}"
-            writer.writerow({"model": each.engine, "way": each.way, "seed": each.seed, "seconds": seconds,
-                             "fault": each.fault, **{name: before.get(name, "") for name in EYES}})
+            writer.writerow(
+                {
+                    "model": each.engine,
+                    "way": each.way,
+                    "seed": each.seed,
+                    "seconds": seconds,
+                    "fault": each.fault,
+                    **{name: before.get(name, "") for name in EYES},
+                }
+            )
 
 
 def slug(name: str) -> str:
@@ -197,12 +212,18 @@ def report(drawn: list[Drawn], request: Request, out: Path) -> None:
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.check_native", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.check_native", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("url", help="of a running ComfyUI with this pack, e.g. http://127.0.0.1:8188")
     parser.add_argument("--out", type=Path, default=Path("out/check_native"), help="folder for sheets and tables")
-    parser.add_argument("--photographs", type=Path, nargs=2, metavar=("FIRST", "SECOND"),
-                        default=[CREATURES / "cat-red-scarf.png", CREATURES / "bear-teal-crown.png"])
+    parser.add_argument(
+        "--photographs",
+        type=Path,
+        nargs=2,
+        metavar=("FIRST", "SECOND"),
+        default=[CREATURES / "cat-red-scarf.png", CREATURES / "bear-teal-crown.png"],
+    )
     parser.add_argument("--names", nargs=2, default=["a red cat", "a teal bear"])
     parser.add_argument("--prompt", help=f"with both names; else '{PROMPT}'")
     parser.add_argument("--seeds", type=int, default=20, help="how many")
@@ -214,8 +235,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     prompt = args.prompt or PROMPT.format(args.names[0].capitalize(), args.names[1])
-    request = Request(tuple(args.photographs), tuple(args.names), prompt, range(1, args.seeds + 1), args.size,
-                      args.strength)
+    request = Request(
+        tuple(args.photographs), tuple(args.names), prompt, range(1, args.seeds + 1), args.size, args.strength
+    )
     client = ComfyUIClient(args.url, say=print)
     try:
         client.check()
@@ -226,8 +248,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in lines:
         print(line)
     if not graphs:
-        print("None of the models is there. Open workflows/flux2_klein_two_subjects.json in ComfyUI: it names the "
-              "files and where to get them.")
+        print(
+            "None of the models is there. Open workflows/flux2_klein_two_subjects.json in ComfyUI: it names the "
+            "files and where to get them."
+        )
         return 2
     drawn: list[Drawn] = []
     for engine, graph in graphs.items():

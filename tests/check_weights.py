@@ -52,8 +52,11 @@ def vision(path: Path) -> str:
     """A file of models/clip_vision: only ViT-bigG/14 in one of its two layouts is ours to judge."""
     content = read(path)[0]
     inner = content.get("state_dict", content)
-    tensors, _ = tensors_of({str(key).removeprefix("module."): value for key, value in inner.items()}
-                            if isinstance(inner, dict) else content)
+    tensors, _ = tensors_of(
+        {str(key).removeprefix("module."): value for key, value in inner.items()}
+        if isinstance(inner, dict)
+        else content
+    )
     if any(name.startswith("visual.") for name in tensors):
         tower = load_vision_tower(path)
         depth = len({key.split(".")[3] for key in tower if ".resblocks." in key})
@@ -68,8 +71,9 @@ def vision(path: Path) -> str:
         return f"no CLIP: not checked. {describe(tensors)}".rstrip()
     check_finite(tower, path.name)
     fits = (depth, width) == (BIGG_LAYERS, BIGG_WIDTH)
-    return (f"CLIP vision encoder in {layout} layout, {depth} layers of width {width}: "
-            + ("ViT-bigG/14, as the released identity model needs" if fits else "not ViT-bigG/14"))
+    return f"CLIP vision encoder in {layout} layout, {depth} layers of width {width}: " + (
+        "ViT-bigG/14, as the released identity model needs" if fits else "not ViT-bigG/14"
+    )
 
 
 def relation(path: Path) -> str:
@@ -82,8 +86,10 @@ def relation(path: Path) -> str:
     halves = Counter(key.spelled for key in keys if key.role in ("down", "up"))
     single = [module for module, count in halves.items() if count != 2]
     if single:
-        raise ValueError(f"{path.name}: {len(single)} of {len(halves)} pairs have only one half: {first(single)}. The "
-                         "file is not whole: download it again.")
+        raise ValueError(
+            f"{path.name}: {len(single)} of {len(halves)} pairs have only one half: {first(single)}. The "
+            "file is not whole: download it again."
+        )
     try:
         lora = load_relation(path, SDXL)
     except ValueError as error:
@@ -100,11 +106,16 @@ def check_finite(tensors: dict[str, Tensor], file: str) -> None:
     Raises:
         ValueError: some are.
     """
-    broken = [key for key, tensor in tensors.items()
-              if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all())]
+    broken = [
+        key
+        for key, tensor in tensors.items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all())
+    ]
     if broken:
-        raise ValueError(f"{file}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity: {first(broken)}. The "
-                         "file was damaged when it was made: get it again.")
+        raise ValueError(
+            f"{file}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity: {first(broken)}. The "
+            "file was damaged when it was made: get it again."
+        )
 
 
 FOLDERS: dict[str, Callable[[Path], str]] = {"relate": identity, "clip_vision": vision, "loras": relation}
@@ -125,8 +136,11 @@ def judge(path: Path, reader: Callable[[Path], str]) -> tuple[str, str]:
 
 def files_of(folder: Path) -> list[Path]:
     """Every file under a folder; hidden ones, and those in hidden folders (.cache, .git), are not the user's."""
-    return sorted(file for file in folder.rglob("*")
-                  if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts))
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
 
 
 def check(models: Path) -> tuple[int, int]:

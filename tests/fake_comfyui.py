@@ -116,8 +116,10 @@ class FakeComfyUI:
             for prompt_id in body.get("delete", ()):
                 self.history.pop(prompt_id, None)
         if path == "/queue":
-            return {"queue_running": [[0, prompt_id, graph] for prompt_id, graph in self.running.items()],
-                    "queue_pending": []}
+            return {
+                "queue_running": [[0, prompt_id, graph] for prompt_id, graph in self.running.items()],
+                "queue_pending": [],
+            }
         if path == "/interrupt":
             for prompt_id in list(self.running):
                 self.end(prompt_id, "execution_interrupted", {})
@@ -131,15 +133,23 @@ class FakeComfyUI:
         if act == "500":
             return 500, b"internal error"
         if act == "refuse":
-            faults = {"2": {"class_type": "LoraLoader", "errors": [
-                {"message": "Value not in list", "details": "lora_name: 'hug.safetensors' not in []"}]}}
-            return 400, json.dumps({"error": {"message": "Prompt outputs failed validation", "details": ""},
-                                    "node_errors": faults}).encode()
+            faults = {
+                "2": {
+                    "class_type": "LoraLoader",
+                    "errors": [{"message": "Value not in list", "details": "lora_name: 'hug.safetensors' not in []"}],
+                }
+            }
+            return 400, json.dumps(
+                {"error": {"message": "Prompt outputs failed validation", "details": ""}, "node_errors": faults}
+            ).encode()
         self.queued.append(graph)
         self.running[prompt_id] = graph
         if act == "error":
-            self.end(prompt_id, "execution_error", {"node_id": "3", "node_type": "KSampler",
-                                                    "exception_message": "mat1 and mat2 do not fit"})
+            self.end(
+                prompt_id,
+                "execution_error",
+                {"node_id": "3", "node_type": "KSampler", "exception_message": "mat1 and mat2 do not fit"},
+            )
         elif act == "restart":
             self.forget()
             self.down_until = time.monotonic() + 0.2
@@ -157,8 +167,10 @@ class FakeComfyUI:
             if act == "drop":
                 del self.files[name]
         self.running.pop(prompt_id)
-        self.history[prompt_id] = {"status": {"messages": [["execution_success", {}]]},
-                                   "outputs": {} if act == "silent" else outputs}
+        self.history[prompt_id] = {
+            "status": {"messages": [["execution_success", {}]]},
+            "outputs": {} if act == "silent" else outputs,
+        }
         if act not in ("drop", "silent"):
             self.drawn.append(graph)
 

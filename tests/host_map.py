@@ -10,8 +10,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SECTION = "## Where the pack leans on ComfyUI"
 # Top-level modules of ComfyUI; `comfy_api` is its promise to packs and is not listed.
-COMFYUI = ("comfy", "comfy_execution", "comfy_extras", "comfyui_version", "execution", "folder_paths", "latent_preview",
-           "node_helpers", "server")
+COMFYUI = (
+    "comfy",
+    "comfy_execution",
+    "comfy_extras",
+    "comfyui_version",
+    "execution",
+    "folder_paths",
+    "latent_preview",
+    "node_helpers",
+    "server",
+)
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,11 @@ def places() -> list[Place]:
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
     section = text.split(SECTION + "\n", 1)[1].split("\n## ", 1)[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| `")]
-    return [Place(place, None if seen_in == "both" else seen_in) for names, seen_in, *_ in rows
-            for place in re.findall(r"`([^`]+)`", names)]
+    return [
+        Place(place, None if seen_in == "both" else seen_in)
+        for names, seen_in, *_ in rows
+        for place in re.findall(r"`([^`]+)`", names)
+    ]
 
 
 def named_in_code() -> dict[str, str]:
@@ -50,8 +62,11 @@ def _names(tree: ast.Module) -> set[str]:
     imported: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            imported |= {each.asname or each.name.split(".")[0]: each.name if each.asname else each.name.split(".")[0]
-                         for each in node.names if each.name.split(".")[0] in COMFYUI}
+            imported |= {
+                each.asname or each.name.split(".")[0]: each.name if each.asname else each.name.split(".")[0]
+                for each in node.names
+                if each.name.split(".")[0] in COMFYUI
+            }
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module.split(".")[0] in COMFYUI:
             imported |= {each.asname or each.name: f"{node.module}.{each.name}" for each in node.names}
 

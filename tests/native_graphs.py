@@ -1,9 +1,9 @@
 """Three ways to draw two subjects on a model with references of its own, made from the shipped graphs.
 
-    plain      one pass, each reference free to act everywhere: the model's own wiring
-    kept       one pass, each reference kept in its box
-    per subject  what users do without this pack: one conditioning and one reference for each subject, masked with
-               Conditioning (Set Mask) and combined; the network runs once for each subject
+plain      one pass, each reference free to act everywhere: the model's own wiring
+kept       one pass, each reference kept in its box
+per subject  what users do without this pack: one conditioning and one reference for each subject, masked with
+           Conditioning (Set Mask) and combined; the network runs once for each subject
 """
 
 from __future__ import annotations
@@ -113,20 +113,25 @@ def _per_subject(graph: dict, scene: str) -> dict:
     for subject in _of(graph, "RelateSubject"):
         inputs = graph[subject]["inputs"]
         graph[alone := f"{subject}_alone"] = {
-            "class_type": "RelateSubject", "inputs": {key: value for key, value in inputs.items() if key != "scene"}}
+            "class_type": "RelateSubject",
+            "inputs": {key: value for key, value in inputs.items() if key != "scene"},
+        }
         graph[own := f"{scene}_{subject}"] = {
             "class_type": "RelateApplyScene",
-            "inputs": {**graph[scene]["inputs"], "scene": [alone, 0], "strength": 0.0, "wording": "references"}}
+            "inputs": {**graph[scene]["inputs"], "scene": [alone, 0], "strength": 0.0, "wording": "references"},
+        }
         mask = _mask(graph, subject, tuple(inputs[edge] for edge in ("x0", "y0", "x1", "y1")), size)
         for output in sides:
             graph[masked := f"{own}_{output}"] = {
                 "class_type": "ConditioningSetMask",
-                "inputs": {"conditioning": [own, output], "mask": mask, "strength": 1.0, "set_cond_area": "default"}}
+                "inputs": {"conditioning": [own, output], "mask": mask, "strength": 1.0, "set_cond_area": "default"},
+            }
             before, sides[output] = sides[output], [masked, 0]
             if before is not None:
                 graph[both := f"{masked}_and_before"] = {
                     "class_type": "ConditioningCombine",
-                    "inputs": {"conditioning_1": before, "conditioning_2": [masked, 0]}}
+                    "inputs": {"conditioning_1": before, "conditioning_2": [masked, 0]},
+                }
                 sides[output] = [both, 0]
     for output, link in ((0, [own, 0]), (3, [own, 3]), *sides.items()):
         _link(graph, scene, output, link)
@@ -147,8 +152,10 @@ def _mask(graph: dict, name: str, box: tuple[float, ...], size: tuple[int, int])
     black, white, mask = (f"{name}_{part}" for part in ("black", "white", "mask"))
     graph[black] = {"class_type": "SolidMask", "inputs": {"value": 0.0, "width": width, "height": height}}
     graph[white] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": x1 - x0, "height": y1 - y0}}
-    graph[mask] = {"class_type": "MaskComposite", "inputs": {
-        "destination": [black, 0], "source": [white, 0], "x": x0, "y": y0, "operation": "add"}}
+    graph[mask] = {
+        "class_type": "MaskComposite",
+        "inputs": {"destination": [black, 0], "source": [white, 0], "x": x0, "y": y0, "operation": "add"},
+    }
     return [mask, 0]
 
 

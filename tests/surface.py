@@ -50,8 +50,9 @@ def lost(recorded: Any, now: Any, where: str = "") -> list[str]:
     """
     if isinstance(recorded, dict) and isinstance(now, dict):
         gone = [f"{where}/{key} is gone" for key in recorded if key not in now]
-        return gone + [loss for key, value in recorded.items() if key in now
-                       for loss in lost(value, now[key], f"{where}/{key}")]
+        return gone + [
+            loss for key, value in recorded.items() if key in now for loss in lost(value, now[key], f"{where}/{key}")
+        ]
     if isinstance(recorded, list) and isinstance(now, list):
         if len(now) < len(recorded):
             return [f"{where}: expected at least {len(recorded)} entries, got {len(now)}: {now}"]
@@ -81,6 +82,7 @@ def run_command(command: str, arguments: list[str], monkeypatch) -> int:
 
 def parser_of(command: str, monkeypatch) -> argparse.ArgumentParser:
     """The parser that a command builds for its arguments."""
+
     def stop(self, *_, **__):
         raise _Reached(self)
 
@@ -128,8 +130,11 @@ def _plain(default: Any) -> Any:
 
 def files_of(folder: Path) -> dict[str, Any]:
     """Every file under a folder by its name, with the keys inside it; texts that depend on the clock are left out."""
-    return {path.relative_to(folder).as_posix(): content_of(path) for path in sorted(folder.rglob("*"))
-            if path.is_file() and "tfevents" not in path.name}
+    return {
+        path.relative_to(folder).as_posix(): content_of(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "tfevents" not in path.name
+    }
 
 
 def content_of(path: Path) -> Any:
@@ -143,8 +148,10 @@ def _safetensors(path: Path) -> dict[str, Any]:
         tensors = {key: f"{file.get_slice(key).get_dtype()} {file.get_slice(key).get_shape()}" for key in file.keys()}
         metadata = dict(file.metadata() or {})
     constant = ("format", "kind", "base", "modelspec.sai_model_spec", "modelspec.architecture", "created_with")
-    return {"tensors": tensors,
-            "metadata": {key: value if key in constant else True for key, value in metadata.items()}}
+    return {
+        "tensors": tensors,
+        "metadata": {key: value if key in constant else True for key, value in metadata.items()},
+    }
 
 
 def digest_of(content: dict[str, Any]) -> dict[str, Any]:

@@ -28,13 +28,16 @@ class DataConfig(Checked):
     """The triplets and how their images become squares."""
 
     folder: NeededPath = Field(description="the folder of one relation, with triplets.jsonl or prompts.json")
-    image_px: int = Field(1024, ge=64, le=4096, description="side of the target as the UNet sees it, pixels, a "
-                                                            "multiple of 8")
+    image_px: int = Field(
+        1024, ge=64, le=4096, description="side of the target as the UNet sees it, pixels, a multiple of 8"
+    )
     fit: Literal["crop", "pad"] = Field("crop", description="crop the longer side, or pad the shorter one in black")
-    crops: int = Field(1, ge=1, le=64, description="crops of every triplet, the first in the middle; each is encoded "
-                                                   "once")
-    match_skeletons: bool = Field(True, description="order skeletons by the subjects' masks; detectors do not know "
-                                                    "who is who")
+    crops: int = Field(
+        1, ge=1, le=64, description="crops of every triplet, the first in the middle; each is encoded once"
+    )
+    match_skeletons: bool = Field(
+        True, description="order skeletons by the subjects' masks; detectors do not know who is who"
+    )
 
     def contradictions(self) -> list[tuple[str, str]]:
         if self.image_px % 8:
@@ -48,17 +51,30 @@ class ModelsConfig(Checked):
     base: NeededPath = Field(description="an SDXL checkpoint file or a diffusers folder")
     identity: PathText = Field("", description="identity model of this base; empty trains on the plain base")
     clip_vision: PathText = Field("", description="CLIP vision encoder of the image-level tokens, a file or a folder")
-    local_clip_vision: PathText = Field("", description="CLIPSelf-distilled encoder of the local tokens, a file or a "
-                                                        "folder; empty: without local tokens")
+    local_clip_vision: PathText = Field(
+        "",
+        description="CLIPSelf-distilled encoder of the local tokens, a file or a folder; empty: without local tokens",
+    )
     tokenizer: PathText = Field("", description="folder of CLIP's tokenizer; empty: the base's own, or ComfyUI's")
 
     def contradictions(self) -> list[tuple[str, str]]:
         if self.identity:
-            return [] if self.clip_vision else [(
-                "clip_vision", "the identity model reads photographs through a CLIP vision encoder; name one, or "
-                "leave models.identity empty to train on the plain base.")]
-        return [(key, "has no use without models.identity; name an identity model or leave it empty.")
-                for key in ("clip_vision", "local_clip_vision") if getattr(self, key)]
+            return (
+                []
+                if self.clip_vision
+                else [
+                    (
+                        "clip_vision",
+                        "the identity model reads photographs through a CLIP vision encoder; name one, or "
+                        "leave models.identity empty to train on the plain base.",
+                    )
+                ]
+            )
+        return [
+            (key, "has no use without models.identity; name an identity model or leave it empty.")
+            for key in ("clip_vision", "local_clip_vision")
+            if getattr(self, key)
+        ]
 
 
 class IdentityConfig(Checked):
@@ -78,19 +94,25 @@ class LoraConfig(Checked):
 class LossConfig(Checked):
     """The training loss."""
 
-    prediction: Literal["base", "epsilon", "v", "flow"] = Field("base", description="what the UNet predicts; base: as "
-                                                                                    "the base was trained")
-    min_snr_gamma: FiniteFloat = Field(0.0, ge=0, description="weight min(SNR, gamma) / SNR of each noise level; 0 is "
-                                                              "off, 5 as published")
-    keypoint_weight: FiniteFloat = Field(1e-3, ge=0, description="weight of the keypoint matching loss; 1e-3 in the "
-                                                                 "paper, 0 is off")
-    keypoint_form: Literal["paper", "as_released"] = Field("paper", description="as_released has the released code's "
-                                                                                "error")
+    prediction: Literal["base", "epsilon", "v", "flow"] = Field(
+        "base", description="what the UNet predicts; base: as the base was trained"
+    )
+    min_snr_gamma: FiniteFloat = Field(
+        0.0, ge=0, description="weight min(SNR, gamma) / SNR of each noise level; 0 is off, 5 as published"
+    )
+    keypoint_weight: FiniteFloat = Field(
+        1e-3, ge=0, description="weight of the keypoint matching loss; 1e-3 in the paper, 0 is off"
+    )
+    keypoint_form: Literal["paper", "as_released"] = Field(
+        "paper", description="as_released has the released code's error"
+    )
     keypoint_max_timestep: int = Field(333, ge=0, le=999, description="noisier timesteps have no keypoint loss")
-    attention_weight: FiniteFloat = Field(0.0, ge=0, description="weight of the released code's attention loss; 0 is "
-                                                                 "off")
-    attention_max_cells: int = Field(1024, ge=1, le=2**20, description="cells of the largest attention map that this "
-                                                                       "loss reads")
+    attention_weight: FiniteFloat = Field(
+        0.0, ge=0, description="weight of the released code's attention loss; 0 is off"
+    )
+    attention_max_cells: int = Field(
+        1024, ge=1, le=2**20, description="cells of the largest attention map that this loss reads"
+    )
 
     def contradictions(self) -> list[tuple[str, str]]:
         if self.min_snr_gamma and self.prediction == "flow":
@@ -103,16 +125,18 @@ class TrainConfig(Checked):
 
     steps: int = Field(500, ge=1, le=10_000_000, description="optimiser steps of the whole run")
     batch_size: int = Field(8, ge=1, le=65536, description="images per step, over all processes")
-    micro_batch: int = Field(0, ge=0, le=65536, description="images a process sends through the UNet at once; 0: its "
-                                                            "whole share")
+    micro_batch: int = Field(
+        0, ge=0, le=65536, description="images a process sends through the UNet at once; 0: its whole share"
+    )
     lr: FiniteFloat = Field(1e-4, ge=0, description="learning rate after the warm-up")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="of the learning rate")
     warmup_steps: int = Field(0, ge=0, description="steps in which the rate rises linearly; fewer than steps")
     optimizer: Literal["adamw", "adamw_8bit"] = Field("adamw", description="adamw_8bit needs bitsandbytes")
     weight_decay: FiniteFloat = Field(0.0, ge=0, description="AdamW's decoupled decay per step, times the rate")
     max_grad_norm: FiniteFloat = Field(1.0, ge=0, description="longer gradients are shortened to it; 0 is off")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="of the frozen models; "
-                                                                                            "the LoRA is float32")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="of the frozen models; the LoRA is float32"
+    )
     gradient_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
     seed: int = Field(0, ge=0, le=2**31, description="of the LoRA's first values, the crops, the batches, the noise")

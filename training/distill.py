@@ -52,8 +52,10 @@ def folder_pictures(folder: Path) -> Pictures:
 
     def draw_pictures(draw: np.random.Generator, count: int) -> Tensor:
         try:
-            chosen = [to_tensor(open_image(files[i]).resize((512, 512), Image.Resampling.BICUBIC))
-                      for i in draw.integers(len(files), size=count)]
+            chosen = [
+                to_tensor(open_image(files[i]).resize((512, 512), Image.Resampling.BICUBIC))
+                for i in draw.integers(len(files), size=count)
+            ]
         except ValueError as error:  # one that ends before its last line, or has been deleted meanwhile
             raise TrainingAborted(f"{error} Take it out of the folder; the same command goes on.") from error
         return torch.stack(chosen)
@@ -69,14 +71,16 @@ def main() -> int:
     parser.add_argument("--model", required=True, help="miniworld, a transformers folder, or an open_clip architecture")
     parser.add_argument("--weights", type=of_type.path, help="checkpoint of the open_clip architecture")
     parser.add_argument("--images", type=of_type.path, help="folder of pictures")
-    parser.add_argument("--out", type=of_type.path, required=True,
-                        help="safetensors file to write; for miniworld the run's folder")
+    parser.add_argument(
+        "--out", type=of_type.path, required=True, help="safetensors file to write; for miniworld the run's folder"
+    )
     parser.add_argument("--steps", type=of_type.whole(), default=44358)
     parser.add_argument("--batch", type=of_type.whole(), default=2)
     parser.add_argument("--lr", type=of_type.positive, default=1e-5)
     parser.add_argument("--unlocked", type=of_type.whole(), default=Distillation.unlocked)
-    parser.add_argument("--minutes", type=of_type.positive, default=1e9,
-                        help="length of this call; call again to go on")
+    parser.add_argument(
+        "--minutes", type=of_type.positive, default=1e9, help="length of this call; call again to go on"
+    )
     parser.add_argument("--device", type=of_type.device, default="cpu")
     parser.add_argument("--threads", type=of_type.whole(), default=2)
     args = parser.parse_args()
@@ -99,17 +103,27 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.images is None:
         raise UserErrors("--images: expected a folder of pictures, got nothing.")
-    _, encoder, pictures = all_or_faults(lambda: check_writable(args.out.parent),
-                                         lambda: load_encoder(args.model, args.weights),
-                                         lambda: folder_pictures(args.images))
+    _, encoder, pictures = all_or_faults(
+        lambda: check_writable(args.out.parent),
+        lambda: load_encoder(args.model, args.weights),
+        lambda: folder_pictures(args.images),
+    )
     settings = replace(
         TrainerConfig("distill", args.steps, args.batch, args.lr),
         warmup_steps=max(1, min(1000, args.steps // 10)),
         weight_decay=0.1,
         adamw_params=("",),
     )
-    student, _ = distil(encoder, _rebuilder(encoder), pictures, Distillation(unlocked=args.unlocked), settings,
-                        args.out.with_suffix(".run"), device, args.minutes)
+    student, _ = distil(
+        encoder,
+        _rebuilder(encoder),
+        pictures,
+        Distillation(unlocked=args.unlocked),
+        settings,
+        args.out.with_suffix(".run"),
+        device,
+        args.minutes,
+    )
     save_visual(student, args.out)
 
 

@@ -46,9 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     first = arguments[0] if arguments else ""
-    verbs = {"relationbench": (_relationbench_parser, write_relationbench),
-             "judge": (judge.parser, lambda options: judge.run(options, WORLDS)),
-             "miniworld": (_miniworld_parser, write_miniworld), "convert": (convert.parser, convert.run)}
+    verbs = {
+        "relationbench": (_relationbench_parser, write_relationbench),
+        "judge": (judge.parser, lambda options: judge.run(options, WORLDS)),
+        "miniworld": (_miniworld_parser, write_miniworld),
+        "convert": (convert.parser, convert.run),
+    }
     if arguments[:2] == ["relationbench", "run"]:
         parser, run, rest = reproduce.parser, lambda options: reproduce.run(options, WORLDS), arguments[2:]
     elif arguments[:2] == ["judge", "page"]:
@@ -62,28 +65,45 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pictures", type=of_type.path, help="folder of generated pictures")
-    parser.add_argument("--prompts", type=of_type.path, required=True,
-                        help="what each picture should show, JSON lines")
+    parser.add_argument("--prompts", type=of_type.path, required=True, help="what each picture should show, JSON lines")
     parser.add_argument("--out", type=of_type.path, default=Path("out/evaluation"), help="folder to write to")
-    parser.add_argument("--against", type=of_type.path, help="folder of another method's pictures of the same prompts: "
-                        "measured in the same way and compared pair by pair")
-    parser.add_argument("--partial", action="store_true", help="leave out lines whose picture is missing; their number "
-                        "is printed beside the scores")
-    parser.add_argument("--exact", action="store_true", help="count relations, identities and confusions as well; for "
-                        "the miniworld's scenes only")
+    parser.add_argument(
+        "--against",
+        type=of_type.path,
+        help="folder of another method's pictures of the same prompts: "
+        "measured in the same way and compared pair by pair",
+    )
+    parser.add_argument(
+        "--partial",
+        action="store_true",
+        help="leave out lines whose picture is missing; their number is printed beside the scores",
+    )
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="count relations, identities and confusions as well; for the miniworld's scenes only",
+    )
     add_arguments(parser)
     return parser
 
 
 def _relationbench_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate relationbench", description="Writes the prompts "
-                                     "file of RelationBench for your own subjects: each of its 25 templates with four "
-                                     "of them, or four pairs. 'relationbench run' draws and measures it as well.")
-    parser.add_argument("--subjects", type=of_type.path, required=True,
-                        help="folder with a picture, or a folder of pictures, of each subject; its name is the subject")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate relationbench",
+        description="Writes the prompts "
+        "file of RelationBench for your own subjects: each of its 25 templates with four "
+        "of them, or four pairs. 'relationbench run' draws and measures it as well.",
+    )
+    parser.add_argument(
+        "--subjects",
+        type=of_type.path,
+        required=True,
+        help="folder with a picture, or a folder of pictures, of each subject; its name is the subject",
+    )
     parser.add_argument("--out", type=of_type.path, required=True, help="prompts file to write, JSON lines")
     parser.add_argument("--seeds", type=int, default=1, help="pictures of each case")
     parser.add_argument("--cases", default="100", help="100: four of each template; or single x pair, e.g. 100x100")
@@ -91,9 +111,12 @@ def _relationbench_parser() -> argparse.ArgumentParser:
 
 
 def _miniworld_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate miniworld", description="Writes scenes of the "
-                                     "miniworld to draw and to measure with --exact: prompts, boxes, references, and "
-                                     "the true renders in truth/.")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.evaluate miniworld",
+        description="Writes scenes of the "
+        "miniworld to draw and to measure with --exact: prompts, boxes, references, and "
+        "the true renders in truth/.",
+    )
     parser.add_argument("--relation", required=True, help="e.g. hugging")
     parser.add_argument("--scenes", type=int, default=24)
     parser.add_argument("--seed", type=of_type.whole(0), default=0, help="of the scenes")
@@ -113,10 +136,13 @@ def write_relationbench(options: argparse.Namespace) -> None:
         raise UserErrors(f"--out {options.out} exists; choose a file that does not, so that nothing is overwritten.")
     _, text = all_or_faults(
         lambda: check_writable(options.out.parent),
-        lambda: prompts_text(options.subjects, options.out.parent, options.seeds, options.cases))
+        lambda: prompts_text(options.subjects, options.out.parent, options.seeds, options.cases),
+    )
     write_text(options.out, text)
-    say(f"wrote {len(text.splitlines())} lines to {options.out}. Draw each prompt with its references and its seed; "
-        f"save it under the name in 'picture'. As published: {relationbench()['settings']}.")
+    say(
+        f"wrote {len(text.splitlines())} lines to {options.out}. Draw each prompt with its references and its seed; "
+        f"save it under the name in 'picture'. As published: {relationbench()['settings']}."
+    )
 
 
 def write_miniworld(options: argparse.Namespace) -> None:
@@ -131,8 +157,10 @@ def write_miniworld(options: argparse.Namespace) -> None:
         raise UserErrors(f"--scenes {options.scenes}: expected at least 1.")
     all_or_faults(lambda: check_writable(options.out))
     write_scenes(options.out, options.relation, options.scenes, options.seed)
-    say(f"wrote {options.scenes} scenes to {options.out / 'prompts.jsonl'}. Draw each prompt with its references in "
-        "its boxes; save it under the name in 'picture'; measure with --clip miniworld --exact.")
+    say(
+        f"wrote {options.scenes} scenes to {options.out / 'prompts.jsonl'}. Draw each prompt with its references in "
+        "its boxes; save it under the name in 'picture'; measure with --clip miniworld --exact."
+    )
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -185,8 +213,12 @@ def open_miniworld_encoder() -> Any:
     return TraitEncoder(load_shipped())
 
 
-WORLDS = Worlds({"miniworld": open_miniworld_detector}, {"miniworld": open_miniworld_judge}, count_exactly,
-                {"miniworld": open_miniworld_encoder})
+WORLDS = Worlds(
+    {"miniworld": open_miniworld_detector},
+    {"miniworld": open_miniworld_judge},
+    count_exactly,
+    {"miniworld": open_miniworld_encoder},
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -53,18 +53,21 @@ def main(arguments: list[str] | None = None, again: str = "") -> int:
         again: what to type after a stop to go on, where this is not the command that was typed.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog="python -m training.finetune", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.finetune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", metavar="CONFIG.toml")
     parser.add_argument("--set", action="append", default=[], metavar="table.key=value", dest="overrides")
     parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     parser.add_argument("--dry-run", action="store_true", help="validate, print the plan and the memory, train nothing")
-    parser.add_argument("--preview-data", type=of_type.path, metavar="SHEET.png",
-                        help="draw what was understood of the triplets; stop")
+    parser.add_argument(
+        "--preview-data", type=of_type.path, metavar="SHEET.png", help="draw what was understood of the triplets; stop"
+    )
     options = parser.parse_args(arguments)
     resume = arguments if options.resume else [*arguments, "--resume"]
-    return command(lambda: run(options, lambda processes: again or shell_command("training.finetune", resume,
-                                                                                 processes)))
+    return command(
+        lambda: run(options, lambda processes: again or shell_command("training.finetune", resume, processes))
+    )
 
 
 def run(options: argparse.Namespace, again: Callable[[int], str]) -> None:
@@ -179,8 +182,12 @@ def one_step(
     for piece in pieces:
         rows = piece.rows.to(device)
         with nullcontext() if piece is pieces[-1] else accelerator.no_sync(model):
-            losses = model(crops.take(rows), identity.take(rows) if identity else None, piece.timesteps.to(device),
-                           piece.noise.to(device))
+            losses = model(
+                crops.take(rows),
+                identity.take(rows) if identity else None,
+                piece.timesteps.to(device),
+                piece.noise.to(device),
+            )
             accelerator.backward(losses["loss"] / len(pieces))
         for name, loss in losses.items():
             totals[name] = totals.get(name, 0) + loss.detach() / len(pieces)
@@ -199,13 +206,25 @@ def project_identity(
         return None
     model = recipe.frozen.identity()
     with torch.no_grad():
-        batch = identity_batch(model.ms_adapter, crops.identity, model.dummy_image_tokens[0], crops.boxes,
-                               crops.present, tuple(crops.latents.shape[-2:]), unet)
+        batch = identity_batch(
+            model.ms_adapter,
+            crops.identity,
+            model.dummy_image_tokens[0],
+            crops.boxes,
+            crops.present,
+            tuple(crops.latents.shape[-2:]),
+            unet,
+        )
     return batch.to(device, recipe.dtype)
 
 
-def restore(checkpoint: Checkpoint | None, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer,
-            accelerator: Accelerator, journal: LossLog) -> int:
+def restore(
+    checkpoint: Checkpoint | None,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    journal: LossLog,
+) -> int:
     """Put a checkpoint back; returns the step to go on with."""
     if checkpoint is None:
         return 0
@@ -219,22 +238,39 @@ def restore(checkpoint: Checkpoint | None, parameters: dict[str, nn.Parameter], 
     return checkpoint.step
 
 
-def checkpoint_of(step: int, parameters: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer,
-                  accelerator: Accelerator, journal: LossLog) -> Checkpoint:
+def checkpoint_of(
+    step: int,
+    parameters: dict[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    journal: LossLog,
+) -> Checkpoint:
     """Everything a resumed run needs; its draws and rates are functions of the step."""
     scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
-    return Checkpoint(step, {name: parameter.detach() for name, parameter in parameters.items()},
-                      optimizer_tensors(optimizer), journal.history(), scaler)
+    return Checkpoint(
+        step,
+        {name: parameter.detach() for name, parameter in parameters.items()},
+        optimizer_tensors(optimizer),
+        journal.history(),
+        scaler,
+    )
 
 
 def finish(recipe: RunSpec, objective: relation.RelationObjective, samples: SamplePictures | None, speak) -> None:
     """The promised file, read back before anyone is told of it."""
     config: Config = recipe.config
     card = RelationCard(
-        base=recipe.frozen.base.name, relation=config.relation, example_prompt=recipe.triplets[0].prompt,
-        rank=config.lora.rank, alpha=config.lora.alpha, steps=config.train.steps, losses=objective.weights,
-        dataset_sha256=recipe.dataset, created_with="Relate, python -m training.finetune",
-        thumbnail=samples.thumbnail(config.train.steps) if samples else "")
+        base=recipe.frozen.base.name,
+        relation=config.relation,
+        example_prompt=recipe.triplets[0].prompt,
+        rank=config.lora.rank,
+        alpha=config.lora.alpha,
+        steps=config.train.steps,
+        losses=objective.weights,
+        dataset_sha256=recipe.dataset,
+        created_with="Relate, python -m training.finetune",
+        thumbnail=samples.thumbnail(config.train.steps) if samples else "",
+    )
     found = relation.export(objective, config.lora_file, card)
     speak(f"wrote {config.lora_file}; {found}")
 

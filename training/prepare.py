@@ -29,8 +29,9 @@ from .data.triplets import Triplet
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.prepare", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--convert", nargs=2, type=of_type.path, metavar=("FROM", "TO"), required=True)
     parser.add_argument("--relation", default="", help="its name; helps to find the predicate in the prompts")
     options = parser.parse_args(arguments)
@@ -48,8 +49,9 @@ def convert(source: Path, target: Path, relation: str = "") -> None:
     Raises:
         UserErrors: of the triplets; the target exists.
     """
-    triplets, _ = all_or_faults(lambda: load_triplets(DataConfig(folder=str(source), fit="pad"), relation),
-                                lambda: _check_target(target))
+    triplets, _ = all_or_faults(
+        lambda: load_triplets(DataConfig(folder=str(source), fit="pad"), relation), lambda: _check_target(target)
+    )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         whole = Path(temporary) / "whole"
@@ -71,6 +73,7 @@ def _check_target(target: Path) -> None:
 
 def _entry(triplet: Triplet, index: int, folder: Path) -> dict:
     """One line of the file; copies the pictures."""
+
     def copied(path: Path, name: str) -> str:
         file = f"{index}/{name}{path.suffix.lower()}"
         (folder / str(index)).mkdir(exist_ok=True)
@@ -80,7 +83,9 @@ def _entry(triplet: Triplet, index: int, folder: Path) -> dict:
     return {
         "target": copied(triplet.target, "target"),
         "concepts": [copied(path, f"concept{i}") for i, path in enumerate(triplet.concepts)],
-        "prompt": triplet.prompt, "relation": triplet.predicate, "names": list(triplet.names),
+        "prompt": triplet.prompt,
+        "relation": triplet.predicate,
+        "names": list(triplet.names),
         "boxes": [[round(edge, 6) for edge in box] for box in triplet.facts.boxes.tolist()],
         "masks": [copied(path, f"mask{i}") for i, path in enumerate(triplet.masks)],
         "keypoints_target": _rounded(triplet.keypoints_target),

@@ -113,8 +113,10 @@ class AttentionRecord:
         """
         check_shape(maps, "B S h w", "attention maps")
         height, width = maps.shape[-2:]
-        whole = (max(height, round(height / (window.y1 - window.y0))),
-                 max(width, round(width / (window.x1 - window.x0))))
+        whole = (
+            max(height, round(height / (window.y1 - window.y0))),
+            max(width, round(width / (window.x1 - window.x0))),
+        )
         seen = self._maps.get(where)
         if seen is None:
             seen = _WholeMap.empty(maps, *whole)

@@ -38,10 +38,12 @@ class IdentityBranch(nn.ModuleDict):
     """
 
     def __init__(self, widths: tuple[int, ...], context_width: int, ops: ModuleType = nn, **factory) -> None:
-        super().__init__({
-            str(2 * site + 1): SiteProjection(width, context_width, ops, **factory)
-            for site, width in enumerate(widths)
-        })
+        super().__init__(
+            {
+                str(2 * site + 1): SiteProjection(width, context_width, ops, **factory)
+                for site, width in enumerate(widths)
+            }
+        )
         self.widths = widths
         self.context_width = context_width
 
@@ -70,8 +72,13 @@ class ProjectedIdentity:
 
     def cpu(self) -> ProjectedIdentity:
         """The same on the CPU, where it waits for its sampler."""
-        tokens = IdentityTokens(self.tokens.subjects.cpu(), self.tokens.background.cpu(), self.tokens.layout,
-                                self.tokens.weights.cpu(), self.tokens.background_gain)
+        tokens = IdentityTokens(
+            self.tokens.subjects.cpu(),
+            self.tokens.background.cpu(),
+            self.tokens.layout,
+            self.tokens.weights.cpu(),
+            self.tokens.background_gain,
+        )
         return ProjectedIdentity(tokens, tuple((key.cpu(), value.cpu()) for key, value in self.sites))
 
     def mask(self, coverage: Tensor) -> Tensor:
@@ -93,4 +100,3 @@ def image_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask:
     """
     check_shape(mask[..., 0], "B N" if mask.ndim == 3 else "N", "identity mask", N=query.shape[1])
     return attend(query, key, value, heads, mask[:, None] if mask.ndim == 3 else mask)
-

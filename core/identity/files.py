@@ -14,8 +14,17 @@ from .resampler import ResamplerConfig
 
 PARTS = ("image_proj", "ms_adapter", "dummy_image_tokens")
 RELEASED = IdentityConfig(
-    ResamplerConfig(width=1280, depth=4, head_width=64, attention_width=1280, tokens=16, image_width=1664,
-                    context_width=2048, feedforward_width=5120, phrase_width=768),
+    ResamplerConfig(
+        width=1280,
+        depth=4,
+        head_width=64,
+        attention_width=1280,
+        tokens=16,
+        image_width=1664,
+        context_width=2048,
+        feedforward_width=5120,
+        phrase_width=768,
+    ),
     widths=tuple(site.width for site in SDXL.sites()),
     background_tokens=4,
 )
@@ -51,8 +60,10 @@ def load_identity(path: str | Path) -> tuple[dict[str, Tensor], IdentityConfig]:
     compare_keys(shapes(state), expected, path.name, "an identity model (MS-Diffusion's ms_adapter)")
     integers = [key for key, tensor in state.items() if not tensor.is_floating_point()]
     if integers:
-        raise ValueError(f"{path.name}: expected weights that are fractions, but {len(integers)} tensors are of "
-                         f"{state[integers[0]].dtype} ({', '.join(integers[:3])}). Packed weights cannot be used here.")
+        raise ValueError(
+            f"{path.name}: expected weights that are fractions, but {len(integers)} tensors are of "
+            f"{state[integers[0]].dtype} ({', '.join(integers[:3])}). Packed weights cannot be used here."
+        )
     return state, config
 
 
@@ -74,8 +85,10 @@ def flatten(content: dict, file: str) -> dict[str, Tensor]:
         return flat_tensors(content, file)
     names = {str(key) for key in content}
     if names != set(PARTS) or not all(isinstance(content[part], dict) for part in PARTS[:2]):
-        raise ValueError(f"{file}: expected an identity model with exactly {', '.join(PARTS)}, got "
-                         f"{', '.join(sorted(names)[:6]) or 'nothing'}. {describe(names)}")
+        raise ValueError(
+            f"{file}: expected an identity model with exactly {', '.join(PARTS)}, got "
+            f"{', '.join(sorted(names)[:6]) or 'nothing'}. {describe(names)}"
+        )
     state = {f"{part}.{key}": tensor for part in PARTS[:2] for key, tensor in content[part].items()}
     state = flat_tensors({**state, PARTS[2]: content[PARTS[2]]}, file)
     return {**state, PARTS[2]: state[PARTS[2]].detach()}
@@ -97,13 +110,15 @@ def load_vision_tower(path: str | Path) -> dict[str, Tensor]:
     content, _ = read(path)
     state = content.get("state_dict", content)
     if not isinstance(state, dict):
-        raise ValueError(f"{path.name}: expected the tensors of a CLIP under 'state_dict', got a "
-                         f"{type(state).__name__}.")
+        raise ValueError(
+            f"{path.name}: expected the tensors of a CLIP under 'state_dict', got a {type(state).__name__}."
+        )
     state = {str(key).removeprefix("module."): value for key, value in state.items()}  # module.: of a distributed run
     tower = {key: value for key, value in state.items() if key.startswith("visual.")}
     if not tower:
-        raise ValueError(f"{path.name}: expected a CLIP with a vision tower (keys under 'visual.'), got none. "
-                         f"{describe(state)}")
+        raise ValueError(
+            f"{path.name}: expected a CLIP with a vision tower (keys under 'visual.'), got none. {describe(state)}"
+        )
     tower = flat_tensors(tower, path.name)
     compare_keys(shapes(tower), _tower_shapes(tower), path.name, "a CLIP vision tower")
     return tower
@@ -111,6 +126,7 @@ def load_vision_tower(path: str | Path) -> dict[str, Tensor]:
 
 def _tower_shapes(tower: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """The key set of an open_clip vision tower with the sizes its first tensors tell, ViT-bigG's where they do not."""
+
     def sized(key: str, *published: int) -> Tensor:
         tensor = tower.get(key)
         if tensor is not None and tensor.ndim == len(published):
@@ -125,16 +141,22 @@ def _tower_shapes(tower: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
     numbers = [key.split(".")[3] for key in tower if key.startswith("visual.transformer.resblocks.")]
     depth = 1 + max((int(number) for number in numbers if number.isdigit() and len(number) < 4), default=47)
     expected = {
-        "visual.class_embedding": (width,), "visual.positional_embedding": tuple(positions.shape),
-        "visual.proj": (width, projection.shape[-1]), "visual.conv1.weight": tuple(conv.shape),
+        "visual.class_embedding": (width,),
+        "visual.positional_embedding": tuple(positions.shape),
+        "visual.proj": (width, projection.shape[-1]),
+        "visual.conv1.weight": tuple(conv.shape),
     }
     norms = ["visual.ln_pre", "visual.ln_post"]
     for block in (f"visual.transformer.resblocks.{index}" for index in range(depth)):
         norms += [f"{block}.ln_1", f"{block}.ln_2"]
         expected |= {
-            f"{block}.attn.in_proj_weight": (3 * width, width), f"{block}.attn.in_proj_bias": (3 * width,),
-            f"{block}.attn.out_proj.weight": (width, width), f"{block}.attn.out_proj.bias": (width,),
-            f"{block}.mlp.c_fc.weight": (hidden, width), f"{block}.mlp.c_fc.bias": (hidden,),
-            f"{block}.mlp.c_proj.weight": (width, hidden), f"{block}.mlp.c_proj.bias": (width,),
+            f"{block}.attn.in_proj_weight": (3 * width, width),
+            f"{block}.attn.in_proj_bias": (3 * width,),
+            f"{block}.attn.out_proj.weight": (width, width),
+            f"{block}.attn.out_proj.bias": (width,),
+            f"{block}.mlp.c_fc.weight": (hidden, width),
+            f"{block}.mlp.c_fc.bias": (hidden,),
+            f"{block}.mlp.c_proj.weight": (width, hidden),
+            f"{block}.mlp.c_proj.bias": (width,),
         }
     return expected | {f"{norm}.{part}": (width,) for norm in norms for part in ("weight", "bias")}

@@ -77,8 +77,9 @@ class VisionTower:
             positions=embeddings.position_embedding.weight,
             norm_before=vision.pre_layrnorm,
             blocks=[partial(run, layer) for layer in layers[:-1]],
-            last=ValuePath(last.layer_norm1, last.self_attn.v_proj, last.self_attn.out_proj, last.layer_norm2,
-                           last.mlp),
+            last=ValuePath(
+                last.layer_norm1, last.self_attn.v_proj, last.self_attn.out_proj, last.layer_norm2, last.mlp
+            ),
             norm_after=vision.post_layernorm,
             patch_size=embeddings.patch_embedding.kernel_size[0],
         )
@@ -114,8 +115,9 @@ def dense_features(tower: VisionTower, pixels: Tensor, progress: Callable[[], No
     """
     sizes = check_shape(pixels, "V 3 H W", "photographs")
     if sizes["H"] % tower.patch_size or sizes["W"] % tower.patch_size:
-        raise ValueError(f"photographs: expected sides that are multiples of {tower.patch_size}, "
-                         f"got {sizes['H']} x {sizes['W']}.")
+        raise ValueError(
+            f"photographs: expected sides that are multiples of {tower.patch_size}, got {sizes['H']} x {sizes['W']}."
+        )
     patches = tower.patches(pixels)
     height, width = patches.shape[-2:]
     x = rearrange(patches, "v c h w -> v (h w) c")

@@ -41,9 +41,10 @@ class IdentityConfig:
             KeyError: a tensor that tells a size is missing (its name is the error's argument).
         """
         prefix = "image_proj."
-        resampler = {key[len(prefix):]: tensor for key, tensor in state.items() if key.startswith(prefix)}
-        sites = sorted(int(key.split(".")[1]) for key in state
-                       if key.startswith("ms_adapter.") and key.endswith(".to_k_ip.weight"))
+        resampler = {key[len(prefix) :]: tensor for key, tensor in state.items() if key.startswith(prefix)}
+        sites = sorted(
+            int(key.split(".")[1]) for key in state if key.startswith("ms_adapter.") and key.endswith(".to_k_ip.weight")
+        )
         return cls(
             ResamplerConfig.from_state(resampler, head_width),
             tuple(state[f"ms_adapter.{site}.to_k_ip.weight"].shape[0] for site in sites),
@@ -73,10 +74,12 @@ class IdentityModel(nn.Module):
         self.image_proj = Resampler(config.resampler, ops, **factory)
         self.ms_adapter = IdentityBranch(config.widths, config.resampler.context_width, ops, **factory)
         self.dummy_image_tokens = nn.Parameter(
-            torch.randn(1, config.background_tokens, config.resampler.context_width, **factory))
+            torch.randn(1, config.background_tokens, config.resampler.context_width, **factory)
+        )
 
-    def extract(self, features: SubjectFeatures, layout: Layout, weights: Tensor, grounded: bool = True
-                ) -> IdentityTokens:
+    def extract(
+        self, features: SubjectFeatures, layout: Layout, weights: Tensor, grounded: bool = True
+    ) -> IdentityTokens:
         """Identity tokens of the subjects of one picture.
 
         Subjects may have different numbers of photographs, so each is read on its own.
@@ -91,7 +94,7 @@ class IdentityModel(nn.Module):
         check_shape(boxes, "S 4", "boxes", S=len(features.tokens))
         flag = torch.tensor([grounded], device=boxes.device)
         subjects = [
-            self.image_proj(tokens[None], features.phrases[i:i + 1], boxes[i:i + 1], flag)
+            self.image_proj(tokens[None], features.phrases[i : i + 1], boxes[i : i + 1], flag)
             for i, tokens in enumerate(features.tokens)
         ]
         subjects = torch.cat(subjects)  # (S, T, D)

@@ -59,8 +59,10 @@ class PerceiverAttention(nn.Module):
     def __init__(self, config: ResamplerConfig, ops: ModuleType, **factory) -> None:
         super().__init__()
         if config.attention_width % config.head_width:
-            raise ValueError(f"resampler: attention width {config.attention_width} is not a multiple of the head width "
-                             f"{config.head_width}; the file's metadata should name its 'head_width'.")
+            raise ValueError(
+                f"resampler: attention width {config.attention_width} is not a multiple of the head width "
+                f"{config.head_width}; the file's metadata should name its 'head_width'."
+            )
         self.heads = config.attention_width // config.head_width
         self.norm1 = ops.LayerNorm(config.width, **factory)
         self.norm2 = ops.LayerNorm(config.width, **factory)
@@ -82,8 +84,9 @@ class Resampler(nn.Module):
     def __init__(self, config: ResamplerConfig, ops: ModuleType = nn, **factory) -> None:
         super().__init__()
         self.config = config
-        self.grounding_latents = nn.Parameter(torch.randn(1, config.tokens, config.width, **factory)
-                                              / config.width**0.5)
+        self.grounding_latents = nn.Parameter(
+            torch.randn(1, config.tokens, config.width, **factory) / config.width**0.5
+        )
         query_width = config.phrase_width + FREQUENCIES * 8
         self.latent_proj = nn.Sequential(
             ops.Linear(query_width, 2 * query_width, **factory),
@@ -93,15 +96,17 @@ class Resampler(nn.Module):
         self.latent_norm = ops.LayerNorm(config.width, **factory)
         self.proj_in = ops.Linear(config.image_width, config.width, **factory)
         self.layers = nn.ModuleList(
-            nn.ModuleList((
-                PerceiverAttention(config, ops, **factory),
-                nn.Sequential(
-                    ops.LayerNorm(config.width, **factory),
-                    ops.Linear(config.width, config.feedforward_width, bias=False, **factory),
-                    nn.GELU(),
-                    ops.Linear(config.feedforward_width, config.width, bias=False, **factory),
-                ),
-            ))
+            nn.ModuleList(
+                (
+                    PerceiverAttention(config, ops, **factory),
+                    nn.Sequential(
+                        ops.LayerNorm(config.width, **factory),
+                        ops.Linear(config.width, config.feedforward_width, bias=False, **factory),
+                        nn.GELU(),
+                        ops.Linear(config.feedforward_width, config.width, bias=False, **factory),
+                    ),
+                )
+            )
             for _ in range(config.depth)
         )
         self.attention_norm = ops.LayerNorm(config.width, **factory)

@@ -73,5 +73,6 @@ def token_mask(coverage: Tensor, background: int, tokens: int) -> Tensor:
     """
     covered = rearrange(coverage, "... s h w -> ... (h w) s")
     free = ~covered.any(dim=-1, keepdim=True)
-    return torch.cat((free.expand(*free.shape[:-1], background), repeat(covered, "... n s -> ... n (s t)", t=tokens)),
-                     dim=-1)
+    return torch.cat(
+        (free.expand(*free.shape[:-1], background), repeat(covered, "... n s -> ... n (s t)", t=tokens)), dim=-1
+    )

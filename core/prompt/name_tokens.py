@@ -39,13 +39,13 @@ def find_name_tokens(tokens: Sequence[int | None], names: Sequence[Sequence[int 
         places = []
         for start in range(len(tokens) - len(name) + 1):
             place = range(start, start + len(name))
-            if _equal(tokens[start:start + len(name)], name) and taken.isdisjoint(place):
+            if _equal(tokens[start : start + len(name)], name) and taken.isdisjoint(place):
                 places.append(place)
                 taken.update(place)
         owners = sharing[name]
         if len(places) >= len(owners):
             for order, owner in enumerate(owners):
-                found[owner] = tuple(position for place in places[order::len(owners)] for position in place)
+                found[owner] = tuple(position for place in places[order :: len(owners)] for position in place)
     return found
 
 

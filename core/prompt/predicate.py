@@ -10,8 +10,25 @@ from .wording import find_names
 _BEFORE = {"is", "are", "was", "were", "be", "and", "a", "an", "the", "its", "their", "who", "that", "together"}
 _AFTER = {"a", "an", "the", "with", "his", "her", "its", "another", "to", "at", "on", "by", "of", "and", "in"}
 # A word that begins the place where it happens; what is after it says nothing of the relation.
-_PLACE = {"in", "on", "at", "under", "inside", "near", "by", "beside", "before", "behind", "through", "during",
-          "against", "while", "across", "down", "along"}
+_PLACE = {
+    "in",
+    "on",
+    "at",
+    "under",
+    "inside",
+    "near",
+    "by",
+    "beside",
+    "before",
+    "behind",
+    "through",
+    "during",
+    "against",
+    "while",
+    "across",
+    "down",
+    "along",
+}
 _PUNCTUATION = ".,;:!?\"'()"
 
 

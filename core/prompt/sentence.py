@@ -28,8 +28,9 @@ def make_sentence(names: Sequence[str], relation: str = "", place: str = "") -> 
     """
     names = [" ".join(name.split()) for name in names]
     if not names or not all(names):
-        raise ValueError(f"names: expected the words that name each subject, got {names}. Fill in name of each "
-                         "Subject.")
+        raise ValueError(
+            f"names: expected the words that name each subject, got {names}. Fill in name of each Subject."
+        )
     subjects = [_with_article(name) for name in names]
     relation = " ".join(relation.split())
     together = subjects[0] if len(subjects) == 1 else f"{', '.join(subjects[:-1])} and {subjects[-1]}"
@@ -54,6 +55,6 @@ def _with_auxiliary(relation: str, auxiliary: str) -> str:
     """Begin a relation with "is" or "are"; one that has its own verb keeps it, in the right number."""
     for own in _AUXILIARIES:
         if relation.lower().startswith(own):
-            return f"{auxiliary} {relation[len(own):]}"
+            return f"{auxiliary} {relation[len(own) :]}"
     first = relation.split()[0].lower()
     return f"{auxiliary} {relation}" if first.endswith("ing") or "-" in first else relation

@@ -171,16 +171,19 @@ def _whole_words(name: str) -> re.Pattern:
     punctuation: CLIP's tokenizer writes "St. Bernard" as "st . bernard". Accents may be composed or not.
     """
     parts = re.findall(r"\w+|[^\w\s]", unicodedata.normalize("NFC", name))
-    pattern = "".join(_letters(part) if index == 0 else _gap(parts[index - 1], part) + _letters(part)
-                      for index, part in enumerate(parts))
+    pattern = "".join(
+        _letters(part) if index == 0 else _gap(parts[index - 1], part) + _letters(part)
+        for index, part in enumerate(parts)
+    )
     return re.compile(rf"(?<!\w){pattern}(?![\w\u0300-\u036f])", re.IGNORECASE)
 
 
 def _letters(part: str) -> str:
     """Each letter as it is, or as a letter and its accents."""
     ways = ((letter, unicodedata.normalize("NFD", letter)) for letter in part)
-    return "".join(re.escape(one) if one == other else f"(?:{re.escape(one)}|{re.escape(other)})"
-                   for one, other in ways)
+    return "".join(
+        re.escape(one) if one == other else f"(?:{re.escape(one)}|{re.escape(other)})" for one, other in ways
+    )
 
 
 def _gap(before: str, after: str) -> str:

@@ -33,12 +33,19 @@ class RelationCard:
         """Flat strings, with the ModelSpec keys that LoRA managers show."""
         architecture = {"sdxl": "stable-diffusion-xl-v1-base/lora", "flux": "flux-1-dev/lora"}
         flat = {
-            "kind": "relation", "base": self.base, "relation": self.relation, "example_prompt": self.example_prompt,
-            "rank": str(self.rank), "alpha": f"{self.alpha:g}", "steps": str(self.steps),
-            "losses": json.dumps(self.losses, sort_keys=True), "dataset_sha256": self.dataset_sha256,
+            "kind": "relation",
+            "base": self.base,
+            "relation": self.relation,
+            "example_prompt": self.example_prompt,
+            "rank": str(self.rank),
+            "alpha": f"{self.alpha:g}",
+            "steps": str(self.steps),
+            "losses": json.dumps(self.losses, sort_keys=True),
+            "dataset_sha256": self.dataset_sha256,
             "created_with": self.created_with,
             "modelspec.sai_model_spec": "1.0.0",
             "modelspec.architecture": architecture.get(self.base, f"{self.base}/lora"),
-            "modelspec.title": f"Relate: {self.relation}", "modelspec.trigger_phrase": self.relation,
+            "modelspec.title": f"Relate: {self.relation}",
+            "modelspec.trigger_phrase": self.relation,
         }
         return flat | ({"modelspec.thumbnail": self.thumbnail} if self.thumbnail else {})

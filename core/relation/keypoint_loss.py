@@ -59,8 +59,9 @@ def sample_at(latents: Tensor, points: Tensor, grid: tuple[int, int] | None = No
     return cells.gather(-2, index)
 
 
-def keypoint_distances(clean: Tensor, concepts: Tensor, pairs: KeypointPairs,
-                       concept_grid: tuple[int, int] | None = None) -> Tensor:
+def keypoint_distances(
+    clean: Tensor, concepts: Tensor, pairs: KeypointPairs, concept_grid: tuple[int, int] | None = None
+) -> Tensor:
     """Squared distance of every pair of joints, summed over the channels.
 
     Args:

@@ -84,15 +84,20 @@ class RelationLoRA:
 
     def remarks(self) -> list[str]:
         """What of the file is not applied, a sentence for each sort."""
-        sentences = [f"{len(names)} tensors of the {sort} are not applied: {first(names)}"
-                     for sort, names in self.unused.items()]
+        sentences = [
+            f"{len(names)} tensors of the {sort} are not applied: {first(names)}" for sort, names in self.unused.items()
+        ]
         double = [address for address, parts in self.beside.items() if address in self.pairs and "diff" in parts]
         if double:
-            sentences.append(f"{len(double)} modules have a pair and a whole difference (diff); ComfyUI's loader "
-                             "applies the difference only")
+            sentences.append(
+                f"{len(double)} modules have a pair and a whole difference (diff); ComfyUI's loader "
+                "applies the difference only"
+            )
         if self.left_out:
-            sentences.append(f"{len(self.left_out)} modules are no text cross-attentions of this model and were left "
-                             f"out: {first(self.left_out)}")
+            sentences.append(
+                f"{len(self.left_out)} modules are no text cross-attentions of this model and were left "
+                f"out: {first(self.left_out)}"
+            )
         return sentences
 
     def state(self) -> dict[str, Tensor]:
@@ -113,8 +118,9 @@ def module_name(site: str, projection: str) -> str:
     return "lora_unet_" + f"{site}.{projection}".replace(".", "_")
 
 
-def save_relation(path: str | Path, lora: RelationLoRA, card: RelationCard,
-                  check: Callable[[Path], None] = lambda written: None) -> None:
+def save_relation(
+    path: str | Path, lora: RelationLoRA, card: RelationCard, check: Callable[[Path], None] = lambda written: None
+) -> None:
     """Write a relation LoRA with its card; ``check`` as in `core.checkpoint.save`."""
     save(path, lora.state(), card.metadata(), check)
 
@@ -134,8 +140,9 @@ def load_relation(path: str | Path, layout: UNetSpec) -> RelationLoRA:
     return replace(lora, left_out=(*lora.left_out, *others))
 
 
-def parse_lora_keys(state: dict[str, Tensor], layout: UNetSpec, file: str, metadata: dict[str, str],
-              alphas: Alphas | None = None) -> RelationLoRA:
+def parse_lora_keys(
+    state: dict[str, Tensor], layout: UNetSpec, file: str, metadata: dict[str, str], alphas: Alphas | None = None
+) -> RelationLoRA:
     """Sort a state dict of any spelling into what it holds by site.
 
     Args:
@@ -146,8 +153,10 @@ def parse_lora_keys(state: dict[str, Tensor], layout: UNetSpec, file: str, metad
     """
     parts, spelled, left_out, unused = sort_parts(state, layout)
     if not any(changes_module(part) for part in parts.values()):
-        raise ValueError(f"{file}: 0 of {len(layout.sites())} text cross-attentions of this model found in it. "
-                         f"{what_else(state)} Expected a relation LoRA for {base_name(layout.context_width)}.")
+        raise ValueError(
+            f"{file}: 0 of {len(layout.sites())} text cross-attentions of this model found in it. "
+            f"{what_else(state)} Expected a relation LoRA for {base_name(layout.context_width)}."
+        )
     check_parts(parts, layout, file, metadata)
 
     alphas, told = alphas or Alphas(), False
@@ -160,8 +169,11 @@ def parse_lora_keys(state: dict[str, Tensor], layout: UNetSpec, file: str, metad
             pairs[address] = LowRank(part["down"], part["up"], alpha)
         if "magnitude" in part:
             magnitudes[address] = part["magnitude"].flatten()
-        further = {SUFFIXES.get(role, role): tensor for role, tensor in part.items()
-                   if role not in ("down", "up", "magnitude") and (role != "alpha" or "down" not in part)}
+        further = {
+            SUFFIXES.get(role, role): tensor
+            for role, tensor in part.items()
+            if role not in ("down", "up", "magnitude") and (role != "alpha" or "down" not in part)
+        }
         if further:
             beside[address] = further
     source = alphas.source if told and alphas.default is not None else ""

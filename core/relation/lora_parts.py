@@ -17,8 +17,9 @@ def changes_module(part: dict[str, Tensor]) -> bool:
     return "down" in part or "up" in part or any(role.startswith(OWN_ADAPTERS) for role in part)
 
 
-def sort_parts(state: dict[str, Tensor], layout: UNetSpec
-               ) -> tuple[dict[Address, dict[str, Tensor]], dict[Address, str], set[str], dict[str, tuple[str, ...]]]:
+def sort_parts(
+    state: dict[str, Tensor], layout: UNetSpec
+) -> tuple[dict[Address, dict[str, Tensor]], dict[Address, str], set[str], dict[str, tuple[str, ...]]]:
     """The parts by address, how each address is spelled, modules of other places, and what is not applied."""
     addresses = _addresses(layout)
     parts: dict[Address, dict[str, Tensor]] = {}
@@ -52,8 +53,9 @@ def what_else(state: dict[str, Tensor]) -> str:
     names = sorted({key.spelled for key in keys})
     if all(key.text_encoder for key in keys):
         sort = "a LoRA of text encoders alone"
-    elif any(mark in name for name in names for mark in ("single_blocks", "single_transformer_blocks",
-                                                         "double_blocks")):
+    elif any(
+        mark in name for name in names for mark in ("single_blocks", "single_transformer_blocks", "double_blocks")
+    ):
         sort = "a LoRA of Flux"
     else:
         sort = "a LoRA of other modules or of another model"
@@ -71,8 +73,11 @@ def _addresses(layout: UNetSpec) -> dict[str, tuple[str, str]]:
     addresses = {}
     for site in layout.sites():
         block, number, index = site.comfy
-        comfy = {"input": f"input_blocks.{number}.1", "output": f"output_blocks.{number}.1",
-                 "middle": "middle_block.1"}[block] + f".transformer_blocks.{index}.attn2"
+        comfy = {
+            "input": f"input_blocks.{number}.1",
+            "output": f"output_blocks.{number}.1",
+            "middle": "middle_block.1",
+        }[block] + f".transformer_blocks.{index}.attn2"
         for path in (site.diffusers, comfy):
             for projection in PROJECTIONS:
                 for spelling in {projection, projection.removesuffix(".0")}:
@@ -80,8 +85,7 @@ def _addresses(layout: UNetSpec) -> dict[str, tuple[str, str]]:
     return addresses
 
 
-def check_parts(parts: dict[Address, dict[str, Tensor]], layout: UNetSpec, file: str, metadata: dict[str, str]
-                ) -> None:
+def check_parts(parts: dict[Address, dict[str, Tensor]], layout: UNetSpec, file: str, metadata: dict[str, str]) -> None:
     """Check that what changes each module fits it.
 
     Raises:

@@ -42,8 +42,10 @@ class CallLayout:
 
     def __post_init__(self) -> None:
         if self.image is not None and length([self.image]) != self.frames * self.grid[0] * self.grid[1]:
-            raise ValueError(f"layout: expected {self.frames} x {self.grid[0]} x {self.grid[1]} picture tokens, got "
-                             f"the span {self.image}.")
+            raise ValueError(
+                f"layout: expected {self.frames} x {self.grid[0]} x {self.grid[1]} picture tokens, got "
+                f"the span {self.image}."
+            )
 
     @property
     def own(self) -> tuple[tuple[Span, ...], ...]:

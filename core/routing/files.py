@@ -38,11 +38,15 @@ from .token_layout import DreamOEmbeddings
 TABLES = ("dreamo_task_embedding.weight", "dreamo_idx_embedding.weight", "dreamo_t5_embedding.weight")
 _FUSED = re.compile(
     r"(?P<stream>double|single)_blocks[._](?P<block>\d+)[._](?:.*[._])?"
-    r"(?P<name>qkv_lora1|qkv_lora2|proj_lora1|proj_lora2|qkv_lora|proj_lora)\.(?P<side>down|up)\.weight$")
+    r"(?P<name>qkv_lora1|qkv_lora2|proj_lora1|proj_lora2|qkv_lora|proj_lora)\.(?P<side>down|up)\.weight$"
+)
 _FUSED_NAMES = {
-    ("double", "qkv_lora1"): "img_attn.qkv", ("double", "qkv_lora2"): "txt_attn.qkv",
-    ("double", "proj_lora1"): "img_attn.proj", ("double", "proj_lora2"): "txt_attn.proj",
-    ("single", "qkv_lora"): "linear1_qkv", ("single", "proj_lora"): "linear2",
+    ("double", "qkv_lora1"): "img_attn.qkv",
+    ("double", "qkv_lora2"): "txt_attn.qkv",
+    ("double", "proj_lora1"): "img_attn.proj",
+    ("double", "proj_lora2"): "txt_attn.proj",
+    ("single", "qkv_lora"): "linear1_qkv",
+    ("single", "proj_lora"): "linear2",
 }
 
 
@@ -63,10 +67,12 @@ class Adapter:
 
 _DREAMO = Adapter("dreamo", 1.0, ("dreamo_comfyui.safetensors", "dreamo.safetensors"))
 _CFG = Adapter("cfg_distill", 1.0, ("dreamo_cfg_distill_comfyui.safetensors", "dreamo_cfg_distill.safetensors"))
-_POS = Adapter("quality_pos", 0.15, ("dreamo_quality_lora_pos_comfyui.safetensors",
-                                     "dreamo_quality_lora_pos.safetensors"))
-_NEG = Adapter("quality_neg", -0.8, ("dreamo_quality_lora_neg_comfyui.safetensors",
-                                     "dreamo_quality_lora_neg.safetensors"))
+_POS = Adapter(
+    "quality_pos", 0.15, ("dreamo_quality_lora_pos_comfyui.safetensors", "dreamo_quality_lora_pos.safetensors")
+)
+_NEG = Adapter(
+    "quality_neg", -0.8, ("dreamo_quality_lora_neg_comfyui.safetensors", "dreamo_quality_lora_neg.safetensors")
+)
 _SFT = Adapter("sft", 1.0, ("dreamo_sft_lora.safetensors",))
 _DPO = Adapter("dpo", 1.25, ("dreamo_dpo_lora.safetensors",))  # ComfyUI-DreamO's own workflow says 1.2
 TURBO = Adapter("turbo", 1.0, ("flux-turbo.safetensors", "FLUX.1-Turbo-Alpha.safetensors"))
@@ -100,16 +106,21 @@ class FluxLoRA:
     @property
     def modules(self) -> set[str]:
         """Every module the file changes."""
-        return {key.rpartition(".lora_up.weight")[0] or key.rpartition(".")[0] for key in self.state
-                if key.endswith(".lora_up.weight") or key.rpartition(".")[2].startswith(OWN_ADAPTERS)}
+        return {
+            key.rpartition(".lora_up.weight")[0] or key.rpartition(".")[0]
+            for key in self.state
+            if key.endswith(".lora_up.weight") or key.rpartition(".")[2].startswith(OWN_ADAPTERS)
+        }
 
     def remarks(self) -> list[str]:
         """What of the file is not applied, a sentence for each sort."""
-        sentences = [f"{len(keys)} tensors of the {sort} are not applied: {first(keys)}"
-                     for sort, keys in self.unused.items()]
+        sentences = [
+            f"{len(keys)} tensors of the {sort} are not applied: {first(keys)}" for sort, keys in self.unused.items()
+        ]
         if self.left_out:
-            sentences.append(f"{len(self.left_out)} tensors are no LoRA of Flux and were left out: "
-                             f"{first(self.left_out)}")
+            sentences.append(
+                f"{len(self.left_out)} tensors are no LoRA of Flux and were left out: {first(self.left_out)}"
+            )
         return sentences
 
 
@@ -123,9 +134,11 @@ def load_tables(path: str | Path) -> DreamOEmbeddings:
     content, _ = read(path)
     missing = [key for key in TABLES[:2] if key not in content]
     if missing:
-        raise ValueError(f"{path.name}: expected DreamO's embeddings ({', '.join(TABLES)}), but {', '.join(missing)} "
-                         f"missing among its {len(content)} tensors. {describe(map(str, content))} Choose "
-                         "embedding.safetensors of ByteDance/DreamO.")
+        raise ValueError(
+            f"{path.name}: expected DreamO's embeddings ({', '.join(TABLES)}), but {', '.join(missing)} "
+            f"missing among its {len(content)} tensors. {describe(map(str, content))} Choose "
+            "embedding.safetensors of ByteDance/DreamO."
+        )
     tables = flat_tensors({key: content[key] for key in TABLES if key in content}, path.name)
     task, index, words = tables[TABLES[0]], tables[TABLES[1]], tables.get(TABLES[2])
     try:
@@ -181,15 +194,25 @@ def to_comfy_keys(content: dict[str, Tensor], file: str, alphas: Alphas | None =
     single = [module for module, sides in halves.items() if len(sides) == 1]
     if single:
         more = f", and {len(single) - SHOWN} more" if len(single) > SHOWN else ""
-        raise ValueError(f"{file}: {len(single)} of {len(halves)} pairs have only one half: "
-                         f"{', '.join(single[:SHOWN])}{more}. The file is not whole: download it again.")
+        raise ValueError(
+            f"{file}: {len(single)} of {len(halves)} pairs have only one half: "
+            f"{', '.join(single[:SHOWN])}{more}. The file is not whole: download it again."
+        )
     if not halves and not any(key.rpartition(".")[2].startswith(OWN_ADAPTERS) for key in state):
-        raise ValueError(f"{file}: expected a LoRA for Flux, found none among its {len(content)} tensors. "
-                         f"{describe(content)}")
+        raise ValueError(
+            f"{file}: expected a LoRA for Flux, found none among its {len(content)} tensors. {describe(content)}"
+        )
     source = _add_alphas(state, halves, alphas or Alphas())
     left_out = [key for key in left_out if key not in TABLES]
-    return FluxLoRA(state, len(halves), "fused" if fused else "split", tuple(left_out), magnitudes,
-                    {sort: tuple(keys) for sort, keys in unused.items()}, source)
+    return FluxLoRA(
+        state,
+        len(halves),
+        "fused" if fused else "split",
+        tuple(left_out),
+        magnitudes,
+        {sort: tuple(keys) for sort, keys in unused.items()},
+        source,
+    )
 
 
 def _add_alphas(state: dict[str, Tensor], halves: dict[str, dict[str, Tensor]], alphas: Alphas) -> str:

@@ -55,7 +55,7 @@ def cut_face(picture: Tensor, mask: Tensor) -> Tensor:
     square = torch.full((3, side, side), WHITE, dtype=picture.dtype, device=picture.device)
     height, width = picture.shape[-2:]
     y0, y1, x0, x1 = max(y, 0), min(y + side, height), max(x, 0), min(x + side, width)
-    square[:, y0 - y:y1 - y, x0 - x:x1 - x] = picture[:, y0:y1, x0:x1]
+    square[:, y0 - y : y1 - y, x0 - x : x1 - x] = picture[:, y0:y1, x0:x1]
     return square
 
 

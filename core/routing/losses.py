@@ -67,8 +67,14 @@ def placeholder_loss(query: Tensor, words: Tensor, owners: Tensor) -> Tensor:
     return ((distances @ wanted) / tokens).mean(dim=(1, 2))
 
 
-def total_loss(diffusion: Tensor, routing: Tensor, holder: Tensor | None, diffusion_weight: float = 1.0,
-               routing_weight: float = 1.0, holder_weight: float = 1.0) -> Tensor:
+def total_loss(
+    diffusion: Tensor,
+    routing: Tensor,
+    holder: Tensor | None,
+    diffusion_weight: float = 1.0,
+    routing_weight: float = 1.0,
+    holder_weight: float = 1.0,
+) -> Tensor:
     """Equation 5. The authors weigh the first two equally; the third's weight is not published.
 
     Args:

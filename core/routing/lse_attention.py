@@ -27,7 +27,8 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, float], tuple[Tensor, 
 
 def _cpu(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
     return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, 0.0, False, attn_mask=mask, scale=scale)[:2]
+        query, key, value, 0.0, False, attn_mask=mask, scale=scale
+    )[:2]
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
@@ -41,7 +42,8 @@ def _efficient(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, s
         keys = key.shape[2]
         mask = torch.nn.functional.pad(mask, (0, -keys % 16))[..., :keys].expand(*query.shape[:3], keys)
     out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(
-        query, key, value, mask, True, 0.0, False, scale=scale)[:2]
+        query, key, value, mask, True, 0.0, False, scale=scale
+    )[:2]
     return out, lse[..., : query.shape[2]]  # the kernel pads its rows
 
 
@@ -89,13 +91,23 @@ def _find(device: str, dtype: torch.dtype, masked: bool) -> Kernel:
             continue
         if all(torch.allclose(one.float(), other.float(), atol=3e-2) for one, other in zip(found, wanted)):
             return candidate
-        log.warning("Relate: torch's kernel %s gives other numbers than expected on %s with %s; steered attention "
-                    "runs in chunks there, which is slower.", candidate.__name__, device, dtype)
+        log.warning(
+            "Relate: torch's kernel %s gives other numbers than expected on %s with %s; steered attention "
+            "runs in chunks there, which is slower.",
+            candidate.__name__,
+            device,
+            dtype,
+        )
     return _chunked
 
 
-def attend_with_lse(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, scale: float | None = None,
-                    ) -> tuple[Tensor, Tensor]:
+def attend_with_lse(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Tensor, Tensor]:
     """Attention and the log-sum-exp of its logits, by the kernels that ``prepare`` found; for inference only.
 
     Args:
@@ -112,7 +124,7 @@ def attend_with_lse(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
     device = query.device.type
     fused = device == "cpu" or (width % 8 == 0 and width <= 256)  # what a GPU's kernels take
     run = _KERNELS.get((device, query.dtype, mask is not None), _chunked) if fused else _chunked
-    scale = float(width ** -0.5) if scale is None else scale
+    scale = float(width**-0.5) if scale is None else scale
     if mask is None:
         # queries that share a key head are rows of one attention: keys and values need no copy
         out, lse = run(query.reshape(batch, key.shape[1], groups * rows, width), key, value, None, scale)

@@ -32,9 +32,13 @@ def faults(numbers: Sequence[int], slots: Sequence[int]) -> list[str]:
     found = []
     if lost:
         have = ", ".join(map(str, slots)) or "none"
-        found.append(f"the prompt names {', '.join(lost)}, but no reference has that slot (there are: {have}); connect "
-                     "one more Reference Image or change the number")
+        found.append(
+            f"the prompt names {', '.join(lost)}, but no reference has that slot (there are: {have}); connect "
+            "one more Reference Image or change the number"
+        )
     if unnamed:
-        found.append(f"the prompt uses placeholders but not {', '.join(unnamed)}, whose reference is connected; write "
-                     "it after the words for that reference")
+        found.append(
+            f"the prompt uses placeholders but not {', '.join(unnamed)}, whose reference is connected; write "
+            "it after the words for that reference"
+        )
     return found

@@ -81,8 +81,10 @@ def check_regions(steering: Steering, layout: CallLayout) -> None:
     """
     count = len(layout.references)
     if not len(steering.weights) == len(steering.regions) == count:
-        raise ValueError(f"steering: expected a weight and a region for each of {count} references, got "
-                         f"{len(steering.weights)} and {len(steering.regions)}.")
+        raise ValueError(
+            f"steering: expected a weight and a region for each of {count} references, got "
+            f"{len(steering.weights)} and {len(steering.regions)}."
+        )
     for region in steering.regions:
         if region is not None:
             check_shape(region, "h w", "region on the token grid", h=layout.grid[0], w=layout.grid[1])
@@ -144,8 +146,9 @@ def _row_of_reference(steering: Steering, layout: CallLayout, index: int, is_cop
     return row.clamp_min(-HARD)
 
 
-def _add_weight(row: Tensor, steering: Steering, layout: CallLayout, index: int, latent: tuple[Span, ...],
-                own: bool = False) -> None:
+def _add_weight(
+    row: Tensor, steering: Steering, layout: CallLayout, index: int, latent: tuple[Span, ...], own: bool = False
+) -> None:
     """Add log w to a row of the text; a reference's own copies go on reading it at weight 0."""
     if own and steering.weights[index] == 0:
         return

@@ -58,13 +58,20 @@ class ReferenceRegions:
     @property
     def steers(self) -> bool:
         """Whether anything is added anywhere, at some time."""
-        during = self.window[0] < self.window[1] and (self.isolation != 0 or (
-            self.strength != 0 and any(region is not None for region in self.regions)))
+        during = self.window[0] < self.window[1] and (
+            self.isolation != 0 or (self.strength != 0 and any(region is not None for region in self.regions))
+        )
         return during or any(weight != 1 for weight in self.weights)
 
-    def attention(self, layout: CallLayout, queries: Span, area: Area | None = None,
-                  picture: tuple[int, int] | None = None, inside: bool = True,
-                  device: torch.device | str = "cpu") -> SteeredAttention | None:
+    def attention(
+        self,
+        layout: CallLayout,
+        queries: Span,
+        area: Area | None = None,
+        picture: tuple[int, int] | None = None,
+        inside: bool = True,
+        device: torch.device | str = "cpu",
+    ) -> SteeredAttention | None:
         """What attends in the place of plain attention, made once for each layout; None for plain.
 
         Args:
@@ -84,10 +91,17 @@ class ReferenceRegions:
 
     def steering(self, grid: Grid, area: Area | None, picture: tuple[int, int] | None, inside: bool) -> Steering:
         """The settings on a token grid."""
-        regions = tuple(None if region is None or not inside else self._on_grid(region, grid, area, picture)
-                        for region in self.regions)
-        return Steering(_nats(self.strength), _nats(self.isolation) if inside else 0.0, self.weights, regions,
-                        copies_are_pictures=self.copies_are_pictures)
+        regions = tuple(
+            None if region is None or not inside else self._on_grid(region, grid, area, picture)
+            for region in self.regions
+        )
+        return Steering(
+            _nats(self.strength),
+            _nats(self.isolation) if inside else 0.0,
+            self.weights,
+            regions,
+            copies_are_pictures=self.copies_are_pictures,
+        )
 
     def _on_grid(self, region: Tensor, grid: Grid, area: Area | None, picture: tuple[int, int] | None) -> Tensor:
         """A region on the token grid, cut to the area of a regional conditioning."""
@@ -95,7 +109,7 @@ class ReferenceRegions:
         if area is None or picture is None:
             return resize(region, *grid)
         height, width, top, left = area
-        return resize(resize(region, *picture)[top:top + height, left:left + width], *grid)
+        return resize(resize(region, *picture)[top : top + height, left : left + width], *grid)
 
 
 def _nats(strength: float) -> float:

@@ -39,7 +39,12 @@ class Routing:
         self.regions = ReferenceRegions(
             tuple(reference.region for reference in self.references),
             tuple(reference.weight for reference in self.references),
-            self.strength, self.isolation, self.window, self.recorder, copies_are_pictures=False)
+            self.strength,
+            self.isolation,
+            self.window,
+            self.recorder,
+            copies_are_pictures=False,
+        )
 
     def __deepcopy__(self, memo: dict) -> Routing:
         """Shared by clones: it holds tables and latents, and is never changed but for what it keeps."""

@@ -80,8 +80,15 @@ class SteeredAttention:
     references: int
     queries: int
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, backend: Backend, mask: Tensor | None = None,
-                 scale: float | None = None) -> tuple[Tensor, Tensor | None]:
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        backend: Backend,
+        mask: Tensor | None = None,
+        scale: float | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
         """Attend.
 
         Args:
@@ -108,11 +115,13 @@ class SteeredAttention:
         out[:, self.picture] = merged.transpose(1, 2)
         return out.transpose(1, 2), shares
 
-    def _merge(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
-               ) -> tuple[Tensor, Tensor]:
+    def _merge(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
+    ) -> tuple[Tensor, Tensor]:
         """The picture's queries over the base, then one reference after another merged into the result."""
-        out, total = attend_with_lse(query, pick(key, self.base), pick(value, self.base),
-                                     part_of(mask, self.picture, self.base), scale)
+        out, total = attend_with_lse(
+            query, pick(key, self.base), pick(value, self.base), part_of(mask, self.picture, self.base), scale
+        )
         sums = []
         for block in self.blocks:
             asking = query if block.rows is None else query.index_select(2, block.rows)
@@ -144,8 +153,9 @@ def pick(side: Tensor, tokens: Tokens) -> Tensor:
     return side[:, :, tokens] if isinstance(tokens, slice) else side.index_select(2, tokens)
 
 
-def part_of(mask: Tensor | None, rows: Tokens | None, columns: Tokens | None, within: Tensor | None = None
-            ) -> Tensor | None:
+def part_of(
+    mask: Tensor | None, rows: Tokens | None, columns: Tokens | None, within: Tensor | None = None
+) -> Tensor | None:
     """Another node's mask for some queries and keys (None: all), four axes; ``within`` picks among those queries."""
     if mask is None:
         return None
@@ -156,8 +166,9 @@ def part_of(mask: Tensor | None, rows: Tokens | None, columns: Tokens | None, wi
     return part if columns is None or part.shape[3] == 1 else part[..., columns]
 
 
-def steered_attention(steering: Steering, layout: CallLayout, queries: Span, device: torch.device
-                      ) -> SteeredAttention | None:
+def steered_attention(
+    steering: Steering, layout: CallLayout, queries: Span, device: torch.device
+) -> SteeredAttention | None:
     """The form of one steering on one layout; None if it adds nothing there.
 
     Args:
@@ -173,8 +184,14 @@ def steered_attention(steering: Steering, layout: CallLayout, queries: Span, dev
     picture = None if layout.image is None else slice(layout.image[0] - queries[0], layout.image[1] - queries[0])
     parts = tuple(_open(rows, bias) for rows, bias in shared)
     owned = marks(layout.size, *layout.own)
-    made = SteeredAttention(parts, picture, tokens_of(~owned), tuple(block for block in blocks if block is not None),
-                            len(layout.references), queries[1] - queries[0])
+    made = SteeredAttention(
+        parts,
+        picture,
+        tokens_of(~owned),
+        tuple(block for block in blocks if block is not None),
+        len(layout.references),
+        queries[1] - queries[0],
+    )
     return _on(made, device)
 
 
@@ -232,6 +249,7 @@ def _on(made: SteeredAttention, device: torch.device) -> SteeredAttention:
         return value.to(device) if isinstance(value, Tensor) else value
 
     shared = tuple(SharedRows(move(part.rows), move(part.columns), move(part.bias)) for part in made.shared)
-    blocks = tuple(Block(block.reference, move(block.columns), move(block.rows), move(block.bias))
-                   for block in made.blocks)
+    blocks = tuple(
+        Block(block.reference, move(block.columns), move(block.rows), move(block.bias)) for block in made.blocks
+    )
     return SteeredAttention(shared, move(made.picture), move(made.base), blocks, made.references, made.queries)

@@ -79,8 +79,9 @@ def next_slot(references: tuple[Reference, ...]) -> int:
     taken = {reference.slot for reference in references}
     free = [slot for slot in range(1, MAX_REFERENCES + 1) if slot not in taken]
     if not free:
-        raise ValueError(f"references: expected at most {MAX_REFERENCES}, DreamO's index embedding has no more slots. "
-                         "Leave one out.")
+        raise ValueError(
+            f"references: expected at most {MAX_REFERENCES}, DreamO's index embedding has no more slots. Leave one out."
+        )
     return free[0]
 
 
@@ -91,8 +92,10 @@ def with_reference(references: tuple[Reference, ...], reference: Reference) -> t
         ValueError: the slot is taken.
     """
     if any(other.slot == reference.slot for other in references):
-        raise ValueError(f"reference {reference.slot}: expected a free slot, but another reference has it. Choose "
-                         f"another, or 0 for the next free one.")
+        raise ValueError(
+            f"reference {reference.slot}: expected a free slot, but another reference has it. Choose "
+            f"another, or 0 for the next free one."
+        )
     return tuple(sorted((*references, reference), key=lambda each: each.slot))
 
 

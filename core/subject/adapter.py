@@ -53,8 +53,9 @@ class _FeedForward(nn.Module):
 
     def __init__(self, width: int, ops: ModuleType, **factory) -> None:
         super().__init__()
-        self.net = nn.ModuleList([_GEGLU(width, 4 * width, ops, **factory), nn.Identity(),
-                                  ops.Linear(4 * width, width, **factory)])
+        self.net = nn.ModuleList(
+            [_GEGLU(width, 4 * width, ops, **factory), nn.Identity(), ops.Linear(4 * width, width, **factory)]
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.net:
@@ -65,8 +66,9 @@ class _FeedForward(nn.Module):
 class GatedAdapter(nn.Module):
     """One block's adapter ("fuser" in the released code)."""
 
-    def __init__(self, width: int, context_width: int, heads: int, head_width: int, ops: ModuleType = nn,
-                 **factory) -> None:
+    def __init__(
+        self, width: int, context_width: int, heads: int, head_width: int, ops: ModuleType = nn, **factory
+    ) -> None:
         """
         Args:
             width: C of the block.

@@ -72,17 +72,23 @@ class SubjectAdapter(nn.Module):
         self.proj = ObjectTokens(config.image_width, config.context_width, config.hidden, config.tokens, ops, **factory)
         self.mlp = PreNormMLP(config.embedding_width, *config.word, ops, **factory)
         heads = [config.heads or width // config.head_width for width in config.blocks.values()]
-        self.fusers = nn.ModuleList([
-            GatedAdapter(width, config.context_width, count, width // count, ops, **factory)
-            for width, count in zip(config.blocks.values(), heads)])
+        self.fusers = nn.ModuleList(
+            [
+                GatedAdapter(width, config.context_width, count, width // count, ops, **factory)
+                for width, count in zip(config.blocks.values(), heads)
+            ]
+        )
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take this module's tensors out of a file's state (see `load_subject_adapter`)."""
         own = {key: state[key] for key in state if key.startswith(("proj.", "mlp."))}
         for index, block in enumerate(self.config.blocks):
             prefix = f"unet.{block}.fuser."
-            own |= {f"fusers.{index}.{key.removeprefix(prefix)}": value for key, value in state.items()
-                    if key.startswith(prefix)}
+            own |= {
+                f"fusers.{index}.{key.removeprefix(prefix)}": value
+                for key, value in state.items()
+                if key.startswith(prefix)
+            }
         self.load_state_dict(own, strict=True)
 
 
@@ -111,30 +117,50 @@ def _config(state: dict[str, Tensor], metadata: dict[str, str], file: str) -> Su
         hidden = state["proj.linears_image.fc1.weight"].shape[0]
         context_width = state["proj.linears_image.fc2.weight"].shape[0]
         word_hidden, embedding_width = state["mlp.fc1.weight"].shape
-        blocks = {key.removeprefix("unet.").removesuffix(_FUSER): tensor.shape[0] for key, tensor in state.items()
-                  if key.startswith("unet.") and key.endswith(_FUSER)}
+        blocks = {
+            key.removeprefix("unet.").removesuffix(_FUSER): tensor.shape[0]
+            for key, tensor in state.items()
+            if key.startswith("unet.") and key.endswith(_FUSER)
+        }
         word = (word_hidden, state["mlp.fc2.weight"].shape[0])
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{file}: expected a subject adapter (keys under proj., mlp. and unet.), but {error} is "
-                         f"missing or misshapen. {describe(state)}") from error
+        raise ValueError(
+            f"{file}: expected a subject adapter (keys under proj., mlp. and unet.), but {error} is "
+            f"missing or misshapen. {describe(state)}"
+        ) from error
     heads = _whole(metadata, "heads", 1, file) if "heads" in metadata else 0
     head_width = 0 if heads else _whole(metadata, "head_width", 64, file)
     if not blocks or any(width % (heads or head_width) for width in blocks.values()):
-        raise ValueError(f"{file}: expected the gated adapter of at least one block, of a width that "
-                         f"{heads or head_width} divides; got {blocks or 'none'}.")
+        raise ValueError(
+            f"{file}: expected the gated adapter of at least one block, of a width that "
+            f"{heads or head_width} divides; got {blocks or 'none'}."
+        )
     return SubjectAdapterConfig(
-        image_width, embedding_width, context_width, hidden, tokens, word, dict(sorted(blocks.items(), key=_order)),
-        head_width, heads, 5 if "unet.conv_in.weight" in state else 0, _whole(metadata, "max_subjects", 2, file),
-        metadata.get("locate_single", "true") == "true", metadata.get("placeholder", PLACEHOLDER),
-        metadata.get("base", ""))
+        image_width,
+        embedding_width,
+        context_width,
+        hidden,
+        tokens,
+        word,
+        dict(sorted(blocks.items(), key=_order)),
+        head_width,
+        heads,
+        5 if "unet.conv_in.weight" in state else 0,
+        _whole(metadata, "max_subjects", 2, file),
+        metadata.get("locate_single", "true") == "true",
+        metadata.get("placeholder", PLACEHOLDER),
+        metadata.get("base", ""),
+    )
 
 
 def _order(block: tuple[str, int]) -> tuple:
     """Down, middle, up; numbers as numbers."""
     parts = block[0].split(".")
     stage = ("down_blocks", "mid_block", "up_blocks")
-    return (stage.index(parts[0]) if parts[0] in stage else 3,
-            *(int(part) for part in parts if part.isascii() and part.isdigit()))
+    return (
+        stage.index(parts[0]) if parts[0] in stage else 3,
+        *(int(part) for part in parts if part.isascii() and part.isdigit()),
+    )
 
 
 def _whole(metadata: dict[str, str], name: str, default: int, file: str) -> int:
@@ -155,8 +181,11 @@ def _expected(state: dict[str, Tensor], config: SubjectAdapterConfig) -> dict[st
             _, index, name = key.split(".", 2)
             key = f"unet.{blocks[int(index)]}.fuser.{name}"
         expected[key] = shape
-    keys_values = {f"unet.{block}.attn2.{name}.weight": (width, config.context_width)
-                   for block, width in config.blocks.items() for name in ("to_k", "to_v")}
+    keys_values = {
+        f"unet.{block}.attn2.{name}.weight": (width, config.context_width)
+        for block, width in config.blocks.items()
+        for name in ("to_k", "to_v")
+    }
     if any(key in state for key in keys_values):
         expected |= keys_values
     if config.input_channels:

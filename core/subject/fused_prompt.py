@@ -66,7 +66,9 @@ def replace_embeddings(embeddings: Tensor, tokens: Tensor, words: Sequence[Tenso
     for row, vectors in enumerate(words):
         places = (tokens[row] == placeholder).nonzero()[:, 0]
         if len(places) != len(vectors):
-            raise ValueError(f"row {row}: expected {len(places)} subjects, one for each placeholder, got "
-                             f"{len(vectors)}. The prompt may have been cut off at its longest length.")
+            raise ValueError(
+                f"row {row}: expected {len(places)} subjects, one for each placeholder, got "
+                f"{len(vectors)}. The prompt may have been cut off at its longest length."
+            )
         filled[row, places] = torch.as_tensor(vectors).to(filled)
     return filled

@@ -23,8 +23,14 @@ FORMS = (BALANCED, L1)
 _EPSILON = 1e-5  # as published: an empty segmentation, or no word, divides by this
 
 
-def localisation_loss(maps: Sequence[Tensor], segmentations: Tensor, positions: Tensor, present: Tensor,
-                      form: str = BALANCED, peak_one: bool = False) -> Tensor:
+def localisation_loss(
+    maps: Sequence[Tensor],
+    segmentations: Tensor,
+    positions: Tensor,
+    present: Tensor,
+    form: str = BALANCED,
+    peak_one: bool = False,
+) -> Tensor:
     """Compare where words look with where their subjects are, mean over layers.
 
     Args:
@@ -47,13 +53,16 @@ def localisation_loss(maps: Sequence[Tensor], segmentations: Tensor, positions: 
     check_shape(positions, "B K", "positions of words", B=sizes["B"], K=sizes["K"])
     check_shape(present, "B K", "words present", B=sizes["B"], K=sizes["K"])
     if not maps or form not in FORMS:
-        raise ValueError(f"localisation loss: expected maps of at least one layer and a form of {', '.join(FORMS)}, "
-                         f"got {len(maps)} maps and {form!r}.")
+        raise ValueError(
+            f"localisation loss: expected maps of at least one layer and a form of {', '.join(FORMS)}, "
+            f"got {len(maps)} maps and {form!r}."
+        )
     return torch.stack([_layer(layer, segmentations, positions, present, form, peak_one) for layer in maps]).mean()
 
 
-def _layer(attention: Tensor, segmentations: Tensor, positions: Tensor, present: Tensor, form: str,
-           peak_one: bool) -> Tensor:
+def _layer(
+    attention: Tensor, segmentations: Tensor, positions: Tensor, present: Tensor, form: str, peak_one: bool
+) -> Tensor:
     heads, cells = check_shape(attention, "B heads N T", "attention", B=len(positions))["heads"], attention.shape[2]
     height, width = grid_of(cells, *segmentations.shape[-2:])
     subject = F.interpolate(segmentations.float(), (height, width), mode="bilinear", antialias=True)

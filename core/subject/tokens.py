@@ -37,8 +37,9 @@ class PreNormMLP(nn.Module):
 class ObjectTokens(nn.Module):
     """Make the tokens that the gated adapter reads, all subjects one after the other."""
 
-    def __init__(self, image_width: int, context_width: int, hidden: int, tokens: int, ops: ModuleType = nn,
-                 **factory) -> None:
+    def __init__(
+        self, image_width: int, context_width: int, hidden: int, tokens: int, ops: ModuleType = nn, **factory
+    ) -> None:
         """
         Args:
             image_width: I, width of the image encoder's patch tokens.

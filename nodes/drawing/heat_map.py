@@ -26,10 +26,24 @@ def heat_colours(values: Tensor) -> Tensor:
     angle = torch.deg2rad(HUE[0] + (HUE[1] - HUE[0]) * values)
     chroma = CHROMA * torch.sin(math.pi * (0.15 + 0.75 * values))
     a, b = chroma * torch.cos(angle), chroma * torch.sin(angle)
-    cones = torch.stack((light + 0.3963377774 * a + 0.2158037573 * b, light - 0.1055613458 * a - 0.0638541728 * b,
-                         light - 0.0894841775 * a - 1.2914855480 * b), dim=-1) ** 3
-    to_rgb = torch.tensor([[4.0767416621, -3.3077115913, 0.2309699292], [-1.2684380046, 2.6097574011, -0.3413193965],
-                           [-0.0041960863, -0.7034186147, 1.7076147010]]).to(cones)
+    cones = (
+        torch.stack(
+            (
+                light + 0.3963377774 * a + 0.2158037573 * b,
+                light - 0.1055613458 * a - 0.0638541728 * b,
+                light - 0.0894841775 * a - 1.2914855480 * b,
+            ),
+            dim=-1,
+        )
+        ** 3
+    )
+    to_rgb = torch.tensor(
+        [
+            [4.0767416621, -3.3077115913, 0.2309699292],
+            [-1.2684380046, 2.6097574011, -0.3413193965],
+            [-0.0041960863, -0.7034186147, 1.7076147010],
+        ]
+    ).to(cones)
     linear = (cones @ to_rgb.T).clamp(0, 1)
     return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(1e-9) ** (1 / 2.4) - 0.055)
 

@@ -31,8 +31,11 @@ def draw_layout(scene: Scene, width: int, height: int) -> Tensor:
         _draw_photograph(canvas, subject)
     for index, subject in enumerate(scene.subjects):
         left, top, right, bottom = _edges(subject, (width, height))
-        pen.rectangle([left, top, max(left, right - 1), max(top, bottom - 1)], outline=COLOURS[index % len(COLOURS)],
-                      width=2 * unit)
+        pen.rectangle(
+            [left, top, max(left, right - 1), max(top, bottom - 1)],
+            outline=COLOURS[index % len(COLOURS)],
+            width=2 * unit,
+        )
     _draw_labels(pen, scene, (width, height), unit)
     return _tensor(canvas)[None]
 

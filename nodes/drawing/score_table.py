@@ -26,10 +26,14 @@ def draw_scores(images: Tensor, scores: Sequence, names: Sequence[str]) -> Tenso
     Returns:
         (1, H, W, 3) in [0, 1].
     """
-    columns = [("relation", [score.relation for score in scores], _TEXT),
-               ("identity", [score.identity for score in scores], _TEXT)]
-    columns += [(name, [score.subjects[subject] for score in scores], COLOURS[subject % len(COLOURS)])
-                for subject, name in enumerate(names)]
+    columns = [
+        ("relation", [score.relation for score in scores], _TEXT),
+        ("identity", [score.identity for score in scores], _TEXT),
+    ]
+    columns += [
+        (name, [score.subjects[subject] for score in scores], COLOURS[subject % len(COLOURS)])
+        for subject, name in enumerate(names)
+    ]
     columns.append(("prompt", [score.prompt for score in scores], _FAINT))
     width = 56 + _ROW + len(columns) * _COLUMN + 24
     canvas = Image.new("RGB", (width, _HEAD + len(scores) * _ROW + 8), PAPER)

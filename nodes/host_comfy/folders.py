@@ -28,8 +28,9 @@ def register() -> None:
     try:
         os.makedirs(default, exist_ok=True)
     except OSError as error:  # a models folder that cannot be written to is no reason to be without nodes
-        log.warning("Relate: %s could not be made (%s); put identity models where extra_model_paths.yaml says.",
-                    default, error)
+        log.warning(
+            "Relate: %s could not be made (%s); put identity models where extra_model_paths.yaml says.", default, error
+        )
     paths, endings = folder_paths.folder_names_and_paths.get(RELATE, ([], set()))
     if default not in paths:
         paths = [*paths, default]
@@ -59,8 +60,11 @@ def relation_files() -> tuple[list[str], dict[str, str]]:
         names, and the example prompt of each file that has one.
     """
     names = lora_files()
-    headers = {name: header for name in names
-               if (header := _relation_header(folder_paths.get_full_path("loras", name))) is not None}
+    headers = {
+        name: header
+        for name in names
+        if (header := _relation_header(folder_paths.get_full_path("loras", name))) is not None
+    }
     examples = {name: header["example_prompt"] for name, header in headers.items() if header.get("example_prompt")}
     return [*headers, *(name for name in names if name not in headers)], examples
 

@@ -116,8 +116,9 @@ class Conditionings:
         same = same or [name for name, group in groups.items() if [cond.get("uuid") for cond in group] == uuids]
         if same:
             return same[0]
-        others = {cond.get("uuid") for name, group in groups.items() if not name.startswith("positive")
-                  for cond in group}
+        others = {
+            cond.get("uuid") for name, group in groups.items() if not name.startswith("positive") for cond in group
+        }
         positive = {cond.get("uuid") for cond in self.positive()}
         part = bool(uuids) and all(uuid in positive for uuid in uuids) and any(uuid not in others for uuid in uuids)
         return "positive" if part else ""
@@ -148,8 +149,14 @@ def plain_call(options: dict, batch: int, conditionings: Conditionings | None = 
     for chunk, (place, uuid) in enumerate(zip(places, uuids)):
         if place == 0 if conditionings is None else conditionings.is_positive(uuid, place):
             window = WHOLE_PICTURE if conditionings is None else conditionings.window(uuid)
-            positive.append(Rows(tuple(range(chunk * size, (chunk + 1) * size)), chunk if uuid is None else uuid,
-                                 window, tuple(range(size))))
+            positive.append(
+                Rows(
+                    tuple(range(chunk * size, (chunk + 1) * size)),
+                    chunk if uuid is None else uuid,
+                    window,
+                    tuple(range(size)),
+                )
+            )
     return ModelCall(batch, tuple(positive))
 
 
@@ -191,9 +198,13 @@ class Tiles:
             uuid = None if uuids is None else uuids[chunk]
             if conditionings.is_positive(uuid, places[chunk]):
                 positive.setdefault((chunk if uuid is None else uuid, window), []).append(row)
-        return ModelCall(x.shape[0], tuple(
-            Rows(tuple(rows), uuid, window, tuple(found[row][0] for row in rows))
-            for (uuid, window), rows in positive.items()))
+        return ModelCall(
+            x.shape[0],
+            tuple(
+                Rows(tuple(rows), uuid, window, tuple(found[row][0] for row in rows))
+                for (uuid, window), rows in positive.items()
+            ),
+        )
 
     def _is_plain(self, x: Tensor, options: dict, conditionings: Conditionings) -> bool:
         """Whether the call has one chunk of whole pictures, or of one area, for each conditioning."""
@@ -208,10 +219,13 @@ class Tiles:
     def _warn(self, x: Tensor) -> None:
         if not self._warned and self._picture is not None:
             self._warned = True
-            log.warning("Relate: the model is called with parts of %d x %d of a picture of %d x %d that Apply Identity "
-                        "cannot find in it; each part gets the boxes as if it were the whole picture. Put Apply "
-                        "Identity on a model that is not cut into tiles, or use layout 'none'.", *x.shape[-2:],
-                        *self._picture.shape[-2:])
+            log.warning(
+                "Relate: the model is called with parts of %d x %d of a picture of %d x %d that Apply Identity "
+                "cannot find in it; each part gets the boxes as if it were the whole picture. Put Apply "
+                "Identity on a model that is not cut into tiles, or use layout 'none'.",
+                *x.shape[-2:],
+                *self._picture.shape[-2:],
+            )
 
 
 def _locate(row: Tensor, picture: Tensor) -> tuple[int, Box] | None:
@@ -220,9 +234,9 @@ def _locate(row: Tensor, picture: Tensor) -> tuple[int, Box] | None:
     rows, columns = picture.shape[-2:]
     if row.shape[0] != picture.shape[1] or height > rows or width > columns:
         return None
-    corners = picture[:, :, :rows - height + 1, :columns - width + 1] == row[None, :, :1, :1].to(picture)
+    corners = picture[:, :, : rows - height + 1, : columns - width + 1] == row[None, :, :1, :1].to(picture)
     for number, top, left in corners.all(dim=1).nonzero().tolist():
-        part = picture[number, :, top:top + height, left:left + width]
+        part = picture[number, :, top : top + height, left : left + width]
         if torch.equal(part, row.to(part)):
             return number, Box(left / columns, top / rows, (left + width) / columns, (top + height) / rows)
     return None

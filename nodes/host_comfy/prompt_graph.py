@@ -33,8 +33,17 @@ class EncodedText:
 Entry = tuple[EncodedText | None, ...]  # what one entry of a CONDITIONING was encoded from, in order; None: not known
 
 _ENCODERS = {"CLIPTextEncode": {"l": "text", "g": "text"}, "CLIPTextEncodeSDXL": {"l": "text_l", "g": "text_g"}}
-_TEXT_NODES = ("PrimitiveString", "PrimitiveStringMultiline", "PrimitiveInt", "StringConcatenate", "StringSubstring",
-               "CaseConverter", "StringTrim", "StringReplace", "RegexReplace")
+_TEXT_NODES = (
+    "PrimitiveString",
+    "PrimitiveStringMultiline",
+    "PrimitiveInt",
+    "StringConcatenate",
+    "StringSubstring",
+    "CaseConverter",
+    "StringTrim",
+    "StringReplace",
+    "RegexReplace",
+)
 _POSITIVE = ("positive", "conditioning", "cond1")  # inputs of samplers and guiders; the first that is there counts
 _MAX_DEPTH = 200  # nodes in a row
 

@@ -28,8 +28,14 @@ class PromptTokens:
     def of(cls, clip) -> PromptTokens:
         """Those of a CLIP."""
         encoders = {name: getattr(clip.cond_stage_model, f"clip_{name}", None) for name in ENCODERS}
-        return cls(clip.tokenizer, {name: encoder.transformer.get_input_embeddings().weight.shape[1]
-                                    for name, encoder in encoders.items() if encoder is not None})
+        return cls(
+            clip.tokenizer,
+            {
+                name: encoder.transformer.get_input_embeddings().weight.shape[1]
+                for name, encoder in encoders.items()
+                if encoder is not None
+            },
+        )
 
     def find(self, texts: dict[str, str], names: tuple[str, ...]) -> list[tuple[int, ...]]:
         """Positions of each name in what the encoders make of a prompt.

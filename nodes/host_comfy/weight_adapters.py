@@ -17,11 +17,28 @@ class MagnitudeLoRA(LoRAAdapter):
         super().__init__(pair.loaded_keys, pair.weights)
         self.magnitude = magnitude
 
-    def calculate_weight(self, weight, key, strength, strength_model, offset, function,
-                         intermediate_dtype=torch.float32, original_weight=None):
+    def calculate_weight(
+        self,
+        weight,
+        key,
+        strength,
+        strength_model,
+        offset,
+        function,
+        intermediate_dtype=torch.float32,
+        original_weight=None,
+    ):
         """As ComfyUI's adapters: the changed weight, (out, in); ``strength`` leads from W to W'."""
-        merged = super().calculate_weight(weight.to(intermediate_dtype, copy=True), key, 1.0, strength_model, offset,
-                                          function, intermediate_dtype, original_weight)
+        merged = super().calculate_weight(
+            weight.to(intermediate_dtype, copy=True),
+            key,
+            1.0,
+            strength_model,
+            offset,
+            function,
+            intermediate_dtype,
+            original_weight,
+        )
         norms = merged.norm(dim=1, keepdim=True).clamp_min(torch.finfo(merged.dtype).tiny)
         changed = merged * (self.magnitude.to(merged)[:, None] / norms)
         return weight.copy_(torch.lerp(weight.to(merged), changed, strength))

@@ -14,9 +14,17 @@ from .subject_images import read_photographs
 log = logging.getLogger(__name__)
 
 
-def add_references(references: tuple[Reference, ...], image: Tensor, vae, task: str, resolution: int,
-                   mask: Tensor | None, region: Tensor | None, weight: float, slot: int
-                   ) -> tuple[tuple[Reference, ...], Tensor]:
+def add_references(
+    references: tuple[Reference, ...],
+    image: Tensor,
+    vae,
+    task: str,
+    resolution: int,
+    mask: Tensor | None,
+    region: Tensor | None,
+    weight: float,
+    slot: int,
+) -> tuple[tuple[Reference, ...], Tensor]:
     """One reference a picture of the batch, and what the model will see of them.
 
     Returns:
@@ -28,22 +36,30 @@ def add_references(references: tuple[Reference, ...], image: Tensor, vae, task: 
     first = slot or next_slot(references)
     who = f"reference {first}"
     if len(references) + image.shape[0] > MAX_REFERENCES or first + image.shape[0] - 1 > MAX_REFERENCES:
-        raise ValueError(f"{who}: expected at most {MAX_REFERENCES} references and slots up to {MAX_REFERENCES}, got "
-                         f"{len(references)} and {image.shape[0]} more from slot {first} on. Leave some out; each "
-                         "picture of a batch counts as one.")
+        raise ValueError(
+            f"{who}: expected at most {MAX_REFERENCES} references and slots up to {MAX_REFERENCES}, got "
+            f"{len(references)} and {image.shape[0]} more from slot {first} on. Leave some out; each "
+            "picture of a batch counts as one."
+        )
     try:
         photographs, kept = read_photographs(image, mask)
-        pictures = [prepare(photograph, None if kept is None else kept[view], task, resolution)
-                    for view, photograph in enumerate(photographs)]
+        pictures = [
+            prepare(photograph, None if kept is None else kept[view], task, resolution)
+            for view, photograph in enumerate(photographs)
+        ]
     except ValueError as error:
         raise ValueError(f"{who}: {error}") from error
     if task == "identity" and kept is None:
-        log.warning("Relate: %s is an identity without a mask; the whole picture is kept. Connect a mask of the face "
-                    "and hair to have it cut out as DreamO was trained.", who)
+        log.warning(
+            "Relate: %s is an identity without a mask; the whole picture is kept. Connect a mask of the face "
+            "and hair to have it cut out as DreamO was trained.",
+            who,
+        )
     region = _region(region, who)
     for picture in pictures:
-        references = with_reference(references, _encoded(vae, picture, task, slot or next_slot(references), region,
-                                                         weight))
+        references = with_reference(
+            references, _encoded(vae, picture, task, slot or next_slot(references), region, weight)
+        )
         slot = slot and slot + 1
     return references, torch.stack(pictures).movedim(1, -1)
 

@@ -33,8 +33,9 @@ class EncodedIdentity:
     tokens: Any
 
 
-def encode(scene: Scene, identity_model, clip, clip_vision, local_clip_vision, grid: int, grounded: bool
-           ) -> EncodedIdentity:
+def encode(
+    scene: Scene, identity_model, clip, clip_vision, local_clip_vision, grid: int, grounded: bool
+) -> EncodedIdentity:
     """Photographs, names and boxes to keys and values at every site.
 
     Raises:
@@ -52,19 +53,24 @@ def encode(scene: Scene, identity_model, clip, clip_vision, local_clip_vision, g
     found = model.extract(features, scene.layout, scene.weights().to(device), grounded)
     projected = model.ms_adapter.project(found).cpu()
     names = tuple(subject.name for subject in scene.subjects)
-    return EncodedIdentity(projected, identity_model.config.resampler.context_width, names,
-                           prompt_tokens.PromptTokens.of(clip))
+    return EncodedIdentity(
+        projected, identity_model.config.resampler.context_width, names, prompt_tokens.PromptTokens.of(clip)
+    )
 
 
 def _check_widths(identity_model, image_width: int, phrase_width: int) -> None:
     """The encoders must be those the identity model was trained with."""
     config, faults = identity_model.config.resampler, []
     if image_width != config.image_width:
-        faults.append(f"clip_vision has width {image_width}, {identity_model.file} was trained with "
-                      f"{config.image_width}" + (" (CLIP ViT-bigG/14)" if config.image_width == 1664 else ""))
+        faults.append(
+            f"clip_vision has width {image_width}, {identity_model.file} was trained with "
+            f"{config.image_width}" + (" (CLIP ViT-bigG/14)" if config.image_width == 1664 else "")
+        )
     if phrase_width != config.phrase_width:
-        faults.append(f"clip has a text width of {phrase_width}, {identity_model.file} was trained with "
-                      f"{config.phrase_width}" + (" (SDXL's CLIP-L)" if config.phrase_width == 768 else ""))
+        faults.append(
+            f"clip has a text width of {phrase_width}, {identity_model.file} was trained with "
+            f"{config.phrase_width}" + (" (SDXL's CLIP-L)" if config.phrase_width == 768 else "")
+        )
     if faults:
         raise ValueError(f"identity_model: {'; '.join(faults)}. Load the encoder it belongs with.")
 

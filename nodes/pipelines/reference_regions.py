@@ -33,8 +33,9 @@ class RegionSettings:
     record: bool
 
 
-def keep_in_place(model, positive: list, negative: list | None, scene: Scene | None, masks: Tensor | None,
-                  settings: RegionSettings) -> tuple:
+def keep_in_place(
+    model, positive: list, negative: list | None, scene: Scene | None, masks: Tensor | None, settings: RegionSettings
+) -> tuple:
     """MODEL, positive, negative, and the recording of a routing map or None.
 
     Raises:
@@ -50,8 +51,11 @@ def keep_in_place(model, positive: list, negative: list | None, scene: Scene | N
         areas = regions_of(masks, count)
     weights = (1.0,) * count if subjects is None else tuple(max(0.0, subject.weight) for subject in subjects)
     if settings.strength and all(area is None for area in areas):
-        log.warning("Relate: strength is %g, but no reference has a region; connect a scene with boxes, or one mask "
-                    "for each reference to regions.", settings.strength)
+        log.warning(
+            "Relate: strength is %g, but no reference has a region; connect a scene with boxes, or one mask "
+            "for each reference to regions.",
+            settings.strength,
+        )
     recorder = Recorder() if settings.record else None
     regions = ReferenceRegions(tuple(areas), weights, settings.strength, settings.isolation, settings.window, recorder)
     negative = attach.zeroed(positive) if negative is None else negative
@@ -70,8 +74,10 @@ def subjects_of(scene: Scene, count: int) -> tuple[Subject, ...]:
     for subjects in (scene.subjects, acting):
         if len(subjects) == count:
             return subjects
-    raise ValueError(f"scene: expected {count} subjects, one for each reference latent of positive and in their order, "
-                     f"got {len(scene.subjects)}. Leave subjects out or add them, or connect masks to regions instead.")
+    raise ValueError(
+        f"scene: expected {count} subjects, one for each reference latent of positive and in their order, "
+        f"got {len(scene.subjects)}. Leave subjects out or add them, or connect masks to regions instead."
+    )
 
 
 def region_of(box: Box) -> Tensor | None:
@@ -94,13 +100,17 @@ def regions_of(masks: Tensor, count: int) -> list[Tensor]:
     """
     masks = (masks[None] if masks.ndim == 2 else masks).cpu()  # wherever the node before has left them
     if masks.ndim != 3 or masks.shape[0] != count:
-        raise ValueError(f"regions: expected {count} masks, one for each reference latent of positive, got "
-                         f"{masks.shape[0] if masks.ndim == 3 else tuple(masks.shape)}. Put them together with Image "
-                         "Batch nodes for masks, in the order of the references.")
+        raise ValueError(
+            f"regions: expected {count} masks, one for each reference latent of positive, got "
+            f"{masks.shape[0] if masks.ndim == 3 else tuple(masks.shape)}. Put them together with Image "
+            "Batch nodes for masks, in the order of the references."
+        )
     if not torch.isfinite(masks).all():
         raise ValueError("regions: expected numbers in [0, 1], got NaN or infinity.")
     empty = [number for number, mask in enumerate(masks, start=1) if not bool((mask > 0).any())]
     if empty:
-        raise ValueError(f"regions: mask {empty[0]} is empty (black); paint where reference {empty[0]} may act, or "
-                         "give its subject the weight 0 so that nobody reads it.")
+        raise ValueError(
+            f"regions: mask {empty[0]} is empty (black); paint where reference {empty[0]} may act, or "
+            "give its subject the weight 0 so that nobody reads it."
+        )
     return [mask.float().clamp(0, 1) for mask in masks]

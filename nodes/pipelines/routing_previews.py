@@ -33,17 +33,22 @@ def preview(routing_map: RoutingMap | Recording | None, number: int, image: Tens
     if isinstance(routing_map, Recording):
         routing_map = routing_map.read()
         if routing_map is None:
-            raise ValueError("routing_map: expected recorded maps, got none: no sampler has run yet. Connect the "
-                             "picture to image, so that this node runs after the sampler.")
+            raise ValueError(
+                "routing_map: expected recorded maps, got none: no sampler has run yet. Connect the "
+                "picture to image, so that this node runs after the sampler."
+            )
     if routing_map is None:
-        raise ValueError("routing_map: expected recorded maps, got none. Set record to maps in Keep References in "
-                         "Place or Routing-aware Flux Sampler, with at least one reference of a weight above 0.")
+        raise ValueError(
+            "routing_map: expected recorded maps, got none. Set record to maps in Keep References in "
+            "Place or Routing-aware Flux Sampler, with at least one reference of a weight above 0."
+        )
     if number not in routing_map.slots:
         raise ValueError(f"reference: expected one of {', '.join(map(str, routing_map.slots))}, got {number}.")
     maps = routing_map.maps[:, routing_map.slots.index(number)]
     if image is not None and image.shape[0] not in (1, maps.shape[0]):
-        raise ValueError(f"image: expected one picture, or one for each of the {maps.shape[0]} maps, got "
-                         f"{image.shape[0]}.")
+        raise ValueError(
+            f"image: expected one picture, or one for each of the {maps.shape[0]} maps, got {image.shape[0]}."
+        )
     rows, columns = maps.shape[-2:]
     size = (TOKEN_PIXELS * rows, TOKEN_PIXELS * columns) if image is None else (image.shape[1], image.shape[2])
     return heat_maps(maps, size, None if image is None else image.to(maps.device)), heat_masks(maps, size)

@@ -49,8 +49,13 @@ class PictureScore:
         return sum(self.subjects) / len(self.subjects)
 
 
-def score_pictures(images: Tensor, scene: Scene, prompt: str, embed_images: Callable[[Sequence[Tensor]], Tensor],
-                   embed_texts: Callable[[Sequence[str], int], Tensor | None]) -> list[PictureScore]:
+def score_pictures(
+    images: Tensor,
+    scene: Scene,
+    prompt: str,
+    embed_images: Callable[[Sequence[Tensor]], Tensor],
+    embed_texts: Callable[[Sequence[str], int], Tensor | None],
+) -> list[PictureScore]:
     """Score every picture, best first.
 
     Args:
@@ -75,8 +80,15 @@ def score_pictures(images: Tensor, scene: Scene, prompt: str, embed_images: Call
     scores = []
     for index in range(len(pictures)):
         of_texts = [None, None] if texts is None else (100 * F.normalize(texts, dim=-1) @ whole[index]).tolist()
-        scores.append(PictureScore(index, of_texts[0], of_texts[1] if predicate else None,
-                                   tuple(similarity[index].diagonal().tolist()), is_swapped(similarity[index])))
+        scores.append(
+            PictureScore(
+                index,
+                of_texts[0],
+                of_texts[1] if predicate else None,
+                tuple(similarity[index].diagonal().tolist()),
+                is_swapped(similarity[index]),
+            )
+        )
     # 3. put in order
     return in_order(scores)
 
@@ -87,13 +99,16 @@ def in_order(scores: Sequence[PictureScore]) -> list[PictureScore]:
     Ranks, because cosines with texts and with pictures have different spreads; ties go to the better identity, then to
     the earlier picture.
     """
+
     def ranks(values: Sequence[float]) -> list[int]:
         return [sum(other > value for other in values) for value in values]
 
     identity = ranks([score.identity for score in scores])
     relation = ranks([score.relation or 0.0 for score in scores])
-    order = sorted(range(len(scores)), key=lambda row: (scores[row].swapped, relation[row] + identity[row],
-                                                        -scores[row].identity, scores[row].index))
+    order = sorted(
+        range(len(scores)),
+        key=lambda row: (scores[row].swapped, relation[row] + identity[row], -scores[row].identity, scores[row].index),
+    )
     return [scores[row] for row in order]
 
 
@@ -140,13 +155,23 @@ def square_batch(pictures: Sequence[Tensor], size: int) -> Tensor:
 
 def score_text(scores: Sequence[PictureScore], names: Sequence[str]) -> str:
     """The table as Markdown, best picture first; pictures are counted from 1."""
+
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f}"
 
-    lines = ["| place | picture | relation | identity | " + " | ".join(names) + " | prompt | swapped |",
-             "|---" * (len(names) + 6) + "|"]
+    lines = [
+        "| place | picture | relation | identity | " + " | ".join(names) + " | prompt | swapped |",
+        "|---" * (len(names) + 6) + "|",
+    ]
     for place, score in enumerate(scores, 1):
-        cells = [str(place), str(score.index + 1), number(score.relation), number(score.identity),
-                 *map(number, score.subjects), number(score.prompt), "yes" if score.swapped else "no"]
+        cells = [
+            str(place),
+            str(score.index + 1),
+            number(score.relation),
+            number(score.identity),
+            *map(number, score.subjects),
+            number(score.prompt),
+            "yes" if score.swapped else "no",
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -45,8 +45,9 @@ def _convert(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]
     mask = (mask[None] if mask.ndim == 2 else mask).cpu()
     views, _, height, width = photographs.shape
     if mask.ndim != 3 or mask.shape[0] not in (1, views):
-        raise ValueError(f"mask: expected one mask, or one for each of the {views} pictures, got shape "
-                         f"{tuple(mask.shape)}.")
+        raise ValueError(
+            f"mask: expected one mask, or one for each of the {views} pictures, got shape {tuple(mask.shape)}."
+        )
     if mask.shape[-2:] != (height, width):
         mask = F.interpolate(mask[:, None].float(), size=(height, width), mode="bilinear", align_corners=False)[:, 0]
     return photographs, torch.clone(mask.float().expand(views, -1, -1))
@@ -61,5 +62,7 @@ def keeps_background(mask: Tensor) -> bool:
     first = mask[0]
     height, width = first.shape
     border = torch.cat([first[0], first[-1], first[:, 0], first[:, -1]])
-    middle = first[height // 3:max(2 * height // 3, height // 3 + 1), width // 3:max(2 * width // 3, width // 3 + 1)]
+    middle = first[
+        height // 3 : max(2 * height // 3, height // 3 + 1), width // 3 : max(2 * width // 3, width // 3 + 1)
+    ]
     return bool(border.mean() > 0.8 and middle.mean() < 0.2)

@@ -29,9 +29,18 @@ def encoder(size: str):
 
     tiny = importlib.import_module("tests.host.test_pack.tiny")
     width, layers, heads, hidden = SIZES[size]
-    config = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "hidden_act": "gelu",
-              "intermediate_size": hidden, "image_size": 224, "patch_size": 14, "num_channels": 3,
-              "projection_dim": width, "model_type": "clip_vision_model"}
+    config = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "hidden_act": "gelu",
+        "intermediate_size": hidden,
+        "image_size": 224,
+        "patch_size": 14,
+        "num_channels": 3,
+        "projection_dim": width,
+        "model_type": "clip_vision_model",
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.json"
         path.write_text(json.dumps(config))
@@ -46,15 +55,23 @@ def encoder(size: str):
 def measure(size: str) -> dict[str, float]:
     """Seconds for two subjects."""
     pack = _load_pack()
-    encoders, models, scenes, local, photograph = (importlib.import_module(f"{pack}.{name}") for name in (
-        "nodes.host_comfy.sdxl.encoders", "nodes.host_comfy.sdxl.models", "core.scene", "core.identity.local_tokens",
-        "core.identity.image_prep"))
+    encoders, models, scenes, local, photograph = (
+        importlib.import_module(f"{pack}.{name}")
+        for name in (
+            "nodes.host_comfy.sdxl.encoders",
+            "nodes.host_comfy.sdxl.models",
+            "core.scene",
+            "core.identity.local_tokens",
+            "core.identity.image_prep",
+        )
+    )
     vision = encoder(size)
     draw = torch.Generator().manual_seed(0)
     pictures = [torch.rand(1, 3, 640, 480, generator=draw) for _ in range(2)]
     scene = scenes.Scene(tuple(scenes.Subject(name, picture) for name, picture in zip(("cat", "bear"), pictures)))
-    moved = scenes.Scene(tuple(replace(subject, box=scenes.Box(0, 0, 0.5, 1), name=subject.name + " two")
-                               for subject in scene.subjects))
+    moved = scenes.Scene(
+        tuple(replace(subject, box=scenes.Box(0, 0, 0.5, 1), name=subject.name + " two") for subject in scene.subjects)
+    )
 
     def published() -> None:
         tower = models.vision_tower(vision)
@@ -87,10 +104,12 @@ def main() -> None:
     chosen = options.parse_args()
     seconds = measure(chosen.size)
     sys.stdout.write(f"{chip()}, torch {torch.__version__}, {chosen.size}\n")
-    sys.stdout.write("two subjects, image and local tokens: first time "
-                     f"{seconds['first']:.3f} s, remembered {seconds['remembered']:.4f} s "
-                     f"({seconds['remembered'] / seconds['first']:.4f} of it); dense branch as published "
-                     f"{seconds['published']:.3f} s every run\n")
+    sys.stdout.write(
+        "two subjects, image and local tokens: first time "
+        f"{seconds['first']:.3f} s, remembered {seconds['remembered']:.4f} s "
+        f"({seconds['remembered'] / seconds['first']:.4f} of it); dense branch as published "
+        f"{seconds['published']:.3f} s every run\n"
+    )
 
 
 if __name__ == "__main__":

@@ -62,10 +62,14 @@ def measure(setting: Setting, sizes: Sizes, device: torch.device, dtype: torch.d
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    config = Config(relation="bench", data=DataConfig(folder="-", image_px=sizes.pixels), models=ModelsConfig(base="-"),
-                    output=OutputConfig(folder="-"),
-                    loss=LossConfig(attention_weight=setting.attention, attention_max_cells=10**6),
-                    train=TrainConfig(gradient_checkpointing=setting.checkpointing))
+    config = Config(
+        relation="bench",
+        data=DataConfig(folder="-", image_px=sizes.pixels),
+        models=ModelsConfig(base="-"),
+        output=OutputConfig(folder="-"),
+        loss=LossConfig(attention_weight=setting.attention, attention_max_cells=10**6),
+        train=TrainConfig(gradient_checkpointing=setting.checkpointing),
+    )
     unet = built(lambda: UNet2DConditionModel.from_config(sizes.configs["unet"]), device, dtype)
     objective = relation.attach(unet, NoiseSchedule.of_betas("epsilon"), config, with_identity=True)
     crops = random_crops(sizes, device)
@@ -104,9 +108,15 @@ def measure(setting: Setting, sizes: Sizes, device: torch.device, dtype: torch.d
     with torch.device("meta"):
         empty = UNet2DConditionModel.from_config(sizes.configs["unet"])
     expected = estimate(empty, sizes.pixels // 8, setting.micro_batch, dtype, 4, setting.checkpointing, False, True)
-    return {"setting": setting.name, "batch": setting.batch, "at_once": setting.micro_batch,
-            "seconds_an_update": seconds, "pictures_a_second": setting.batch / seconds,
-            "peak_gib": peak / 2**30 if peak else None, "estimated_gib": expected.total / 2**30}
+    return {
+        "setting": setting.name,
+        "batch": setting.batch,
+        "at_once": setting.micro_batch,
+        "seconds_an_update": seconds,
+        "pictures_a_second": setting.batch / seconds,
+        "peak_gib": peak / 2**30 if peak else None,
+        "estimated_gib": expected.total / 2**30,
+    }
 
 
 def _now(device: torch.device) -> float:
@@ -120,21 +130,26 @@ def _now(device: torch.device) -> float:
 def table(rows: list[dict]) -> str:
     """One line a setting."""
     published = next(row for row in rows if row["setting"] == "published")
-    lines = [f"{'setting':32}{'batch':>6}{'at once':>9}{'s/update':>10}{'pictures/s':>12}{'x published':>13}"
-             f"{'500 updates':>13}{'peak GiB':>10}{'estimate':>10}"]
+    lines = [
+        f"{'setting':32}{'batch':>6}{'at once':>9}{'s/update':>10}{'pictures/s':>12}{'x published':>13}"
+        f"{'500 updates':>13}{'peak GiB':>10}{'estimate':>10}"
+    ]
     for row in rows:
         peak = "-" if row["peak_gib"] is None else f"{row['peak_gib']:.2f}"
         faster = row["pictures_a_second"] / published["pictures_a_second"]
-        lines.append(f"{row['setting']:32}{row['batch']:>6}{row['at_once']:>9}{row['seconds_an_update']:>10.3f}"
-                     f"{row['pictures_a_second']:>12.2f}{faster:>13.2f}"
-                     f"{clock(500 * row['seconds_an_update']):>13}{peak:>10}{row['estimated_gib']:>10.2f}")
+        lines.append(
+            f"{row['setting']:32}{row['batch']:>6}{row['at_once']:>9}{row['seconds_an_update']:>10.3f}"
+            f"{row['pictures_a_second']:>12.2f}{faster:>13.2f}"
+            f"{clock(500 * row['seconds_an_update']):>13}{peak:>10}{row['estimated_gib']:>10.2f}"
+        )
     return "\n".join(lines)
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.finetune", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.finetune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", choices=("full", "small"), default="full")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8])

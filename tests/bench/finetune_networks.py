@@ -37,26 +37,55 @@ class Sizes:
     pixels: int
 
 
-FULL = Sizes(SDXL, {"hidden_size": 1664, "intermediate_size": 8192, "num_hidden_layers": 48, "num_attention_heads": 16,
-                    "patch_size": 14, "image_size": 224, "projection_dim": 1280, "hidden_act": "gelu"}, RELEASED, 1024)
+FULL = Sizes(
+    SDXL,
+    {
+        "hidden_size": 1664,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 16,
+        "patch_size": 14,
+        "image_size": 224,
+        "projection_dim": 1280,
+        "hidden_act": "gelu",
+    },
+    RELEASED,
+    1024,
+)
 
 
 def small_sizes() -> Sizes:
     """The same architecture, a thousandth of the work."""
-    unet = {**SDXL_UNET, "sample_size": 16, "block_out_channels": [32, 64, 128], "attention_head_dim": [2, 4, 8],
-            "transformer_layers_per_block": [1, 1, 2], "cross_attention_dim": 96, "addition_time_embed_dim": 8,
-            "projection_class_embeddings_input_dim": 64 + 48}
+    unet = {
+        **SDXL_UNET,
+        "sample_size": 16,
+        "block_out_channels": [32, 64, 128],
+        "attention_head_dim": [2, 4, 8],
+        "transformer_layers_per_block": [1, 1, 2],
+        "cross_attention_dim": 96,
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 64 + 48,
+    }
     text = {"num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
     configs = {
-        "unet": unet, "vae": {**SDXL["vae"], "block_out_channels": [32, 32, 32, 32], "layers_per_block": 1},
+        "unet": unet,
+        "vae": {**SDXL["vae"], "block_out_channels": [32, 32, 32, 32], "layers_per_block": 1},
         "clip_l": {**SDXL["clip_l"], **text, "hidden_size": 32, "projection_dim": 32},
         "clip_g": {**SDXL["clip_g"], **text, "hidden_size": 64, "projection_dim": 64},
     }
     with torch.device("meta"):
         layout = unet_layout(UNet2DConditionModel.from_config(unet))
     resampler = ResamplerConfig(64, 2, 16, 64, 4, 48, 96, 128, 32)
-    vision = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-              "patch_size": 14, "image_size": 56, "projection_dim": 20, "hidden_act": "gelu"}
+    vision = {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "patch_size": 14,
+        "image_size": 56,
+        "projection_dim": 20,
+        "hidden_act": "gelu",
+    }
     return Sizes(configs, vision, IdentityConfig(resampler, tuple(site.width for site in layout.sites()), 4), 128)
 
 
@@ -95,15 +124,27 @@ class Encoders:
         photographs = torch.rand(batch * SUBJECTS, 3, *[self.sizes.vision["image_size"]] * 2, device=self.device)
         tokens = image_tokens(self.vision, photographs)
         subjects = self.identity.image_proj(tokens, phrases, crops.boxes.flatten(0, 1))
-        fresh = replace(crops, latents=latents[:batch], context=torch.cat((of_l, of_g.hidden_states[-2]), -1),
-                        concept_latents=latents[batch:].unflatten(0, (batch, SUBJECTS)), pooled=of_g.text_embeds)
+        fresh = replace(
+            crops,
+            latents=latents[:batch],
+            context=torch.cat((of_l, of_g.hidden_states[-2]), -1),
+            concept_latents=latents[batch:].unflatten(0, (batch, SUBJECTS)),
+            pooled=of_g.text_embeds,
+        )
         return fresh, self.project(subjects.unflatten(0, (batch, SUBJECTS)), crops, unet)
 
     @torch.no_grad()
     def project(self, subjects: Tensor, crops: EncodedTriplets, unet: nn.Module) -> IdentityBatch:
         """Keys and values at every site."""
-        batch = identity_batch(self.identity.ms_adapter, subjects, self.identity.dummy_image_tokens[0], crops.boxes,
-                               crops.present.to(subjects), tuple(crops.latents.shape[-2:]), unet)
+        batch = identity_batch(
+            self.identity.ms_adapter,
+            subjects,
+            self.identity.dummy_image_tokens[0],
+            crops.boxes,
+            crops.present.to(subjects),
+            tuple(crops.latents.shape[-2:]),
+            unet,
+        )
         return batch.to(self.device, self.dtype)
 
 
@@ -121,10 +162,17 @@ def random_crops(sizes: Sizes, device: torch.device) -> EncodedTriplets:
     joints = torch.rand((2, CROPS, SUBJECTS, JOINTS, 2), generator=generator).to(device)
     tokens = sizes.identity.resampler
     return EncodedTriplets(
-        latents=normal(4, side, side), concept_latents=normal(SUBJECTS, 4, side, side),
-        context=normal(77, unet["cross_attention_dim"]), pooled=normal(sizes.configs["clip_g"]["projection_dim"]),
-        time_ids=torch.full((CROPS, 6), float(sizes.pixels), device=device), span=span, boxes=box,
+        latents=normal(4, side, side),
+        concept_latents=normal(SUBJECTS, 4, side, side),
+        context=normal(77, unet["cross_attention_dim"]),
+        pooled=normal(sizes.configs["clip_g"]["projection_dim"]),
+        time_ids=torch.full((CROPS, 6), float(sizes.pixels), device=device),
+        span=span,
+        boxes=box,
         present=torch.ones(CROPS, SUBJECTS, device=device),
         identity=normal(SUBJECTS, tokens.tokens, tokens.context_width),
-        region=torch.ones(CROPS, side, side, device=device), keypoints_target=joints[0], keypoints_concepts=joints[1],
-        visible=torch.ones(CROPS, SUBJECTS, JOINTS, device=device))
+        region=torch.ones(CROPS, side, side, device=device),
+        keypoints_target=joints[0],
+        keypoints_concepts=joints[1],
+        visible=torch.ones(CROPS, SUBJECTS, JOINTS, device=device),
+    )

@@ -67,16 +67,20 @@ class ComfyUI(Step):
         super().__init__(size, device, dtype)
         self.pack = _load_pack()
         tiny = importlib.import_module("tests.host.test_pack.tiny")
-        unet = tiny.SDXL_UNET | {"model_channels": size.channels, "context_dim": size.context,
-                                 "adm_in_channels": size.pooled + 6 * 256}
+        unet = tiny.SDXL_UNET | {
+            "model_channels": size.channels,
+            "context_dim": size.context,
+            "adm_in_channels": size.pooled + 6 * 256,
+        }
         self.model = tiny.model("sdxl", unet=unet, dtype=dtype)
         self.model.model.to(device)
         self.conditions = torch.cat((self.pooled, torch.zeros(2, 6 * 256, device=device, dtype=dtype)), dim=1)
 
     def _call(self, model) -> Callable[[], Tensor]:
         options = {**model.model_options["transformer_options"], "cond_or_uncond": KINDS}
-        return lambda: model.model.diffusion_model(self.latent, self.times, context=self.text, y=self.conditions,
-                                                   transformer_options=dict(options))
+        return lambda: model.model.diffusion_model(
+            self.latent, self.times, context=self.text, y=self.conditions, transformer_options=dict(options)
+        )
 
     def plain(self) -> Callable[[], Tensor]:
         return self._call(self.model)
@@ -95,9 +99,18 @@ class ComfyUI(Step):
             def attention(query, key, value, options):
                 text = optimized_attention(query, key, value, options["n_heads"])
                 image = published.image_attention(
-                    query, sequence, boxes, projection.to_k_ip.weight, projection.to_v_ip.weight, options["n_heads"],
-                    tuple(options["activations_shape"][-2:]), t0, t)
+                    query,
+                    sequence,
+                    boxes,
+                    projection.to_k_ip.weight,
+                    projection.to_v_ip.weight,
+                    options["n_heads"],
+                    tuple(options["activations_shape"][-2:]),
+                    t0,
+                    t,
+                )
                 return text + gamma * image
+
             return attention
 
         clone = self.model.clone()
@@ -130,21 +143,34 @@ class Diffusers(Step):
 
         super().__init__(size, device, dtype)
         with torch.device(device):
-            self.unet = UNet2DConditionModel(
-                sample_size=size.latent, in_channels=4, out_channels=4, block_out_channels=self.layout.widths,
-                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-                up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"), layers_per_block=2,
-                transformer_layers_per_block=[1, 2, 10], cross_attention_dim=size.context,
-                attention_head_dim=[width // 64 for width in self.layout.widths], use_linear_projection=True,
-                addition_embed_type="text_time", addition_time_embed_dim=256,
-                projection_class_embeddings_input_dim=size.pooled + 6 * 256,
-            ).to(dtype).eval().requires_grad_(False)
+            self.unet = (
+                UNet2DConditionModel(
+                    sample_size=size.latent,
+                    in_channels=4,
+                    out_channels=4,
+                    block_out_channels=self.layout.widths,
+                    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+                    up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+                    layers_per_block=2,
+                    transformer_layers_per_block=[1, 2, 10],
+                    cross_attention_dim=size.context,
+                    attention_head_dim=[width // 64 for width in self.layout.widths],
+                    use_linear_projection=True,
+                    addition_embed_type="text_time",
+                    addition_time_embed_dim=256,
+                    projection_class_embeddings_input_dim=size.pooled + 6 * 256,
+                )
+                .to(dtype)
+                .eval()
+                .requires_grad_(False)
+            )
         self.conditions = {"text_embeds": self.pooled, "time_ids": torch.zeros(2, 6, device=device, dtype=dtype)}
 
     def _call(self, processors: dict, **kwargs) -> Callable[[], Tensor]:
         def step() -> Tensor:
             self.unet.set_attn_processor(dict(processors))
             return self.unet(self.latent, self.times, self.text, added_cond_kwargs=self.conditions, **kwargs).sample
+
         return step
 
     def plain(self) -> Callable[[], Tensor]:
@@ -156,12 +182,17 @@ class Diffusers(Step):
         from training.host_diffusers.unet import cross_attentions, grid_of
 
         # the negative row carries values of zero: diffusers has one call for both rows
-        sites = tuple((key.expand(2, -1, -1), torch.cat((torch.zeros_like(value), value)))
-                      for key, value in projected.sites)
+        sites = tuple(
+            (key.expand(2, -1, -1), torch.cat((torch.zeros_like(value), value))) for key, value in projected.sites
+        )
         levels = {level for _, _, level in cross_attentions(self.unet)}
         size = tuple(self.latent.shape[-2:])
-        masks = {level: as_bias(projected.mask(projected.tokens.layout.coverage(*grid_of(size, level))), self.dtype
-                                 ).to(self.device).expand(2, -1, -1) for level in levels}
+        masks = {
+            level: as_bias(projected.mask(projected.tokens.layout.coverage(*grid_of(size, level))), self.dtype)
+            .to(self.device)
+            .expand(2, -1, -1)
+            for level in levels
+        }
         extras = CrossAttentionExtras(identity=IdentityBatch(sites, masks))
         detach = attach_identity(self.unet, gamma)
         processors = dict(self.unet.attn_processors)
@@ -177,12 +208,23 @@ class Diffusers(Step):
         size = tuple(self.latent.shape[-2:])
         processors, names = dict(self.unet.attn_processors), {id(m): n for n, m in self.unet.named_modules()}
         for (_, attention, level), projection in zip(cross_attentions(self.unet), branch.values()):
+
             def process(attn, hidden_states, encoder_hidden_states=None, *_, level=level, projection=projection, **__):
                 query = attn.to_q(hidden_states)
                 text = attend(query, attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states), attn.heads)
-                image = published.image_attention(query, sequence, boxes, projection.to_k_ip.weight,
-                                                  projection.to_v_ip.weight, attn.heads, grid_of(size, level), t0, t)
+                image = published.image_attention(
+                    query,
+                    sequence,
+                    boxes,
+                    projection.to_k_ip.weight,
+                    projection.to_v_ip.weight,
+                    attn.heads,
+                    grid_of(size, level),
+                    t0,
+                    t,
+                )
                 return attn.to_out[1](attn.to_out[0](text + gamma * image))
+
             processors[f"{names[id(attention)]}.processor"] = process
         return self._call(processors)
 

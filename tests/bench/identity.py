@@ -62,8 +62,12 @@ def in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, lis
 def ratio(seconds: dict[str, list[float]], over: str, under: str) -> dict[str, float]:
     """Median, least and most of the ratio within a round; and of the fastest of all rounds, which others slow least."""
     values = [a / b for a, b in zip(seconds[over], seconds[under])]
-    return {"median": statistics.median(values), "least": min(values), "most": max(values),
-            "fastest": min(seconds[over]) / min(seconds[under])}
+    return {
+        "median": statistics.median(values),
+        "least": min(values),
+        "most": max(values),
+        "fastest": min(seconds[over]) / min(seconds[under]),
+    }
 
 
 def peak_bytes(action: Callable[[], object]) -> int | None:
@@ -82,13 +86,18 @@ def identity_of(count: int, branch: IdentityBranch, device: torch.device, dtype:
     draw = torch.Generator().manual_seed(count)
     subjects = torch.randn(count, TOKENS, branch.context_width, generator=draw)
     background = torch.randn(BACKGROUND, branch.context_width, generator=draw)
-    return IdentityTokens(subjects.to(device, dtype), background.to(device, dtype), Layout(BOXES[:count]),
-                          torch.ones(count, device=device, dtype=dtype))
+    return IdentityTokens(
+        subjects.to(device, dtype),
+        background.to(device, dtype),
+        Layout(BOXES[:count]),
+        torch.ones(count, device=device, dtype=dtype),
+    )
 
 
 @torch.inference_mode()
-def measure(host_name: str, size_name: str, dtype: torch.dtype, rounds: int, subjects: tuple[int, ...],
-            steps: int) -> list[dict]:
+def measure(
+    host_name: str, size_name: str, dtype: torch.dtype, rounds: int, subjects: tuple[int, ...], steps: int
+) -> list[dict]:
     """One row a number of subjects."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     host = HOSTS[host_name](SIZES[size_name], device, dtype)
@@ -100,16 +109,21 @@ def measure(host_name: str, size_name: str, dtype: torch.dtype, rounds: int, sub
         tokens = identity_of(count, branch, device, dtype)
         project = timed(lambda tokens=tokens: branch.project(tokens))
         projected = branch.project(tokens)
-        ways = {"plain": host.plain(), "ours": host.ours(projected, GAMMA),
-                "published": host.published(branch, tokens, GAMMA)}
+        ways = {
+            "plain": host.plain(),
+            "ours": host.ours(projected, GAMMA),
+            "published": host.published(branch, tokens, GAMMA),
+        }
         agreement = (ways["ours"]() - ways["published"]()).abs().max().item()
         seconds = in_turn(ways, rounds)
         row = {
-            "subjects": count, "plain_step_s": statistics.median(seconds["plain"]),
+            "subjects": count,
+            "plain_step_s": statistics.median(seconds["plain"]),
             "ours_over_plain": ratio(seconds, "ours", "plain"),
             "published_over_plain": ratio(seconds, "published", "plain"),
             "ours_over_published": ratio(seconds, "ours", "published"),
-            "largest_difference_ours_published": agreement, "project_s": project,
+            "largest_difference_ours_published": agreement,
+            "project_s": project,
             "held_bytes_ours": sum(t.nbytes for pair in projected.sites for t in pair),
             "held_bytes_published": sum(p.nbytes for p in branch.parameters()),
             "peak_bytes": {name: peak_bytes(way) for name, way in ways.items()},
@@ -122,6 +136,7 @@ def measure(host_name: str, size_name: str, dtype: torch.dtype, rounds: int, sub
 
 def picture(ways: dict[str, Callable[[], object]], branch: IdentityBranch, tokens: IdentityTokens, steps: int) -> dict:
     """A whole picture of so many steps, the projection of keys and values included in ours."""
+
     def whole(name: str) -> None:
         if name == "ours":
             branch.project(tokens)
@@ -129,28 +144,38 @@ def picture(ways: dict[str, Callable[[], object]], branch: IdentityBranch, token
             ways[name]()
 
     seconds = in_turn({name: lambda name=name: whole(name) for name in ("plain", "ours", "published")}, 2)
-    return {"picture_steps": steps, "picture_ours_over_plain": ratio(seconds, "ours", "plain"),
-            "picture_ours_over_published": ratio(seconds, "ours", "published")}
+    return {
+        "picture_steps": steps,
+        "picture_ours_over_plain": ratio(seconds, "ours", "plain"),
+        "picture_ours_over_published": ratio(seconds, "ours", "published"),
+    }
 
 
 def table(rows: list[dict]) -> str:
     """For people."""
+
     def cell(value: dict[str, float]) -> str:
         return f"{value['median']:.3f} ({value['least']:.3f} to {value['most']:.3f})"
 
     lines = ["subjects  plain step  ours/plain               published/plain          ours/published"]
     for row in rows:
-        lines.append(f"{row['subjects']:8}  {row['plain_step_s'] * 1000:8.1f} ms"
-                     f"  {cell(row['ours_over_plain']):23}  {cell(row['published_over_plain']):23}"
-                     f"  {cell(row['ours_over_published'])}")
+        lines.append(
+            f"{row['subjects']:8}  {row['plain_step_s'] * 1000:8.1f} ms"
+            f"  {cell(row['ours_over_plain']):23}  {cell(row['published_over_plain']):23}"
+            f"  {cell(row['ours_over_published'])}"
+        )
         if "picture_steps" in row:
-            lines.append(f"          a picture of {row['picture_steps']} steps: ours/plain "
-                         f"{cell(row['picture_ours_over_plain'])}, ours/published "
-                         f"{cell(row['picture_ours_over_published'])}")
+            lines.append(
+                f"          a picture of {row['picture_steps']} steps: ours/plain "
+                f"{cell(row['picture_ours_over_plain'])}, ours/published "
+                f"{cell(row['picture_ours_over_published'])}"
+            )
     held = rows[-1]
-    lines.append(f"held beside the UNet: ours {held['held_bytes_ours'] / 1e6:.1f} MB, published "
-                 f"{held['held_bytes_published'] / 1e6:.1f} MB; largest difference of the two results "
-                 f"{max(row['largest_difference_ours_published'] for row in rows):.1e}")
+    lines.append(
+        f"held beside the UNet: ours {held['held_bytes_ours'] / 1e6:.1f} MB, published "
+        f"{held['held_bytes_published'] / 1e6:.1f} MB; largest difference of the two results "
+        f"{max(row['largest_difference_ours_published'] for row in rows):.1e}"
+    )
     return "\n".join(lines)
 
 
@@ -165,15 +190,19 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--size", choices=SIZES, default="full" if torch.cuda.is_available() else "small")
     options.add_argument("--host", choices=HOSTS, default="comfyui")
-    options.add_argument("--dtype", choices=("float32", "float16", "bfloat16"),
-                         default="float16" if torch.cuda.is_available() else "float32")
+    options.add_argument(
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        default="float16" if torch.cuda.is_available() else "float32",
+    )
     options.add_argument("--rounds", type=int, default=9)
     options.add_argument("--subjects", type=int, nargs="+", default=[1, 2, 3, 4])
     options.add_argument("--steps", type=int, default=30, help="of the whole picture with two subjects; 0 for none")
     options.add_argument("--write", action="store_true", help=f"keep the numbers in {RESULTS.name}")
     chosen = options.parse_args()
-    rows = measure(chosen.host, chosen.size, getattr(torch, chosen.dtype), chosen.rounds, tuple(chosen.subjects),
-                   chosen.steps)
+    rows = measure(
+        chosen.host, chosen.size, getattr(torch, chosen.dtype), chosen.rounds, tuple(chosen.subjects), chosen.steps
+    )
     title = f"{chip()}, torch {torch.__version__}, {chosen.host}, {chosen.size}, {chosen.dtype}"
     sys.stdout.write(f"{title}\n{table(rows)}\n")
     if chosen.write:

@@ -27,8 +27,17 @@ def masks(boxes: Tensor, height: int, width: int, background: int, tokens: int) 
     return torch.where(allowed, 0.0, BLOCKED).to(dtype), free
 
 
-def image_attention(query: Tensor, sequence: Tensor, boxes: Tensor, to_k: Tensor, to_v: Tensor, heads: int,
-                    grid: tuple[int, int], background: int, tokens: int) -> Tensor:
+def image_attention(
+    query: Tensor,
+    sequence: Tensor,
+    boxes: Tensor,
+    to_k: Tensor,
+    to_v: Tensor,
+    heads: int,
+    grid: tuple[int, int],
+    background: int,
+    tokens: int,
+) -> Tensor:
     """(B, N, C) queries of all rows and (B, T0 + S*T, D) tokens to (B, N, C)."""
     key, value = sequence @ to_k.T, sequence @ to_v.T
     q, k, v = (rearrange(x, "b n (h d) -> (b h) n d", h=heads) for x in (query, key, value))

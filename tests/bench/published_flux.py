@@ -12,8 +12,17 @@ from einops import rearrange
 from torch import Tensor
 
 
-def published_step(network, x: Tensor, time: Tensor, context: Tensor, y: Tensor, guidance: Tensor,
-                   references: list[Tensor], task: Tensor, index: Tensor) -> Tensor:
+def published_step(
+    network,
+    x: Tensor,
+    time: Tensor,
+    context: Tensor,
+    y: Tensor,
+    guidance: Tensor,
+    references: list[Tensor],
+    task: Tensor,
+    index: Tensor,
+) -> Tensor:
     """One call of a ComfyUI Flux with references 1, 2, ... in latents as the model sees them."""
     from comfy.ldm.flux.layers import timestep_embedding
 
@@ -40,7 +49,7 @@ def published_step(network, x: Tensor, time: Tensor, context: Tensor, y: Tensor,
     both = torch.cat((txt, img), dim=1)
     for block in network.single_blocks:
         both = block(both, vec=vec, pe=rotary)
-    out = network.final_layer(both[:, txt.shape[1]:], vec)[:, :rows * columns]
+    out = network.final_layer(both[:, txt.shape[1] :], vec)[:, : rows * columns]
     return rearrange(out, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, w=columns, p=2, q=2)
 
 

@@ -76,8 +76,11 @@ class Step:
         pack = _load_pack()
         tiny = importlib.import_module("tests.host.test_pack.tiny")
         models = importlib.import_module("comfy.supported_models")
-        made = (tiny.model("flux", unet=widths, dtype=dtype) if model == "dreamo"
-                else tiny.model_of(models.Flux2, widths, dtype=dtype))
+        made = (
+            tiny.model("flux", unet=widths, dtype=dtype)
+            if model == "dreamo"
+            else tiny.model_of(models.Flux2, widths, dtype=dtype)
+        )
         self.module = lambda name: importlib.import_module(f"{pack}.{name}")
         self.model = made.model.to(device)
         draw = torch.Generator().manual_seed(0)
@@ -99,8 +102,15 @@ class Step:
         self.areas = (left, 1 - left)
 
     def apply(self, latents: list[Tensor], options: dict | None = None, **conds) -> Tensor:
-        return self.model.apply_model(self.x, self.sigma, c_crossattn=self.context, ref_latents=latents,
-                                      transformer_options=dict(options or {}), **self.conds, **conds)
+        return self.model.apply_model(
+            self.x,
+            self.sigma,
+            c_crossattn=self.context,
+            ref_latents=latents,
+            transformer_options=dict(options or {}),
+            **self.conds,
+            **conds,
+        )
 
     def plain(self) -> Tensor:
         """As many tokens, nothing of ours."""
@@ -109,7 +119,7 @@ class Step:
     @property
     def tokens(self) -> int:
         patch = self.widths["patch_size"]
-        return self.text + sum(side.shape[-2] * side.shape[-1] // patch ** 2 for side in (self.x, *self.latents))
+        return self.text + sum(side.shape[-2] * side.shape[-1] // patch**2 for side in (self.x, *self.latents))
 
 
 class NativeStep(Step):
@@ -119,7 +129,8 @@ class NativeStep(Step):
         seam = self.module("nodes.host_comfy.references.steer")
         recorder = self.module("core.routing.routing_map").Recorder() if record else None
         regions = self.module("core.routing.reference_regions").ReferenceRegions(
-            self.areas, (1.0, 1.0), strength, recorder=recorder)
+            self.areas, (1.0, 1.0), strength, recorder=recorder
+        )
         placed = seam.Placed(regions, (0, 1), ((), ()), self.text, True)
         options = {"wrappers": {"apply_model": {seam.KEY: [seam.steer_references]}}}
         return lambda: self.apply(self.latents, options, **{seam.KEY: (placed, None, (True,))})
@@ -131,12 +142,23 @@ class NativeStep(Step):
 
     def ways(self) -> dict[str, Callable[[], Tensor]]:
         found = {name: self.kept(strength) for name, strength in STRENGTHS.items()}
-        return {"plain": self.plain, "N passes": self.passes, **found, "plain with maps": self.kept(0.0, True),
-                "soft with maps": self.kept(STRENGTHS["soft"], True)}
+        return {
+            "plain": self.plain,
+            "N passes": self.passes,
+            **found,
+            "plain with maps": self.kept(0.0, True),
+            "soft with maps": self.kept(STRENGTHS["soft"], True),
+        }
 
     def pairs(self) -> list[tuple[str, str]]:
-        return [("soft", "plain"), ("hard", "plain"), ("soft with maps", "soft"), ("plain with maps", "plain"),
-                ("soft", "N passes"), ("hard", "N passes")]
+        return [
+            ("soft", "plain"),
+            ("hard", "plain"),
+            ("soft with maps", "soft"),
+            ("plain with maps", "plain"),
+            ("soft", "N passes"),
+            ("hard", "N passes"),
+        ]
 
 
 class DreamOStep(Step):
@@ -145,26 +167,39 @@ class DreamOStep(Step):
     def ours(self, strength: float = 0.0, record: bool = False) -> Callable[[], Tensor]:
         seam, layout = self.module("nodes.host_comfy.flux.wrapper"), self.module("core.routing.token_layout")
         recorder = self.module("core.routing.routing_map").Recorder() if record else None
-        references = tuple(layout.Reference(latent.cpu().float(), "subject", slot, area)
-                           for slot, (latent, area) in enumerate(zip(self.latents, self.areas), start=1))
+        references = tuple(
+            layout.Reference(latent.cpu().float(), "subject", slot, area)
+            for slot, (latent, area) in enumerate(zip(self.latents, self.areas), start=1)
+        )
         embeddings = layout.DreamOEmbeddings(*self.tables)
         routing = self.module("core.routing.routing").Routing(references, embeddings, strength, recorder=recorder)
         latents = [self.model.process_latent_in(reference.latent).to(self.latents[0]) for reference in references]
         options = {"wrappers": {"apply_model": {seam.KEY: [seam.apply_references]}}}
-        return lambda: self.apply(latents, options, ref_latents_method="uxo",
-                                  **{seam.KEY: (routing, None, (True,))})
+        return lambda: self.apply(latents, options, ref_latents_method="uxo", **{seam.KEY: (routing, None, (True,))})
 
     def published(self) -> Tensor:
         latents = [self.model.process_latent_in(latent) for latent in self.latents]
-        out = published_step(self.model.diffusion_model, self.x.to(self.dtype),
-                             self.model.model_sampling.timestep(self.sigma).float(), self.context, self.conds["y"],
-                             self.conds["guidance"], latents, *self.tables)
+        out = published_step(
+            self.model.diffusion_model,
+            self.x.to(self.dtype),
+            self.model.model_sampling.timestep(self.sigma).float(),
+            self.context,
+            self.conds["y"],
+            self.conds["guidance"],
+            latents,
+            *self.tables,
+        )
         return self.model.model_sampling.calculate_denoised(self.sigma, out.float(), self.x)
 
     def ways(self) -> dict[str, Callable[[], Tensor]]:
         found = {name: self.ours(strength) for name, strength in STRENGTHS.items()}
-        return {"plain": self.plain, "ours": self.ours(), "published": self.published,
-                "maps": self.ours(record=True), **found}
+        return {
+            "plain": self.plain,
+            "ours": self.ours(),
+            "published": self.published,
+            "maps": self.ours(record=True),
+            **found,
+        }
 
     def pairs(self) -> list[tuple[str, str]]:
         return [("ours", "plain"), ("ours", "published"), ("maps", "ours"), ("soft", "ours"), ("hard", "ours")]
@@ -184,11 +219,17 @@ def measure(model: str, size: str, share: int, dtype: torch.dtype, rounds: int, 
     step = kind(model, size, SIZES[model, size][1] // share, device, dtype)
     ways = {name: way for name, way in step.ways().items() if only is None or name in only}
     seconds = in_turn(ways, rounds)
-    found = {"tokens": step.tokens, "step_s": {name: statistics.median(each) for name, each in seconds.items()},
-             "rounds": rounds,
-             "ratios": {f"{over} / {under}": ratio(seconds, over, under) for over, under in step.pairs()
-                        if over in ways and under in ways},
-             "peak_bytes": {name: peak_bytes(way) for name, way in ways.items()}}
+    found = {
+        "tokens": step.tokens,
+        "step_s": {name: statistics.median(each) for name, each in seconds.items()},
+        "rounds": rounds,
+        "ratios": {
+            f"{over} / {under}": ratio(seconds, over, under)
+            for over, under in step.pairs()
+            if over in ways and under in ways
+        },
+        "peak_bytes": {name: peak_bytes(way) for name, way in ways.items()},
+    }
     if model == "dreamo" and only is None:
         found["largest_difference_ours_published"] = (ways["ours"]() - step.published()).abs().max().item()
     return found
@@ -202,11 +243,15 @@ def table(found: dict) -> str:
         lines[0] += f"; largest difference to the published step {found['largest_difference_ours_published']:g}"
     for name, value in found["ratios"].items():
         goal = f"  goal {GOALS[name]:.2f}" if name in GOALS else ""
-        lines.append(f"{name:26} {value['median']:.3f} ({value['least']:.3f} to {value['most']:.3f}), fastest "
-                     f"{value['fastest']:.3f}{goal}")
+        lines.append(
+            f"{name:26} {value['median']:.3f} ({value['least']:.3f} to {value['most']:.3f}), fastest "
+            f"{value['fastest']:.3f}{goal}"
+        )
     if any(found["peak_bytes"].values()):
-        lines.append("peak memory beyond the model: " + ", ".join(
-            f"{name} {size / 2**20:.0f} MiB" for name, size in found["peak_bytes"].items()))
+        lines.append(
+            "peak memory beyond the model: "
+            + ", ".join(f"{name} {size / 2**20:.0f} MiB" for name, size in found["peak_bytes"].items())
+        )
     return "\n".join(lines)
 
 
@@ -214,8 +259,9 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", choices=("flux2", "dreamo"), nargs="+", default=["flux2", "dreamo"])
     options.add_argument("--size", choices=("small", "full"), default="full" if torch.cuda.is_available() else "small")
-    options.add_argument("--dtype", choices=("float32", "bfloat16"),
-                         default="bfloat16" if torch.cuda.is_available() else "float32")
+    options.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="bfloat16" if torch.cuda.is_available() else "float32"
+    )
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--ways", nargs="+", help="only these, e.g. 'soft' 'soft with maps'")
     options.add_argument("--write", action="store_true", help=f"keep the numbers in {RESULTS.name}")

@@ -78,7 +78,7 @@ def measure(server: ComfyServer, prompts: int, plain: bool) -> Iterator[float]:
 def grown(sizes: list[float]) -> float:
     """Growth from the tenth prompt to the end: medians of as many prompts after the one and before the other."""
     span = max(1, (len(sizes) - SETTLED) // 9)
-    before = statistics.median(sizes[SETTLED:SETTLED + span])
+    before = statistics.median(sizes[SETTLED : SETTLED + span])
     return statistics.median(sizes[-span:]) / before - 1
 
 
@@ -109,7 +109,8 @@ def main() -> int:
         f"ComfyUI {version(comfyui)}, {'without' if chosen.plain else 'with'} our nodes, cache {chosen.cache}: "
         f"{sizes[0]:.0f} MiB after the first prompt, {sizes[min(SETTLED, len(sizes)) - 1]:.0f} after the tenth, "
         f"{sizes[-1]:.0f} after the last of {len(sizes)}; {100 * growth:+.2f} % from the tenth on (goal: below 1 %). "
-        f"The plain model afterwards: {'the same bits' if same else 'OTHER BITS'}.\n")
+        f"The plain model afterwards: {'the same bits' if same else 'OTHER BITS'}.\n"
+    )
     return 0 if growth < GOAL and same else 1
 
 

@@ -33,8 +33,13 @@ sys.exit("the pack did not load") if not (loaded and count) else print(seconds, 
 
 def start(comfyui: Path) -> tuple[float, float, int]:
     """Seconds that passed, seconds of the processor, and nodes of one start."""
-    child = subprocess.run([sys.executable, "-c", CHILD, str(comfyui), str(ROOT)], check=True, text=True,
-                           stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(comfyui), str(ROOT)],
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+    )
     seconds, worked, count = child.stdout.split()[-3:]
     return float(seconds), float(worked), int(count)
 
@@ -48,9 +53,11 @@ def main() -> None:
         sys.exit("No ComfyUI here: set COMFYUI_PATH to its folder.")
     rounds = [start(comfyui) for _ in range(chosen.rounds)]
     passed, worked, counts = zip(*rounds)
-    sys.stdout.write(f"{counts[0]} nodes on ComfyUI {version(comfyui)}: median {statistics.median(passed):.3f} s, "
-                     f"least {min(passed):.3f}, most {max(passed):.3f}; the processor's own median "
-                     f"{statistics.median(worked):.3f} s, least {min(worked):.3f}; over {len(rounds)} starts\n")
+    sys.stdout.write(
+        f"{counts[0]} nodes on ComfyUI {version(comfyui)}: median {statistics.median(passed):.3f} s, "
+        f"least {min(passed):.3f}, most {max(passed):.3f}; the processor's own median "
+        f"{statistics.median(worked):.3f} s, least {min(worked):.3f}; over {len(rounds)} starts\n"
+    )
 
 
 if __name__ == "__main__":

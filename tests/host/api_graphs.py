@@ -17,16 +17,21 @@ TEST_LOADERS = {
     "VAELoader": ("RelateTestFluxVae", {"weights_seed": 3}),
 }
 # graphs of models that take references natively, or make videos: by a word in the model's file name, the tiny family
-NATIVE = {"flux-2-klein": "flux2", "kontext": "kontext", "edit_2511": "qwen_edit_2511", "omnigen2": "omnigen2",
-          "wan2.2": "wan"}
+NATIVE = {
+    "flux-2-klein": "flux2",
+    "kontext": "kontext",
+    "edit_2511": "qwen_edit_2511",
+    "omnigen2": "omnigen2",
+    "wan2.2": "wan",
+}
 TEST_FILES = {
     "RelateIdentityModelLoader": {"model_name": "ms_adapter.bin"},
     "RelateRelationLoader": {"lora_name": "relation_kohya.safetensors"},
     "LoraLoaderModelOnly": {"lora_name": "relation_kohya.safetensors"},
     "CreateHookLora": {"lora_name": "relation_kohya.safetensors"},
     # the tiny Flux has fewer blocks than the LoRAs of the tests, which are for one of two
-    "RelateDreamOLoader": {"preset": "custom", "turbo_lora": "none"} | {
-        f"{name}_lora": "none" for name in ("dreamo", "cfg_distill", "quality_pos", "quality_neg", "sft", "dpo")},
+    "RelateDreamOLoader": {"preset": "custom", "turbo_lora": "none"}
+    | {f"{name}_lora": "none" for name in ("dreamo", "cfg_distill", "quality_pos", "quality_neg", "sft", "dpo")},
 }
 SMALL = {
     "EmptyLatentImage": {"width": 256, "height": 192},
@@ -88,8 +93,11 @@ def native_loaders(graph: dict) -> dict:
     files = [node["inputs"]["unet_name"] for node in graph.values() if node["class_type"] == "UNETLoader"]
     family = next((family for file in files for word, family in NATIVE.items() if word in file), None)
     kinds = {"UNETLoader": 0, "CLIPLoader": 1, "DualCLIPLoader": 1, "VAELoader": 2}
-    return {} if family is None else {kind: ("RelateTestNative", {"family": family, "part": part})
-                                      for kind, part in kinds.items()}
+    return (
+        {}
+        if family is None
+        else {kind: ("RelateTestNative", {"family": family, "part": part}) for kind, part in kinds.items()}
+    )
 
 
 def lacking(graph: dict, info: dict) -> list[str]:

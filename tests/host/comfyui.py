@@ -74,8 +74,10 @@ def find_comfyui() -> Path | None:
     """
     found = find_comfyuis()
     if len(found) > 1:
-        raise FileNotFoundError(f"COMFYUI_PATH names {len(found)} ComfyUIs, expected one: each needs an environment of "
-                                "its own. `make test` makes them and runs the host tests once for each.")
+        raise FileNotFoundError(
+            f"COMFYUI_PATH names {len(found)} ComfyUIs, expected one: each needs an environment of "
+            "its own. `make test` makes them and runs the host tests once for each."
+        )
     return found[0] if found else None
 
 

@@ -39,8 +39,12 @@ def tables() -> dict[str, Tensor]:
 def fused_lora(infix: str = "_processor_", rank: int = 4, seed: int = 41, width: int = WIDTH) -> dict[str, Tensor]:
     """A root file: `double_blocks_0_processor_qkv_lora1.down.weight` and so on."""
     state, seeds = {}, iter(range(seed, seed + 1000))
-    shapes = {"qkv_lora1": (width, 3 * width), "qkv_lora2": (width, 3 * width), "proj_lora1": (width, width),
-              "proj_lora2": (width, width)}
+    shapes = {
+        "qkv_lora1": (width, 3 * width),
+        "qkv_lora2": (width, 3 * width),
+        "proj_lora1": (width, width),
+        "proj_lora2": (width, width),
+    }
     single = {"qkv_lora": (width, 3 * width), "proj_lora": (width + 2 * width, width)}
     for stream, count, names in (("double", 2, shapes), ("single", 2, single)):
         for block in range(count):
@@ -53,9 +57,14 @@ def fused_lora(infix: str = "_processor_", rank: int = 4, seed: int = 41, width:
 
 def split_lora(fused: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same in the layout of the ComfyUI and v1.1 files."""
-    names = {"qkv_lora1": ("attn.to_q", "attn.to_k", "attn.to_v"), "proj_lora1": ("attn.to_out.0",),
-             "qkv_lora2": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"), "proj_lora2": ("attn.to_add_out",),
-             "qkv_lora": ("attn.to_q", "attn.to_k", "attn.to_v"), "proj_lora": ("proj_out",)}
+    names = {
+        "qkv_lora1": ("attn.to_q", "attn.to_k", "attn.to_v"),
+        "proj_lora1": ("attn.to_out.0",),
+        "qkv_lora2": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+        "proj_lora2": ("attn.to_add_out",),
+        "qkv_lora": ("attn.to_q", "attn.to_k", "attn.to_v"),
+        "proj_lora": ("proj_out",),
+    }
     state = {}
     for key, down in fused.items():
         if not key.endswith(".down.weight"):
@@ -94,8 +103,9 @@ class FluxStudio:
 
     def load(self, **inputs):
         defaults = {"model": self.base.model, "clip": self.base.clip, "embeddings": "embedding.safetensors"}
-        return SimpleNamespace(**dict(zip(("model", "clip"), self.pack.run("RelateDreamOLoader",
-                                                                            **{**defaults, **inputs}))))
+        return SimpleNamespace(
+            **dict(zip(("model", "clip"), self.pack.run("RelateDreamOLoader", **{**defaults, **inputs})))
+        )
 
     def reference(self, image: Tensor, references=None, **inputs):
         defaults = {"vae": self.base.vae, "resolution": 256}
@@ -114,25 +124,47 @@ class FluxStudio:
             return self.comfy.CLIPTextEncode().encode(clip or self.loaded.clip, prompt)[0]
 
     def apply(self, references, model=None, positive=None):
-        return self.pack.run("RelateApplyReferences", model=model or self.loaded.model,
-                             positive=positive or self.text(), references=references)
+        return self.pack.run(
+            "RelateApplyReferences",
+            model=model or self.loaded.model,
+            positive=positive or self.text(),
+            references=references,
+        )
 
     def ksample(self, model=None, positive=None, negative=None, size=(16, 24), batch: int = 1, **settings) -> Tensor:
         """ComfyUI's KSampler, two steps."""
-        settings = {"seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple",
-                    "denoise": 1.0, **settings}
+        settings = {
+            "seed": 1,
+            "steps": 2,
+            "cfg": 1.0,
+            "sampler_name": "euler",
+            "scheduler": "simple",
+            "denoise": 1.0,
+            **settings,
+        }
         with torch.inference_mode():
             return self.comfy.KSampler().sample(
-                model=model or self.loaded.model, positive=positive or self.text(),
-                negative=negative or self.text("blurry"), latent_image={"samples": torch.zeros(batch, 16, *size)},
-                **settings)[0]["samples"]
+                model=model or self.loaded.model,
+                positive=positive or self.text(),
+                negative=negative or self.text("blurry"),
+                latent_image={"samples": torch.zeros(batch, 16, *size)},
+                **settings,
+            )[0]["samples"]
 
     def route(self, references, size=(16, 24), batch: int = 1, **settings):
         """Our sampler, two steps: latent, map, heat maps, masks."""
-        settings = {"model": self.loaded.model, "positive": self.text(), "negative": self.text("blurry"), "seed": 1,
-                    "steps": 2, "references": references, **settings}
-        latent, *rest = self.pack.run("RelateRoutingSampler", latent_image={"samples": torch.zeros(batch, 16, *size)},
-                                      **settings)
+        settings = {
+            "model": self.loaded.model,
+            "positive": self.text(),
+            "negative": self.text("blurry"),
+            "seed": 1,
+            "steps": 2,
+            "references": references,
+            **settings,
+        }
+        latent, *rest = self.pack.run(
+            "RelateRoutingSampler", latent_image={"samples": torch.zeros(batch, 16, *size)}, **settings
+        )
         return latent["samples"], *rest
 
 

@@ -70,8 +70,9 @@ def call(pack, flux: SimpleNamespace, routing, latents: list[Tensor], **options)
     from comfy.patcher_extension import WrapperExecutor
 
     def apply_model(x, t, c_concat, context, control, transformer_options, **conds):
-        return flux.model.model.diffusion_model(x, t, context=context, control=control,
-                                                transformer_options=transformer_options, **conds)
+        return flux.model.model.diffusion_model(
+            x, t, context=context, control=control, transformer_options=transformer_options, **conds
+        )
 
     conds = {"y": flux.y, "guidance": flux.guidance}
     if latents:

@@ -49,10 +49,24 @@ class Native:
 
 def _flux(**fields) -> dict:
     return {
-        "image_model": "flux", "in_channels": 16, "out_channels": 16, "patch_size": 2, "vec_in_dim": 24,
-        "context_in_dim": 32, "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1,
-        "depth_single_blocks": 2, "axes_dim": [8, 12, 12], "theta": 10000, "qkv_bias": True, "guidance_embed": True,
-        "txt_ids_dims": [], **fields}
+        "image_model": "flux",
+        "in_channels": 16,
+        "out_channels": 16,
+        "patch_size": 2,
+        "vec_in_dim": 24,
+        "context_in_dim": 32,
+        "hidden_size": 64,
+        "mlp_ratio": 2.0,
+        "num_heads": 2,
+        "depth": 1,
+        "depth_single_blocks": 2,
+        "axes_dim": [8, 12, 12],
+        "theta": 10000,
+        "qkv_bias": True,
+        "guidance_embed": True,
+        "txt_ids_dims": [],
+        **fields,
+    }
 
 
 _MIXED = {
@@ -156,9 +170,17 @@ class Studio:
 
     def sample(self, model, positive: list, negative: list, size=(8, 12), batch: int = 1, **settings) -> Tensor:
         """ComfyUI's KSampler."""
-        settings = {"seed": 1, "steps": 2, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0,
-                    **settings}
+        settings = {
+            "seed": 1,
+            "steps": 2,
+            "cfg": 1.0,
+            "sampler_name": "euler",
+            "scheduler": "simple",
+            "denoise": 1.0,
+            **settings,
+        }
         latent = self.empty(*size, batch)
         with torch.inference_mode():
-            return self.nodes.KSampler().sample(model=model, positive=positive, negative=negative,
-                                                latent_image={"samples": latent}, **settings)[0]["samples"]
+            return self.nodes.KSampler().sample(
+                model=model, positive=positive, negative=negative, latent_image={"samples": latent}, **settings
+            )[0]["samples"]

@@ -75,8 +75,10 @@ def to_jpeg(png: bytes, path: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.host.run_examples", description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog="python -m tests.host.run_examples",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
     parser.add_argument("--thumbnails", action="store_true", help="also renew workflows/miniworld_*.jpg with them")
     args = parser.parse_args()

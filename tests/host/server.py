@@ -162,7 +162,7 @@ class ComfyServer:
         """
         deadline = time.monotonic() + RUN_SECONDS
         while time.monotonic() < deadline:
-            if re.search(pattern, self.log[self._queued_at[prompt_id]:]):
+            if re.search(pattern, self.log[self._queued_at[prompt_id] :]):
                 return
             time.sleep(0.1)
         raise TimeoutError(f"no {pattern!r} in {RUN_SECONDS} s. The end of the log:\n{self.log[-4000:]}")

@@ -43,7 +43,8 @@ def test_load_relation_lists_relations_first_and_shows_an_example(page, comfy_se
     assert set(relations) <= set(names[: len(names) - 1])
     first_other = next(place for place, name in enumerate(names) if name not in relations)
     assert all(names.index(name) < first_other for name in relations)
-    shown = page.evaluate("""async name => {
+    shown = page.evaluate(
+        """async name => {
       window.app.graph.clear();
       const node = LiteGraph.createNode("RelateRelationLoader");
       window.app.graph.add(node);
@@ -51,7 +52,9 @@ def test_load_relation_lists_relations_first_and_shows_an_example(page, comfy_se
       file.value = name;
       file.callback(name);
       return node.widgets.find(w => w.name === "relate_example").element.textContent;
-    }""", MINIWORLD_RELATION.name)
+    }""",
+        MINIWORLD_RELATION.name,
+    )
     assert shown == f"e.g. {extra['relate_examples'][MINIWORLD_RELATION.name]}"
     queued = page.evaluate("async () => Object.values((await window.app.graphToPrompt()).output)[0].inputs")
     assert "relate_example" not in queued

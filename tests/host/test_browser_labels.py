@@ -50,7 +50,9 @@ def test_keys_answer_and_the_button_saves(page, tmp_path):
     download.value.save_as(tmp_path / "labels.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "labels.jsonl").read_text().splitlines()]
     assert [(line["picture"], line["answer"], line["by"]) for line in lines] == [
-        ("0.png", "yes", "ann"), ("1.png", "unclear", "ann")]
+        ("0.png", "yes", "ann"),
+        ("1.png", "unclear", "ann"),
+    ]
     assert [label.answer for label in read_labels(tmp_path / "labels.jsonl", tmp_path / "pictures")] == [True, None]
 
 

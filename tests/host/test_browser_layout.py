@@ -62,6 +62,9 @@ def overlap(a: tuple, b: tuple) -> bool:
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_file_names_in_the_note_are_bold_text(path):
     """Nodes 2.0 draws code in a colour that cannot be read on a note."""
-    notes = [node["widgets_values"][0] for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]
-             if node["type"] == "MarkdownNote"]
+    notes = [
+        node["widgets_values"][0]
+        for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]
+        if node["type"] == "MarkdownNote"
+    ]
     assert len(notes) == 1 and "`" not in notes[0]

@@ -38,8 +38,13 @@ def page(comfy_server):
 
 def test_a_newcomers_first_picture_takes_twelve_actions(page, tmp_path):
     queued, actions = [], []
-    page.route("**/prompt", lambda route: (queued.append(route.request.post_data_json),
-                                           route.fulfill(json={"prompt_id": "1", "number": 1, "node_errors": {}})))
+    page.route(
+        "**/prompt",
+        lambda route: (
+            queued.append(route.request.post_data_json),
+            route.fulfill(json={"prompt_id": "1", "number": 1, "node_errors": {}}),
+        ),
+    )
     for name in ("cat", "bear"):
         (tmp_path / f"my_{name}.png").write_bytes(png(photograph(96, 64)))
 
@@ -63,13 +68,17 @@ def test_a_newcomers_first_picture_takes_twelve_actions(page, tmp_path):
     if not has_nodes2(page, json.loads(GRAPH.read_text(encoding="utf-8"))):
         pytest.skip("this ComfyUI's page has no finished Nodes 2.0")
     for number, name in ((1, "cat"), (3, "bear")):
+
         def choose_file(number=number, name=name):
             node(number).locator("input[type=file]").set_input_files(tmp_path / f"my_{name}.png")
+
         actions.append(f"photograph {name}: open the file dialog")
         act(f"photograph {name}", choose_file)
     for number, name in ((2, "tabby cat"), (4, "teddy bear")):
+
         def write_name(number=number, name=name):
             node(number).locator("input[type=text]").first.fill(name)
+
         act(f"name {name}", write_name)
     act("relation", node(8).locator("button[aria-label=lora_name]").click)
     page.wait_for_timeout(500)

@@ -24,8 +24,9 @@ def fake():
 @pytest.mark.parametrize("mask_size", [(40, 60), (20, 30)], ids=["same size", "other size"])
 def test_photographs_and_masks_come_to_one_device(pack, fake, image_device, mask_device, mask_size):
     convert = pack.module("nodes.pipelines.subject_images")._convert
-    photographs, mask = convert(torch.empty(2, 40, 60, 3, device=image_device), torch.empty(1, *mask_size,
-                                                                                           device=mask_device))
+    photographs, mask = convert(
+        torch.empty(2, 40, 60, 3, device=image_device), torch.empty(1, *mask_size, device=mask_device)
+    )
     assert photographs.device == mask.device == torch.device("cpu")
     assert photographs.shape == (2, 3, 40, 60) and mask.shape == (2, 40, 60)
 
@@ -43,8 +44,9 @@ def test_what_is_cut_out_and_resized_is_on_one_device(pack, fake, image_device, 
     """As Reference Image prepares it."""
     convert = pack.module("nodes.pipelines.subject_images")._convert
     images = pack.module("core.routing.image_prep")
-    photographs, mask = convert(torch.empty(1, 40, 60, 3, device=image_device),
-                                torch.empty(1, 40, 60, device=mask_device))
+    photographs, mask = convert(
+        torch.empty(1, 40, 60, 3, device=image_device), torch.empty(1, 40, 60, device=mask_device)
+    )
     picture = images.resize(images.on_white(photographs[0], mask[0]), 32, 48)
     assert picture.shape == (3, 32, 48) and picture.device == torch.device("cpu")
 

@@ -22,8 +22,10 @@ def refused(message, action, **inputs):
 
 
 def test_a_model_without_dreamo(flux, caplog):
-    refused("model: expected one from Load DreamO, which brings the embeddings.*Put Load DreamO between",
-            lambda: flux.apply((), model=flux.base.model))
+    refused(
+        "model: expected one from Load DreamO, which brings the embeddings.*Put Load DreamO between",
+        lambda: flux.apply((), model=flux.base.model),
+    )
     flux.route((), model=flux.base.model, steps=1)  # the sampler takes every family; this one may be Kontext
     assert "the model has no DreamO; references are given to it as FLUX.1 Kontext reads them" in caplog.text
 
@@ -44,25 +46,49 @@ def test_odd_and_extreme_sizes_become_whole_tokens(flux, size):
 def test_ten_references(flux):
     nine, _ = flux.reference(photograph(16, 16, batch=9))
     refused("expected at most 9", flux.reference, image=photograph(16, 16), references=nine)
-    refused("reference 1: expected at most 9 references .*each picture of a batch counts as one", flux.reference,
-            image=photograph(16, 16, batch=10))
-    refused("reference 8: expected at most 9 references and slots up to 9, got 0 and 3 more from slot 8 on",
-            flux.reference, image=photograph(16, 16, batch=3), slot=8)
+    refused(
+        "reference 1: expected at most 9 references .*each picture of a batch counts as one",
+        flux.reference,
+        image=photograph(16, 16, batch=10),
+    )
+    refused(
+        "reference 8: expected at most 9 references and slots up to 9, got 0 and 3 more from slot 8 on",
+        flux.reference,
+        image=photograph(16, 16, batch=3),
+        slot=8,
+    )
 
 
 def test_a_slot_that_is_taken(flux):
     one, _ = flux.reference(photograph(16, 16), slot=4)
-    refused("reference 4: expected a free slot, but another reference has it", flux.reference,
-            image=photograph(16, 16), references=one, slot=4)
+    refused(
+        "reference 4: expected a free slot, but another reference has it",
+        flux.reference,
+        image=photograph(16, 16),
+        references=one,
+        slot=4,
+    )
 
 
 def test_a_region_of_no_area_and_no_numbers(flux):
-    refused(r"reference 1: region: expected some of the picture \(white\), got an empty mask", flux.reference,
-            image=photograph(16, 16), region=torch.zeros(1, 8, 8))
-    refused("reference 1: region: expected numbers", flux.reference, image=photograph(16, 16),
-            region=torch.full((1, 8, 8), float("nan")))
-    refused(r"reference 1: region: expected one mask \(height, width\), got \(2, 8, 8\)", flux.reference,
-            image=photograph(16, 16), region=torch.ones(2, 8, 8))
+    refused(
+        r"reference 1: region: expected some of the picture \(white\), got an empty mask",
+        flux.reference,
+        image=photograph(16, 16),
+        region=torch.zeros(1, 8, 8),
+    )
+    refused(
+        "reference 1: region: expected numbers",
+        flux.reference,
+        image=photograph(16, 16),
+        region=torch.full((1, 8, 8), float("nan")),
+    )
+    refused(
+        r"reference 1: region: expected one mask \(height, width\), got \(2, 8, 8\)",
+        flux.reference,
+        image=photograph(16, 16),
+        region=torch.ones(2, 8, 8),
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 5), (1, 500, 40), (64, 96)], ids=str)
@@ -74,27 +100,41 @@ def test_masks_of_another_size_are_fitted(flux, shape):
 
 
 def test_an_empty_mask_and_as_many_masks_as_fit_no_picture(flux):
-    refused(r"reference 1: mask: expected some of the picture to keep \(white\), got an empty mask", flux.reference,
-            image=photograph(16, 16), mask=torch.zeros(1, 16, 16))
-    refused("reference 1: mask: expected one mask, or one for each of the 1 pictures", flux.reference,
-            image=photograph(16, 16), mask=torch.ones(3, 16, 16))
+    refused(
+        r"reference 1: mask: expected some of the picture to keep \(white\), got an empty mask",
+        flux.reference,
+        image=photograph(16, 16),
+        mask=torch.zeros(1, 16, 16),
+    )
+    refused(
+        "reference 1: mask: expected one mask, or one for each of the 1 pictures",
+        flux.reference,
+        image=photograph(16, 16),
+        mask=torch.ones(3, 16, 16),
+    )
 
 
 def test_a_picture_of_nan(flux):
-    refused(r"reference 1: image: expected numbers in \[0, 1\], got NaN or infinity; load the picture again",
-            flux.reference, image=torch.full((1, 16, 16, 3), float("nan")))
+    refused(
+        r"reference 1: image: expected numbers in \[0, 1\], got NaN or infinity; load the picture again",
+        flux.reference,
+        image=torch.full((1, 16, 16, 3), float("nan")),
+    )
 
 
 def test_a_vae_of_another_family(flux, tiny_sdxl):
     found, _ = flux.reference(photograph(16, 16), vae=tiny_sdxl.vae)
-    refused("vae: reference 1 was encoded by a VAE of 4 latent channels, the model has 16", flux.apply,
-            references=found)
+    refused(
+        "vae: reference 1 was encoded by a VAE of 4 latent channels, the model has 16", flux.apply, references=found
+    )
 
 
 def test_transparency_is_a_mask_and_white_is_what_the_model_sees(flux):
-    _, shown = flux.reference(photograph(64, 64, channels=4)[..., :4] * torch.tensor([1.0, 1.0, 1.0, 0.0])
-                              + torch.nn.functional.pad(torch.zeros(1, 64, 64, 3), (0, 1))
-                              + torch.nn.functional.pad(torch.ones(1, 64, 32, 1), (3, 0, 0, 32)))
+    _, shown = flux.reference(
+        photograph(64, 64, channels=4)[..., :4] * torch.tensor([1.0, 1.0, 1.0, 0.0])
+        + torch.nn.functional.pad(torch.zeros(1, 64, 64, 3), (0, 1))
+        + torch.nn.functional.pad(torch.ones(1, 64, 32, 1), (3, 0, 0, 32))
+    )
     assert shown.shape == (1, 256, 256, 3) and shown[0, :, 140:].min() == 1 and shown[0, :, :100].min() < 0.9
 
 

@@ -42,11 +42,17 @@ def compiled(pack, flux, routing, steps=3):
         executor = WrapperExecutor.new_class_executor(apply_model, flux.model.model, [seam.apply_references])
         conds = {"y": flux.y, "guidance": flux.guidance}
         if routing is not None:
-            conds |= {"ref_latents": latents_of(routing), "ref_latents_method": "uxo",
-                      seam.KEY: (routing, None, (True,))}
+            conds |= {
+                "ref_latents": latents_of(routing),
+                "ref_latents_method": "uxo",
+                seam.KEY: (routing, None, (True,)),
+            }
         with torch.no_grad():
-            outs.append(executor.execute(flux.x, flux.time, None, flux.context, None,
-                                         {"optimized_attention_override": fused}, **conds))
+            outs.append(
+                executor.execute(
+                    flux.x, flux.time, None, flux.context, None, {"optimized_attention_override": fused}, **conds
+                )
+            )
     return outs, len(graphs)
 
 

@@ -24,8 +24,10 @@ def formula(tiny):
 def routing_of(pack, flux, order=(0, 1), slots=None, regions=(None, None), weights=(1.0, 1.0), **fields):
     condition, routing = pack.module("core.routing.token_layout"), pack.module("core.routing.routing")
     slots = slots or [i + 1 for i in range(len(order))]
-    references = tuple(condition.Reference(flux.references[i], "subject", slot, region, weight)
-                       for i, slot, region, weight in zip(order, slots, regions, weights))
+    references = tuple(
+        condition.Reference(flux.references[i], "subject", slot, region, weight)
+        for i, slot, region, weight in zip(order, slots, regions, weights)
+    )
     return routing.Routing(references, condition.DreamOEmbeddings(flux.task, flux.index), **fields)
 
 
@@ -42,8 +44,17 @@ def test_references_are_the_published_step_to_the_bit(pack, golden, count):
     """Against the published forward, written out on the same layers: float32, no difference at all."""
     routing = routing_of(pack, golden, order=range(count))
     with torch.inference_mode():
-        wanted = published_step(golden.model.model.diffusion_model, golden.x, golden.time, golden.context, golden.y,
-                                golden.guidance, golden.references[:count], golden.task, golden.index)
+        wanted = published_step(
+            golden.model.model.diffusion_model,
+            golden.x,
+            golden.time,
+            golden.context,
+            golden.y,
+            golden.guidance,
+            golden.references[:count],
+            golden.task,
+            golden.index,
+        )
     assert torch.equal(run(pack, golden, routing), wanted)
 
 
@@ -60,8 +71,17 @@ def test_references_are_the_published_numbers(pack, golden, count):
 def test_half_precision_is_the_published_step_to_the_bit(pack, tiny):
     with torch.inference_mode():
         half = golden_flux(tiny, torch.bfloat16)
-        wanted = published_step(half.model.model.diffusion_model, half.x, half.time, half.context, half.y,
-                                half.guidance, half.references, half.task, half.index)
+        wanted = published_step(
+            half.model.model.diffusion_model,
+            half.x,
+            half.time,
+            half.context,
+            half.y,
+            half.guidance,
+            half.references,
+            half.task,
+            half.index,
+        )
     assert torch.equal(run(pack, half, routing_of(pack, half)), wanted)
 
 
@@ -117,8 +137,10 @@ def test_references_of_formulas(pack, formula, case, order):
 
 def test_hard_regions_of_formulas(pack, formula):
     hard = pack.module("core.routing.reference_bias").HARD
-    check(run(pack, formula, routing_of(pack, formula, regions=(columns(0, 1, 2), columns(3, 4, 5)), strength=hard)),
-          "hard")
+    check(
+        run(pack, formula, routing_of(pack, formula, regions=(columns(0, 1, 2), columns(3, 4, 5)), strength=hard)),
+        "hard",
+    )
 
 
 def test_half_a_weight_of_formulas(pack, formula):
@@ -182,15 +204,19 @@ def test_hardly_any_weight_is_hidden_from_text_and_image(pack, formula):
     routing = routing_of(pack, formula, weights=(1.0, 1e-30))
     assert run(pack, formula, routing).double().sum().item() == pytest.approx(32.653694, abs=2e-4)
     one = run(pack, formula, routing_of(pack, formula, order=(0,)))
-    torch.testing.assert_close(run(pack, formula, routing_of(pack, formula, weights=(1.0, 0.0))), one, atol=2e-6,
-                               rtol=0)
+    torch.testing.assert_close(
+        run(pack, formula, routing_of(pack, formula, weights=(1.0, 0.0))), one, atol=2e-6, rtol=0
+    )
 
 
 def test_hard_steering_leaves_no_attention_outside_in_any_block(pack, formula):
     hard = pack.module("core.routing.reference_bias").HARD
     recorder = pack.module("core.routing.routing_map").Recorder()
-    run(pack, formula, routing_of(pack, formula, regions=(columns(0, 1, 2), columns(3, 4, 5)), strength=hard,
-                                  recorder=recorder))
+    run(
+        pack,
+        formula,
+        routing_of(pack, formula, regions=(columns(0, 1, 2), columns(3, 4, 5)), strength=hard, recorder=recorder),
+    )
     found = recorder.result((1, 2))
     assert found.kind == "mass" and found.blocks.shape == (5, 1, 2, 4, 6)
     for mass in found.blocks:
@@ -240,6 +266,17 @@ def call_with_mask(pack, flux, routing, latents, mask):
 
     executor = WrapperExecutor.new_class_executor(apply_model, flux.model.model, [seam.apply_references])
     with torch.inference_mode():
-        return executor.execute(flux.x, flux.time, None, flux.context, None, {}, y=flux.y, guidance=flux.guidance,
-                                ref_latents=latents, ref_latents_method="uxo", attention_mask=mask,
-                                **{seam.KEY: (routing, None, (True,))})
+        return executor.execute(
+            flux.x,
+            flux.time,
+            None,
+            flux.context,
+            None,
+            {},
+            y=flux.y,
+            guidance=flux.guidance,
+            ref_latents=latents,
+            ref_latents_method="uxo",
+            attention_mask=mask,
+            **{seam.KEY: (routing, None, (True,))},
+        )

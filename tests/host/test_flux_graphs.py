@@ -9,8 +9,14 @@ from tests.host.api_graphs import GRAPHS, for_test, node
 from tests.host.test_graphs import change, digest
 
 NONE = {f"{name}_lora": "none" for name in ("dreamo", "cfg_distill", "quality_pos", "quality_neg", "sft", "dpo")}
-STRENGTHS = {"dreamo_strength": 1.0, "cfg_distill_strength": 1.0, "quality_pos_strength": 0.15,
-             "quality_neg_strength": -0.8, "sft_strength": 1.0, "dpo_strength": 1.25}
+STRENGTHS = {
+    "dreamo_strength": 1.0,
+    "cfg_distill_strength": 1.0,
+    "quality_pos_strength": 0.15,
+    "quality_neg_strength": -0.8,
+    "sft_strength": 1.0,
+    "dpo_strength": 1.25,
+}
 PROMPT = "a corgi from [ref#1] and a fox from [ref#2] in the park"
 
 
@@ -68,11 +74,20 @@ def test_the_same_graph_twice_runs_nothing_and_another_seed_encodes_nothing(comf
 def test_routing_0_is_apply_references_and_ksampler_bit_for_bit(comfy_server, routed_whole):
     ours = digest(comfy_server.run(change(routed_whole, "sample", routing_strength=0.0)))
     stock = {key: value for key, value in routed_whole.items() if key not in ("decode", "preview", "save")}
-    stock["apply"] = node("RelateApplyReferences", model=["dreamo", 0], positive=["positive", 0],
-                          references=["fox", 0])
-    stock["sample"] = node("KSampler", model=["apply", 0], positive=["apply", 1], negative=["negative", 0],
-                           latent_image=["latent", 0], seed=1, steps=2, cfg=1.0, sampler_name="euler",
-                           scheduler="simple", denoise=1.0)
+    stock["apply"] = node("RelateApplyReferences", model=["dreamo", 0], positive=["positive", 0], references=["fox", 0])
+    stock["sample"] = node(
+        "KSampler",
+        model=["apply", 0],
+        positive=["apply", 1],
+        negative=["negative", 0],
+        latent_image=["latent", 0],
+        seed=1,
+        steps=2,
+        cfg=1.0,
+        sampler_name="euler",
+        scheduler="simple",
+        denoise=1.0,
+    )
     assert digest(comfy_server.run(stock)) == ours
 
 
@@ -95,8 +110,10 @@ def test_a_controlnet_beside_references_acts_and_lets_them_act(comfy_server):
     control = next(node_id for node_id, value in graph.items() if value["class_type"] == "ControlNetApplyAdvanced")
     reference = next(node_id for node_id, value in graph.items() if value["class_type"] == "RelateReference")
     graph["digest"] = node("RelateTestDigest", samples=[sampler, 0])
-    both, alone, other = (digest(comfy_server.run(each)) for each in (
-        graph, change(graph, control, strength=0.0), change(graph, reference, weight=0.5)))
+    both, alone, other = (
+        digest(comfy_server.run(each))
+        for each in (graph, change(graph, control, strength=0.0), change(graph, reference, weight=0.5))
+    )
     assert len({both, alone, other}) == 3
 
 

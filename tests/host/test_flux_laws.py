@@ -27,8 +27,9 @@ def halves(width=24, height=16):
 @pytest.fixture(scope="module")
 def placed(flux):
     left, right = halves()
-    return flux.references({"image": photograph(60, 40, seed=1), "region": left},
-                           {"image": photograph(30, 50, seed=2), "region": right})
+    return flux.references(
+        {"image": photograph(60, 40, seed=1), "region": left}, {"image": photograph(30, 50, seed=2), "region": right}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +72,9 @@ def test_an_empty_window_is_plain_dreamo_bit_for_bit(flux, placed, dreamo, absen
 
 def test_regions_of_everything_are_plain_dreamo_bit_for_bit(flux, dreamo):
     white = torch.ones(1, 9, 9)
-    everywhere = flux.references({"image": photograph(60, 40, seed=1), "region": white},
-                                 {"image": photograph(30, 50, seed=2), "region": white})
+    everywhere = flux.references(
+        {"image": photograph(60, 40, seed=1), "region": white}, {"image": photograph(30, 50, seed=2), "region": white}
+    )
     assert torch.equal(flux.route(everywhere, routing_strength=3.0)[0], dreamo)
 
 
@@ -96,8 +98,10 @@ def test_swapping_references_with_slots_and_regions_changes_nothing(flux):
 
 
 def test_the_slot_matters_and_an_empty_slot_is_allowed(flux):
-    latents = [flux.ksample(*flux.apply(flux.references({"image": photograph(60, 40, seed=1), "slot": slot})))
-               for slot in (1, 2, 9)]
+    latents = [
+        flux.ksample(*flux.apply(flux.references({"image": photograph(60, 40, seed=1), "slot": slot})))
+        for slot in (1, 2, 9)
+    ]
     assert not torch.equal(latents[0], latents[1]) and not torch.equal(latents[1], latents[2])
 
 
@@ -109,8 +113,7 @@ def test_steering_changes_the_picture(flux, placed, dreamo, strength):
 
 def test_isolation_and_weight_change_the_picture(flux, pair, dreamo):
     assert not torch.equal(flux.route(pair, isolation=20.0)[0], dreamo)
-    light = flux.references({"image": photograph(60, 40, seed=1), "weight": 0.5},
-                            {"image": photograph(30, 50, seed=2)})
+    light = flux.references({"image": photograph(60, 40, seed=1), "weight": 0.5}, {"image": photograph(30, 50, seed=2)})
     latent = flux.ksample(*flux.apply(light))
     assert not torch.equal(latent, dreamo) and torch.equal(latent, flux.route(light)[0])
 
@@ -226,8 +229,9 @@ def test_references_of_another_node_make_one_picture_before_and_after_ours(flux,
     """Core ReferenceLatent on either side of Apply References, once plain and once with a weight that steers."""
     from comfy_extras.nodes_edit_model import ReferenceLatent
 
-    ours = flux.references({"image": photograph(60, 40, seed=1), "weight": weight},
-                           {"image": photograph(30, 50, seed=2)})
+    ours = flux.references(
+        {"image": photograph(60, 40, seed=1), "weight": weight}, {"image": photograph(30, 50, seed=2)}
+    )
 
     def with_kontext(positive):
         return ReferenceLatent.execute(positive, kontext_latent(*size)).result[0]
@@ -239,8 +243,9 @@ def test_references_of_another_node_make_one_picture_before_and_after_ours(flux,
     assert not torch.equal(flux.ksample(model, positive), before)
     assert torch.equal(flux.ksample(*flux.apply(ours, model, after)), before)  # ours are replaced, Kontext's are kept
     between = with_kontext(flux.apply(ours, positive=with_kontext(flux.text()))[1])
-    assert torch.equal(flux.ksample(model, between),
-                       flux.ksample(*flux.apply(ours, positive=with_kontext(with_kontext(flux.text())))))
+    assert torch.equal(
+        flux.ksample(model, between), flux.ksample(*flux.apply(ours, positive=with_kontext(with_kontext(flux.text()))))
+    )
 
 
 def test_a_method_chosen_for_other_references_stays(flux, pair):
@@ -330,8 +335,11 @@ def test_the_references_are_in_comfyuis_memory_estimate(flux, pair):
     shapes = [tuple(latent.shape) for latent in positive[0][1]["reference_latents"]]
     model = flux.loaded.model.model
     conds = model.extra_conds(noise=torch.zeros(1, 16, 16, 24), device="cpu", **positive[0][1])
-    assert model.memory_required([1, 16, 16, 24], {"ref_latents": [conds["ref_latents"].size()]}) > \
-        model.memory_required([1, 16, 16, 24]) and len(shapes) == 2
+    assert (
+        model.memory_required([1, 16, 16, 24], {"ref_latents": [conds["ref_latents"].size()]})
+        > model.memory_required([1, 16, 16, 24])
+        and len(shapes) == 2
+    )
 
 
 def test_preview_routing(flux, pack, placed):
@@ -351,8 +359,13 @@ def test_the_colours_of_maps_are_even_to_the_eye(pack):
     colours = pack.module("nodes.drawing.heat_map").heat_colours(torch.linspace(0, 1, 33))
     assert 0 < colours.min() and colours.max() < 1  # nothing was clipped
     linear = torch.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
-    cones = linear @ torch.tensor([[0.4122214708, 0.2119034982, 0.0883024619], [0.5363325363, 0.6806995451,
-                                   0.2817188376], [0.0514459929, 0.1073969566, 0.6299787005]])
+    cones = linear @ torch.tensor(
+        [
+            [0.4122214708, 0.2119034982, 0.0883024619],
+            [0.5363325363, 0.6806995451, 0.2817188376],
+            [0.0514459929, 0.1073969566, 0.6299787005],
+        ]
+    )
     lightness = cones ** (1 / 3) @ torch.tensor([0.2104542553, 0.7936177850, -0.0040720468])
     steps = lightness[1:] - lightness[:-1]
     torch.testing.assert_close(steps, steps.mean().expand(32), atol=1e-3, rtol=0)
@@ -362,8 +375,11 @@ def test_the_live_preview_shows_the_maps_beside_the_picture(flux, pack, placed, 
     import comfy.utils
 
     shown = []
-    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute",
-                        lambda self, value, total=None, preview=None: shown.append((value, total, preview)))
+    monkeypatch.setattr(
+        comfy.utils.ProgressBar,
+        "update_absolute",
+        lambda self, value, total=None, preview=None: shown.append((value, total, preview)),
+    )
     flux.route(placed, record="maps")
     assert [(value, total) for value, total, _ in shown] == [(1, 2), (2, 2)]
     assert all(kind == "JPEG" and picture.width > picture.height > 0 for _, _, (kind, picture, _) in shown)

@@ -52,18 +52,46 @@ def test_a_merge_is_w_plus_b_a(flux, base_directory):
 
 def test_presets_bring_their_loras_with_the_published_strengths(flux, pack):
     chosen = pack.module("nodes.references").chosen_loras
-    files = ["a/dreamo_comfyui.safetensors", "dreamo_cfg_distill.safetensors", "dreamo_quality_lora_pos.safetensors",
-             "dreamo_quality_lora_neg.safetensors", "v1.1/dreamo_sft_lora.safetensors", "dreamo_dpo_lora.safetensors",
-             "flux-turbo.safetensors"]
+    files = [
+        "a/dreamo_comfyui.safetensors",
+        "dreamo_cfg_distill.safetensors",
+        "dreamo_quality_lora_pos.safetensors",
+        "dreamo_quality_lora_neg.safetensors",
+        "v1.1/dreamo_sft_lora.safetensors",
+        "dreamo_dpo_lora.safetensors",
+        "flux-turbo.safetensors",
+    ]
     assert chosen("v1", False, {"dreamo_strength": 0.3}, files) == [
-        (files[0], 1.0), (files[1], 1.0), (files[2], 0.15), (files[3], -0.8)]
+        (files[0], 1.0),
+        (files[1], 1.0),
+        (files[2], 0.15),
+        (files[3], -0.8),
+    ]
     assert chosen("v1.1", True, {}, files) == [
-        (files[0], 1.0), (files[1], 1.0), (files[4], 1.0), (files[5], 1.25), (files[6], 1.0)]
-    assert chosen("custom", False, {"dreamo_strength": 0.3, "cfg_distill_lora": "none", "sft_lora": "x.safetensors",
-                                    "quality_pos_strength": 0.0, "quality_neg_strength": 0.0, "dpo_lora": "none"},
-                  files) == [(files[0], 0.3), ("x.safetensors", 1.0)]
-    with pytest.raises(ValueError, match=r"preset v1.1: 2 LoRA files are not in models/loras: sft \(dreamo_sft_lora"
-                                         r".safetensors\); dpo \(dreamo_dpo_lora.safetensors\). Put them there"):
+        (files[0], 1.0),
+        (files[1], 1.0),
+        (files[4], 1.0),
+        (files[5], 1.25),
+        (files[6], 1.0),
+    ]
+    assert chosen(
+        "custom",
+        False,
+        {
+            "dreamo_strength": 0.3,
+            "cfg_distill_lora": "none",
+            "sft_lora": "x.safetensors",
+            "quality_pos_strength": 0.0,
+            "quality_neg_strength": 0.0,
+            "dpo_lora": "none",
+        },
+        files,
+    ) == [(files[0], 0.3), ("x.safetensors", 1.0)]
+    with pytest.raises(
+        ValueError,
+        match=r"preset v1.1: 2 LoRA files are not in models/loras: sft \(dreamo_sft_lora"
+        r".safetensors\); dpo \(dreamo_dpo_lora.safetensors\). Put them there",
+    ):
         chosen("v1.1", False, {}, files[:4])
 
 
@@ -97,13 +125,15 @@ def test_a_model_that_is_not_flux(flux, tiny_sdxl):
 
 def test_a_wrapper_in_the_place_of_flux(flux, pack):
     """As nunchaku's, which has no way in for references."""
+
     class ComfyFluxWrapper(torch.nn.Module):
         pass
 
     from types import SimpleNamespace
 
-    model = SimpleNamespace(model=SimpleNamespace(diffusion_model=ComfyFluxWrapper(),
-                                                  model_config=flux.base.model.model.model_config))
+    model = SimpleNamespace(
+        model=SimpleNamespace(diffusion_model=ComfyFluxWrapper(), model_config=flux.base.model.model.model_config)
+    )
     with pytest.raises(ValueError, match="expected ComfyUI's own Flux, got ComfyFluxWrapper, which takes its place"):
         pack.module("nodes.host_comfy.flux.wrapper").check_flux(model)
 

@@ -18,6 +18,7 @@ MODULE = "lora_unet_" + PATH.replace(".", "_")
 @pytest.fixture
 def related(studio, pack, comfy, base_directory):
     """Weights of the tiny UNet with a file's LoRA, by our loader and by ComfyUI's own, and what they change."""
+
     def load(state, strength=1.0, metadata=None, stock=True, name="parts.safetensors"):
         save_file(state, base_directory / "models" / "loras" / name, metadata=metadata)
         ours, _ = pack.run("RelateRelationLoader", model=studio.base.model, lora_name=name, strength=strength)
@@ -76,10 +77,17 @@ def test_adapters_without_pairs_act_as_in_comfyuis_loader(related):
         for part in ("lora_down.weight", "lora_up.weight"):
             state.pop(f"{stem}.{part}")
     shape = load_shape(stems[0])
-    state |= {f"{stems[0]}.hada_w1_a": draw(shape[0], 2), f"{stems[0]}.hada_w1_b": draw(2, shape[1]),
-              f"{stems[0]}.hada_w2_a": draw(shape[0], 2), f"{stems[0]}.hada_w2_b": draw(2, shape[1])}
-    state |= {f"{stems[1]}.lokr_w1": draw(4, 4), f"{stems[2]}.diff": draw(*load_shape(stems[2])),
-              f"{stems[1]}.lokr_w2": draw(*(side // 4 for side in load_shape(stems[1])))}
+    state |= {
+        f"{stems[0]}.hada_w1_a": draw(shape[0], 2),
+        f"{stems[0]}.hada_w1_b": draw(2, shape[1]),
+        f"{stems[0]}.hada_w2_a": draw(shape[0], 2),
+        f"{stems[0]}.hada_w2_b": draw(2, shape[1]),
+    }
+    state |= {
+        f"{stems[1]}.lokr_w1": draw(4, 4),
+        f"{stems[2]}.diff": draw(*load_shape(stems[2])),
+        f"{stems[1]}.lokr_w2": draw(*(side // 4 for side in load_shape(stems[1]))),
+    }
     ours, theirs = related(state)
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -118,8 +126,9 @@ def test_diffusers_own_file_is_diffusers_own_scale(studio, related, tmp_path):
     state = synthetic.relation_lora("peft", SMALL)
     layers = {key.removeprefix("base_model.model."): value for key, value in state.items()}
     metadata = {"r": 4, "lora_alpha": 8, "target_modules": ["to_q", "to_k", "to_v", "to_out.0"]}
-    diffusers.StableDiffusionXLPipeline.save_lora_weights(str(tmp_path), unet_lora_layers=layers,
-                                                          unet_lora_adapter_metadata=metadata)
+    diffusers.StableDiffusionXLPipeline.save_lora_weights(
+        str(tmp_path), unet_lora_layers=layers, unet_lora_adapter_metadata=metadata
+    )
     from safetensors import safe_open
 
     with safe_open(tmp_path / "pytorch_lora_weights.safetensors", "pt") as file:
@@ -171,9 +180,11 @@ def on_flux(flux, comfy, base_directory):
     return load
 
 
-TEXT = {"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": draw(4, 24),
-        "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": draw(48, 4),
-        "lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha": torch.tensor(4.0)}
+TEXT = {
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": draw(4, 24),
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_up.weight": draw(48, 4),
+    "lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha": torch.tensor(4.0),
+}
 
 
 def test_text_encoder_pairs_with_alpha_on_flux(on_flux, caplog):
@@ -184,8 +195,11 @@ def test_text_encoder_pairs_with_alpha_on_flux(on_flux, caplog):
 
 def test_dora_on_flux_acts_as_in_comfyuis_loader(on_flux, caplog):
     state = split_lora(fused_lora())
-    scales = {key.replace("lora_B.weight", "dora_scale"): draw(value.shape[0], 1).abs() + 0.5
-              for key, value in state.items() if "lora_B" in key}
+    scales = {
+        key.replace("lora_B.weight", "dora_scale"): draw(value.shape[0], 1).abs() + 0.5
+        for key, value in state.items()
+        if "lora_B" in key
+    }
     ours, theirs = on_flux(state | scales, 0.7)
     plain, _ = on_flux(state, 0.7)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs) and ours.keys() == theirs.keys()
@@ -209,9 +223,13 @@ def test_pefts_magnitudes_on_flux(flux, on_flux):
 def test_prefixes_of_flux_loras(on_flux, prefix):
     state = {key.replace("transformer.", prefix, 1): value for key, value in split_lora(fused_lora()).items()}
     if prefix == "diffusion_model.":
-        state = {key.replace("lora_A", "lora_down").replace("lora_B", "lora_up"): value for key, value in {
-            "diffusion_model.double_blocks.0.img_attn.proj.lora_A.weight": draw(4, 64),
-            "diffusion_model.double_blocks.0.img_attn.proj.lora_B.weight": draw(64, 4)}.items()}
+        state = {
+            key.replace("lora_A", "lora_down").replace("lora_B", "lora_up"): value
+            for key, value in {
+                "diffusion_model.double_blocks.0.img_attn.proj.lora_A.weight": draw(4, 64),
+                "diffusion_model.double_blocks.0.img_attn.proj.lora_B.weight": draw(64, 4),
+            }.items()
+        }
         assert len(on_flux(state, stock=False)) == 1
         return
     plain = on_flux(split_lora(fused_lora()), stock=False)
@@ -219,19 +237,28 @@ def test_prefixes_of_flux_loras(on_flux, prefix):
     assert ours.keys() == plain.keys() and all(torch.equal(ours[name], plain[name]) for name in plain)
 
 
-@pytest.mark.parametrize(("part", "value", "message"), [
-    ("alpha", draw(3), "alpha is no number"), ("alpha", torch.tensor(float("nan")), "alpha is no number"),
-    ("lora_magnitude_vector", draw(5), "has 5 magnitudes, expected 64"),
-    ("lora_A.weight", draw(4), r"is \(64, 4\) x \(4,\), expected \(64, r\) x \(r, 64\)"),
-], ids=["alphas", "NaN", "magnitudes", "flat"])
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("alpha", draw(3), "alpha is no number"),
+        ("alpha", torch.tensor(float("nan")), "alpha is no number"),
+        ("lora_magnitude_vector", draw(5), "has 5 magnitudes, expected 64"),
+        ("lora_A.weight", draw(4), r"is \(64, 4\) x \(4,\), expected \(64, r\) x \(r, 64\)"),
+    ],
+    ids=["alphas", "NaN", "magnitudes", "flat"],
+)
 def test_parts_that_do_not_fit_flux(on_flux, part, value, message):
     module = "transformer.transformer_blocks.1.attn.to_k"
     with pytest.raises(ValueError, match=f"flux_parts.safetensors: 1 pairs do not fit this model: .*{message}"):
         on_flux({**split_lora(fused_lora()), f"{module}.{part}": value}, stock=False)
 
 
-FORMATS = {"nvfp4": "TensorCoreNVFP4Layout", "float8_e4m3fn": "TensorCoreFP8E4M3Layout",
-           "mxfp8": "TensorCoreMXFP8Layout", "int8_tensorwise": "TensorWiseINT8Layout"}
+FORMATS = {
+    "nvfp4": "TensorCoreNVFP4Layout",
+    "float8_e4m3fn": "TensorCoreFP8E4M3Layout",
+    "mxfp8": "TensorCoreMXFP8Layout",
+    "int8_tensorwise": "TensorWiseINT8Layout",
+}
 
 
 @pytest.fixture
@@ -256,8 +283,11 @@ def packed(flux):
                 quantised = quant_ops.QuantizedTensor.from_float(weights[f"{name}.weight"], FORMATS[kind])
                 layer.weight = torch.nn.Parameter(quantised, requires_grad=False)
                 layer.quant_format, layer.layout_type = kind, FORMATS[kind]
-        return comfy.model_patcher.ModelPatcher(base, load_device=comfy.model_management.get_torch_device(),
-                                                offload_device=comfy.model_management.unet_offload_device())
+        return comfy.model_patcher.ModelPatcher(
+            base,
+            load_device=comfy.model_management.get_torch_device(),
+            offload_device=comfy.model_management.unet_offload_device(),
+        )
 
     return pack_weights
 

@@ -51,8 +51,9 @@ def theirs(pack, folder):
     """ComfyUI's side."""
     flux, miniworld = (pack.module(f"nodes.host_comfy.{name}") for name in ("miniworld.flux", "miniworld.sdxl"))
     with torch.inference_mode():
-        return types.SimpleNamespace(model=flux.load_flux(folder), clip=flux.load_clip(folder),
-                                     vae=miniworld.load_vae(folder))
+        return types.SimpleNamespace(
+            model=flux.load_flux(folder), clip=flux.load_clip(folder), vae=miniworld.load_vae(folder)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +69,13 @@ def close(one, other, atol=2e-4):
 def test_nothing_is_missing_and_what_is_gets_named(pack, folder, tmp_path):
     flux = pack.module("nodes.host_comfy.miniworld.flux")
     assert flux.missing_parts(folder) == []
-    assert flux.missing_parts(tmp_path) == ["flux/transformer", "text_encoder_2", "vae", "flux/embedding.safetensors",
-                                            "tokenizer/stock_ids.json"]
+    assert flux.missing_parts(tmp_path) == [
+        "flux/transformer",
+        "text_encoder_2",
+        "vae",
+        "flux/embedding.safetensors",
+        "tokenizer/stock_ids.json",
+    ]
 
 
 def test_without_weights_the_node_says_what_makes_them(pack, monkeypatch, tmp_path):
@@ -92,7 +98,7 @@ def test_plain_flux_is_the_same(ours, theirs):
 def test_prompts_are_read_the_same(ours, theirs, prompt):
     ids = ours.words.ids([prompt])
     text, pooled = encode_ids(ours.text_g, ids, ours.flux.tables["words"])
-    (found, entry), = theirs.clip.encode_from_tokens_scheduled(theirs.clip.tokenize(prompt))
+    ((found, entry),) = theirs.clip.encode_from_tokens_scheduled(theirs.clip.tokenize(prompt))
     close(found, text)
     close(entry["pooled_output"], pooled)
     places = ours.words.places(ids, 2)[0].tolist()
@@ -111,8 +117,14 @@ def test_a_picture_is_the_same(pack, comfy, ours, theirs, request_, nats, streng
     references = None
     for image, box in zip(request_.references, request_.boxes):
         chain = {} if references is None else {"references": references}
-        references, shown = pack.run("RelateReference", image=image.movedim(0, -1)[None], vae=theirs.vae,
-                                     resolution=128, region=box_region(box)[None], **chain)
+        references, shown = pack.run(
+            "RelateReference",
+            image=image.movedim(0, -1)[None],
+            vae=theirs.vae,
+            resolution=128,
+            region=box_region(box)[None],
+            **chain,
+        )
         assert torch.equal(shown[0], image.movedim(0, -1))
     names, prompt = request_.names, request_.prompt
     for slot, name in enumerate(names, start=1):
@@ -120,9 +132,18 @@ def test_a_picture_is_the_same(pack, comfy, ours, theirs, request_, nats, streng
     with torch.inference_mode():
         positive, negative = (comfy.CLIPTextEncode().encode(theirs.clip, text)[0] for text in (prompt, ""))
     found = pack.run(
-        "RelateRoutingSampler", model=theirs.model, positive=positive, negative=negative,
-        latent_image={"samples": torch.zeros(1, 4, 16, 16)}, references=references, seed=5, steps=2, cfg=3.0,
-        routing_strength=strength, record="maps")
+        "RelateRoutingSampler",
+        model=theirs.model,
+        positive=positive,
+        negative=negative,
+        latent_image={"samples": torch.zeros(1, 4, 16, 16)},
+        references=references,
+        seed=5,
+        steps=2,
+        cfg=3.0,
+        routing_strength=strength,
+        record="maps",
+    )
     with torch.inference_mode():
         picture = theirs.vae.decode(found[0]["samples"])
     wanted = generate(ours, request_, 5, nats, steps=2, guidance=3.0)

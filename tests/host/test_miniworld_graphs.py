@@ -62,9 +62,14 @@ def test_the_relation_changes_the_picture(draw):
     assert draw(quick()).tobytes() != draw(quick(RelateRelationLoader={"strength": 0.0})).tobytes()
 
 
-@pytest.mark.parametrize("change", [
-    {"RelateRoutingSampler": {"routing_strength": 0.0}}, {"RelateMiniworldCreature": {"creature": "dog-teal-scarf"}},
-], ids=["steering", "reference"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"RelateRoutingSampler": {"routing_strength": 0.0}},
+        {"RelateMiniworldCreature": {"creature": "dog-teal-scarf"}},
+    ],
+    ids=["steering", "reference"],
+)
 def test_steering_and_references_change_the_picture_of_the_small_flux(draw, change):
     assert draw(quick(ROUTED)).tobytes() != draw(quick(ROUTED, **change)).tobytes()
 
@@ -74,8 +79,10 @@ def test_another_creature_of_the_same_name_changes_the_picture(draw):
 
 
 def test_a_creature_brings_its_name(comfy_server):
-    graph = {"it": node("RelateMiniworldCreature", creature="mouse-magenta-flower"), "told": node("PreviewAny",
-             source=["it", 1])}
+    graph = {
+        "it": node("RelateMiniworldCreature", creature="mouse-magenta-flower"),
+        "told": node("PreviewAny", source=["it", 1]),
+    }
     run = comfy_server.run(graph)
     assert run.status == "success", run.error
     assert run.outputs["told"]["text"] == ["mouse"]

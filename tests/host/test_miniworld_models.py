@@ -23,8 +23,15 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     words = sizes.Words(target / "tokenizer")
     world = parts.Miniworld(
-        sizes.build_vae(), sizes.build_text_l(len(words)), sizes.build_text_g(len(words)), sizes.build_vision(),
-        encoder_of_transformers(sizes.build_vision()), sizes.build_unet(), sizes.build_identity(), words)
+        sizes.build_vae(),
+        sizes.build_text_l(len(words)),
+        sizes.build_text_g(len(words)),
+        sizes.build_vision(),
+        encoder_of_transformers(sizes.build_vision()),
+        sizes.build_unet(),
+        sizes.build_identity(),
+        words,
+    )
     parts.save_miniworld(world, target)
     return target
 
@@ -80,12 +87,23 @@ def test_the_image_encoders_are_the_same(pack, comfyui, diffusers, folder):
     encoders, scene = pack.module("nodes.host_comfy.sdxl.encoders"), pack.module("core.scene")
     photograph = torch.rand(1, 3, 70, 50, generator=torch.Generator().manual_seed(2))
     subjects = scene.Scene((scene.Subject("fox", photograph),))
-    found = encoders.encode_subjects(subjects, comfyui.load_clip_vision(folder / "clip_vision"),
-                                     comfyui.load_clip_vision(folder / "local_clip_vision"), 4)
+    found = encoders.encode_subjects(
+        subjects,
+        comfyui.load_clip_vision(folder / "clip_vision"),
+        comfyui.load_clip_vision(folder / "local_clip_vision"),
+        4,
+    )
     close(found[0], diffusers.encode_subjects(photograph)[0])
 
 
 def test_missing_parts_are_named(comfyui, tmp_path):
     assert comfyui.missing_parts(tmp_path) == [
-        "unet", "vae", "text_encoder", "text_encoder_2", "clip_vision", "local_clip_vision", "identity.safetensors",
-        "tokenizer/stock_ids.json"]
+        "unet",
+        "vae",
+        "text_encoder",
+        "text_encoder_2",
+        "clip_vision",
+        "local_clip_vision",
+        "identity.safetensors",
+        "tokenizer/stock_ids.json",
+    ]

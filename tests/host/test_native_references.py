@@ -67,8 +67,12 @@ def test_recording_alone_changes_nothing_bit_for_bit(studio, seam, regions, plai
 
 
 def test_an_empty_window_and_strength_0_are_the_models_own_picture(studio, seam, regions, plain):
-    for fields in (regions(strength=0.0), regions(strength=3.0, window=(0.5, 0.5)), regions((None, None), strength=9.0),
-                   regions(strength=0.0, record=False)):
+    for fields in (
+        regions(strength=0.0),
+        regions(strength=3.0, window=(0.5, 0.5)),
+        regions((None, None), strength=9.0),
+        regions(strength=0.0, record=False),
+    ):
         assert torch.equal(steered(studio, seam, fields), plain)
 
 
@@ -137,9 +141,13 @@ def test_a_reference_latent_added_later_is_left_alone(studio, seam, regions, cap
 
     model, positive, negative = seam.attach_regions(studio.model, *sides(studio), regions((None, None), (1.0, 0.0)))
     later = {studio.family.key: [studio.latent(4, 4, 9)]}
-    found = [studio.sample(model, node_helpers.conditioning_set_values(each, later, append=True), negative, steps=1)
-             for each in (positive, seam.attach_regions(studio.model, *sides(studio, 3.0),
-                                                        regions((None, None), (1.0, 0.0)))[1])]
+    found = [
+        studio.sample(model, node_helpers.conditioning_set_values(each, later, append=True), negative, steps=1)
+        for each in (
+            positive,
+            seam.attach_regions(studio.model, *sides(studio, 3.0), regions((None, None), (1.0, 0.0)))[1],
+        )
+    ]
     without = studio.sample(model, positive, negative, steps=1)
     assert torch.equal(*found) and not torch.equal(found[0], without)
     assert "not kept in place" not in caplog.text
@@ -191,7 +199,8 @@ def test_a_seventh_reference_and_odd_latents_are_refused_in_our_words(studio, se
         import node_helpers
 
         more = node_helpers.conditioning_set_values(
-            positive, {"reference_latents": [studio.latent(4, 4, seed) for seed in range(4)]}, append=True)
+            positive, {"reference_latents": [studio.latent(4, 4, seed) for seed in range(4)]}, append=True
+        )
         with pytest.raises(ValueError, match="takes at most 5 reference latents, got 6"):  # not an IndexError
             studio.sample(model, more, negative)
     else:
@@ -210,7 +219,7 @@ def test_a_caption_behind_the_references_is_counted(pack, tiny, comfy, seam, reg
     omni = Studio("zomni", tiny, comfy)
 
     def picture(scale):
-        (context, entry), = omni.text(11, omni.latent(8, 8, 2), scale * omni.latent(6, 10, 3))
+        ((context, entry),) = omni.text(11, omni.latent(8, 8, 2), scale * omni.latent(6, 10, 3))
         captions = [*entry["reference_latents_text_embeds"], torch.ones(1, 9, 32)]
         side = [[context, {**entry, "reference_latents_text_embeds": captions}]]
         return omni.sample(*seam.attach_regions(omni.model, side, omni.text(12), regions((None, None), (1.0, 0.0))))
@@ -222,8 +231,10 @@ def test_the_routing_aware_sampler_is_ksampler_with_regions(studio, pack, seam, 
     """References of Reference Image nodes, on a model that takes them natively."""
     made = pack.module("core.routing.token_layout").Reference
     latents = studio.latent(8, 8, 2), studio.latent(6, 10, 3)
-    references = tuple(made(latent, "subject", slot, area, weight) for latent, slot, area, weight
-                       in zip(latents, (1, 2), (LEFT, 1 - LEFT), (1.0, 0.5)))
+    references = tuple(
+        made(latent, "subject", slot, area, weight)
+        for latent, slot, area, weight in zip(latents, (1, 2), (LEFT, 1 - LEFT), (1.0, 0.5))
+    )
     without = studio.text(11), studio.text(12)
     more = studio.family.more(2)  # Z-Image Omni: the captions around references come with the prompt
     if studio.name == "longcat":  # Krea 2's method is set for its users, LongCat's is a node of theirs
@@ -233,8 +244,9 @@ def test_the_routing_aware_sampler_is_ksampler_with_regions(studio, pack, seam, 
     def route(**inputs):
         settings = {"seed": 1, "steps": 2, "cfg": 3.0, "positive": without[0], "negative": without[1], **inputs}
         latent = {"samples": studio.empty(8, 12)}
-        return pack.run("RelateRoutingSampler", model=studio.model, latent_image=latent, references=references,
-                        **settings)
+        return pack.run(
+            "RelateRoutingSampler", model=studio.model, latent_image=latent, references=references, **settings
+        )
 
     fields = regions(weights=(1.0, 0.5), strength=3.0)
     positive, negative = studio.text(11, *latents), studio.text(12, *(latents if studio.family.negative else ()))

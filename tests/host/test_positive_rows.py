@@ -18,9 +18,12 @@ SITES = 8  # cross-attentions of the tiny UNet
 
 @pytest.fixture(scope="module")
 def identity(studio):
-    return studio.identity(studio.scene(
-        {"name": "corgi", "image": photograph(60, 40, seed=1), "box": LEFT},
-        {"name": "fox", "image": photograph(30, 50, seed=2), "box": RIGHT}))
+    return studio.identity(
+        studio.scene(
+            {"name": "corgi", "image": photograph(60, 40, seed=1), "box": LEFT},
+            {"name": "fox", "image": photograph(30, 50, seed=2), "box": RIGHT},
+        )
+    )
 
 
 def extras(name):
@@ -42,8 +45,15 @@ def sampled(studio, guider, steps=1, size=(16, 24), seed=1):
     model = guider.model_patcher
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", steps)
     with torch.inference_mode():
-        return node("custom_sampler", "SamplerCustomAdvanced", node("custom_sampler", "RandomNoise", seed), guider,
-                    comfy.samplers.sampler_object("euler"), sigmas, {"samples": torch.zeros(1, 4, *size)})[0]["samples"]
+        return node(
+            "custom_sampler",
+            "SamplerCustomAdvanced",
+            node("custom_sampler", "RandomNoise", seed),
+            guider,
+            comfy.samplers.sampler_object("euler"),
+            sigmas,
+            {"samples": torch.zeros(1, 4, *size)},
+        )[0]["samples"]
 
 
 def alone(studio, model, text):
@@ -53,16 +63,24 @@ def alone(studio, model, text):
 
 @pytest.fixture(scope="module")
 def texts(studio):
-    return {name: studio.text(text) for name, text in
-            {"positive": "a corgi hugging a fox", "middle": "a meadow", "negative": "blurry", "empty": ""}.items()}
+    return {
+        name: studio.text(text)
+        for name, text in {
+            "positive": "a corgi hugging a fox",
+            "middle": "a meadow",
+            "negative": "blurry",
+            "empty": "",
+        }.items()
+    }
 
 
 @pytest.fixture(scope="module")
 def predictions(studio, identity, texts):
     """Each prompt's own: positive by the model with the identity, the others by the bare model."""
     acting = studio.apply(identity)
-    return {name: alone(studio, acting if name == "positive" else studio.base.model, text)
-            for name, text in texts.items()}
+    return {
+        name: alone(studio, acting if name == "positive" else studio.base.model, text) for name, text in texts.items()
+    }
 
 
 def close(latent, expected):
@@ -72,8 +90,17 @@ def close(latent, expected):
 @pytest.mark.parametrize("style", ["regular", "nested"])
 @pytest.mark.parametrize("second", [1.0, 2.5])
 def test_dual_cfg_guider(studio, identity, texts, predictions, style, second):
-    guider = node("custom_sampler", "DualCFGGuider", studio.apply(identity), texts["positive"], texts["middle"],
-                  texts["negative"], 3.0, second, style)
+    guider = node(
+        "custom_sampler",
+        "DualCFGGuider",
+        studio.apply(identity),
+        texts["positive"],
+        texts["middle"],
+        texts["negative"],
+        3.0,
+        second,
+        style,
+    )
     positive, middle, negative = (predictions[name] for name in ("positive", "middle", "negative"))
     if style == "nested":
         expected = negative + second * (middle + 3.0 * (positive - middle) - negative)
@@ -89,8 +116,16 @@ def perpendicular(predictions, scale, negative_scale):
 
 
 def test_perp_neg_guider(studio, identity, texts, predictions):
-    guider = node("perpneg", "PerpNegGuider", studio.apply(identity), texts["positive"], texts["negative"],
-                  texts["empty"], 3.0, 0.7)
+    guider = node(
+        "perpneg",
+        "PerpNegGuider",
+        studio.apply(identity),
+        texts["positive"],
+        texts["negative"],
+        texts["empty"],
+        3.0,
+        0.7,
+    )
     close(sampled(studio, guider), perpendicular(predictions, 3.0, 0.7))
 
 
@@ -109,16 +144,28 @@ def test_dual_model_guider(studio, identity, texts, predictions, bare):
     if not hasattr(extras("custom_sampler"), "DualModelGuider"):
         pytest.skip("ComfyUI 0.3.64 has no DualModelGuider")
     model = studio.apply(identity)
-    guider = node("custom_sampler", "DualModelGuider", model=model, positive=texts["positive"], cfg=3.0,
-                  model_negative=studio.base.model if bare else model, negative=texts["negative"])
-    close(sampled(studio, guider),
-          predictions["negative"] + 3.0 * (predictions["positive"] - predictions["negative"]))
+    guider = node(
+        "custom_sampler",
+        "DualModelGuider",
+        model=model,
+        positive=texts["positive"],
+        cfg=3.0,
+        model_negative=studio.base.model if bare else model,
+        negative=texts["negative"],
+    )
+    close(sampled(studio, guider), predictions["negative"] + 3.0 * (predictions["positive"] - predictions["negative"]))
 
 
 def test_several_positives_and_negatives_in_one_call(studio, identity, texts, predictions):
     """Combine on both sides: four conditionings, listed by ComfyUI from the last to the first."""
-    guider = node("custom_sampler", "CFGGuider", studio.apply(identity), texts["positive"] + texts["positive"],
-                  texts["negative"] + texts["middle"], 3.0)
+    guider = node(
+        "custom_sampler",
+        "CFGGuider",
+        studio.apply(identity),
+        texts["positive"] + texts["positive"],
+        texts["negative"] + texts["middle"],
+        3.0,
+    )
     negative = (predictions["negative"] + predictions["middle"]) / 2
     close(sampled(studio, guider), negative + 3.0 * (predictions["positive"] - negative))
 
@@ -135,8 +182,7 @@ def test_a_guider_that_lists_its_conditionings_the_other_way_round(studio, ident
     guider = Backwards(studio.apply(identity))
     guider.set_conds(texts["positive"], texts["negative"])
     guider.set_cfg(3.0)
-    close(sampled(studio, guider),
-          predictions["negative"] + 3.0 * (predictions["positive"] - predictions["negative"]))
+    close(sampled(studio, guider), predictions["negative"] + 3.0 * (predictions["positive"] - predictions["negative"]))
 
 
 @pytest.fixture
@@ -156,10 +202,16 @@ def groups(pack, monkeypatch):
 
 
 GUIDANCE = {
-    "SelfAttentionGuidance": ("sag", (0.5, 2.0), 1), "PerturbedAttentionGuidance": ("pag", (3.0,), 2),
-    "NAGuidance": ("nag", (5.0, 0.5, 1.5), 1), "CFGZeroStar": ("cfg", (), 1), "CFGNorm": ("cfg", (1.0,), 1),
-    "TCFG": ("tcfg", (), 1), "FreeU_V2": ("freelunch", (1.3, 1.4, 0.9, 0.2), 1), "Mahiro": ("mahiro", (), 1),
-    "APG": ("apg", (1.0, 5.0, 0.0), 1), "RescaleCFG": ("model_advanced", (0.7,), 1),
+    "SelfAttentionGuidance": ("sag", (0.5, 2.0), 1),
+    "PerturbedAttentionGuidance": ("pag", (3.0,), 2),
+    "NAGuidance": ("nag", (5.0, 0.5, 1.5), 1),
+    "CFGZeroStar": ("cfg", (), 1),
+    "CFGNorm": ("cfg", (1.0,), 1),
+    "TCFG": ("tcfg", (), 1),
+    "FreeU_V2": ("freelunch", (1.3, 1.4, 0.9, 0.2), 1),
+    "Mahiro": ("mahiro", (), 1),
+    "APG": ("apg", (1.0, 5.0, 0.0), 1),
+    "RescaleCFG": ("model_advanced", (0.7,), 1),
     "TomePatchModel": ("tomesd", (0.3,), 1),
 }
 
@@ -176,8 +228,12 @@ def test_guidance_that_patches_the_model(studio, identity, texts, groups, kind, 
     model = studio.base.model if first else studio.apply(identity)
     model = node(name, kind, model, *settings)
     model = studio.apply(identity, model) if first else model
-    latent = sampled(studio, node("custom_sampler", "CFGGuider", model, texts["positive"], texts["negative"], 3.0),
-                     steps=2, size=(32, 32))
+    latent = sampled(
+        studio,
+        node("custom_sampler", "CFGGuider", model, texts["positive"], texts["negative"], 3.0),
+        steps=2,
+        size=(32, 32),
+    )
     assert torch.isfinite(latent).all()
     assert groups == {"positive": 2 * SITES * calls}
 
@@ -190,8 +246,9 @@ def limited(text, kind, left=True):
         return node_helpers.conditioning_set_values(text, {"area": (32, 16, 0, 0 if left else 16), "strength": 1.0})
     mask = torch.zeros(1, 32, 32)
     mask[..., :16] = 1.0
-    return node_helpers.conditioning_set_values(text, {"mask": mask if left else 1 - mask, "mask_strength": 1.0,
-                                                       "set_area_to_bounds": kind == "mask bounds"})
+    return node_helpers.conditioning_set_values(
+        text, {"mask": mask if left else 1 - mask, "mask_strength": 1.0, "set_area_to_bounds": kind == "mask bounds"}
+    )
 
 
 SIDES = {

@@ -28,8 +28,9 @@ def lookup(studio, pack, comfy, monkeypatch):
         inputs = graph[sampler_id]["inputs"]
         inputs = graph[inputs["guider"][0]]["inputs"] if "guider" in inputs else inputs
         positive = comfy.sampler_helpers.convert_cond(run.value(inputs["positive"]))
-        found = run_module.find_names(positive, pack.module("nodes.host_comfy.prompt_graph").read_positive(), names,
-                                      tokens)
+        found = run_module.find_names(
+            positive, pack.module("nodes.host_comfy.prompt_graph").read_positive(), names, tokens
+        )
         return [found.get(cond["uuid"]) for cond in positive]
 
     return look
@@ -53,9 +54,17 @@ def test_a_prompt(lookup, words):
     assert [words(each, text) for each in found] == ["bear", "red fox"]
 
 
-@pytest.mark.parametrize("text", [
-    "a (red) fox in the snow", "a (red:1.3) fox", "a red\nfox", "a red  fox", "a ((red fox))", "A Red FOX",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a (red) fox in the snow",
+        "a (red:1.3) fox",
+        "a red\nfox",
+        "a red  fox",
+        "a ((red fox))",
+        "A Red FOX",
+    ],
+)
 def test_ways_to_write_a_name(lookup, words, text):
     (found,) = lookup({"positive": encode(text), "sampler": sampler("positive")}, "red fox")
     assert words(found[0], text) == "red fox"
@@ -79,29 +88,48 @@ def test_a_name_cut_by_the_border_of_two_chunks(lookup, words):
 
 
 def test_concat_counts_the_texts_before(lookup, words):
-    graph = {"meadow": encode(MEADOW), "names": encode("a corgi hugging a fox"), "sampler": sampler("both"),
-             "both": {"class_type": "ConditioningConcat",
-                      "inputs": {"conditioning_to": ["meadow", 0], "conditioning_from": ["names", 0]}}}
+    graph = {
+        "meadow": encode(MEADOW),
+        "names": encode("a corgi hugging a fox"),
+        "sampler": sampler("both"),
+        "both": {
+            "class_type": "ConditioningConcat",
+            "inputs": {"conditioning_to": ["meadow", 0], "conditioning_from": ["names", 0]},
+        },
+    }
     (found,) = lookup(graph, "corgi", "fox")
     assert [words(each, MEADOW, "a corgi hugging a fox") for each in found] == ["corgi", "fox"]
     assert min(found[0]) > 77
 
 
 def test_combine_counts_in_each_text(lookup, words):
-    graph = {"meadow": encode(MEADOW), "names": encode("a corgi hugging a fox"), "sampler": sampler("both"),
-             "both": {"class_type": "ConditioningCombine",
-                      "inputs": {"conditioning_1": ["names", 0], "conditioning_2": ["meadow", 0]}}}
+    graph = {
+        "meadow": encode(MEADOW),
+        "names": encode("a corgi hugging a fox"),
+        "sampler": sampler("both"),
+        "both": {
+            "class_type": "ConditioningCombine",
+            "inputs": {"conditioning_1": ["names", 0], "conditioning_2": ["meadow", 0]},
+        },
+    }
     names, meadow = lookup(graph, "corgi", "fox")
     assert [words(each, "a corgi hugging a fox") for each in names] == ["corgi", "fox"]
     assert meadow == ((), ())
 
 
 def test_an_area_and_a_time_range_change_no_position(lookup, words):
-    graph = {"text": encode("a fox"), "sampler": sampler("late"),
-             "area": {"class_type": "ConditioningSetArea", "inputs": {
-                 "conditioning": ["text", 0], "width": 96, "height": 128, "x": 0, "y": 0, "strength": 1.0}},
-             "late": {"class_type": "ConditioningSetTimestepRange", "inputs": {
-                 "conditioning": ["area", 0], "start": 0.2, "end": 1.0}}}
+    graph = {
+        "text": encode("a fox"),
+        "sampler": sampler("late"),
+        "area": {
+            "class_type": "ConditioningSetArea",
+            "inputs": {"conditioning": ["text", 0], "width": 96, "height": 128, "x": 0, "y": 0, "strength": 1.0},
+        },
+        "late": {
+            "class_type": "ConditioningSetTimestepRange",
+            "inputs": {"conditioning": ["area", 0], "start": 0.2, "end": 1.0},
+        },
+    }
     (found,) = lookup(graph, "fox")
     assert words(found[0], "a fox") == "fox"
 
@@ -109,9 +137,13 @@ def test_an_area_and_a_time_range_change_no_position(lookup, words):
 def test_two_texts_for_two_encoders(lookup, words):
     def graph(text_l, text_g):
         size = {name: 1024 for name in ("width", "height", "target_width", "target_height")}
-        return {"text": {"class_type": "CLIPTextEncodeSDXL", "inputs": {
-            "clip": ["clip", 0], **size, "crop_w": 0, "crop_h": 0, "text_l": text_l, "text_g": text_g}},
-            "sampler": sampler("text")}
+        return {
+            "text": {
+                "class_type": "CLIPTextEncodeSDXL",
+                "inputs": {"clip": ["clip", 0], **size, "crop_w": 0, "crop_h": 0, "text_l": text_l, "text_g": text_g},
+            },
+            "sampler": sampler("text"),
+        }
 
     (found,) = lookup(graph("a fox", "a fox"), "fox")
     assert words(found[0], "a fox") == "fox"
@@ -150,10 +182,16 @@ class WildcardNode:
 
 def test_a_text_that_is_not_known_has_no_positions(lookup, comfy, monkeypatch):
     monkeypatch.setitem(comfy.NODE_CLASS_MAPPINGS, "WildcardNode", WildcardNode)
-    graph = {"made": {"class_type": "WildcardNode", "inputs": {"text": "an __animal__"}}, "text": encode(["made", 0]),
-             "known": encode("a fox"), "sampler": sampler("both"), "both": {
-                 "class_type": "ConditioningCombine",
-                 "inputs": {"conditioning_1": ["text", 0], "conditioning_2": ["known", 0]}}}
+    graph = {
+        "made": {"class_type": "WildcardNode", "inputs": {"text": "an __animal__"}},
+        "text": encode(["made", 0]),
+        "known": encode("a fox"),
+        "sampler": sampler("both"),
+        "both": {
+            "class_type": "ConditioningCombine",
+            "inputs": {"conditioning_1": ["text", 0], "conditioning_2": ["known", 0]},
+        },
+    }
     assert lookup(graph, "fox") == [None, ((2,),)]
 
 
@@ -190,9 +228,14 @@ def test_names_inside_names_do_not_overlap(lookup, words):
 
 
 def test_a_guiders_positive(lookup, words):
-    graph = {"positive": encode("a fox"), "guider": {"class_type": "CFGGuider", "inputs": {
-        "model": ["model", 0], "positive": ["positive", 0], "negative": ["negative", 0], "cfg": 3.0}},
-        "sampler": {"class_type": "SamplerCustomAdvanced", "inputs": {"guider": ["guider", 0]}}}
+    graph = {
+        "positive": encode("a fox"),
+        "guider": {
+            "class_type": "CFGGuider",
+            "inputs": {"model": ["model", 0], "positive": ["positive", 0], "negative": ["negative", 0], "cfg": 3.0},
+        },
+        "sampler": {"class_type": "SamplerCustomAdvanced", "inputs": {"guider": ["guider", 0]}},
+    }
     assert lookup(graph, "fox") == [((2,),)]
 
 
@@ -225,8 +268,10 @@ PROMPTS = ["embedding:small, a fox is hugging a bear", "embedding:small a fox", 
 @pytest.mark.parametrize("layout", ["boxes", "attention", "none"])
 def test_a_prompt_with_an_embedding_is_sampled(studio, pack, comfy, monkeypatch, embedding, prompt, layout):
     """Also a subject that is named by an embedding, and names that the prompt lacks."""
-    scene = studio.scene({"name": "embedding:small", "image": photograph(60, 40, seed=1), "box": LEFT},
-                         {"name": "bear", "image": photograph(30, 50, seed=2), "box": RIGHT})
+    scene = studio.scene(
+        {"name": "embedding:small", "image": photograph(60, 40, seed=1), "box": LEFT},
+        {"name": "bear", "image": photograph(30, 50, seed=2), "box": RIGHT},
+    )
     model = studio.apply(studio.identity(scene), layout=layout)
     graph = {"negative": encode("blurry"), "positive": encode(prompt), "sampler": sampler("positive")}
     run = graph_run.GraphRun(comfy, graph, studio.base.clip, model, monkeypatch)
@@ -237,8 +282,10 @@ def test_a_prompt_with_an_embedding_is_sampled(studio, pack, comfy, monkeypatch,
 @pytest.fixture
 def sampled(studio, pack, comfy, monkeypatch):
     """A graph's latent of six steps with layout 'attention' or 'boxes', subjects corgi (left) and fox (right)."""
-    scene = studio.scene({"name": "corgi", "image": photograph(60, 40, seed=1), "box": LEFT},
-                         {"name": "fox", "image": photograph(30, 50, seed=2), "box": RIGHT})
+    scene = studio.scene(
+        {"name": "corgi", "image": photograph(60, 40, seed=1), "box": LEFT},
+        {"name": "fox", "image": photograph(30, 50, seed=2), "box": RIGHT},
+    )
     identity = studio.identity(scene)
 
     def sample(graph, layout):
@@ -278,9 +325,14 @@ def test_one_subject_without_a_place_keeps_its_box(sampled, caplog):
     assert "subject 'corgi'" not in caplog.text
 
 
-@pytest.mark.parametrize("text", [
-    "a (corgi) and a (fox:1.2)", "a corgi\nand a fox", "a Corgi and a FOX",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a (corgi) and a (fox:1.2)",
+        "a corgi\nand a fox",
+        "a Corgi and a FOX",
+    ],
+)
 def test_a_name_that_is_found_is_not_said_to_be_missing(sampled, caplog, text):
     sampled({"positive": encode(text), "sampler": sampler("positive")}, "attention")
     assert "not in the prompt" not in caplog.text and "not known" not in caplog.text
@@ -296,9 +348,18 @@ def test_concat_and_the_names_alone_read_the_same_words(sampled, pack, monkeypat
         return attend(query, key, heads, positions)
 
     monkeypatch.setattr(module, "phrase_attention", spy)
-    sampled({"meadow": encode(MEADOW), "names": encode("a corgi hugging a fox"), "sampler": sampler("both"),
-             "both": {"class_type": "ConditioningConcat",
-                      "inputs": {"conditioning_to": ["meadow", 0], "conditioning_from": ["names", 0]}}}, "attention")
+    sampled(
+        {
+            "meadow": encode(MEADOW),
+            "names": encode("a corgi hugging a fox"),
+            "sampler": sampler("both"),
+            "both": {
+                "class_type": "ConditioningConcat",
+                "inputs": {"conditioning_to": ["meadow", 0], "conditioning_from": ["names", 0]},
+            },
+        },
+        "attention",
+    )
     assert set(seen) == {((77 + 2,), (77 + 5,))} and len(seen) == 6 * SITES
 
 

@@ -50,8 +50,9 @@ def scene_of(pack, *boxes, weights=(1.0, 1.0, 1.0)):
     for number, (box, weight) in enumerate(zip(boxes, weights)):
         more = {} if scene is None else {"scene": scene}
         edges = dict(zip(("x0", "y0", "x1", "y1"), box))
-        scene = pack.run("RelateSubject", image=photograph(32, 32, seed=number), name=f"fox {number}", weight=weight,
-                         **edges, **more)
+        scene = pack.run(
+            "RelateSubject", image=photograph(32, 32, seed=number), name=f"fox {number}", weight=weight, **edges, **more
+        )
     return scene
 
 
@@ -71,8 +72,11 @@ def test_boxes_of_a_scene_and_masks_say_the_same(pack, kontext):
 
 def test_off_is_the_untouched_model_and_conditioning(pack, kontext):
     positive, negative = chained(kontext), kontext.text(12)
-    for off in ({"strength": 0.0, "regions": MASKS}, {"start_at": 0.5, "end_at": 0.5, "regions": MASKS},
-                {"scene": scene_of(pack, (0, 0, 1, 1), (0, 0, 1, 1))}):
+    for off in (
+        {"strength": 0.0, "regions": MASKS},
+        {"start_at": 0.5, "end_at": 0.5, "regions": MASKS},
+        {"scene": scene_of(pack, (0, 0, 1, 1), (0, 0, 1, 1))},
+    ):
         model, found, other, routing_map = keep(pack, kontext.model, positive, negative=negative, **off)
         assert found is positive and other is negative and routing_map is None and model is not kontext.model
         assert not model.wrappers
@@ -80,8 +84,10 @@ def test_off_is_the_untouched_model_and_conditioning(pack, kontext):
 
 def test_a_weight_of_0_in_the_scene_closes_a_reference(pack, kontext):
     scene = scene_of(pack, *HALVES, weights=(1.0, 0.0))
-    one, other = (kontext.sample(*keep(pack, kontext.model, chained(kontext, scale=scale), scene=scene)[:3])
-                  for scale in (1.0, 3.0))
+    one, other = (
+        kontext.sample(*keep(pack, kontext.model, chained(kontext, scale=scale), scene=scene)[:3])
+        for scale in (1.0, 3.0)
+    )
     assert torch.equal(one, other)
 
 
@@ -103,15 +109,16 @@ def test_without_a_negative_it_is_core_s_zero(pack, kontext, comfy):
 
 
 def test_maps_of_any_sampler_and_their_preview(pack, flux2):
-    model, positive, negative, recording = keep(pack, flux2.model, chained(flux2), regions=MASKS, strength=20.0,
-                                                record="maps")
+    model, positive, negative, recording = keep(
+        pack, flux2.model, chained(flux2), regions=MASKS, strength=20.0, record="maps"
+    )
     with pytest.raises(ValueError, match="no sampler has run yet. Connect the picture to image"):
         pack.run("RelateRoutingPreview", routing_map=recording, reference=1)
     one = flux2.sample(model, positive, negative)
     picture = photograph(96, 64)
     image, mask = pack.run("RelateRoutingPreview", routing_map=recording, reference=1, image=picture)
     assert image.shape == picture.shape and set(mask.unique().tolist()) == {0.0, 1.0}
-    assert mask[..., mask.shape[-1] * 3 // 4:].sum() == 0  # reference 1 acts on the left only
+    assert mask[..., mask.shape[-1] * 3 // 4 :].sum() == 0  # reference 1 acts on the left only
     first = recording.read()
     assert first.steps == 2 and first.kind == "mass" and (first.maps[0, 0][:, 6:] == 0).all()
     flux2.sample(model, positive, negative, seed=2)
@@ -188,12 +195,19 @@ def test_reference_latent_before_and_after(pack, kontext):
     """Before: one of ours. After: it may act everywhere, and ours stay where they are."""
     reference_latent = importlib.import_module("comfy_extras.nodes_edit_model").ReferenceLatent
     more = {"samples": kontext.latent(4, 4, 9)}
-    model, positive, negative, _ = keep(pack, kontext.model, chained(kontext), regions=MASKS, strength=20.0,
-                                        isolation=20.0)
+    model, positive, negative, _ = keep(
+        pack, kontext.model, chained(kontext), regions=MASKS, strength=20.0, isolation=20.0
+    )
     after = kontext.sample(model, reference_latent.execute(positive, more).args[0], negative)
     three = torch.cat((MASKS, torch.ones(1, 8, 12)))
-    before = keep(pack, kontext.model, reference_latent.execute(chained(kontext), more).args[0], regions=three,
-                  strength=20.0, isolation=20.0)
+    before = keep(
+        pack,
+        kontext.model,
+        reference_latent.execute(chained(kontext), more).args[0],
+        regions=three,
+        strength=20.0,
+        isolation=20.0,
+    )
     assert torch.isfinite(after).all() and torch.isfinite(kontext.sample(*before[:3])).all()
     assert not torch.equal(after, kontext.sample(model, positive, negative))
 
@@ -278,8 +292,9 @@ def test_an_override_that_is_put_on_top_in_each_step(pack, kontext, caplog):
             return plain(query, key, value, heads, *args, **kwargs)
 
         options["optimized_attention_override"] = sparse
-        return apply_model(arguments["input"], arguments["timestep"],
-                           **{**arguments["c"], "transformer_options": options})
+        return apply_model(
+            arguments["input"], arguments["timestep"], **{**arguments["c"], "transformer_options": options}
+        )
 
     model, positive, negative, _ = keep(pack, kontext.model, chained(kontext), regions=MASKS)
     below = model.clone()
@@ -287,8 +302,10 @@ def test_an_override_that_is_put_on_top_in_each_step(pack, kontext, caplog):
     assert torch.equal(kontext.sample(below, positive, negative), kontext.sample(model, positive, negative))
 
     def inside(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds):
-        options = {**transformer_options, "optimized_attention_override":
-                   lambda plain, *args, **kwargs: plain(*args, **kwargs)}
+        options = {
+            **transformer_options,
+            "optimized_attention_override": lambda plain, *args, **kwargs: plain(*args, **kwargs),
+        }
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
 
     above = model.clone()
@@ -340,8 +357,9 @@ def test_after_apply_references_of_dreamo(pack, comfy, tiny):
     wanted, routing_map, *_ = flux.route(placed, routing_strength=3.0, record="maps")
     model, positive = flux.apply(flux.references(*bare))
     masks = torch.cat((left, 1 - left))
-    model, positive, negative, recording = keep(pack, model, positive, negative=flux.text("blurry"), regions=masks,
-                                                record="maps")
+    model, positive, negative, recording = keep(
+        pack, model, positive, negative=flux.text("blurry"), regions=masks, record="maps"
+    )
     assert torch.equal(flux.ksample(model, positive, negative), wanted)
     torch.testing.assert_close(recording.read().blocks, routing_map.blocks)
 

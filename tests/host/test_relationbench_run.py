@@ -35,19 +35,39 @@ def scenes(tmp_path_factory):
 
 
 def drawing(scenes, server, out, *more) -> tuple:
-    return ("relationbench", "run", "--prompts", scenes / "prompts.jsonl", "--out", out, "--world", "miniworld",
-            "--comfyui", server.url, "--set", f"steps={STEPS}", "--draw-only", *more)
+    return (
+        "relationbench",
+        "run",
+        "--prompts",
+        scenes / "prompts.jsonl",
+        "--out",
+        out,
+        "--world",
+        "miniworld",
+        "--comfyui",
+        server.url,
+        "--set",
+        f"steps={STEPS}",
+        "--draw-only",
+        *more,
+    )
 
 
 def pictures(out) -> dict[str, bytes]:
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted((out / "pictures").rglob("*.png"))
-            if not path.name.startswith(".")}  # a picture in work has a temporary name
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for path in sorted((out / "pictures").rglob("*.png"))
+        if not path.name.startswith(".")
+    }  # a picture in work has a temporary name
 
 
 def executed(server) -> int:
     """How many graphs of ours the server has run to their end."""
-    ours = [entry for entry in server.get("/history").values()
-            if any(node["class_type"] == "RelateApplyIdentity" for node in entry["prompt"][2].values())]
+    ours = [
+        entry
+        for entry in server.get("/history").values()
+        if any(node["class_type"] == "RelateApplyIdentity" for node in entry["prompt"][2].values())
+    ]
     return len([entry for entry in ours if entry["status"]["status_str"] == "success"])
 
 
@@ -55,8 +75,9 @@ def executed(server) -> int:
 def whole(scenes, comfy_server, tmp_path_factory):
     """A run that was killed without warning after its first picture, and called again."""
     out, before = tmp_path_factory.mktemp("whole") / "out", executed(comfy_server)
-    process = subprocess.Popen(evaluate(*drawing(scenes, comfy_server, out)), cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        evaluate(*drawing(scenes, comfy_server, out)), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 300
     while not pictures(out) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)

@@ -27,8 +27,16 @@ def applied(scenes, family, **inputs):
 def sampled(scenes, made):
     with torch.inference_mode():
         return scenes.comfy.KSampler().sample(
-            model=made.model, seed=1, steps=1, cfg=3.0, sampler_name="euler", scheduler="simple",
-            positive=made.positive, negative=made.negative, latent_image=made.latent)[0]["samples"]
+            model=made.model,
+            seed=1,
+            steps=1,
+            cfg=3.0,
+            sampler_name="euler",
+            scheduler="simple",
+            positive=made.positive,
+            negative=made.negative,
+            latent_image=made.latent,
+        )[0]["samples"]
 
 
 @pytest.mark.parametrize("family", ["kontext", "flux2", "krea2", "mage", "omnigen2", "z_image_omni"])

@@ -22,14 +22,17 @@ def world(pack):
 
 @pytest.fixture(scope="module")
 def creatures(pack):
-    return {name: pack.run("RelateMiniworldCreature", creature=file)[0]
-            for name, file in (("fox", "fox-red-cape"), ("bear", "bear-teal-crown"), ("cat", "cat-blue-bow_tie"))}
+    return {
+        name: pack.run("RelateMiniworldCreature", creature=file)[0]
+        for name, file in (("fox", "fox-red-cape"), ("bear", "bear-teal-crown"), ("cat", "cat-blue-bow_tie"))
+    }
 
 
 @pytest.fixture
 def scene(studio, creatures):
-    return studio.scene(*({"image": creatures[name], "name": name, "box": box}
-                          for name, box in (("fox", LEFT), ("bear", RIGHT))))
+    return studio.scene(
+        *({"image": creatures[name], "name": name, "box": box} for name, box in (("fox", LEFT), ("bear", RIGHT)))
+    )
 
 
 def side_by_side(left, right):
@@ -38,8 +41,9 @@ def side_by_side(left, right):
 
 
 def batch(*pictures):
-    return torch.cat([F.interpolate(picture.movedim(-1, 1), size=(128, 128), mode="area").movedim(1, -1)
-                      for picture in pictures])
+    return torch.cat(
+        [F.interpolate(picture.movedim(-1, 1), size=(128, 128), mode="area").movedim(1, -1) for picture in pictures]
+    )
 
 
 def test_the_picture_with_everyone_in_place_is_first_and_the_swapped_one_last(pack, scene, creatures, world):
@@ -54,8 +58,11 @@ def test_the_picture_with_everyone_in_place_is_first_and_the_swapped_one_last(pa
 
 
 def test_the_order_of_the_batch_changes_nothing(pack, scene, creatures, world):
-    pictures = batch(side_by_side(creatures["bear"], creatures["fox"]), side_by_side(creatures["fox"],
-                     creatures["bear"]), side_by_side(creatures["fox"], creatures["cat"]))
+    pictures = batch(
+        side_by_side(creatures["bear"], creatures["fox"]),
+        side_by_side(creatures["fox"], creatures["bear"]),
+        side_by_side(creatures["fox"], creatures["cat"]),
+    )
     first, *_ = pack.run("RelateScorePictures", images=pictures, scene=scene, prompt=PROMPT, **world)
     second, *_ = pack.run("RelateScorePictures", images=pictures.flip(0), scene=scene, prompt=PROMPT, **world)
     assert torch.equal(first, second)
@@ -63,8 +70,10 @@ def test_the_order_of_the_batch_changes_nothing(pack, scene, creatures, world):
 
 def test_the_relation_is_scored_with_the_words_between_the_names(pack, scene, creatures, world, caplog):
     pictures = batch(side_by_side(creatures["fox"], creatures["bear"]))
-    words = {prompt: pack.run("RelateScorePictures", images=pictures, scene=scene, prompt=prompt, **world)[2]
-             for prompt in (PROMPT, PROMPT.replace("hugging", "riding"), "two animals")}
+    words = {
+        prompt: pack.run("RelateScorePictures", images=pictures, scene=scene, prompt=prompt, **world)[2]
+        for prompt in (PROMPT, PROMPT.replace("hugging", "riding"), "two animals")
+    }
     relation = {prompt: text.splitlines()[2].split(" | ")[2] for prompt, text in words.items()}
     assert relation[PROMPT] != relation[PROMPT.replace("hugging", "riding")]
     assert relation["two animals"] == "-"  # names nobody
@@ -93,8 +102,16 @@ def test_a_mask_leaves_the_background_of_a_photograph_out(pack, studio, creature
     mask = torch.zeros(fox.shape[:3])
     mask[:, 40:-10, 60:-60] = 1
     pictures = batch(fox)
-    scores = [pack.run("RelateScorePictures", images=pictures, prompt="a fox is running", **world, scene=studio.scene(
-        {"image": fox, "name": "fox", "box": (0.0, 0.0, 1.0, 1.0), **extra}))[2] for extra in ({}, {"mask": mask})]
+    scores = [
+        pack.run(
+            "RelateScorePictures",
+            images=pictures,
+            prompt="a fox is running",
+            **world,
+            scene=studio.scene({"image": fox, "name": "fox", "box": (0.0, 0.0, 1.0, 1.0), **extra}),
+        )[2]
+        for extra in ({}, {"mask": mask})
+    ]
     assert scores[0] != scores[1]
     assert float(scores[0].splitlines()[2].split(" | ")[3]) == pytest.approx(100, abs=5)  # nearly its own photograph
 
@@ -110,8 +127,14 @@ def test_it_runs_on_a_server_and_shows_its_table(comfy_server):
         "world": node("RelateMiniworldLoader"),
         "fox": node("RelateMiniworldCreature", creature="fox-red-cape"),
         "subject": node("RelateSubject", image=["fox", 0], name="fox", x0=0.0, y0=0.0, x1=1.0, y1=1.0, weight=1.0),
-        "score": node("RelateScorePictures", images=["fox", 0], scene=["subject", 0], prompt="a fox is running",
-                      clip=["world", 1], clip_vision=["world", 3]),
+        "score": node(
+            "RelateScorePictures",
+            images=["fox", 0],
+            scene=["subject", 0],
+            prompt="a fox is running",
+            clip=["world", 1],
+            clip_vision=["world", 3],
+        ),
         "table": node("PreviewImage", images=["score", 1]),
         "text": node("PreviewAny", source=["score", 2]),
     }

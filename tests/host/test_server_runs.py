@@ -33,8 +33,9 @@ def test_a_cancel_ends_one_of_two_queued_prompts_and_the_other_is_drawn_as_if_al
     alone = digest(comfy_server.run(second))
     comfy_server.free()
     first = slow(71)
-    ids = [comfy_server.queue(graph) for graph in (first, {**second, "again": node("PreviewImage",
-                                                                                   images=["decode", 0])})]
+    ids = [
+        comfy_server.queue(graph) for graph in (first, {**second, "again": node("PreviewImage", images=["decode", 0])})
+    ]
     comfy_server.wait_for_step(ids[0], STEPS)
     comfy_server.interrupt()
     assert comfy_server.wait(ids[0], first).status == "interrupted"
@@ -56,7 +57,10 @@ def test_the_prompts_of_the_memory_benchmark_run(comfy_server):
     assert len(digests) == 2
 
 
-@pytest.mark.parametrize(("sizes", "growth"), [([*range(10), *[1000.0] * 90], 0.0), ([1000.0 + n for n in range(100)],
-                                                                                    0.08)], ids=["flat", "grows"])
+@pytest.mark.parametrize(
+    ("sizes", "growth"),
+    [([*range(10), *[1000.0] * 90], 0.0), ([1000.0 + n for n in range(100)], 0.08)],
+    ids=["flat", "grows"],
+)
 def test_growth_is_counted_from_the_tenth_prompt_on(sizes, growth):
     assert grown(sizes) == pytest.approx(growth, abs=0.005)

@@ -31,8 +31,12 @@ def sockets(node) -> dict:
                 inputs[name]["choices"] = {choice: True for choice in choices}
             if kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO") or "," in kind:
                 widgets.append(name)
-    return {"inputs": inputs, "widgets": widgets, "outputs": list(node.RETURN_TYPES),
-            "output names": list(node.RETURN_NAMES)}
+    return {
+        "inputs": inputs,
+        "widgets": widgets,
+        "outputs": list(node.RETURN_TYPES),
+        "output names": list(node.RETURN_NAMES),
+    }
 
 
 @pytest.mark.parametrize("node_id", pinned("nodes"))

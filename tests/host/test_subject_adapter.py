@@ -26,8 +26,9 @@ def adapter_path(pack, files, tiny_sdxl, tmp_path_factory):
     """An adapter for the tiny SDXL with open gates, five input channels and trained keys and values."""
     layout = pack.module("nodes.host_comfy.sdxl.models").unet_layout(tiny_sdxl.model)
     blocks = {site.diffusers.removesuffix(".attn2"): site.width for site in layout.sites()}
-    config = files.SubjectAdapterConfig(IMAGE, EMBEDDING, CONTEXT, 32, TOKENS, (EMBEDDING, WORD), blocks, HEAD,
-                                        input_channels=5)
+    config = files.SubjectAdapterConfig(
+        IMAGE, EMBEDDING, CONTEXT, 32, TOKENS, (EMBEDDING, WORD), blocks, HEAD, input_channels=5
+    )
     torch.manual_seed(7)
     module = files.SubjectAdapter(config)
     for parameter in module.parameters():
@@ -42,8 +43,10 @@ def adapter_path(pack, files, tiny_sdxl, tmp_path_factory):
         state |= {f"unet.{block}.attn2.{part}.weight": 0.1 * torch.randn(width, CONTEXT) for part in ("to_k", "to_v")}
     convolution = tiny_sdxl.model.model.diffusion_model.input_blocks[0][0]
     extra = torch.randn(convolution.weight.shape[0], 1, 3, 3)
-    state |= {"unet.conv_in.weight": torch.cat((convolution.weight.detach(), extra), 1),
-              "unet.conv_in.bias": convolution.bias.detach().clone()}
+    state |= {
+        "unet.conv_in.weight": torch.cat((convolution.weight.detach(), extra), 1),
+        "unet.conv_in.bias": convolution.bias.detach().clone(),
+    }
     path = tmp_path_factory.mktemp("relate") / "subject.safetensors"
     save(path, state, {"kind": "subject_adapter", "base": "tiny", "head_width": str(HEAD)})
     return path
@@ -56,19 +59,40 @@ def adapter(pack, adapter_path):
 
 @pytest.fixture
 def scene(studio):
-    return studio.scene(*({"image": photograph(64 + 16 * i, 64)[None] if photograph(4, 4).ndim == 3
-                           else photograph(64 + 16 * i, 64), **subject} for i, subject in enumerate(SUBJECTS)))
+    return studio.scene(
+        *(
+            {
+                "image": photograph(64 + 16 * i, 64)[None]
+                if photograph(4, 4).ndim == 3
+                else photograph(64 + 16 * i, 64),
+                **subject,
+            }
+            for i, subject in enumerate(SUBJECTS)
+        )
+    )
 
 
 def apply(studio, scene, adapter, model=None, **inputs):
     base = studio.base
-    return studio.pack.run("RelateApplySubjectAdapter", model=base.model if model is None else model, scene=scene,
-                           clip_vision=base.clip_vision, adapter=adapter, **inputs)
+    return studio.pack.run(
+        "RelateApplySubjectAdapter",
+        model=base.model if model is None else model,
+        scene=scene,
+        clip_vision=base.clip_vision,
+        adapter=adapter,
+        **inputs,
+    )
 
 
 def fused(studio, scene, adapter, prompt="a dog and a cat on the beach"):
-    return studio.pack.run("RelateEncodeFusedPrompt", clip=studio.base.clip, clip_vision=studio.base.clip_vision,
-                           scene=scene, adapter=adapter, prompt=prompt)
+    return studio.pack.run(
+        "RelateEncodeFusedPrompt",
+        clip=studio.base.clip,
+        clip_vision=studio.base.clip_vision,
+        scene=scene,
+        adapter=adapter,
+        prompt=prompt,
+    )
 
 
 def test_weight_zero_and_an_empty_window_are_the_untouched_picture_bit_for_bit(studio, scene, adapter):
@@ -83,8 +107,11 @@ def test_closed_gates_without_a_mask_or_trained_weights_are_the_base(studio, sce
     with safe_open(adapter_path, framework="pt") as file:
         state = {key: file.get_tensor(key) for key in file.keys()}
         metadata = file.metadata()
-    state = {key: torch.zeros_like(value) if "alpha_" in key else value for key, value in state.items()
-             if ".attn2." not in key and "conv_in" not in key}
+    state = {
+        key: torch.zeros_like(value) if "alpha_" in key else value
+        for key, value in state.items()
+        if ".attn2." not in key and "conv_in" not in key
+    }
     save(tmp_path / "closed.safetensors", state, metadata)
     closed = pack.module("nodes.host_comfy.subject.loader").load(str(tmp_path / "closed.safetensors"))
     assert torch.equal(studio.sample(apply(studio, scene, closed)), studio.sample())
@@ -101,8 +128,9 @@ def test_the_mask_is_the_fifth_channel_of_the_convolution(studio, scene, adapter
         mask = torch.ones(1, 1, 8, 12)
         mask[..., 2:, :] = 0  # rows 20 % and more of the height: both boxes
         weight = adapter.changes["unet.conv_in.weight"]
-        whole = torch.nn.functional.conv2d(torch.cat((latent, mask.expand(2, -1, -1, -1)), 1), weight,
-                                           convolution.bias, padding=1)
+        whole = torch.nn.functional.conv2d(
+            torch.cat((latent, mask.expand(2, -1, -1, -1)), 1), weight, convolution.bias, padding=1
+        )
     torch.testing.assert_close(ours, whole, atol=1e-5, rtol=0)
     assert subjects.add_location(ours, {"block": ("input", 1)}) is ours
 
@@ -119,14 +147,25 @@ def test_the_golden_adapter_acts_in_a_middle_patch(studio, scene, adapter, files
     """The authors' gated block, called as ComfyUI calls a middle patch: to 1e-4."""
     tensors, _ = golden_tensors.read("subject_diffusion_public")
     gated = pack.module("core.subject.adapter").GatedAdapter(40, 32, 4, 10)
-    gated.load_state_dict({key.removeprefix("gated."): value for key, value in tensors.items()
-                           if key.startswith("gated.")})
+    gated.load_state_dict(
+        {key.removeprefix("gated."): value for key, value in tensors.items() if key.startswith("gated.")}
+    )
     attach = pack.module("nodes.host_comfy.subject.attach")
     holder = type("Loaded", (), {"patcher": type("P", (), {"model": type("M", (), {"fusers": [gated]})})})
-    rows = [attach.AppliedSubjects(holder, tensors["object_tokens"][row:row + 1], torch.zeros(1, 4), 1.0, (0.0, 1.0),
-                                   False, {("input", 4, 1): 0}) for row in range(2)]
+    rows = [
+        attach.AppliedSubjects(
+            holder,
+            tensors["object_tokens"][row : row + 1],
+            torch.zeros(1, 4),
+            1.0,
+            (0.0, 1.0),
+            False,
+            {("input", 4, 1): 0},
+        )
+        for row in range(2)
+    ]
     options = {"block": ("input", 4), "block_index": 1, "cond_or_uncond": [0]}
-    ours = torch.cat([patch(tensors["hidden"][row:row + 1], options) for row, patch in enumerate(rows)])
+    ours = torch.cat([patch(tensors["hidden"][row : row + 1], options) for row, patch in enumerate(rows)])
     torch.testing.assert_close(ours, tensors["gated_out"], atol=1e-4, rtol=0)
     assert rows[0](tensors["hidden"], {**options, "block_index": 0}) is tensors["hidden"]
 
@@ -146,8 +185,13 @@ def test_the_negative_row_is_untouched_and_the_middle_one_is_not(studio, scene, 
     guider.set_cfg(7.5, 1.5)
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        guider.sample(noise, torch.zeros_like(noise), __import__("comfy.samplers").samplers.sampler_object("euler"),
-                      torch.tensor([1.0, 0.5, 0.0]), seed=0)
+        guider.sample(
+            noise,
+            torch.zeros_like(noise),
+            __import__("comfy.samplers").samplers.sampler_object("euler"),
+            torch.tensor([1.0, 0.5, 0.0]),
+            seed=0,
+        )
     assert {len(found) for count, found in acted if count == 3} == {2}
     assert subjects._conditionings is None  # nothing of the run is kept
 
@@ -160,25 +204,32 @@ def test_copies_of_regional_prompts_on_the_negative_side_are_untouched(studio, s
     model = apply(studio, scene, adapter)
     subjects = model.model_options["transformer_options"]["patches"]["middle_patch"][0]
     acted, rows = [], subjects._rows
-    subjects._rows = lambda batch, options: acted.append((options["cond_or_uncond"], rows(batch, options))) or \
-        acted[-1][1]
-    positive = node_helpers.conditioning_set_values(fused(studio, scene, adapter), {"area": (16, 8, 0, 0),
-                                                                                    "strength": 1.0})
+    subjects._rows = lambda batch, options: (
+        acted.append((options["cond_or_uncond"], rows(batch, options))) or acted[-1][1]
+    )
+    positive = node_helpers.conditioning_set_values(
+        fused(studio, scene, adapter), {"area": (16, 8, 0, 0), "strength": 1.0}
+    )
     guider = comfy.samplers.CFGGuider(model)
     guider.set_conds(positive, studio.text(""))
     guider.set_cfg(3.0)
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        guider.sample(noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"),
-                      torch.tensor([1.0, 0.0]), seed=0)
+        guider.sample(
+            noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), torch.tensor([1.0, 0.0]), seed=0
+        )
     assert acted and all(found == [row for row, place in enumerate(places) if place == 0] for places, found in acted)
     assert any(found for _, found in acted)
 
 
 def test_the_fused_prompt_carries_each_subject_and_swapping_them_changes_it(studio, scene, adapter):
     first = fused(studio, scene, adapter)[0][0]
-    swapped = studio.scene(*({"image": subject.photographs.movedim(1, -1), **words}
-                             for subject, words in zip(reversed(scene.subjects), SUBJECTS)))
+    swapped = studio.scene(
+        *(
+            {"image": subject.photographs.movedim(1, -1), **words}
+            for subject, words in zip(reversed(scene.subjects), SUBJECTS)
+        )
+    )
     assert first.shape == fused(studio, swapped, adapter)[0][0].shape
     assert not torch.equal(first, fused(studio, swapped, adapter)[0][0])
     plain = studio.text("a dog and a cat on the beach, the dog is sks, the cat is sks")[0][0]
@@ -200,10 +251,17 @@ def test_batches_odd_sizes_and_loras_of_the_base_work_beside_it(studio, scene, a
     ({"clip_vision": "other"}, "clip_vision: it gives"),
 ])  # fmt: skip
 def test_bad_input_is_one_message(studio, scene, adapter, tiny, change, said):
-    subjects = [{"image": photograph(64, 64)[None] if photograph(4, 4).ndim == 3 else photograph(64, 64),
-                 **SUBJECTS[i % 2]} for i in range(change.get("subjects", 2))]
-    inputs = {"clip": studio.base.clip, "clip_vision": studio.base.clip_vision, "adapter": adapter,
-              "scene": studio.scene(*subjects), "prompt": change.get("prompt", "a dog and a cat")}
+    subjects = [
+        {"image": photograph(64, 64)[None] if photograph(4, 4).ndim == 3 else photograph(64, 64), **SUBJECTS[i % 2]}
+        for i in range(change.get("subjects", 2))
+    ]
+    inputs = {
+        "clip": studio.base.clip,
+        "clip_vision": studio.base.clip_vision,
+        "adapter": adapter,
+        "scene": studio.scene(*subjects),
+        "prompt": change.get("prompt", "a dog and a cat"),
+    }
     if "clip_vision" in change:
         inputs["clip_vision"] = tiny.clip_vision(width=40)
     if said is None:  # ComfyUI cuts long prompts into chunks, so nothing is lost

@@ -25,15 +25,20 @@ def identity(studio):
 
 @pytest.fixture(scope="module")
 def two(studio):
-    return studio.identity(studio.scene(
-        {"name": "corgi", "image": photograph(60, 40, seed=1), "box": (0.0, 0.0, 0.5, 1.0)},
-        {"name": "fox", "image": photograph(30, 50, seed=2), "box": RIGHT}))
+    return studio.identity(
+        studio.scene(
+            {"name": "corgi", "image": photograph(60, 40, seed=1), "box": (0.0, 0.0, 0.5, 1.0)},
+            {"name": "fox", "image": photograph(30, 50, seed=2), "box": RIGHT},
+        )
+    )
 
 
 def parts(c, rows, tile):
     """A wrapper's conditions for a tile: what is as wide as the picture is cut, all else is given as it is."""
-    return {name: value[..., tile] if torch.is_tensor(value) and value.shape[-2:] == SIZE else value
-            for name, value in c.items()}
+    return {
+        name: value[..., tile] if torch.is_tensor(value) and value.shape[-2:] == SIZE else value
+        for name, value in c.items()
+    }
 
 
 def one_after_the_other(*columns):
@@ -79,7 +84,7 @@ def batched_by_conditioning(*columns):
                 c[name] = torch.cat([part for part in value.split(size) for _ in columns])
         times_each = torch.cat([part for part in arguments["timestep"].split(size) for _ in columns])
         out = apply_model(rows, times_each, **c).split(size)
-        return torch.cat([torch.cat(out[index:index + times], dim=-1) for index in range(0, len(out), times)])
+        return torch.cat([torch.cat(out[index : index + times], dim=-1) for index in range(0, len(out), times)])
 
     return wrapper
 
@@ -92,8 +97,10 @@ def tiled(model, wrapper):
 
 HALVES = ((0, 16), (16, 32))
 WRAPPERS = {
-    "two tiles": one_after_the_other(*HALVES), "unequal tiles": one_after_the_other((0, 12), (12, 32)),
-    "one batch": batched(*HALVES), "one batch, by conditioning": batched_by_conditioning(*HALVES),
+    "two tiles": one_after_the_other(*HALVES),
+    "unequal tiles": one_after_the_other((0, 12), (12, 32)),
+    "one batch": batched(*HALVES),
+    "one batch, by conditioning": batched_by_conditioning(*HALVES),
 }
 
 
@@ -154,9 +161,17 @@ def test_context_windows(studio, identity, dimension, layout, caplog):
         return (kind if isinstance(kind, list) else options["options"])[0]
 
     def windowed(model):
-        return windows.execute(model, context_length=16 if dimension else 2, context_overlap=0, context_stride=1,
-                               context_schedule=choice("context_schedule"), closed_loop=False, dim=dimension,
-                               fuse_method=choice("fuse_method"), **newer).result[0]
+        return windows.execute(
+            model,
+            context_length=16 if dimension else 2,
+            context_overlap=0,
+            context_stride=1,
+            context_schedule=choice("context_schedule"),
+            closed_loop=False,
+            dim=dimension,
+            fuse_method=choice("fuse_method"),
+            **newer,
+        ).result[0]
 
     parameters = inspect.signature(windows.execute).parameters
     newer = {"freenoise": False} if "freenoise" in parameters else {}
@@ -197,12 +212,17 @@ def known_places(pack, monkeypatch):
 @pytest.mark.parametrize("first", [True, False], ids=["before", "behind"])
 def test_deep_shrink_beside_the_attention_layout(studio, two, layouts, known_places, block, first):
     """Kohya's Deep Shrink: sizes inside the UNet change in the run; eight steps, the first two shrunk."""
-    def shrink(model):
-        return node("model_downscale", "PatchModelAddDownscale", model, block, 2.0, 0.0, 0.35, True, "bicubic",
-                    "bicubic")
 
-    model = studio.apply(two, shrink(studio.base.model), layout="attention") if first else \
-        shrink(studio.apply(two, layout="attention"))
+    def shrink(model):
+        return node(
+            "model_downscale", "PatchModelAddDownscale", model, block, 2.0, 0.0, 0.35, True, "bicubic", "bicubic"
+        )
+
+    model = (
+        studio.apply(two, shrink(studio.base.model), layout="attention")
+        if first
+        else shrink(studio.apply(two, layout="attention"))
+    )
     assert torch.isfinite(studio.sample(model, size=SIZE, steps=8)).all()
     for site in range(SITES):
         steps = [(step, used) for index, step, _, used in layouts if index == site]
@@ -219,9 +239,15 @@ def test_the_attention_layout_begins_with_the_fifth_step(studio, two, layouts, k
     assert not any(used for _, step, _, used in layouts if step < 4)
 
 
-@pytest.mark.parametrize("guidance", [("pag", "PerturbedAttentionGuidance", (3.0,)),
-                                      ("sag", "SelfAttentionGuidance", (0.5, 2.0)),
-                                      ("perpneg", "PerpNeg", (1.0,))], ids=lambda each: each[1])
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        ("pag", "PerturbedAttentionGuidance", (3.0,)),
+        ("sag", "SelfAttentionGuidance", (0.5, 2.0)),
+        ("perpneg", "PerpNeg", (1.0,)),
+    ],
+    ids=lambda each: each[1],
+)
 def test_further_calls_in_a_step_are_no_steps(studio, two, layouts, known_places, guidance):
     module, kind, settings = guidance
     settings = (studio.text(""), *settings) if kind == "PerpNeg" else settings
@@ -237,7 +263,8 @@ def test_tiles_make_one_attention_layout(studio, two, layouts, known_places, col
     model = tiled(studio.apply(two, layout="attention"), one_after_the_other(*columns))
     assert torch.isfinite(studio.sample(model, size=SIZE, steps=6)).all()
     assert [(step, used) for site, step, _, used in layouts if site == 0] == [
-        (step, step >= 4) for step in range(6) for _ in columns]
+        (step, step >= 4) for step in range(6) for _ in columns
+    ]
 
 
 def zero_snr(model):

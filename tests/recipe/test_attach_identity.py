@@ -55,8 +55,9 @@ def tokens_of(tensors, branch, unet):
 def call(unet, tensors, extras=None):
     conditions = {"text_embeds": tensors["text_embeds"], "time_ids": tensors["time_ids"]}
     kwargs = extras.kwargs() if extras else None
-    return unet(tensors["latent"], 400, tensors["text"], added_cond_kwargs=conditions,
-                cross_attention_kwargs=kwargs).sample
+    return unet(
+        tensors["latent"], 400, tensors["text"], added_cond_kwargs=conditions, cross_attention_kwargs=kwargs
+    ).sample
 
 
 def test_a_whole_unet_equals_the_published_adapter(golden, host):
@@ -140,8 +141,15 @@ def test_gradients_reach_branch_and_tokens_alike_with_checkpointing(golden, host
 def test_another_bases_branch_is_refused(host):
     unet, _ = host
     with pytest.raises(ValueError, match="2 text cross-attentions and context width 8; this one has 8 and 32"):
-        identity_batch(IdentityBranch((8, 8), 8), torch.zeros(1, 1, 2, 8), torch.zeros(1, 8), torch.zeros(1, 1, 4),
-                       torch.ones(1, 1), (16, 16), unet)
+        identity_batch(
+            IdentityBranch((8, 8), 8),
+            torch.zeros(1, 1, 2, 8),
+            torch.zeros(1, 8),
+            torch.zeros(1, 1, 4),
+            torch.ones(1, 1),
+            (16, 16),
+            unet,
+        )
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (32, 32), (13, 40), (7, 5)])
@@ -185,7 +193,9 @@ def test_one_layer_equals_the_published_test_vector(published_layer):
     attn, processor, hidden, text, batch = published_layer
     with torch.no_grad():
         out = processor(attn, hidden, text, ip_hidden_states=CrossAttentionExtras(identity=batch))
-    torch.testing.assert_close(out[0, 0, :4], torch.tensor([.976282, .062249, .421385, -.524858]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        out[0, 0, :4], torch.tensor([0.976282, 0.062249, 0.421385, -0.524858]), atol=1e-5, rtol=0
+    )
     assert float(out.sum()) == pytest.approx(332.268363, abs=1e-3)
     assert float(out[1].square().sum()) == pytest.approx(857.984473, abs=1e-3)
 
@@ -198,9 +208,9 @@ def test_predicate_map_and_its_loss_equal_the_published_test_vector(published_la
     with torch.no_grad():
         processor(attn, hidden, text, ip_hidden_states=CrossAttentionExtras(batch, probe))
     looked = probe.maps[0][1].view(2, 8, 8)
-    torch.testing.assert_close(looked[0, 0, :3], torch.tensor([.168457, .154290, .113714]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(looked[0, 0, :3], torch.tensor([0.168457, 0.154290, 0.113714]), atol=1e-5, rtol=0)
     assert float(looked.sum()) == pytest.approx(16.492711, abs=1e-4)
     region = torch.zeros(2, 16, 16)
     region[:, 4:12, 2:14] = 1
     loss = predicate_attention_loss([looked], region)
-    torch.testing.assert_close(loss, torch.tensor([-.01107707, -.00082593]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(loss, torch.tensor([-0.01107707, -0.00082593]), atol=1e-6, rtol=0)

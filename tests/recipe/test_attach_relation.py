@@ -24,8 +24,12 @@ def unet(tmp_path):
 def call(unet):
     generator = torch.Generator().manual_seed(0)
     conditions = {"text_embeds": torch.randn(2, 40, generator=generator), "time_ids": torch.ones(2, 6)}
-    return unet(torch.randn(2, 4, 8, 8, generator=generator), torch.tensor([10, 700]),
-                torch.randn(2, 77, 64, generator=generator), added_cond_kwargs=conditions).sample.detach()
+    return unet(
+        torch.randn(2, 4, 8, 8, generator=generator),
+        torch.tensor([10, 700]),
+        torch.randn(2, 77, 64, generator=generator),
+        added_cond_kwargs=conditions,
+    ).sample.detach()
 
 
 def attach(unet, seed=0):

@@ -69,8 +69,9 @@ def test_closed_gates_and_a_fifth_channel_of_zeros_are_the_base_and_detaching_re
         fuser.alpha_dense.zero_()
     attach(unet, adapter)
     masked = torch.cat((x, torch.ones(2, 1, 16, 12)), dim=1)
-    torch.testing.assert_close(unet(masked, 300, text, cross_attention_kwargs={"gligen": objects}).sample, before,
-                               atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        unet(masked, 300, text, cross_attention_kwargs={"gligen": objects}).sample, before, atol=1e-6, rtol=0
+    )
     detach(unet, adapter)
     assert torch.equal(unet(x, 300, text).sample, before)
     assert [name for name, _ in unet.named_modules()] == modules
@@ -89,8 +90,11 @@ def test_without_location_the_convolution_stays():
 
 def test_blocks_are_named_in_the_unets_order():
     assert list(block_names(plain_unet())) == [
-        "down_blocks.0.attentions.0.transformer_blocks.0", "mid_block.attentions.0.transformer_blocks.0",
-        "up_blocks.1.attentions.0.transformer_blocks.0", "up_blocks.1.attentions.1.transformer_blocks.0"]
+        "down_blocks.0.attentions.0.transformer_blocks.0",
+        "mid_block.attentions.0.transformer_blocks.0",
+        "up_blocks.1.attentions.0.transformer_blocks.0",
+        "up_blocks.1.attentions.1.transformer_blocks.0",
+    ]
 
 
 def test_another_unets_adapter_and_a_second_one_are_refused():

@@ -33,8 +33,13 @@ CREATURES = str(ROOT / "models" / "miniworld" / "creatures")
 @pytest.fixture
 def run(monkeypatch, capsys):
     """A command of this process with its arguments: exit code and what it said."""
-    mains = {"finetune": training.finetune.main, "prepare": training.prepare.main, "evaluate": training.evaluate.main,
-             "distill": training.distill.main, "miniworld": miniworld.main}
+    mains = {
+        "finetune": training.finetune.main,
+        "prepare": training.prepare.main,
+        "evaluate": training.evaluate.main,
+        "distill": training.distill.main,
+        "miniworld": miniworld.main,
+    }
 
     def command(name, *arguments):
         arguments = list(map(str, arguments))
@@ -57,27 +62,42 @@ def test_a_narrow_terminal_ends_no_command(tmp_path, monkeypatch, run):
     monkeypatch.setattr(sys, "stdout", narrow)
     assert run("prepare", "--convert", tmp_path / "authors", tmp_path / "拥抱")[0] == 0
     config = write_config(tmp_path / "c.toml", tmp_path)
-    assert run("finetune", config, "--dry-run", "--set", f"data.folder={tmp_path / '拥抱'}", "--set", "relation=拥抱",
-               "--set", f"output.folder={tmp_path / '出'}")[0] == 0
+    assert (
+        run(
+            "finetune",
+            config,
+            "--dry-run",
+            "--set",
+            f"data.folder={tmp_path / '拥抱'}",
+            "--set",
+            "relation=拥抱",
+            "--set",
+            f"output.folder={tmp_path / '出'}",
+        )[0]
+        == 0
+    )
     assert run("evaluate", "relationbench", "--subjects", CREATURES, "--out", tmp_path / "拥抱.jsonl")[0] == 0
     said = narrow.buffer.getvalue().decode("cp1252")
     assert said.count("\\u62e5\\u62b1") > 4 and (tmp_path / "拥抱.jsonl").is_file()
 
 
-@pytest.mark.parametrize(("command", "expected"), [
-    (("miniworld", "vae", "--steps", "0"), "--steps: expected a whole number from 1"),
-    (("miniworld", "vae", "--steps", "many"), "--steps: expected a whole number from 1 to 2147483648, got many"),
-    (("miniworld", "vae", "--minutes", "nan"), "--minutes: expected a finite number above 0, got nan"),
-    (("miniworld", "vae", "--lr", "inf"), "--lr: expected a finite number above 0, got inf"),
-    (("miniworld", "vae", "--device", "gpu"), "--device: expected cpu, cuda, cuda:1 or mps, got gpu"),
-    (("miniworld", "measure", "--pictures", "-1"), "--pictures: expected a whole number from 1"),
-    (("miniworld", "--out", "x" * 300, "vae"), "--out: expected a path that file systems take"),
-    (("distill", "--model", "x", "--out", "a", "--batch", "0"), "--batch: expected a whole number from 1"),
-    (("distill", "--model", "x", "--out", "", "--images", "i"), "--out: expected a path, got nothing"),
-    (("evaluate", "p", "--prompts", "p.jsonl", "--device", "cuda:99"), "--device: this machine has no cuda:99"),
-    (("evaluate", "miniworld", "--relation", "hugging", "--out", "o", "--seed", "-1"), "--seed: expected a whole"),
-    (("prepare", "--convert", "a", "x" * 300), "--convert: expected a path that file systems take"),
-])
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (("miniworld", "vae", "--steps", "0"), "--steps: expected a whole number from 1"),
+        (("miniworld", "vae", "--steps", "many"), "--steps: expected a whole number from 1 to 2147483648, got many"),
+        (("miniworld", "vae", "--minutes", "nan"), "--minutes: expected a finite number above 0, got nan"),
+        (("miniworld", "vae", "--lr", "inf"), "--lr: expected a finite number above 0, got inf"),
+        (("miniworld", "vae", "--device", "gpu"), "--device: expected cpu, cuda, cuda:1 or mps, got gpu"),
+        (("miniworld", "measure", "--pictures", "-1"), "--pictures: expected a whole number from 1"),
+        (("miniworld", "--out", "x" * 300, "vae"), "--out: expected a path that file systems take"),
+        (("distill", "--model", "x", "--out", "a", "--batch", "0"), "--batch: expected a whole number from 1"),
+        (("distill", "--model", "x", "--out", "", "--images", "i"), "--out: expected a path, got nothing"),
+        (("evaluate", "p", "--prompts", "p.jsonl", "--device", "cuda:99"), "--device: this machine has no cuda:99"),
+        (("evaluate", "miniworld", "--relation", "hugging", "--out", "o", "--seed", "-1"), "--seed: expected a whole"),
+        (("prepare", "--convert", "a", "x" * 300), "--convert: expected a path that file systems take"),
+    ],
+)
 def test_values_of_options_are_checked_when_they_are_read(run, tmp_path, monkeypatch, command, expected):
     monkeypatch.chdir(tmp_path)
     code, said = run(*command)
@@ -90,12 +110,13 @@ def test_places_that_cannot_be_written_to_are_named_before_the_work(run, tmp_pat
     write_authors(tmp_path / "authors", count=1)
     Image.new("RGB", (20, 20)).save(tmp_path / "1.png")
     (tmp_path / "p.jsonl").write_text(json.dumps({"picture": "1.png", "prompt": "a", "relation": "a"}))
-    for command in (("prepare", "--convert", tmp_path / "authors", file / "ours"),
-                    ("evaluate", "relationbench", "--subjects", CREATURES, "--out", file / "p.jsonl"),
-                    ("evaluate", "miniworld", "--relation", "hugging", "--out", file / "scenes"),
-                    ("evaluate", tmp_path, "--prompts", tmp_path / "p.jsonl", "--clip", "miniworld", "--out",
-                     file / "out"),
-                    ("distill", "--model", "ViT-B-32", "--images", CREATURES, "--out", file / "local.safetensors")):
+    for command in (
+        ("prepare", "--convert", tmp_path / "authors", file / "ours"),
+        ("evaluate", "relationbench", "--subjects", CREATURES, "--out", file / "p.jsonl"),
+        ("evaluate", "miniworld", "--relation", "hugging", "--out", file / "scenes"),
+        ("evaluate", tmp_path, "--prompts", tmp_path / "p.jsonl", "--clip", "miniworld", "--out", file / "out"),
+        ("distill", "--model", "ViT-B-32", "--images", CREATURES, "--out", file / "local.safetensors"),
+    ):
         code, said = run(*command)
         assert code == 2 and f"{file} is a file; choose another folder" in said, (command, said)
     assert file.read_text() == "mine"
@@ -118,17 +139,29 @@ def test_home_is_found_in_every_command(run, tmp_path, monkeypatch):
 def test_prompts_files_of_any_encoding_are_read_or_named(run, tmp_path, data):
     Image.new("RGB", (20, 20)).save(tmp_path / "1.png")
     line = json.dumps({"picture": "1.png", "prompt": "un café", "relation": "x", "seed": True}, ensure_ascii=False)
-    coded = {"prompts in UTF-16": line.encode("utf-16"), "a prompt in cp1252": line.encode("cp1252"), "a list": b"[1]",
-             "a mark": b"\xef\xbb\xbf" + line.encode()}[data]
+    coded = {
+        "prompts in UTF-16": line.encode("utf-16"),
+        "a prompt in cp1252": line.encode("cp1252"),
+        "a list": b"[1]",
+        "a mark": b"\xef\xbb\xbf" + line.encode(),
+    }[data]
     (tmp_path / "p.jsonl").write_bytes(coded)
     code, said = run("evaluate", tmp_path, "--prompts", tmp_path / "p.jsonl", "--clip", "miniworld")
-    expected = {"a list": "line 1: expected a JSON object, got [1]",
-                "a mark": "'seed': expected a whole number, got True"}
+    expected = {
+        "a list": "line 1: expected a JSON object, got [1]",
+        "a mark": "'seed': expected a whole number, got True",
+    }
     assert code == 2 and expected.get(data, "p.jsonl: expected text in UTF-8, got") in said
 
 
-LITTER = ("._cat.png", "__MACOSX/cat.png", ".ipynb_checkpoints/cat.png", ".git/cat.png", "@eaDir/cat.png",
-          "dog/._1.png")
+LITTER = (
+    "._cat.png",
+    "__MACOSX/cat.png",
+    ".ipynb_checkpoints/cat.png",
+    ".git/cat.png",
+    "@eaDir/cat.png",
+    "dog/._1.png",
+)
 
 
 @pytest.fixture
@@ -216,8 +249,11 @@ def test_what_trains_in_a_folder_needs_what_came_before(run, tmp_path):
 
 
 def test_a_stop_of_the_miniworld_names_its_own_command(run, tmp_path, monkeypatch):
-    monkeypatch.setitem(miniworld.TRAINERS, "vae", (lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()),
-                                                   *miniworld.TRAINERS["vae"][1:]))
+    monkeypatch.setitem(
+        miniworld.TRAINERS,
+        "vae",
+        (lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()), *miniworld.TRAINERS["vae"][1:]),
+    )
     code, said = run("miniworld", "--out", tmp_path, "vae")
     assert code == 130
     assert said.endswith(f"Go on with: {said.split('Go on with: ')[1]}")
@@ -229,8 +265,17 @@ def test_a_stopped_demo_prints_the_command_that_goes_on_with_it(run, tmp_path, m
     from training.miniworld.experiments import demo
     from training.miniworld.experiments.train_relation import AblationVariant
 
-    short = AblationVariant(triplets=2, overrides=("train.steps=4", "train.warmup_steps=0", "train.batch_size=1",
-                                          "samples.every=0", "train.device=cpu", "output.checkpoint_every=2"))
+    short = AblationVariant(
+        triplets=2,
+        overrides=(
+            "train.steps=4",
+            "train.warmup_steps=0",
+            "train.batch_size=1",
+            "samples.every=0",
+            "train.device=cpu",
+            "output.checkpoint_every=2",
+        ),
+    )
     monkeypatch.setattr(demo.run, "__defaults__", (short, 2, ""))
     honest = training.finetune.one_step
 

@@ -59,8 +59,13 @@ def test_faults_of_config_triplets_and_models_are_in_one_report(work, capsys):
     assert finetune.main([str(work.config), "--dry-run", "--set", "train.lr=inf", "--set", "output.name=a/b"]) == 2
     report = capsys.readouterr().err
     assert report.startswith("5 faults:")
-    for part in ("train.lr: expected a finite number", "output.name: expected a file's name", "fox [9, 19, 48, 86]",
-                 "bear [48, 28, 91, 86]", "vae/config.json: not JSON"):
+    for part in (
+        "train.lr: expected a finite number",
+        "output.name: expected a file's name",
+        "fox [9, 19, 48, 86]",
+        "bear [48, 28, 91, 86]",
+        "vae/config.json: not JSON",
+    ):
         assert part in report
 
 

@@ -37,19 +37,41 @@ def encoders(tmp_path_factory):
     tokenizer = CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
     ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     text = {**SMALL, **ends, "vocab_size": len(tokenizer), "pad_token_id": 0}
-    clip = CLIPModel(CLIPConfig(text_config=text, vision_config={**SMALL, "image_size": 32, "patch_size": 8},
-                                projection_dim=16)).eval()
+    clip = CLIPModel(
+        CLIPConfig(text_config=text, vision_config={**SMALL, "image_size": 32, "patch_size": 8}, projection_dim=16)
+    ).eval()
     dino = ViTModel(ViTConfig(**SMALL, image_size=32, patch_size=8), add_pooling_layer=False).eval()
     clip.save_pretrained(folder / "clip")
     tokenizer.save_pretrained(folder / "clip")
-    (folder / "clip" / "preprocessor_config.json").write_text(json.dumps(
-        {"feature_extractor_type": "CLIPFeatureExtractor", "crop_size": 32, "size": 32, "resample": 3,
-         "do_center_crop": True, "do_normalize": True, "do_resize": True, "image_mean": CLIP_MEAN,
-         "image_std": CLIP_STD}))
+    (folder / "clip" / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "feature_extractor_type": "CLIPFeatureExtractor",
+                "crop_size": 32,
+                "size": 32,
+                "resample": 3,
+                "do_center_crop": True,
+                "do_normalize": True,
+                "do_resize": True,
+                "image_mean": CLIP_MEAN,
+                "image_std": CLIP_STD,
+            }
+        )
+    )
     dino.save_pretrained(folder / "dino")
-    (folder / "dino" / "preprocessor_config.json").write_text(json.dumps(
-        {"feature_extractor_type": "ViTFeatureExtractor", "size": 32, "resample": 2, "do_normalize": True,
-         "do_resize": True, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}))
+    (folder / "dino" / "preprocessor_config.json").write_text(
+        json.dumps(
+            {
+                "feature_extractor_type": "ViTFeatureExtractor",
+                "size": 32,
+                "resample": 2,
+                "do_normalize": True,
+                "do_resize": True,
+                "image_mean": [0.485, 0.456, 0.406],
+                "image_std": [0.229, 0.224, 0.225],
+            }
+        )
+    )
     return folder, clip, dino
 
 
@@ -62,11 +84,21 @@ def asked(tmp_path):
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(draw.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(path)
     pair = {"prompt": "a cat is hugging a bear", "relation": "hugging", "references": ["cat.png", "bear.png"]}
-    lines = [{"picture": "1.png", **pair}, {"picture": "2.png", **pair},
-             {"picture": "3.png", "prompt": "a cat is jumping", "relation": "jumping", "references": ["cat.png"]}]
+    lines = [
+        {"picture": "1.png", **pair},
+        {"picture": "2.png", **pair},
+        {"picture": "3.png", "prompt": "a cat is jumping", "relation": "jumping", "references": ["cat.png"]},
+    ]
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    return [str(tmp_path / "pictures"), "--prompts", str(tmp_path / "prompts.jsonl"), "--device", CPU,
-            "--out", str(tmp_path / "out")]
+    return [
+        str(tmp_path / "pictures"),
+        "--prompts",
+        str(tmp_path / "prompts.jsonl"),
+        "--device",
+        CPU,
+        "--out",
+        str(tmp_path / "out"),
+    ]
 
 
 def colours(pictures):
@@ -82,8 +114,10 @@ def test_scores_by_hand(tmp_path):
     words = {"a red cat hugs a blue bear": [1.0, 0.0, 1.0], "hugs": [0.0, 1.0, 0.0], "a green house": [1.0, 0.0, 0.0]}
     clip = Embedder("by hand", colours, lambda texts: torch.tensor([words[text] for text in texts]))
     dino = Embedder("first channel", lambda pictures: colours(pictures)[:, :1] + torch.tensor([[1.0, 1.0]]))
-    entries = [Entry(1, files["drawn"], "a red cat hugs a blue bear", "hugs", (files["red"], files["green"])),
-               Entry(2, files["drawn"], "a green house")]
+    entries = [
+        Entry(1, files["drawn"], "a red cat hugs a blue bear", "hugs", (files["red"], files["green"])),
+        Entry(2, files["drawn"], "a green house"),
+    ]
     half = 100 / 2**0.5
     seen = score_pictures(entries, ["hugs", None], clip, dino, batch=3)
     assert seen[0] == pytest.approx({"CLIP-T": 100, "CLIP-R": 0, "CLIP-I": half / 2, "DINO": 100}, abs=1e-4)
@@ -93,7 +127,7 @@ def test_scores_by_hand(tmp_path):
 def test_each_file_is_encoded_once_and_every_broken_one_is_named(tmp_path, asked):
     pictures = sorted((tmp_path / "pictures").iterdir())
     seen = []
-    vectors, = embed_files([lambda batch: (seen.append(len(batch)), colours(batch))[1]], pictures, batch=2)
+    (vectors,) = embed_files([lambda batch: (seen.append(len(batch)), colours(batch))[1]], pictures, batch=2)
     assert vectors.shape == (3, 3) and seen == [2, 1]
     for path in pictures[:2]:
         path.write_bytes(path.read_bytes()[:100])
@@ -114,8 +148,10 @@ def test_the_command_agrees_with_transformers(encoders, asked, tmp_path, capsys)
     mean, std = (torch.tensor(part).view(3, 1, 1) for part in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     tokenizer = CLIPTokenizer.from_pretrained(folder / "clip")
     with torch.no_grad():
-        out = clip(pixel_values=normalise_pixels(torch.stack([to_tensor(file) for file in cut])),
-                   **tokenizer(["a cat is hugging a bear", "hugging"], padding=True, return_tensors="pt"))
+        out = clip(
+            pixel_values=normalise_pixels(torch.stack([to_tensor(file) for file in cut])),
+            **tokenizer(["a cat is hugging a bear", "hugging"], padding=True, return_tensors="pt"),
+        )
         pixels = (torch.stack([to_tensor(file) for file in squashed]) - mean) / std
         tokens = dino(pixel_values=pixels).last_hidden_state[:, 0]
     drawn, *references = F.normalize(out.image_embeds, dim=-1)
@@ -133,8 +169,10 @@ def test_a_picture_is_its_own_best_reference_also_in_half_precision(encoders):
     folder, _, _ = encoders
     draw = np.random.default_rng(1)
     pictures = [Image.fromarray(draw.integers(0, 255, (32, 32, 3), dtype=np.uint8)) for _ in range(3)]
-    for load in (lambda dtype: load_clip(str(folder / "clip"), "", CPU, dtype),
-                 lambda dtype: load_dino(str(folder / "dino"), CPU, dtype)):
+    for load in (
+        lambda dtype: load_clip(str(folder / "clip"), "", CPU, dtype),
+        lambda dtype: load_dino(str(folder / "dino"), CPU, dtype),
+    ):
         whole, half = (load(dtype).pictures(pictures) for dtype in (torch.float32, torch.float16))
         assert half.dtype == torch.float32 and not torch.equal(whole, half)
         torch.testing.assert_close(F.cosine_similarity(whole, half), torch.ones(3), atol=1e-3, rtol=0)
@@ -142,8 +180,11 @@ def test_a_picture_is_its_own_best_reference_also_in_half_precision(encoders):
 
 def test_open_clip_by_name_and_file(tmp_path):
     open_clip = pytest.importorskip("open_clip", reason="pip install -e '.[backbones]'")
-    config = {"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
-              "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}}
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+    }
     (tmp_path / "tiny-test.json").write_text(json.dumps(config))
     open_clip.add_model_config(tmp_path / "tiny-test.json")
     torch.manual_seed(0)
@@ -184,19 +225,40 @@ def test_the_miniworlds_scenes_are_counted_exactly(tmp_path, capsys):
     entries = read_prompts(scenes / "prompts.jsonl", scenes / "truth")
     for entry, plan in zip(entries, plans_of(entries)):
         assert np.array_equal(render(plan, 128).image, np.asarray(Image.open(entry.picture)))
-        for name, wrong in {"exchanged": replace(plan, identities=plan.identities[::-1]),
-                            "apart": replace(plan, staging=standing_next_to(np.random.default_rng(0)))}.items():
+        for name, wrong in {
+            "exchanged": replace(plan, identities=plan.identities[::-1]),
+            "apart": replace(plan, staging=standing_next_to(np.random.default_rng(0))),
+        }.items():
             (scenes / name).mkdir(exist_ok=True)
             Image.fromarray(render(wrong, 128).image).save(scenes / name / entry.picture.name)
-    assert main([str(scenes / "truth"), "--prompts", str(scenes / "prompts.jsonl"), "--clip", "miniworld", "--exact",
-                 "--device", CPU, "--out", str(tmp_path / "out")]) == 0
+    assert (
+        main(
+            [
+                str(scenes / "truth"),
+                "--prompts",
+                str(scenes / "prompts.jsonl"),
+                "--clip",
+                "miniworld",
+                "--exact",
+                "--device",
+                CPU,
+                "--out",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 0
+    )
     assert "| exact, in % | 6 |" in capsys.readouterr().out
     written = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))["exact"]
-    found = {name: facts(*classified(read_prompts(scenes / "prompts.jsonl", scenes / name)))
-             for name in ("truth", "exchanged", "apart")}
+    found = {
+        name: facts(*classified(read_prompts(scenes / "prompts.jsonl", scenes / name)))
+        for name in ("truth", "exchanged", "apart")
+    }
     assert found["truth"] == written
-    value = {name: {key: share["value"] for key, share in row.items() if key != "judges_on_renders"}
-             for name, row in found.items()}
+    value = {
+        name: {key: share["value"] for key, share in row.items() if key != "judges_on_renders"}
+        for name, row in found.items()
+    }
     assert value["truth"]["relation"] > 0.5 > value["apart"]["relation"]
     assert value["truth"]["identity"] > value["exchanged"]["identity"]
     assert value["truth"]["confusion"] < 0.3 and value["exchanged"]["confusion"] > 0.6
@@ -212,12 +274,15 @@ def test_exact_counts_need_plans(asked, capsys):
         plans_of([Entry(1, FOLDER, "a", plan={"relation": "hugging"})])
 
 
-@pytest.mark.parametrize(("options", "expected"), [
-    (["--clip", "ViT-B-32", "--dino", "none"], "--clip ViT-B-32: expected an open_clip architecture with"),
-    (["--clip", "{clip}", "--dino", "{pictures}"], "--dino {pictures}: cannot be opened"),
-    (["--clip", "{pictures}", "--dino", "none"], "--clip {pictures}: cannot be opened"),
-    (["--clip", "miniworld", "--batch", "0"], "--batch 0: expected at least 1."),
-])
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--clip", "ViT-B-32", "--dino", "none"], "--clip ViT-B-32: expected an open_clip architecture with"),
+        (["--clip", "{clip}", "--dino", "{pictures}"], "--dino {pictures}: cannot be opened"),
+        (["--clip", "{pictures}", "--dino", "none"], "--clip {pictures}: cannot be opened"),
+        (["--clip", "miniworld", "--batch", "0"], "--batch 0: expected at least 1."),
+    ],
+)
 def test_what_cannot_be_opened_is_named(encoders, asked, capsys, options, expected):
     names = {"clip": encoders[0] / "clip", "pictures": asked[0]}
     assert main([*asked, *(option.format(**names) for option in options)]) == 2

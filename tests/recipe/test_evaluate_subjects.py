@@ -41,9 +41,16 @@ class Halves:
         return found
 
 
-COLOUR = Embedder("colour", lambda pictures: torch.tensor(
-    [[1 + part for part in picture.convert("RGB").getpixel((picture.width // 2, picture.height // 2))]
-     for picture in pictures], dtype=torch.float32))
+COLOUR = Embedder(
+    "colour",
+    lambda pictures: torch.tensor(
+        [
+            [1 + part for part in picture.convert("RGB").getpixel((picture.width // 2, picture.height // 2))]
+            for picture in pictures
+        ],
+        dtype=torch.float32,
+    ),
+)
 
 
 @pytest.fixture
@@ -57,24 +64,32 @@ def halves(tmp_path):
         picture.paste(left, (0, 0, 20, 20))
         path = tmp_path / f"{line}.png"
         picture.save(path)
-        return Entry(line, path, "a cat and a bear", "hugging", (tmp_path / "cat.png", tmp_path / "bear.png"),
-                     ("cat", "bear"), boxes=boxes)
+        return Entry(
+            line,
+            path,
+            "a cat and a bear",
+            "hugging",
+            (tmp_path / "cat.png", tmp_path / "bear.png"),
+            ("cat", "bear"),
+            boxes=boxes,
+        )
 
     return entry
 
 
-def measures(entries, floor=.5):
+def measures(entries, floor=0.5):
     results = measure_subjects(entries, SubjectModels(Halves(), COLOUR), floor)
     return [row.measures for row in results.rows]
 
 
 def test_honest_swapped_missing_and_duplicated_subjects(halves):
-    honest, swapped, missing, twice = measures([
-        halves(1, RED, BLUE), halves(2, BLUE, RED), halves(3, RED, (255, 255, 255)), halves(4, RED, RED)])
+    honest, swapped, missing, twice = measures(
+        [halves(1, RED, BLUE), halves(2, BLUE, RED), halves(3, RED, (255, 255, 255)), halves(4, RED, RED)]
+    )
     assert (honest.found, honest.swap, honest.count_exact, honest.centre_inside) == (1, 0, 1, 1)
     assert (swapped.found, swapped.swap, swapped.centre_inside) == (1, 1, 0)
-    assert (missing.found, missing.fewer, missing.swap, missing.count_exact) == (.5, 1, 0, 0)
-    assert (twice.found, twice.count_exact) == (.5, 0)
+    assert (missing.found, missing.fewer, missing.swap, missing.count_exact) == (0.5, 1, 0, 0)
+    assert (twice.found, twice.count_exact) == (0.5, 0)
 
 
 def test_the_floor_is_measured_between_different_subjects(halves):
@@ -87,7 +102,7 @@ def test_the_floor_is_measured_between_different_subjects(halves):
 
 def test_a_line_without_names_is_not_measured_and_broken_pictures_are_one_report(halves, tmp_path):
     plain = Entry(2, tmp_path / "1.png", "a house")
-    results = measure_subjects([halves(1, RED, BLUE), plain], SubjectModels(Halves(), COLOUR), .5)
+    results = measure_subjects([halves(1, RED, BLUE), plain], SubjectModels(Halves(), COLOUR), 0.5)
     assert results.rows[1] is None and results.rows[0] is not None
     (tmp_path / "cat.png").write_bytes(b"x")
     (tmp_path / "1.png").write_bytes(b"x")
@@ -106,8 +121,9 @@ def test_people_are_detected_as_persons_and_views_follow_the_reference(tmp_path)
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    return {kind: str(getattr(tiny_vision, kind)(folder / kind)) for kind in ("grounding_dino", "dinov2", "qwen_vl",
-                                                                              "sam")}
+    return {
+        kind: str(getattr(tiny_vision, kind)(folder / kind)) for kind in ("grounding_dino", "dinov2", "qwen_vl", "sam")
+    }
 
 
 @pytest.fixture
@@ -119,22 +135,55 @@ def asked(tmp_path):
             path = tmp_path / name
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(draw.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(path)
-        lines.append({"picture": f"{number}.png", "prompt": "a cat is carrying a bear", "relation": "carrying",
-                      "references": [f"cat{number}.png", f"bear{number}.png"], "names": ["cat", "bear"],
-                      "boxes": [[0, 0, .5, 1], [.5, 0, 1, 1]], "set": "msbench", "symmetric": False})
+        lines.append(
+            {
+                "picture": f"{number}.png",
+                "prompt": "a cat is carrying a bear",
+                "relation": "carrying",
+                "references": [f"cat{number}.png", f"bear{number}.png"],
+                "names": ["cat", "bear"],
+                "boxes": [[0, 0, 0.5, 1], [0.5, 0, 1, 1]],
+                "set": "msbench",
+                "symmetric": False,
+            }
+        )
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
-    return ["--prompts", str(tmp_path / "prompts.jsonl"), "--device", "cpu", "--clip", "miniworld", "--out",
-            str(tmp_path / "out")]
+    return [
+        "--prompts",
+        str(tmp_path / "prompts.jsonl"),
+        "--device",
+        "cpu",
+        "--clip",
+        "miniworld",
+        "--out",
+        str(tmp_path / "out"),
+    ]
 
 
 def test_the_command_with_a_detector_a_segmenter_a_judge_and_grades(asked, models, tmp_path, capsys):
-    code = main([str(tmp_path / "pictures"), *asked, "--detector", models["grounding_dino"], "--encoder",
-                 models["dinov2"], "--segmenter", models["sam"], "--judge", models["qwen_vl"], "--grades"])
+    code = main(
+        [
+            str(tmp_path / "pictures"),
+            *asked,
+            "--detector",
+            models["grounding_dino"],
+            "--encoder",
+            models["dinov2"],
+            "--segmenter",
+            models["sam"],
+            "--judge",
+            models["qwen_vl"],
+            "--grades",
+        ]
+    )
     out = capsys.readouterr()
     assert code == 0, out.err
     facts = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert facts["subjects"]["floor_from"] == 4 and set(facts["subjects"]["models"]) == {"detector", "encoder",
-                                                                                        "segmenter"}
+    assert facts["subjects"]["floor_from"] == 4 and set(facts["subjects"]["models"]) == {
+        "detector",
+        "encoder",
+        "segmenter",
+    }
     assert facts["judge"]["unparsable"] == 2 and 0 < facts["judge"]["mass"] < 1
     assert facts["licences"] == {"msbench": "code MIT; pictures not stated"}
     picture = facts["pictures"][0]
@@ -163,18 +212,54 @@ def test_against_another_folder(asked, tmp_path, capsys):
 
 def test_every_model_that_cannot_be_opened_is_in_one_report(asked, tmp_path, capsys):
     nowhere = str(tmp_path / "pictures")
-    assert main([str(tmp_path / "pictures"), *asked, "--detector", nowhere, "--encoder", nowhere, "--judge", nowhere,
-                 "--judge-accuracy", "none.json"]) == 2
+    assert (
+        main(
+            [
+                str(tmp_path / "pictures"),
+                *asked,
+                "--detector",
+                nowhere,
+                "--encoder",
+                nowhere,
+                "--judge",
+                nowhere,
+                "--judge-accuracy",
+                "none.json",
+            ]
+        )
+        == 2
+    )
     report = capsys.readouterr().err
     assert all(name in report for name in ("--detector", "--encoder", "--judge ", "--judge-accuracy"))
 
 
 def test_a_judge_against_labels_through_the_command(asked, models, tmp_path, capsys):
-    labels = [{"picture": f"{number}.png", "question": "Is the cat carrying the bear in this picture?",
-               "answer": answer, "by": "ann"} for number, answer in enumerate(("yes", "no"))]
+    labels = [
+        {
+            "picture": f"{number}.png",
+            "question": "Is the cat carrying the bear in this picture?",
+            "answer": answer,
+            "by": "ann",
+        }
+        for number, answer in enumerate(("yes", "no"))
+    ]
     (tmp_path / "pictures" / "labels.jsonl").write_text("\n".join(map(json.dumps, labels)))
-    assert main(["judge", "--labels", str(tmp_path / "pictures" / "labels.jsonl"), "--judge", models["qwen_vl"],
-                 "--out", str(tmp_path / "judged"), "--device", "cpu"]) == 0
+    assert (
+        main(
+            [
+                "judge",
+                "--labels",
+                str(tmp_path / "pictures" / "labels.jsonl"),
+                "--judge",
+                models["qwen_vl"],
+                "--out",
+                str(tmp_path / "judged"),
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     facts = json.loads((tmp_path / "judged" / "accuracy.json").read_text())
     assert facts["accuracy"]["sensitivity"]["samples"] == 1 and len(facts["answers"]) == 2
     assert "Few labels" in (tmp_path / "judged" / "table.md").read_text()
@@ -193,8 +278,11 @@ def test_the_labelling_page_through_the_command(asked, tmp_path, capsys):
 def test_boxes_questions_and_views_are_read_and_checked(asked, tmp_path):
     path = tmp_path / "prompts.jsonl"
     line = json.loads(path.read_text().splitlines()[0])
-    line |= {"questions": [{"text": "Is it day?"}, {"text": "Is it bright?", "parents": [0], "wanted": False}],
-             "views": [["cat0.png", "cat1.png"], ["bear0.png"]], "seed": 3}
+    line |= {
+        "questions": [{"text": "Is it day?"}, {"text": "Is it bright?", "parents": [0], "wanted": False}],
+        "views": [["cat0.png", "cat1.png"], ["bear0.png"]],
+        "seed": 3,
+    }
     path.write_text(json.dumps(line))
     (entry,) = read_prompts(path, tmp_path / "pictures")
     assert entry.boxes == HALVES and entry.symmetric is False and entry.seed == 3

@@ -38,7 +38,12 @@ def test_the_whole_recipe(world, capsys, caplog):
         metadata = file.metadata()
         assert len(list(file.keys())) == 96
     assert (metadata["format"], metadata["kind"], metadata["relation"], metadata["rank"], metadata["steps"]) == (
-        "relate/1", "relation", "hugging", "4", "4")
+        "relate/1",
+        "relation",
+        "hugging",
+        "4",
+        "4",
+    )
     assert json.loads(metadata["losses"]) == {"denoise": 1.0, "keypoint": 0.001}
     assert metadata["example_prompt"] == "A fox hugs a bear."
     assert len(metadata["dataset_sha256"]) == 64
@@ -126,8 +131,11 @@ def test_diffusers_pipeline_loads_the_file_with_equal_pictures(world):
     lora = load_relation(world / "out" / "hugging.safetensors", unet_layout(ours))
     with torch.no_grad():
         for name, parameter in relation_parameters(ours).items():
-            site, projection, role = name.rsplit(".", 2) if ".to_out." not in name else (
-                name.split(".to_out.0.")[0], "to_out.0", name.rsplit(".", 1)[1])
+            site, projection, role = (
+                name.rsplit(".", 2)
+                if ".to_out." not in name
+                else (name.split(".to_out.0.")[0], "to_out.0", name.rsplit(".", 1)[1])
+            )
             parameter.copy_(getattr(lora.pairs[site, projection], role))
     torch.testing.assert_close(ours(*arguments, added_cond_kwargs=conditions).sample, theirs, atol=1e-5, rtol=1e-5)
     assert (theirs - plain).abs().max() > 1e-3

@@ -36,8 +36,11 @@ def test_a_full_disk_before_the_start_is_a_fault(world, monkeypatch, capsys):
 def test_faults_of_data_models_and_machine_come_together(world, capsys):
     config = config_of(world, train="micro_batch = 2")
     text = (world / "c.toml").read_text()
-    (world / "c.toml").write_text(text.replace("/data\"", "/nowhere\"").replace("identity.safetensors", "absent.bin")
-                                  .replace('device = "cpu"', 'device = "mps"'))
+    (world / "c.toml").write_text(
+        text.replace('/data"', '/nowhere"')
+        .replace("identity.safetensors", "absent.bin")
+        .replace('device = "cpu"', 'device = "mps"')
+    )
     assert finetune.main([config]) == 2
     message = capsys.readouterr().err
     for part in ("3 faults:", "expected triplets.jsonl or prompts.json", "absent.bin is not there", 'device: "mps"'):
@@ -60,10 +63,17 @@ def test_a_wrong_base_is_named(world, tmp_path, capsys):
     assert "neither a folder nor a file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("key", "wrong", "expected"), [
-    ("clip_vision", "identity.safetensors", "models.clip_vision: identity.safetensors: expected a CLIP vision encoder"),
-    ("identity", "clip_vision/model.safetensors", "models.identity: model.safetensors: expected an identity model"),
-])
+@pytest.mark.parametrize(
+    ("key", "wrong", "expected"),
+    [
+        (
+            "clip_vision",
+            "identity.safetensors",
+            "models.clip_vision: identity.safetensors: expected a CLIP vision encoder",
+        ),
+        ("identity", "clip_vision/model.safetensors", "models.identity: model.safetensors: expected an identity model"),
+    ],
+)
 def test_a_wrong_file_for_a_model_is_named(world, capsys, key, wrong, expected):
     assert finetune.main([config_of(world), "--set", f"models.{key}={world / 'models' / wrong}"]) == 2
     assert expected in capsys.readouterr().err
@@ -78,8 +88,12 @@ def test_half_precision_needs_a_card(world, capsys):
 def test_dry_run_of_full_size_sdxl(world, capsys):
     """Only configs are needed for a plan: nothing of 10 GB is read."""
     base = world / "sdxl"
-    for part, config in (("unet", SDXL_UNET), ("vae", SDXL_VAE), ("text_encoder", SDXL_CLIP_L),
-                         ("text_encoder_2", SDXL_CLIP_G)):
+    for part, config in (
+        ("unet", SDXL_UNET),
+        ("vae", SDXL_VAE),
+        ("text_encoder", SDXL_CLIP_L),
+        ("text_encoder_2", SDXL_CLIP_G),
+    ):
         (base / part).mkdir(parents=True)
         (base / part / "config.json").write_text(json.dumps(config))
     write_tokenizer(base / "tokenizer")

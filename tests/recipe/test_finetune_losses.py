@@ -1,6 +1,5 @@
 """The losses and gradients of a training step."""
 
-
 import pytest
 import torch
 
@@ -20,6 +19,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def parts(world):
     """A method attached to the tiny base, its encoded triplets and a fixed evaluation batch."""
+
     def build(**tables):
         config = load_config(config_of(world, **tables))
         frozen = open_frozen_models(config.models)
@@ -73,8 +73,12 @@ def test_the_losses_are_those_of_a_computation_by_hand(parts):
     for i in range(12):
         a = alphas[timesteps[i]]
         noisy = a.sqrt() * batch.latents[i] + (1 - a).sqrt() * noise[i]
-        said = objective._predict(noisy[None], timesteps[i:i + 1], batch.take(slice(i, i + 1)),
-                                  relation.CrossAttentionExtras(identity.take(rows[i:i + 1])))[0]
+        said = objective._predict(
+            noisy[None],
+            timesteps[i : i + 1],
+            batch.take(slice(i, i + 1)),
+            relation.CrossAttentionExtras(identity.take(rows[i : i + 1])),
+        )[0]
         denoise.append(((said - noise[i]) ** 2).mean())
         clean = (noisy - (1 - a).sqrt() * said) / a.sqrt()
         apart = []
@@ -106,8 +110,9 @@ def test_losses_fall_on_a_fixed_batch(parts):
 def test_gradient_checkpointing_changes_no_gradient(parts):
     found = []
     for flag in ("false", "true"):
-        objective, crops, identity = parts(train=f"gradient_checkpointing = {flag}",
-                                           loss="attention_weight = 0.01\nattention_max_cells = 64")
+        objective, crops, identity = parts(
+            train=f"gradient_checkpointing = {flag}", loss="attention_weight = 0.01\nattention_max_cells = 64"
+        )
         evaluate(objective, crops, identity)["loss"].backward()
         found.append([parameter.grad for parameter in relation_parameters(objective.unet).values()])
     for once, twice in zip(*found):

@@ -1,6 +1,5 @@
 """python -m training.finetune stopped on the way: nothing is lost, and the end is the same."""
 
-
 import pytest
 import torch
 from safetensors import safe_open

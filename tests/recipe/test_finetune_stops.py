@@ -38,8 +38,15 @@ def world(tiny_root, tmp_path):
 
 
 def start(config, *arguments, **options):
-    return subprocess.Popen([sys.executable, "-m", "training.finetune", config, *arguments], cwd=ROOT, env=SMALL,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(
+        [sys.executable, "-m", "training.finetune", config, *arguments],
+        cwd=ROOT,
+        env=SMALL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def wait_for(found, process):
@@ -53,8 +60,10 @@ def command_in(message):
     return re.search(r"(?:go on|begin again|goes on|Go on) with: (.*)", message)[1]
 
 
-@pytest.mark.parametrize(("at", "said"), [(3, "The checkpoint of step 2 is whole; go on with: "),
-                                          (0, "There is no checkpoint yet; begin again with: ")])
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [(3, "The checkpoint of step 2 is whole; go on with: "), (0, "There is no checkpoint yet; begin again with: ")],
+)
 def test_the_printed_command_ends_the_same_run(world, monkeypatch, capsys, at, said):
     """With all overrides, quoted: typed into a shell it finishes, with the bytes of a run that was never stopped."""
     overrides = ["--set", "output.name=my hug", "--set", "train.seed=7", "--set", "samples.every=0"]
@@ -73,9 +82,11 @@ def test_the_printed_command_ends_the_same_run(world, monkeypatch, capsys, at, s
 def test_resuming_is_asked_for_once_and_accelerate_is_named(monkeypatch):
     monkeypatch.setattr(sys, "executable", shutil.which("python") or sys.executable)
     assert shell_command("training.finetune", ["a b.toml", "--resume"]).endswith(
-        "python -m training.finetune 'a b.toml' --resume")
+        "python -m training.finetune 'a b.toml' --resume"
+    )
     assert shell_command("training.finetune", ["c.toml"], 4) == (
-        "accelerate launch --num_processes=4 -m training.finetune c.toml")
+        "accelerate launch --num_processes=4 -m training.finetune c.toml"
+    )
 
 
 def test_a_second_run_is_refused_and_two_fast_ctrl_c_are_one(world, capsys):
@@ -107,6 +118,7 @@ def test_a_terminating_system_is_told_how_to_go_on(world):
 @pytest.mark.parametrize("limit", [2_000, 700_000], ids=["the cache", "the checkpoint"])
 def test_a_disk_that_takes_no_more_stops_the_run_with_the_command(world, limit):
     """The system itself refuses: what safetensors says of that is not an OSError."""
+
     def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
@@ -152,10 +164,15 @@ def stopped_at_3(world, monkeypatch, *arguments):
     return config
 
 
-@pytest.mark.parametrize(("before", "after", "rows"), [
-    ((), ("--set", "samples.count=3"), 3), ((), ("--set", "samples.count=1"), 1),
-    (("--set", "samples.every=0"), (), 2), ((), ("--set", "samples.guidance=2"), 2),
-])
+@pytest.mark.parametrize(
+    ("before", "after", "rows"),
+    [
+        ((), ("--set", "samples.count=3"), 3),
+        ((), ("--set", "samples.count=1"), 1),
+        (("--set", "samples.every=0"), (), 2),
+        ((), ("--set", "samples.guidance=2"), 2),
+    ],
+)
 def test_a_run_goes_on_with_other_sample_settings(world, monkeypatch, before, after, rows):
     config = stopped_at_3(world, monkeypatch, *before)
     assert finetune.main([config, "--resume", *after]) == 0

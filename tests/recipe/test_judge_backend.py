@@ -19,10 +19,17 @@ def judge(tmp_path_factory):
 
 def test_yes_and_no_are_the_log_probabilities_of_the_first_answer_token(judge):
     yes, no = judge.yes_no([WIDE], "Is the cat hugging the bear?")
-    content = [{"type": "image", "image": WIDE},
-               {"type": "text", "text": "Is the cat hugging the bear? Answer with Yes or No only."}]
-    inputs = judge.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True,
-                                                 tokenize=True, return_dict=True, return_tensors="pt")
+    content = [
+        {"type": "image", "image": WIDE},
+        {"type": "text", "text": "Is the cat hugging the bear? Answer with Yes or No only."},
+    ]
+    inputs = judge.processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
     with torch.no_grad():
         logs = judge.model(**inputs).logits[0, -1].log_softmax(-1)
     words = [judge.processor.tokenizer.decode([token]) for token in judge.tokens]

@@ -33,9 +33,12 @@ def really_kept(unet, identity):
     extras = CrossAttentionExtras()
     if identity:
         shapes = _identity(unet, LATENT, BATCH)
-        extras = CrossAttentionExtras(IdentityBatch(
-            tuple((real(key), real(value)) for key, value in shapes.sites),
-            {level: real(mask) for level, mask in shapes.masks.items()}))
+        extras = CrossAttentionExtras(
+            IdentityBatch(
+                tuple((real(key), real(value)) for key, value in shapes.sites),
+                {level: real(mask) for level, mask in shapes.masks.items()},
+            )
+        )
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         unet(*map(real, arguments), cross_attention_kwargs=extras.kwargs(), **keywords)
     return sum(sizes.values())
@@ -61,8 +64,14 @@ def test_checkpointing_keeps_a_fraction_and_eight_bits_save():
     def told(**changes):
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(config)
-        settings = {"dtype": torch.bfloat16, "rank": 4, "checkpointing": False, "eight_bit": False,
-                    "with_identity": True, **changes}
+        settings = {
+            "dtype": torch.bfloat16,
+            "rank": 4,
+            "checkpointing": False,
+            "eight_bit": False,
+            "with_identity": True,
+            **changes,
+        }
         return estimate(unet, LATENT, BATCH, **settings)
 
     assert told(checkpointing=True).kept < 0.5 * told().kept

@@ -26,19 +26,38 @@ def folder(tmp_path_factory):
     local.load_state_dict(vision.state_dict())
     for parameter in list(local.parameters())[-20:]:
         parameter.data += 0.1
-    world = Miniworld(miniworld.build_vae(), miniworld.build_text_l(len(words)), miniworld.build_text_g(len(words)),
-                      vision, encoder_of_transformers(local), miniworld.build_unet(), miniworld.build_identity(), words)
+    world = Miniworld(
+        miniworld.build_vae(),
+        miniworld.build_text_l(len(words)),
+        miniworld.build_text_g(len(words)),
+        vision,
+        encoder_of_transformers(local),
+        miniworld.build_unet(),
+        miniworld.build_identity(),
+        words,
+    )
     save_miniworld(world, target)
     return target
 
 
 def test_the_recipe_runs_on_the_miniworld(folder, tmp_path, capsys):
     write_authors(tmp_path / "data", count=2, size=(128, 128))
-    settings = {"data.folder": tmp_path / "data", "models.base": folder, "output.folder": tmp_path / "out",
-                "output.cache": tmp_path / "cache", "models.identity": folder / "identity.safetensors",
-                "models.clip_vision": folder / "clip_vision", "train.steps": 2, "train.warmup_steps": 0,
-                "models.local_clip_vision": folder / "local_clip_vision", "train.device": "cpu",
-                "samples.every": 2, "samples.count": 1, "samples.steps": 2, "train.batch_size": 2}
+    settings = {
+        "data.folder": tmp_path / "data",
+        "models.base": folder,
+        "output.folder": tmp_path / "out",
+        "output.cache": tmp_path / "cache",
+        "models.identity": folder / "identity.safetensors",
+        "models.clip_vision": folder / "clip_vision",
+        "train.steps": 2,
+        "train.warmup_steps": 0,
+        "models.local_clip_vision": folder / "local_clip_vision",
+        "train.device": "cpu",
+        "samples.every": 2,
+        "samples.count": 1,
+        "samples.steps": 2,
+        "train.batch_size": 2,
+    }
     overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     assert finetune.main(["training/configs/relation_miniworld.toml", *overrides]) == 0
     said = capsys.readouterr().out

@@ -16,8 +16,10 @@ from training.miniworld.experiments.train_relation import AblationVariant, with_
 from training.miniworld.world.traits import draw_several_traits
 from training.miniworld.world.triplets import evaluation_plans
 
-SHORT = AblationVariant(triplets=2, overrides=("train.steps=2", "train.warmup_steps=0", "train.batch_size=1",
-                                      "samples.every=0", "train.device=cpu"))
+SHORT = AblationVariant(
+    triplets=2,
+    overrides=("train.steps=2", "train.warmup_steps=0", "train.batch_size=1", "samples.every=0", "train.device=cpu"),
+)
 
 
 @pytest.fixture(scope="module")

@@ -110,8 +110,8 @@ def test_every_fault_changes_the_render_and_only_directed_relations_are_reversed
 
 
 def test_preferences_by_hand():
-    assert preference([1, 2, 3], [0, 2, 5], True).value == pytest.approx((1 + .5 + 0) / 3)
-    assert preference([1, 2, 3], [0, 2, 5], False).value == pytest.approx((0 + .5 + 1) / 3)
+    assert preference([1, 2, 3], [0, 2, 5], True).value == pytest.approx((1 + 0.5 + 0) / 3)
+    assert preference([1, 2, 3], [0, 2, 5], False).value == pytest.approx((0 + 0.5 + 1) / 3)
     assert preference([1.0], [None], True).value == 1  # what cannot be measured has lost
     assert preference([None], [None], True) is None
 
@@ -128,8 +128,9 @@ def test_a_reversed_relation_is_a_reversal(tmp_path):
     entries = build(tmp_path, 18, 11)
     answers = Answers(open_judge())
     both = [(one, other) for one, other in zip(entries[HONEST], entries["reversed"]) if other]
-    honest, wrong = (judge_pictures(list(kind), [one.relation for one in kind], answers, mirror=False)
-                     for kind in zip(*both))
+    honest, wrong = (
+        judge_pictures(list(kind), [one.relation for one in kind], answers, mirror=False) for kind in zip(*both)
+    )
     assert len(both) == len(DIRECTED)
     # The detector names some creatures wrongly, so honest pictures are not all free of it.
     assert sum(one.reversed for one in wrong) > sum(one.reversed for one in honest)

@@ -240,8 +240,7 @@ def test_without_an_export_it_says_what_to_run(tmp_path):
 
 def test_placeholders_go_behind_the_names():
     prompt = "the cat and the bear are dancing"
-    assert with_placeholders(prompt, ("cat", "bear"), (2, 1)) == (
-        "the cat [ref#2] and the bear [ref#1] are dancing")
+    assert with_placeholders(prompt, ("cat", "bear"), (2, 1)) == ("the cat [ref#2] and the bear [ref#1] are dancing")
     with pytest.raises(ValueError, match="'dog'"):
         with_placeholders(prompt, ("dog",), (1,))
 
@@ -274,8 +273,9 @@ def test_steering_acts_and_strength_zero_is_plain(runs):
     request = request_of(evaluation_plans("facing", 1, 0)[0], np.random.default_rng(0))
     for parameter in world.flux.parameters():  # after two steps gates are nearly shut, and attention does not show
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
-    off, again, soft, hard = (flux_sampling.generate(world, request, 0, strength, steps=2)
-                              for strength in (0.0, 0.0, 3.0, HARD))
+    off, again, soft, hard = (
+        flux_sampling.generate(world, request, 0, strength, steps=2) for strength in (0.0, 0.0, 3.0, HARD)
+    )
     assert off.shape == (3, 128, 128) and 0 <= off.min() and off.max() <= 1
     assert torch.equal(off, again)
     assert not torch.equal(off, soft) and not torch.equal(soft, hard)

@@ -29,8 +29,10 @@ def open_clip_model():
     open_clip = pytest.importorskip("open_clip", reason="needs open_clip_torch (the extra 'backbones')")
     torch.manual_seed(0)
     model = open_clip.model.CLIP(
-        embed_dim=20, vision_cfg={"layers": 3, "width": 128, "head_width": 64, "patch_size": 14, "image_size": 28},
-        text_cfg={"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 3})
+        embed_dim=20,
+        vision_cfg={"layers": 3, "width": 128, "head_width": 64, "patch_size": 14, "image_size": 28},
+        text_cfg={"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 2, "layers": 3},
+    )
     for parameter in model.parameters():
         parameter.data += 0.02 * torch.randn_like(parameter)
     return model.eval().requires_grad_(False)
@@ -51,8 +53,14 @@ def test_an_open_clip_vision_file(open_clip_model, tmp_path):
 def test_an_open_clip_text_tower(open_clip_model, tmp_path):
     skip = ("visual.", "attn_mask", "logit")
     state = {name: tensor for name, tensor in open_clip_model.state_dict().items() if not name.startswith(skip)}
-    sizes = {**SDXL_CLIP_G, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 3,
-             "num_attention_heads": 2, "projection_dim": 20}
+    sizes = {
+        **SDXL_CLIP_G,
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "projection_dim": 20,
+    }
     from transformers import CLIPTextModelWithProjection
 
     encoder = _build(CLIPTextModelWithProjection, sizes, _clip_g(state), F32, tmp_path / "x")
@@ -88,8 +96,9 @@ def test_prompts_are_encoded_as_diffusers_does(root):
     text = base.text(F32)
     first = CLIPTokenizer.from_pretrained(root / "base" / "tokenizer", local_files_only=True)
     second = CLIPTokenizer.from_pretrained(root / "base" / "tokenizer", local_files_only=True, pad_token="!")
-    pipeline = StableDiffusionXLPipeline(base.vae(), text.clip_l, text.clip_g, first, second, base.unet(F32),
-                                         DDIMScheduler())
+    pipeline = StableDiffusionXLPipeline(
+        base.vae(), text.clip_l, text.clip_g, first, second, base.unet(F32), DDIMScheduler()
+    )
     prompts = ["a fox hugs a bear.", "a cat"]
     theirs = pipeline.encode_prompt(prompts, device="cpu", do_classifier_free_guidance=False)
     context, pooled = encode_prompts(text, prompts)
@@ -118,9 +127,14 @@ def test_half_precision_folders_are_found(root, tmp_path):
     assert open_base_model(tmp_path / "base").unet(F32).dtype == F32
 
 
-@pytest.mark.parametrize(("told", "expected"), [
-    ({"prediction_type": "v_prediction"}, "v"), ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "flow"),
-    ({}, "epsilon")])
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"prediction_type": "v_prediction"}, "v"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "flow"),
+        ({}, "epsilon"),
+    ],
+)
 def test_the_prediction_is_read_from_the_scheduler(root, tmp_path, told, expected):
     shutil.copytree(root / "base", tmp_path / "base")
     (tmp_path / "base" / "scheduler").mkdir()

@@ -47,8 +47,15 @@ def test_what_is_not_read_does_not_count(root):
     """Sub-folders, hidden files and notes in a model's folder change nothing; what is read does."""
     before = open_frozen_models(Paths(root)).fingerprint()
     for folder in (root / "models" / "clip_vision", root / "base", root / "base" / "unet"):
-        for name in (".cache/huggingface/x.json", ".git/config", "onnx/model.safetensors", ".gitattributes",
-                     "__MACOSX/._config.json", "._config.json", "README.md"):
+        for name in (
+            ".cache/huggingface/x.json",
+            ".git/config",
+            "onnx/model.safetensors",
+            ".gitattributes",
+            "__MACOSX/._config.json",
+            "._config.json",
+            "README.md",
+        ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text("{}")
     frozen = open_frozen_models(Paths(root))
@@ -57,9 +64,14 @@ def test_what_is_not_read_does_not_count(root):
     assert frozen.base.unet(torch.float32).config.cross_attention_dim == 64
 
 
-@pytest.mark.parametrize("name", ["models/clip_vision/model.safetensors",
-                                  "base/unet/diffusion_pytorch_model.safetensors",
-                                  "models/identity.safetensors"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "models/clip_vision/model.safetensors",
+        "base/unet/diffusion_pytorch_model.safetensors",
+        "models/identity.safetensors",
+    ],
+)
 def test_weights_count(root, name):
     before = open_frozen_models(Paths(root)).fingerprint()
     tensors = load_file(root / name)
@@ -95,6 +107,7 @@ def test_a_tokenizer_of_one_file_gives_the_same_ids(root):
 @pytest.fixture
 def scheduler(root):
     """Save a scheduler of diffusers and read its noise as training does."""
+
     def written(scheduler, **changes):
         scheduler.save_pretrained(root / "scheduler")
         file = root / "scheduler" / "scheduler_config.json"
@@ -104,11 +117,23 @@ def scheduler(root):
     return written
 
 
-@pytest.mark.parametrize("kind", [diffusers.DDIMScheduler, diffusers.EulerDiscreteScheduler,
-                                  diffusers.EulerAncestralDiscreteScheduler, diffusers.UniPCMultistepScheduler])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        diffusers.DDIMScheduler,
+        diffusers.EulerDiscreteScheduler,
+        diffusers.EulerAncestralDiscreteScheduler,
+        diffusers.UniPCMultistepScheduler,
+    ],
+)
 def test_zero_terminal_snr_is_diffusers_own(scheduler, kind):
-    theirs = kind(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
-                  rescale_betas_zero_snr=True)
+    theirs = kind(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+    )
     ours = scheduler(theirs)
     assert ours.prediction == "v" and ours.alphas[-1] < 1e-6
     torch.testing.assert_close(torch.tensor(ours.alphas), theirs.alphas_cumprod, atol=1e-7, rtol=0)
@@ -119,8 +144,12 @@ def test_trained_betas_and_missing_keys_are_diffusers_own(scheduler, root):
     theirs = diffusers.DDIMScheduler(trained_betas=betas)
     torch.testing.assert_close(torch.tensor(scheduler(theirs).alphas), theirs.alphas_cumprod, atol=1e-6, rtol=0)
     (root / "scheduler" / "scheduler_config.json").write_text('{"_class_name": "DDPMScheduler"}')
-    torch.testing.assert_close(torch.tensor(read_schedule(root / "scheduler" / "scheduler_config.json").alphas),
-                               diffusers.DDPMScheduler().alphas_cumprod, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        torch.tensor(read_schedule(root / "scheduler" / "scheduler_config.json").alphas),
+        diffusers.DDPMScheduler().alphas_cumprod,
+        atol=1e-6,
+        rtol=0,
+    )
 
 
 def test_the_usual_schedule_and_flow(scheduler, root):
@@ -130,8 +159,15 @@ def test_the_usual_schedule_and_flow(scheduler, root):
 
 
 def test_a_schedule_of_zero_terminal_snr_trains_and_samples_without_a_nan(scheduler):
-    schedule = scheduler(diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-                                                 prediction_type="v_prediction", rescale_betas_zero_snr=True))
+    schedule = scheduler(
+        diffusers.DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            prediction_type="v_prediction",
+            rescale_betas_zero_snr=True,
+        )
+    )
     latents, noise, last = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8), torch.tensor([999, 500])
     noisy = schedule.add_noise(latents, noise, last)
     torch.testing.assert_close(noisy[0], noise[0])
@@ -159,5 +195,10 @@ def test_every_fault_of_every_model_is_in_one_report(root):
     with pytest.raises(ModelFileErrors) as report:
         open_frozen_models(Paths(root, identity="absent.bin"))
     assert [fault.split(":")[0] for fault in report.value.messages] == [
-        "models.identity", "models.clip_vision", "models.local_clip_vision", "models.base", "models.base",
-        "models.tokenizer"]
+        "models.identity",
+        "models.clip_vision",
+        "models.local_clip_vision",
+        "models.base",
+        "models.base",
+        "models.tokenizer",
+    ]

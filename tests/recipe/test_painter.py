@@ -50,8 +50,11 @@ def test_a_relation_is_put_in_and_taken_out_again(painter):
 
 def test_subjects_and_boxes_change_the_picture(painter):
     prompt, names, photographs, boxes = ASKED
-    pictures = [painter.draw(*ASKED, 1), painter.draw(prompt, names, photographs[::-1], boxes, 1),
-                painter.draw(prompt, names, photographs, boxes[::-1], 1)]
+    pictures = [
+        painter.draw(*ASKED, 1),
+        painter.draw(prompt, names, photographs[::-1], boxes, 1),
+        painter.draw(prompt, names, photographs, boxes[::-1], 1),
+    ]
     assert not torch.equal(pictures[0], pictures[1]) and not torch.equal(pictures[0], pictures[2])
 
 
@@ -59,9 +62,25 @@ def test_the_command_draws_with_diffusers_and_goes_on(tmp_path, capsys):
     assert main(["miniworld", "--relation", "riding", "--scenes", "1", "--out", str(tmp_path / "scenes")]) == 0
     line = json.loads((tmp_path / "scenes" / "prompts.jsonl").read_text())
     assert line["symmetric"] is False  # riding says something else the other way round
-    arguments = ["relationbench", "run", "--prompts", str(tmp_path / "scenes" / "prompts.jsonl"), "--out",
-                 str(tmp_path / "out"), "--engine", "diffusers", "--world", "miniworld", "--set", "steps=2",
-                 "--relations", str(RELATION.parent), "--device", "cpu", "--draw-only"]
+    arguments = [
+        "relationbench",
+        "run",
+        "--prompts",
+        str(tmp_path / "scenes" / "prompts.jsonl"),
+        "--out",
+        str(tmp_path / "out"),
+        "--engine",
+        "diffusers",
+        "--world",
+        "miniworld",
+        "--set",
+        "steps=2",
+        "--relations",
+        str(RELATION.parent),
+        "--device",
+        "cpu",
+        "--draw-only",
+    ]
     assert main([*arguments, "--set", "relation_files=missing_{relation}.safetensors"]) == 2
     assert "missing_riding.safetensors: no relation LoRA of this name" in capsys.readouterr().err
     assert main([*arguments, "--method", "ms-diffusion"]) == 0

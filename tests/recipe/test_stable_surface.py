@@ -32,8 +32,9 @@ def config(models, tmp_path):
 def test_commands_take_the_options_they_took(name, monkeypatch):
     recorded, now = pinned("commands")[name], options_of(parser_of(name, monkeypatch))
     assert lost(recorded, now) == []
-    assert [name for name, option in now.items() if name not in recorded and "takes" in option
-            and "optional" not in option] == [], "an option that came since must not be asked for"
+    assert [
+        name for name, option in now.items() if name not in recorded and "takes" in option and "optional" not in option
+    ] == [], "an option that came since must not be asked for"
 
 
 def test_a_run_leaves_these_files_with_these_keys(command, config, tmp_path):
@@ -75,8 +76,22 @@ def test_drawn_scenes_and_their_scores_have_these_keys(command, tmp_path):
     scenes, out = tmp_path / "scenes", tmp_path / "scores"
     assert command("training.evaluate", "miniworld", "--relation", "hugging", "--scenes", 2, "--out", scenes) == 0
     assert lost(pinned("files")["scenes"], files_of(scenes)) == []
-    assert command("training.evaluate", scenes / "truth", "--prompts", scenes / "prompts.jsonl", "--out", out,
-                   "--clip", "miniworld", "--exact", "--device", "cpu") == 0
+    assert (
+        command(
+            "training.evaluate",
+            scenes / "truth",
+            "--prompts",
+            scenes / "prompts.jsonl",
+            "--out",
+            out,
+            "--clip",
+            "miniworld",
+            "--exact",
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
     assert lost(pinned("files")["evaluate"], files_of(out)) == []
 
 
@@ -88,20 +103,48 @@ def test_the_prompts_file_has_these_keys(command, tmp_path):
 
 def test_a_distilled_encoder_has_these_keys(command, tmp_path):
     torch.manual_seed(0)
-    CLIPVisionModelWithProjection(CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=16, patch_size=4,
-        projection_dim=8)).save_pretrained(tmp_path / "clip")
+    CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=16,
+            patch_size=4,
+            projection_dim=8,
+        )
+    ).save_pretrained(tmp_path / "clip")
     write_authors(tmp_path / "pictures")
     out = tmp_path / "local.safetensors"
-    assert command("training.distill", "--model", tmp_path / "clip", "--images", tmp_path / "pictures", "--out", out,
-                   "--steps", 2, "--unlocked", 1, "--threads", 1) == 0
+    assert (
+        command(
+            "training.distill",
+            "--model",
+            tmp_path / "clip",
+            "--images",
+            tmp_path / "pictures",
+            "--out",
+            out,
+            "--steps",
+            2,
+            "--unlocked",
+            1,
+            "--threads",
+            1,
+        )
+        == 0
+    )
     assert lost(pinned("files")["distill"], content_of(out)) == []
 
 
 def test_a_miniworld_run_keeps_its_files_and_the_prefixes_of_its_tensors(command, tmp_path):
     world = ("--out", tmp_path)
-    assert command("training.miniworld", *world, "render", "--scenes", 4, "--identities", 4, "--portraits", 1,
-                   "--processes", 1) == 0
+    assert (
+        command(
+            "training.miniworld", *world, "render", "--scenes", 4, "--identities", 4, "--portraits", 1, "--processes", 1
+        )
+        == 0
+    )
     assert lost(pinned("files")["corpus"], files_of(tmp_path / "corpus")) == []
     assert command("training.miniworld", *world, "vae", "--steps", 1, "--batch", 2, "--threads", 1) == 0
     run = files_of(tmp_path / "vae")

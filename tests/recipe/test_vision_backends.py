@@ -63,8 +63,9 @@ def test_a_shared_word_does_not_decide_between_names(grounding, monkeypatch):
 def test_the_padding_of_owl_is_taken_out_of_its_boxes(tmp_path, monkeypatch):
     """A picture of 80 x 60 is the upper three quarters of a square of 80 x 80."""
     owl = open_detector(str(tiny_vision.owlv2(tmp_path)), "cpu")
-    output = type("Output", (), {"logits": torch.tensor([[[-1.0, 3.0]]]), "pred_boxes":
-                                 torch.tensor([[[0.5, 0.375, 0.5, 0.75]]])})
+    output = type(
+        "Output", (), {"logits": torch.tensor([[[-1.0, 3.0]]]), "pred_boxes": torch.tensor([[[0.5, 0.375, 0.5, 0.75]]])}
+    )
     monkeypatch.setattr(owl, "model", lambda **inputs: output)
     (found,) = owl.detect(WIDE, ["cat", "dog"])
     assert found.name == "dog" and found.box == pytest.approx((0.25, 0, 0.75, 1))
@@ -99,9 +100,14 @@ def test_the_miniworlds_encoders_open_by_name(name):
     assert load_image_encoder(name, "cpu", torch.float32).pictures([WIDE]).ndim == 2
 
 
-@pytest.mark.parametrize("option, load", [
-    ("--detector", open_detector), ("--segmenter", open_segmenter),
-    ("--encoder", lambda name, device: load_image_encoder(name, device, torch.float32))])
+@pytest.mark.parametrize(
+    "option, load",
+    [
+        ("--detector", open_detector),
+        ("--segmenter", open_segmenter),
+        ("--encoder", lambda name, device: load_image_encoder(name, device, torch.float32)),
+    ],
+)
 def test_what_cannot_be_opened_is_named_with_its_option(option, load, tmp_path):
     with pytest.raises(ValueError, match=f"{option} {tmp_path}: cannot be opened"):
         load(str(tmp_path), "cpu")
@@ -117,9 +123,13 @@ def test_a_model_of_another_kind_is_refused(tmp_path):
 
 def test_faint_tiny_and_doubled_detections_are_left_out():
     whole = (0.1, 0.1, 0.5, 0.9)
-    found = [Detection("cat", whole, 0.6), Detection("dog", (0.1, 0.1, 0.5, 0.88), 0.8),
-             Detection("cat", (0.6, 0.1, 0.9, 0.9), 0.29), Detection("cat", (0.6, 0.1, 0.64, 0.9), 0.9),
-             Detection("cat", (0.3, 0.1, 0.7, 0.9), 0.5)]
+    found = [
+        Detection("cat", whole, 0.6),
+        Detection("dog", (0.1, 0.1, 0.5, 0.88), 0.8),
+        Detection("cat", (0.6, 0.1, 0.9, 0.9), 0.29),
+        Detection("cat", (0.6, 0.1, 0.64, 0.9), 0.9),
+        Detection("cat", (0.3, 0.1, 0.7, 0.9), 0.5),
+    ]
     assert [(one.name, one.score) for one in select(found, (100, 100))] == [("dog", 0.8), ("cat", 0.5)]
     assert select([], (100, 100)) == []
 

@@ -28,34 +28,76 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 def write_tokenizer(folder: Path) -> None:
     """CLIP's tokenizer without merges: one token a letter; "!" is id 0 as there."""
     folder.mkdir(parents=True, exist_ok=True)
-    symbols = ["!", *LETTERS, *(f"{letter}</w>" for letter in LETTERS), ".</w>", ",</w>", "-</w>",
-               "<|startoftext|>", "<|endoftext|>"]
+    symbols = [
+        "!",
+        *LETTERS,
+        *(f"{letter}</w>" for letter in LETTERS),
+        ".</w>",
+        ",</w>",
+        "-</w>",
+        "<|startoftext|>",
+        "<|endoftext|>",
+    ]
     (folder / "vocab.json").write_text(json.dumps({symbol: index for index, symbol in enumerate(symbols)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps({
-        "tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "bos_token": "<|startoftext|>",
-        "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "tokenizer_class": "CLIPTokenizer",
+                "model_max_length": 77,
+                "bos_token": "<|startoftext|>",
+                "eos_token": "<|endoftext|>",
+                "unk_token": "<|endoftext|>",
+                "pad_token": "<|endoftext|>",
+            }
+        )
+    )
 
 
 def _text_config(width: int, activation: str) -> CLIPTextConfig:
-    return CLIPTextConfig(vocab_size=59, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=3,
-                          num_attention_heads=4, projection_dim=width, max_position_embeddings=77,
-                          bos_token_id=56, eos_token_id=57, pad_token_id=57, hidden_act=activation)
+    return CLIPTextConfig(
+        vocab_size=59,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        projection_dim=width,
+        max_position_embeddings=77,
+        bos_token_id=56,
+        eos_token_id=57,
+        pad_token_id=57,
+        hidden_act=activation,
+    )
 
 
 def write_base(folder: Path) -> UNet2DConditionModel:
     """A diffusers folder of SDXL's architecture: 2 levels, 8 text cross-attentions, context width 64."""
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=16,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2), attention_head_dim=(2, 4), cross_attention_dim=WIDTH_L + WIDTH_G,
-        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=WIDTH_G + 6 * 8)
+        sample_size=8,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        norm_num_groups=16,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2),
+        attention_head_dim=(2, 4),
+        cross_attention_dim=WIDTH_L + WIDTH_G,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=WIDTH_G + 6 * 8,
+    )
     unet.save_pretrained(folder / "unet")
-    AutoencoderKL(block_out_channels=(8, 8, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=4,
-                  down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-                  scaling_factor=1.0).save_pretrained(folder / "vae")
+    AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        scaling_factor=1.0,
+    ).save_pretrained(folder / "vae")
     CLIPTextModel(_text_config(WIDTH_L, "quick_gelu")).save_pretrained(folder / "text_encoder")
     CLIPTextModelWithProjection(_text_config(WIDTH_G, "gelu")).save_pretrained(folder / "text_encoder_2")
     write_tokenizer(folder / "tokenizer")
@@ -65,14 +107,32 @@ def write_base(folder: Path) -> UNet2DConditionModel:
 def write_identity(folder: Path, unet: UNet2DConditionModel) -> None:
     """An identity model that fits, and a CLIP vision encoder in a transformers folder."""
     torch.manual_seed(1)
-    sizes = ResamplerConfig(width=32, depth=1, head_width=16, attention_width=32, tokens=3, image_width=VISION,
-                            context_width=WIDTH_L + WIDTH_G, feedforward_width=64, phrase_width=WIDTH_L)
+    sizes = ResamplerConfig(
+        width=32,
+        depth=1,
+        head_width=16,
+        attention_width=32,
+        tokens=3,
+        image_width=VISION,
+        context_width=WIDTH_L + WIDTH_G,
+        feedforward_width=64,
+        phrase_width=WIDTH_L,
+    )
     widths = tuple(site.width for site in unet_layout(unet).sites())
     model = IdentityModel(IdentityConfig(sizes, widths, background_tokens=2))
     save(folder / "identity.safetensors", model.state_dict(), {"kind": "identity", "head_width": "16"})
-    CLIPVisionModelWithProjection(CLIPVisionConfig(
-        hidden_size=VISION, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, image_size=28,
-        patch_size=14, projection_dim=20, hidden_act="gelu")).save_pretrained(folder / "clip_vision")
+    CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=VISION,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            image_size=28,
+            patch_size=14,
+            projection_dim=20,
+            hidden_act="gelu",
+        )
+    ).save_pretrained(folder / "clip_vision")
 
 
 def write_config(path: Path, root: Path, identity: bool = True, **more: str) -> Path:
@@ -86,7 +146,7 @@ def write_config(path: Path, root: Path, identity: bool = True, **more: str) -> 
         "train": 'steps = 4\nbatch_size = 4\ndevice = "cpu"\nlr = 1e-3',
         "samples": "every = 2\ncount = 2\nsteps = 2",
         "output": f'folder = "{(root / "out").as_posix()}"\ncache = "{(root / "cache").as_posix()}"\n'
-                  "checkpoint_every = 2",
+        "checkpoint_every = 2",
     }
     if identity:
         models = (root / "models").as_posix()

@@ -1,7 +1,5 @@
 """Runs of python -m training.finetune on the tiny models: their config, and steps that are interrupted."""
 
-
-
 import training.finetune as finetune
 from tests.recipe.tiny_recipe import write_config
 

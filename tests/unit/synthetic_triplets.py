@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-PROMPTS = (("A fox hugs a bear.", ["fox", "bear"], ["hugs"]), ("A cat is hugging a dog.", ["cat", "dog"], ["hugging"]),
-           ("A mouse and a frog hug.", ["mouse", "frog"], ["hug"]))
+PROMPTS = (
+    ("A fox hugs a bear.", ["fox", "bear"], ["hugs"]),
+    ("A cat is hugging a dog.", ["cat", "dog"], ["hugging"]),
+    ("A mouse and a frog hug.", ["mouse", "frog"], ["hug"]),
+)
 
 
 def draw_picture(rng: np.random.Generator, size: tuple[int, int], boxes: list[tuple[float, ...]]) -> Image.Image:
@@ -32,8 +35,9 @@ def _skeleton(rng: np.random.Generator, box: tuple[float, ...]) -> np.ndarray:
 BOXES = ((0.1, 0.2, 0.5, 0.9), (0.5, 0.3, 0.95, 0.9))
 
 
-def write_authors(folder: Path, count: int = 3, size: tuple[int, int] = (96, 96), swapped: tuple[int, ...] = (1,)
-                  ) -> None:
+def write_authors(
+    folder: Path, count: int = 3, size: tuple[int, int] = (96, 96), swapped: tuple[int, ...] = (1,)
+) -> None:
     """The authors' layout; the skeletons of the samples in ``swapped`` are in the wrong order."""
     rng = np.random.default_rng(0)
     prompts = {}

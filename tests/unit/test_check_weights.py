@@ -88,8 +88,10 @@ def odd_files(models, config):
     save_file({key: value.to(torch.int8) for key, value in weights.items()}, relate / "int8.safetensors")
     torch.save({1: torch.zeros(1), "a.lora_down.weight": torch.zeros(1)}, loras / "int_keys.pt")
     torch.save({"state_dict": [1, 2]}, vision / "list.bin")
-    save_file({"visual.class_embedding": torch.tensor(1.0), "visual.transformer.resblocks.x.ln_1.weight":
-               torch.zeros(2)}, vision / "scalar.safetensors")
+    save_file(
+        {"visual.class_embedding": torch.tensor(1.0), "visual.transformer.resblocks.x.ln_1.weight": torch.zeros(2)},
+        vision / "scalar.safetensors",
+    )
     torch.save([1], vision / "no_dictionary.pt")
     return 4 + 6 + 1 + 3
 
@@ -136,7 +138,9 @@ def test_files_are_judged_by_what_they_hold(tmp_path, monkeypatch, capsys):
 
 def test_dreamos_embeddings_are_no_broken_identity_model(tmp_path, monkeypatch, capsys):
     (tmp_path / "relate").mkdir()
-    save_file({"dreamo_task_embedding.weight": torch.zeros(2, 4), "dreamo_idx_embedding.weight": torch.zeros(10, 4)},
-              tmp_path / "relate" / "embedding.safetensors")
+    save_file(
+        {"dreamo_task_embedding.weight": torch.zeros(2, 4), "dreamo_idx_embedding.weight": torch.zeros(10, 4)},
+        tmp_path / "relate" / "embedding.safetensors",
+    )
     code, out = run(monkeypatch, capsys, tmp_path)
     assert code == 0 and "embedding.safetensors: ok     DreamO's embeddings, without those of its placeholders" in out

@@ -19,10 +19,18 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def comfyuis(tmp_path, monkeypatch):
     """Two folders that look like ComfyUIs, an older and a newer one, in COMFYUI_PATH."""
-    for name, wanted, encoder in (("old", "einops\ntorchaudio\n", ""),
-                                  ("new", "einops\ntorchaudio\nabsent_package==1.2  # why\n", "import torchaudio\n")):
-        for file, text in (("main.py", ""), ("nodes.py", ""), ("comfy/cli_args.py", ""), ("requirements.txt", wanted),
-                           ("comfyui_version.py", f'__version__ = "{name}"\n'), ("comfy/text_encoders/a.py", encoder)):
+    for name, wanted, encoder in (
+        ("old", "einops\ntorchaudio\n", ""),
+        ("new", "einops\ntorchaudio\nabsent_package==1.2  # why\n", "import torchaudio\n"),
+    ):
+        for file, text in (
+            ("main.py", ""),
+            ("nodes.py", ""),
+            ("comfy/cli_args.py", ""),
+            ("requirements.txt", wanted),
+            ("comfyui_version.py", f'__version__ = "{name}"\n'),
+            ("comfy/text_encoders/a.py", encoder),
+        ):
             path = tmp_path / name / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
@@ -75,25 +83,40 @@ def test_each_comfyui_gets_a_run_and_the_last_lines_of_all(comfyuis, monkeypatch
     monkeypatch.setattr("sys.argv", ["each_host", "-q"])
     assert each_host.main() == 1  # the second one failed
     assert runs == [(Path(sys.executable), "old", "", ["-q"]), (Path("python-2"), "new", "host,browser", ["-q"])]
-    assert capsys.readouterr().out.endswith("On 2 ComfyUIs:\nhost 1 tests ran on ComfyUI old\nhost 1 tests ran on "
-                                            "ComfyUI new\n")
+    assert capsys.readouterr().out.endswith(
+        "On 2 ComfyUIs:\nhost 1 tests ran on ComfyUI old\nhost 1 tests ran on ComfyUI new\n"
+    )
 
 
 def test_files_of_other_groups_are_not_imported(monkeypatch):
     monkeypatch.setattr(conftest, "ASKED", ["host", "browser"])
     config = SimpleNamespace(stash={conftest.LACKING: {"browser": "no Chromium"}})
-    ignored = {place: conftest.pytest_ignore_collect(ROOT / "tests" / place, config) for place in (
-        "unit/test_sites.py", "recipe/test_finetune.py", "host/test_graphs.py", "host/test_browser.py")}
+    ignored = {
+        place: conftest.pytest_ignore_collect(ROOT / "tests" / place, config)
+        for place in ("unit/test_sites.py", "recipe/test_finetune.py", "host/test_graphs.py", "host/test_browser.py")
+    }
     assert [bool(answer) for answer in ignored.values()] == [True, True, False, True]
 
 
 def test_the_last_lines_tell_of_the_groups_asked_for_and_go_to_a_file_as_well(tmp_path):
     """A run of its own without a ComfyUI."""
     summary = tmp_path / "summary.txt"
-    environment = {**os.environ, "COMFYUI_PATH": "", "HOME": str(tmp_path), "TEST_GROUPS": "unit,host",
-                   "TEST_SUMMARY": str(summary)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-               "tests/unit/core/test_cross_attention_layers.py"]
+    environment = {
+        **os.environ,
+        "COMFYUI_PATH": "",
+        "HOME": str(tmp_path),
+        "TEST_GROUPS": "unit,host",
+        "TEST_SUMMARY": str(summary),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/unit/core/test_cross_attention_layers.py",
+    ]
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     lines = summary.read_text(encoding="utf-8").splitlines()

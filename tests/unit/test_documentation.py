@@ -9,11 +9,15 @@ import pytest
 from tests.surface import ROOT
 
 SOURCES = sorted(path for room in ("core", "nodes", "training", "scripts") for path in (ROOT / room).rglob("*.py"))
-TEXTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile",
-                                  "pyproject.toml")]
+TEXTS = [
+    ROOT / name
+    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "pyproject.toml")
+]
 # Files of ours as texts cite them: a folder of the repository, slashes, an ending.
-CITED = re.compile(r"(?<![\w/.<{-])(?:core|nodes|training|tests|scripts|web|workflows|models|locales|docs)"
-                   r"/[\w./-]+\.(?:py|md|json|toml|js|jpg|png|html|safetensors)\b")
+CITED = re.compile(
+    r"(?<![\w/.<{-])(?:core|nodes|training|tests|scripts|web|workflows|models|locales|docs)"
+    r"/[\w./-]+\.(?:py|md|json|toml|js|jpg|png|html|safetensors)\b"
+)
 MADE = ("models/miniworld/flux/", "models/relate/", "models/loras/")  # folders of a ComfyUI, or written by a command
 
 
@@ -45,8 +49,11 @@ def test_attributes_that_a_docstring_names_are_there(room):
         for kind in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(kind, ast.ClassDef) and (text := ast.get_docstring(kind, clean=False)):
                 known = set(fields_of(kind))
-                untrue += [f"{path.relative_to(ROOT)}:{kind.lineno} {kind.name} has no {name}"
-                           for name in attributes_named(text) if name not in known]
+                untrue += [
+                    f"{path.relative_to(ROOT)}:{kind.lineno} {kind.name} has no {name}"
+                    for name in attributes_named(text)
+                    if name not in known
+                ]
     assert untrue == []
 
 
@@ -59,22 +66,32 @@ def test_arguments_that_a_docstring_names_are_there():
             section = re.search(r"^( *)Args:\n((?:\1 {4,}.*\n|\n)+)", text + "\n", re.MULTILINE)
             inside = section.group(1) + " " * 4 if section else ""
             spec = call.args
-            known = {each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg)
-                     if each}
+            known = {
+                each.arg for each in (*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg) if each
+            }
             for line in section.group(2).splitlines() if section else ():
                 if match := re.match(rf"{inside}(\w+(?:, \w+)*): ", line):
-                    untrue += [f"{path.relative_to(ROOT)}:{call.lineno} {call.name} takes no {name}"
-                               for name in match.group(1).split(", ") if name not in known]
+                    untrue += [
+                        f"{path.relative_to(ROOT)}:{call.lineno} {call.name} takes no {name}"
+                        for name in match.group(1).split(", ")
+                        if name not in known
+                    ]
     assert untrue == []
 
 
 def test_files_that_texts_and_comments_cite_are_there():
-    tracked = set(subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True,
-                                 check=False).stdout.split())
+    tracked = set(
+        subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    )
     absent = []
     for path in (*SOURCES, *TEXTS, *(ROOT / "web" / "docs").glob("*.md"), *(ROOT / "training").rglob("*.toml")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            absent += [f"{path.relative_to(ROOT)}:{number} cites {cited}" for cited in CITED.findall(line)
-                       if cited not in tracked and not (ROOT / cited).exists() and not cited.startswith(MADE)
-                       and not cited.split("/")[-1].split(".")[0].isupper()]  # NODE.md stands for any node's
+            absent += [
+                f"{path.relative_to(ROOT)}:{number} cites {cited}"
+                for cited in CITED.findall(line)
+                if cited not in tracked
+                and not (ROOT / cited).exists()
+                and not cited.startswith(MADE)
+                and not cited.split("/")[-1].split(".")[0].isupper()
+            ]  # NODE.md stands for any node's
     assert absent == []

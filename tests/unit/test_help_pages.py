@@ -23,4 +23,5 @@ def test_help_pages_are_those_of_the_translations(locale):
     for node_id in nodes:
         path = ROOT / "web" / "docs" / node_id / f"{locale}.md"
         assert path.read_text(encoding="utf-8") == pages.help_page(locale, node_id), (
-            f"{path.name} of {node_id} is not what locales/{locale} says: run python scripts/write_help_pages.py")
+            f"{path.name} of {node_id} is not what locales/{locale} says: run python scripts/write_help_pages.py"
+        )

@@ -23,8 +23,16 @@ STOCK = {
     "SetHookKeyframes", "SolidMask", "UNETLoader", "VAEDecode", "VAELoader", "Wan22ImageToVideoLatent",
 }  # fmt: skip
 NOTES = {"Note", "MarkdownNote"}  # known to the page only, never sent to the server
-MODEL_FOLDERS = {"checkpoints", "clip_vision", "controlnet", "diffusion_models", "loras", "relate", "text_encoders",
-                 "vae"}
+MODEL_FOLDERS = {
+    "checkpoints",
+    "clip_vision",
+    "controlnet",
+    "diffusion_models",
+    "loras",
+    "relate",
+    "text_encoders",
+    "vae",
+}
 # values the page keeps among the widgets' and does not send: what becomes of the seed, LoadImage's upload button
 PAGE_ONLY = {"KSampler": {1}, "LoadImage": {1}, "RandomNoise": {1}, "RelateRoutingSampler": {1}}
 TITLE = 30  # a node's title stands above its position, a group's inside its box

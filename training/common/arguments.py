@@ -24,6 +24,7 @@ def path(text: str) -> Path:
 
 def whole(low: int = 1, high: int = 2**31) -> Callable[[str], int]:
     """A whole number in a range, both ends included."""
+
     def read(text: str) -> int:
         if not text.removeprefix("-").isdecimal() or len(text) > 20 or not low <= int(text) <= high:
             raise argparse.ArgumentTypeError(f"expected a whole number from {low} to {high}, got {text}")

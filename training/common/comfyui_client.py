@@ -33,8 +33,20 @@ from .comfyui_errors import (
 )
 from .comfyui_http import Connection, Patience
 
-__all__ = ["ComfyUIClient", "ComfyUIError", "Dropped", "Failed", "Finished", "Lost", "Patience", "Refused", "TimedOut",
-           "Unreachable", "graph_hash", "images_of"]
+__all__ = [
+    "ComfyUIClient",
+    "ComfyUIError",
+    "Dropped",
+    "Failed",
+    "Finished",
+    "Lost",
+    "Patience",
+    "Refused",
+    "TimedOut",
+    "Unreachable",
+    "graph_hash",
+    "images_of",
+]
 
 _IDS = uuid.UUID("6f0c1a52-3a60-4f0e-9d0c-3f5f3f1d2b7a")  # namespace of this client's prompt ids
 _IN_QUEUE = ("queue_running", "queue_pending")
@@ -78,8 +90,13 @@ class ComfyUIClient:
         say: receives one line about every trouble that is survived.
     """
 
-    def __init__(self, url: str, patience: Patience | None = None, headers: Mapping[str, str] | None = None,
-                 say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        url: str,
+        patience: Patience | None = None,
+        headers: Mapping[str, str] | None = None,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
         self.patience, self.say = patience or Patience(), say
         self.connection = Connection(url, self.patience, dict(headers or {}), say)
         self.url = self.connection.url
@@ -206,8 +223,10 @@ class ComfyUIClient:
                 if not found:
                     outputs = self._outputs(prompt_id)  # it may have ended between the two questions
                     if outputs is None:
-                        raise Lost(f"ComfyUI at {self.url} no longer knows the graph: it was restarted, or its queue "
-                                   "was cleared.")
+                        raise Lost(
+                            f"ComfyUI at {self.url} no longer knows the graph: it was restarted, or its queue "
+                            "was cleared."
+                        )
             if isinstance(outputs, Failed):
                 raise outputs
             if outputs is not None:
@@ -216,9 +235,11 @@ class ComfyUIClient:
                 state, since = found, time.monotonic()
             if time.monotonic() - since > self.patience.run_seconds:
                 self._stop(prompt_id)
-                raise TimedOut(f"ComfyUI at {self.url}: the graph has been "
-                               f"{'running' if state == 'queue_running' else 'waiting in the queue'} for "
-                               f"{self.patience.run_seconds:g} s and was stopped.")
+                raise TimedOut(
+                    f"ComfyUI at {self.url}: the graph has been "
+                    f"{'running' if state == 'queue_running' else 'waiting in the queue'} for "
+                    f"{self.patience.run_seconds:g} s and was stopped."
+                )
             time.sleep(pause)
             pause = min(2 * pause, self.patience.poll_seconds)
 
@@ -242,8 +263,9 @@ class ComfyUIClient:
             try:
                 data = self.connection.request("GET", f"/view?{urllib.parse.urlencode(query)}")
             except HttpRefusal as refusal:
-                raise Dropped(f"ComfyUI at {self.url}: {image.get('filename')} cannot be fetched "
-                              f"({refusal.status}).") from refusal
+                raise Dropped(
+                    f"ComfyUI at {self.url}: {image.get('filename')} cannot be fetched ({refusal.status})."
+                ) from refusal
             if not data:
                 raise Dropped(f"ComfyUI at {self.url}: {image.get('filename')} is empty.")
             pictures.append(data)

@@ -61,8 +61,10 @@ def refusal_text(refusal: HttpRefusal, graph: Graph) -> str:
     lines = [head or f"HTTP {refusal.status}"]
     for node, own in answer.get("node_errors", {}).items():
         title = own.get("class_type") or graph.get(node, {}).get("class_type", "?")
-        lines += [f"node {node} ({title}): {fault.get('message', '')}: {fault.get('details', '')}"
-                  for fault in own.get("errors", ())]
+        lines += [
+            f"node {node} ({title}): {fault.get('message', '')}: {fault.get('details', '')}"
+            for fault in own.get("errors", ())
+        ]
     return "; ".join(lines)
 
 

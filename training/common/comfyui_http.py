@@ -49,8 +49,9 @@ class Connection:
         local = parts.hostname in ("127.0.0.1", "localhost", "::1")  # a proxy cannot reach this machine
         self.opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
 
-    def json(self, method: str, path: str, body: Any = None, once: bool = False,
-             sent: Callable[[], bool] | None = None) -> dict[str, Any]:
+    def json(
+        self, method: str, path: str, body: Any = None, once: bool = False, sent: Callable[[], bool] | None = None
+    ) -> dict[str, Any]:
         """`request`, its answer read as a JSON object.
 
         Raises:
@@ -64,22 +65,33 @@ class Connection:
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise ComfyUIError(f"{self.url}{path}: expected ComfyUI's JSON, got {data[:80]!r}. Is this the address of "
-                               "a ComfyUI?")
+            raise ComfyUIError(
+                f"{self.url}{path}: expected ComfyUI's JSON, got {data[:80]!r}. Is this the address of a ComfyUI?"
+            )
         return answer
 
     def upload(self, path: str, name: str, data: bytes) -> dict[str, Any]:
         """POST a file as the browser does; an existing one of that name is overwritten."""
         edge = uuid.uuid4().hex
-        head = (f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
-                "Content-Type: application/octet-stream\r\n\r\n")
+        head = (
+            f'--{edge}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
         tail = f'\r\n--{edge}\r\nContent-Disposition: form-data; name="overwrite"\r\n\r\ntrue\r\n--{edge}--\r\n'
-        answer = self.request("POST", path, head.encode() + data + tail.encode(),
-                              kind=f"multipart/form-data; boundary={edge}")
+        answer = self.request(
+            "POST", path, head.encode() + data + tail.encode(), kind=f"multipart/form-data; boundary={edge}"
+        )
         return json.loads(answer)
 
-    def request(self, method: str, path: str, body: Any = None, kind: str = "application/json", once: bool = False,
-                sent: Callable[[], bool] | None = None) -> bytes:
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        kind: str = "application/json",
+        once: bool = False,
+        sent: Callable[[], bool] | None = None,
+    ) -> bytes:
         """One request, repeated while the server is away or answers 5xx.
 
         Args:
@@ -117,8 +129,9 @@ class Connection:
                         self.say(f"ComfyUI at {self.url} does not answer ({trouble}); waiting for it.")
                 give_up = once or now - away_since >= self.patience.absent_seconds
             if give_up:
-                raise Unreachable(f"ComfyUI at {self.url} does not answer ({trouble}). Start it there, or give its "
-                                  "address.")
+                raise Unreachable(
+                    f"ComfyUI at {self.url} does not answer ({trouble}). Start it there, or give its address."
+                )
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
             if sent is not None and sent():

@@ -78,8 +78,10 @@ def _lock(path: Path) -> int:
                 return handle
             holder = _holder(path)
             os.close(handle)
-            raise FolderInUse(f"{path.parent} is in use by another run{holder}. Wait until it has ended, stop it, or "
-                              "choose another folder.") from error
+            raise FolderInUse(
+                f"{path.parent} is in use by another run{holder}. Wait until it has ended, stop it, or "
+                "choose another folder."
+            ) from error
         os.close(handle)
 
 

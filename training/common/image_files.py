@@ -101,8 +101,10 @@ def _opened(path: str | Path, data: bytes | None) -> Image.Image:
             image = Image.open(path if data is None else io.BytesIO(data))
         frames = 1 if image.format in _MANY_STILLS else getattr(image, "n_frames", 1)
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: expected an image of at most {LARGEST / 1e6:.0f} million pixels, got more ({error}) "
-                         "Scale it down.") from error
+        raise ValueError(
+            f"{path}: expected an image of at most {LARGEST / 1e6:.0f} million pixels, got more ({error}) "
+            "Scale it down."
+        ) from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise ValueError(f"{path}: not a whole picture ({error}). Save it again as PNG or JPEG.") from error
     if frames > 1:
@@ -129,6 +131,8 @@ def _eight_bits(image: Image.Image, path: str | Path) -> Image.Image:
     """16-bit grey to 8 bits; PIL's own conversion would cut everything above 255 off."""
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-        raise ValueError(f"{path}: expected 8 or 16 bits per channel, got numbers from {values.min():g} to "
-                         f"{values.max():g}. Save it again as PNG.")
+        raise ValueError(
+            f"{path}: expected 8 or 16 bits per channel, got numbers from {values.min():g} to "
+            f"{values.max():g}. Save it again as PNG."
+        )
     return Image.fromarray((values.astype(np.float32) / 257).round().astype(np.uint8))

@@ -21,9 +21,15 @@ NAME_BYTES, PATH_BYTES = 255, 4000  # what file systems of today take; a few byt
 _SHOWN = 80  # letters of a wrong value
 _MOST = 3  # faults of one key that are spelled out
 _KINDS = {
-    "string_type": "a string", "int_type": "a whole number", "int_from_float": "a whole number",
-    "float_type": "a number", "bool_type": "true or false", "list_type": "a list", "tuple_type": "a list",
-    "dict_type": "an object", "finite_number": "a finite number",
+    "string_type": "a string",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "finite_number": "a finite number",
 }
 
 
@@ -163,8 +169,10 @@ def check_path(text: str) -> str:
     """
     odd = re.search(r"[\x00-\x1f\x7f]", text)
     if odd:
-        raise ValueError(f"expected a path, got {shown(text)} with a control character in it. In \"double quotes\" a "
-                         "backslash begins an escape, \\n a new line: write the path with / or in 'single quotes'.")
+        raise ValueError(
+            f'expected a path, got {shown(text)} with a control character in it. In "double quotes" a '
+            "backslash begins an escape, \\n a new line: write the path with / or in 'single quotes'."
+        )
     try:
         whole = os.path.expanduser(text) if text.startswith("~") else text
     except RuntimeError as error:
@@ -173,8 +181,10 @@ def check_path(text: str) -> str:
     if long or len(os.fsencode(whole)) > PATH_BYTES:
         what = f"a name of {len(os.fsencode(long))} bytes" if long else f"{len(os.fsencode(whole))} bytes"
         most = NAME_BYTES if long else PATH_BYTES
-        raise ValueError(f"expected a path that file systems take, got {what} ({shown(text)}); at most {most} are "
-                         "possible. Choose a shorter one.")
+        raise ValueError(
+            f"expected a path that file systems take, got {what} ({shown(text)}); at most {most} are "
+            "possible. Choose a shorter one."
+        )
     return whole
 
 
@@ -186,14 +196,21 @@ def check_file_name(name: str) -> str:
     """
     odd = sorted(set(re.findall(r'[\x00-\x1f\x7f<>:"/\\|?*]', name)))
     if odd:
-        raise ValueError(f"expected a file's name without its folder, got {shown(name)} with "
-                         f"{' '.join(map(repr, odd))} in it. Use letters, digits, - and _.")
-    if name and (not name.strip(". ") or name != name.rstrip(". ")
-                 or re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name)):
+        raise ValueError(
+            f"expected a file's name without its folder, got {shown(name)} with "
+            f"{' '.join(map(repr, odd))} in it. Use letters, digits, - and _."
+        )
+    if name and (
+        not name.strip(". ")
+        or name != name.rstrip(". ")
+        or re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name)
+    ):
         raise ValueError(f"{shown(name)} is no name that every system takes. Use letters, digits, - and _.")
     if len(os.fsencode(name)) > NAME_BYTES - 75:
-        raise ValueError(f"expected a file name of at most {NAME_BYTES - 75} bytes, got {len(os.fsencode(name))} "
-                         f"({shown(name)}). Choose a shorter one.")
+        raise ValueError(
+            f"expected a file name of at most {NAME_BYTES - 75} bytes, got {len(os.fsencode(name))} "
+            f"({shown(name)}). Choose a shorter one."
+        )
     return name
 
 

@@ -1,5 +1,4 @@
-"""Pictures that people look at, drawn with PIL alone: the samples as training goes on, and what all sheets share.
-"""
+"""Pictures that people look at, drawn with PIL alone: the samples as training goes on, and what all sheets share."""
 
 from __future__ import annotations
 

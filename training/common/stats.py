@@ -71,8 +71,9 @@ def case_means(values: Sequence[float], cases: Sequence[Hashable]) -> dict[Hasha
         ValueError: no values, or not one case for each value.
     """
     if not len(values) or len(values) != len(cases):
-        raise ValueError(f"expected at least one value and one case for each, got {len(values)} values and "
-                         f"{len(cases)} cases")
+        raise ValueError(
+            f"expected at least one value and one case for each, got {len(values)} values and {len(cases)} cases"
+        )
     sums: dict[Hashable, list[float]] = {}
     for value, case in zip(values, cases):
         sums.setdefault(case, []).append(float(value))
@@ -144,8 +145,9 @@ def share(values: Sequence[float], cases: Sequence[Hashable]) -> Estimate:
     return bootstrap_mean(values, cases)
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float], cases: Sequence[Hashable],
-                      seed: int = 0) -> Difference:
+def paired_difference(
+    first: Sequence[float], second: Sequence[float], cases: Sequence[Hashable], seed: int = 0
+) -> Difference:
     """Mean of first minus second over cases, with the bootstrap over cases.
 
     Args:
@@ -209,8 +211,9 @@ def mcnemar_power(cases: int, only_new: float = 0.15, only_old: float = 0.05, le
     for total in range(cases + 1):
         weight = _binomial(cases, total, discordant)
         if weight > 1e-12:
-            power += weight * sum(_binomial(total, new, share) for new in range(total + 1)
-                                  if mcnemar(new, total - new) < level)
+            power += weight * sum(
+                _binomial(total, new, share) for new in range(total + 1) if mcnemar(new, total - new) < level
+            )
     return power
 
 
@@ -226,8 +229,9 @@ def kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None
         raise ValueError(f"expected two answers for each item, got {len(first)} and {len(second)}")
     count = len(first)
     agreed = sum(a == b for a, b in zip(first, second)) / count
-    expected = sum(sum(a == kind for a in first) * sum(b == kind for b in second)
-                   for kind in {*first, *second}) / count**2
+    expected = (
+        sum(sum(a == kind for a in first) * sum(b == kind for b in second) for kind in {*first, *second}) / count**2
+    )
     return None if expected == 1 else (agreed - expected) / (1 - expected)
 
 

@@ -30,8 +30,13 @@ class ConfigFaults(UserErrors):
         self.tables, self.settings = tables, settings
 
 
-def read_settings(kind: type[Settings], path: str | Path, text: str, overrides: Sequence[str],
-                  across: Callable[[dict[str, Any]], list[str]]) -> Settings:
+def read_settings(
+    kind: type[Settings],
+    path: str | Path,
+    text: str,
+    overrides: Sequence[str],
+    across: Callable[[dict[str, Any]], list[str]],
+) -> Settings:
     """Understand a TOML file.
 
     Args:
@@ -48,8 +53,11 @@ def read_settings(kind: type[Settings], path: str | Path, text: str, overrides: 
     faults: list[str] = []
     for override in overrides:
         _apply(override, settings, faults)
-    tables = {name: field.annotation for name, field in kind.model_fields.items()
-              if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)}
+    tables = {
+        name: field.annotation
+        for name, field in kind.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
     for name in tables:  # a table left out: its missing keys are named, not itself
         settings.setdefault(name, {})
     config = None
@@ -78,8 +86,12 @@ def _parse(path: str | Path, text: str) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         where = re.search(r"at line (\d+)", str(error))
         line = text.split("\n")[int(where[1]) - 1] if where else ""
-        hint = (" In \"double quotes\" a backslash begins an escape: write Windows paths with / or in "
-                "'single quotes', e.g. 'C:\\models\\base'." if "\\" in line else "")
+        hint = (
+            ' In "double quotes" a backslash begins an escape: write Windows paths with / or in '
+            "'single quotes', e.g. 'C:\\models\\base'."
+            if "\\" in line
+            else ""
+        )
         raise ConfigFaults([f"{path}: not TOML: {error}.{hint}"], {}, {}) from error
 
 

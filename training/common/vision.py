@@ -77,8 +77,12 @@ def select(detections: Sequence[Detection], size: tuple[int, int], least_score: 
         least_score: lowest score kept.
     """
     width, height = size
-    kept = [one for one in detections if one.score >= least_score
-            and min((one.box[2] - one.box[0]) * width, (one.box[3] - one.box[1]) * height) >= LEAST_SIDE * width]
+    kept = [
+        one
+        for one in detections
+        if one.score >= least_score
+        and min((one.box[2] - one.box[0]) * width, (one.box[3] - one.box[1]) * height) >= LEAST_SIDE * width
+    ]
     boxes = np.array([one.box for one in kept]).reshape(-1, 4)
     return [kept[row] for row in non_maximum_suppression(boxes, [one.score for one in kept], SAME_THING)]
 

@@ -87,8 +87,14 @@ def dataset_sha256(triplets: Sequence[Triplet]) -> str:
 def annotation_bytes(triplet: Triplet) -> bytes:
     """Everything about a triplet that is not in its pictures."""
     boxes = None if triplet.boxes is None else triplet.boxes.tolist()
-    told = [triplet.prompt, triplet.predicate, triplet.names, boxes, triplet.keypoints_target.tolist(),
-            triplet.keypoints_concepts.tolist()]
+    told = [
+        triplet.prompt,
+        triplet.predicate,
+        triplet.names,
+        boxes,
+        triplet.keypoints_target.tolist(),
+        triplet.keypoints_concepts.tolist(),
+    ]
     return json.dumps(told).encode()
 
 
@@ -136,15 +142,25 @@ def _annotate(images: LoadedTriplet, config: DataConfig, crop: int, seed: int) -
     outside = [name for name, box in zip(triplet.names, boxes) if box[2] <= box[0] or box[3] <= box[1]]
     if outside:
         hint = ' Use data.fit = "pad".' if config.fit == "crop" else ""
-        raise UserErrors(f"triplet {triplet.name}: {', '.join(outside)} lies outside the square that data.fit = "
-                     f"\"{config.fit}\" cuts from {triplet.target.name}.{hint}")
+        raise UserErrors(
+            f"triplet {triplet.name}: {', '.join(outside)} lies outside the square that data.fit = "
+            f'"{config.fit}" cuts from {triplet.target.name}.{hint}'
+        )
     concept_places = tuple(SquareCrop.centred(*photograph.size, config.fit) for photograph in images.photographs)
     target_points = place.points(triplet.keypoints_target[..., :2])
-    concept_points = torch.stack([where.points(points[..., :2])
-                                  for where, points in zip(concept_places, triplet.keypoints_concepts)])
+    concept_points = torch.stack(
+        [where.points(points[..., :2]) for where, points in zip(concept_places, triplet.keypoints_concepts)]
+    )
     seen = (triplet.keypoints_target[..., 2] > 0) & (triplet.keypoints_concepts[..., 2] > 0)
-    return _Annotations(place, concept_places, masks, boxes, target_points, concept_points,
-                        seen & _inside(target_points) & _inside(concept_points))
+    return _Annotations(
+        place,
+        concept_places,
+        masks,
+        boxes,
+        target_points,
+        concept_points,
+        seen & _inside(target_points) & _inside(concept_points),
+    )
 
 
 def prepare(triplet: Triplet, config: DataConfig, crop: int = 0, seed: int = 0) -> Example:
@@ -158,12 +174,17 @@ def prepare(triplet: Triplet, config: DataConfig, crop: int = 0, seed: int = 0) 
     return Example(
         triplet=triplet,
         target=to_tensor(of_square.place.crop_image(images.target, px)),
-        concepts=torch.stack([to_tensor(where.crop_image(photograph, px))
-                              for where, photograph in zip(of_square.concept_places, images.photographs)]),
+        concepts=torch.stack(
+            [
+                to_tensor(where.crop_image(photograph, px))
+                for where, photograph in zip(of_square.concept_places, images.photographs)
+            ]
+        ),
         photographs=tuple(to_tensor(photograph) for photograph in images.photographs),
         boxes=of_square.boxes,
         region=_region(of_square.masks, of_square.boxes, px // 8),
-        keypoints_target=of_square.keypoints_target, keypoints_concepts=of_square.keypoints_concepts,
+        keypoints_target=of_square.keypoints_target,
+        keypoints_concepts=of_square.keypoints_concepts,
         visible=of_square.visible,
         time_ids=of_square.place.time_ids(px),
     )

@@ -78,8 +78,14 @@ class EncodedTriplets:
         return EncodedTriplets(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-def encode(triplets: Sequence[Triplet], config: Config, frozen: FrozenModels, device: torch.device, dtype: torch.dtype,
-           progress: Callable[[str], None]) -> EncodedTriplets:
+def encode(
+    triplets: Sequence[Triplet],
+    config: Config,
+    frozen: FrozenModels,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Callable[[str], None],
+) -> EncodedTriplets:
     """Encode every crop of every triplet, or read it from the cache.
 
     Args:
@@ -88,8 +94,10 @@ def encode(triplets: Sequence[Triplet], config: Config, frozen: FrozenModels, de
     """
     crops = [(triplet, crop) for triplet in triplets for crop in range(config.data.crops)]
     models = frozen.fingerprint()
-    files = [Path(config.output.cache) / f"{_key(triplet, crop, config, models, dtype)}.safetensors"
-             for triplet, crop in crops]
+    files = [
+        Path(config.output.cache) / f"{_key(triplet, crop, config, models, dtype)}.safetensors"
+        for triplet, crop in crops
+    ]
     missing = [i for i, file in enumerate(files) if not _whole(file)]
     if missing:
         progress(f"encoding {len(missing)} of {len(crops)} pictures")
@@ -119,9 +127,16 @@ def encode_negative(
 
 def _key(triplet: Triplet, crop: int, config: Config, models: str, dtype: torch.dtype) -> str:
     place = crop_of(triplet, config.data, crop, config.train.seed)
-    made_of = [_VERSION, models, str(dtype), config.data.image_px, vars(place), config.identity.local_grid,
-               list(triplet.facts.digests),
-               annotation_bytes(triplet).decode()]
+    made_of = [
+        _VERSION,
+        models,
+        str(dtype),
+        config.data.image_px,
+        vars(place),
+        config.identity.local_grid,
+        list(triplet.facts.digests),
+        annotation_bytes(triplet).decode(),
+    ]
     return sha256(json.dumps(made_of).encode()).hexdigest()
 
 
@@ -137,8 +152,14 @@ def _whole(file: Path) -> bool:
     return True
 
 
-def _encode_all(examples: list[Example], config: Config, frozen: FrozenModels, device: torch.device, dtype: torch.dtype,
-                progress: Callable[[str], None]) -> list[dict[str, Tensor]]:
+def _encode_all(
+    examples: list[Example],
+    config: Config,
+    frozen: FrozenModels,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Callable[[str], None],
+) -> list[dict[str, Tensor]]:
     """One encoder after the other, each gone before the next comes."""
     rows = [_annotations(example) for example in examples]
     phrases = _add_text(rows, examples, frozen, device, dtype, progress)
@@ -165,14 +186,24 @@ def _encode_all(examples: list[Example], config: Config, frozen: FrozenModels, d
 
 def _annotations(example: Example) -> dict[str, Tensor]:
     return {
-        "time_ids": example.time_ids, "boxes": example.boxes, "region": example.region,
-        "keypoints_target": example.keypoints_target, "keypoints_concepts": example.keypoints_concepts,
-        "visible": example.visible.float(), "present": torch.ones(len(example.boxes)),
+        "time_ids": example.time_ids,
+        "boxes": example.boxes,
+        "region": example.region,
+        "keypoints_target": example.keypoints_target,
+        "keypoints_concepts": example.keypoints_concepts,
+        "visible": example.visible.float(),
+        "present": torch.ones(len(example.boxes)),
     }
 
 
-def _add_text(rows: list[dict[str, Tensor]], examples: list[Example], frozen: FrozenModels, device: torch.device,
-              dtype: torch.dtype, progress: Callable[[str], None]) -> list[Tensor]:
+def _add_text(
+    rows: list[dict[str, Tensor]],
+    examples: list[Example],
+    frozen: FrozenModels,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Callable[[str], None],
+) -> list[Tensor]:
     """Prompts and predicate spans into the rows; the subjects' phrases are returned."""
     progress("encoding prompts")
     text = frozen.base.text(dtype).to(device)
@@ -184,21 +215,32 @@ def _add_text(rows: list[dict[str, Tensor]], examples: list[Example], frozen: Fr
         row["span"] = torch.zeros(_LENGTH)
         span = token_span(triplet.prompt, triplet.predicate, text.count_tokens)
         if span and span[1] < _LENGTH:
-            row["span"][span[0]:span[1]] = 1 / (span[1] - span[0])
+            row["span"][span[0] : span[1]] = 1 / (span[1] - span[0])
         else:
             log.warning("triplet %s: '%s' lies beyond the 77 tokens that CLIP reads.", triplet.name, triplet.predicate)
         phrases.append(encode_phrases(text, triplet.names).float())
     return phrases
 
 
-def _photograph_tokens(examples: list[Example], config: Config, frozen: FrozenModels, device: torch.device,
-                       dtype: torch.dtype, progress: Callable[[str], None]) -> list[list[Tensor]]:
+def _photograph_tokens(
+    examples: list[Example],
+    config: Config,
+    frozen: FrozenModels,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Callable[[str], None],
+) -> list[list[Tensor]]:
     """For each example and subject (L, W): the image tokens, and the local tokens after them if there is an encoder."""
     progress("encoding photographs")
     vision = frozen.vision("clip_vision", dtype).to(device)
     size = vision.config.image_size
-    tokens = [[image_tokens(vision, normalise_pixels(squares(photograph[None], None, size)))[0].float().cpu()
-               for photograph in example.photographs] for example in examples]
+    tokens = [
+        [
+            image_tokens(vision, normalise_pixels(squares(photograph[None], None, size)))[0].float().cpu()
+            for photograph in example.photographs
+        ]
+        for example in examples
+    ]
     if "local_clip_vision" not in frozen.paths:
         return tokens
     progress("encoding photographs, dense")
@@ -228,5 +270,9 @@ def _stack(rows: list[dict[str, Tensor]]) -> EncodedTriplets:
         whole[tuple(slice(0, size) for size in tensor.shape)] = tensor
         return whole
 
-    return EncodedTriplets(**{name: torch.stack([padded(name, row[name]) for row in rows])
-                      for name in EncodedTriplets.__dataclass_fields__})
+    return EncodedTriplets(
+        **{
+            name: torch.stack([padded(name, row[name]) for row in rows])
+            for name in EncodedTriplets.__dataclass_fields__
+        }
+    )

@@ -51,18 +51,24 @@ def assign_keypoints_to_masks(skeletons: Tensor, masks: np.ndarray) -> tuple[tup
     share = inside_share(skeletons, masks)
     found, subjects = share.shape
     if subjects > _MOST_SUBJECTS:
-        raise ValueError(f"skeletons: matched for at most {_MOST_SUBJECTS} subjects, got {subjects}; give them in the "
-                         "subjects' order and set data.match_skeletons = false.")
+        raise ValueError(
+            f"skeletons: matched for at most {_MOST_SUBJECTS} subjects, got {subjects}; give them in the "
+            "subjects' order and set data.match_skeletons = false."
+        )
     given = tuple(range(subjects))
-    scores = {order: float(sum(share[k, s] for s, k in enumerate(order)))
-              for order in permutations(range(found), subjects)}
+    scores = {
+        order: float(sum(share[k, s] for s, k in enumerate(order))) for order in permutations(range(found), subjects)
+    }
     best = max(scores, key=lambda order: (round(scores[order], 6), order == given))
     others = [score for order, score in scores.items() if order != best]
     sentence = ""
     if best != given:
-        sentence = f"skeletons reordered {[i + 1 for i in best]}: {scores[best]:.2f} of {subjects} skeletons lie in " \
-                   f"their subjects' masks, {scores[given]:.2f} as given"
+        sentence = (
+            f"skeletons reordered {[i + 1 for i in best]}: {scores[best]:.2f} of {subjects} skeletons lie in "
+            f"their subjects' masks, {scores[given]:.2f} as given"
+        )
     if others and scores[best] - max(others) < _CLEAR:
-        sentence = (sentence or "skeletons kept as given") + "; the masks overlap too much to be sure, look at the " \
-                                                             "preview"
+        sentence = (
+            sentence or "skeletons kept as given"
+        ) + "; the masks overlap too much to be sure, look at the preview"
     return best, sentence

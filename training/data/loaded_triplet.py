@@ -70,18 +70,27 @@ def load_images(triplet: Triplet) -> LoadedTriplet:
     return LoadedTriplet(replace(triplet, facts=facts), target, photographs, masks)
 
 
-def _misfits(triplet: Triplet, target: Image.Image | None, photographs: Sequence[Image.Image | None],
-             masks: Sequence[np.ndarray | None]) -> list[str]:
+def _misfits(
+    triplet: Triplet,
+    target: Image.Image | None,
+    photographs: Sequence[Image.Image | None],
+    masks: Sequence[np.ndarray | None],
+) -> list[str]:
     """What does not fit among those images that could be decoded; the others are None."""
     files = zip((triplet.target, *triplet.concepts), (target, *photographs))
-    faults = [f"{path}: expected at least {_SMALLEST} pixels a side, got {image.width} x {image.height}."
-              for path, image in files if image and min(image.size) < _SMALLEST]
+    faults = [
+        f"{path}: expected at least {_SMALLEST} pixels a side, got {image.width} x {image.height}."
+        for path, image in files
+        if image and min(image.size) < _SMALLEST
+    ]
     for index, (path, mask) in enumerate(zip(triplet.masks, masks)):
         if mask is None or target is None:
             continue
         if mask.shape != (target.height, target.width):
-            faults.append(f"{path}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, its target {target.width} x "
-                          f"{target.height}; expected the same size.")
+            faults.append(
+                f"{path}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, its target {target.width} x "
+                f"{target.height}; expected the same size."
+            )
         elif triplet.boxes is not None:
             name, box = triplet.names[index], triplet.boxes[index]
             faults += [f"{path}: {fault}" for fault in box_misfits(name, box, box_of(mask))]

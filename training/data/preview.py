@@ -13,8 +13,25 @@ from .dataset import Example
 
 _GAP = 8
 # AP-10K: 0 left eye, 1 right eye, 2 nose, 3 neck, 4 tail, 5-7 and 8-10 front legs, 11-13 and 14-16 back legs.
-_BONES = ((0, 1), (0, 2), (1, 2), (2, 3), (3, 4), (3, 5), (5, 6), (6, 7), (3, 8), (8, 9), (9, 10), (4, 11), (11, 12),
-          (12, 13), (4, 14), (14, 15), (15, 16))
+_BONES = (
+    (0, 1),
+    (0, 2),
+    (1, 2),
+    (2, 3),
+    (3, 4),
+    (3, 5),
+    (5, 6),
+    (6, 7),
+    (3, 8),
+    (8, 9),
+    (9, 10),
+    (4, 11),
+    (11, 12),
+    (12, 13),
+    (4, 14),
+    (14, 15),
+    (15, 16),
+)
 
 
 def triplet_sheet(examples: Sequence[Example], side: int = 320) -> Image.Image:

@@ -69,4 +69,4 @@ def token_span(prompt: str, phrase: str, count_tokens: Callable[[str], int]) -> 
     span = find_phrase(prompt, phrase)
     if span is None:
         return None
-    return 1 + count_tokens(prompt[:span[0]]), 1 + count_tokens(prompt[:span[1]])
+    return 1 + count_tokens(prompt[: span[0]]), 1 + count_tokens(prompt[: span[1]])

@@ -98,5 +98,6 @@ def box_of(mask: np.ndarray) -> Tensor | None:
     if not len(rows):
         return None
     height, width = mask.shape
-    return torch.tensor([columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height],
-                        dtype=torch.float32)
+    return torch.tensor(
+        [columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height], dtype=torch.float32
+    )

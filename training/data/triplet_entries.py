@@ -48,8 +48,11 @@ class TripletEntry(Checked):
     def contradictions(self) -> list[tuple[str, str]]:
         known = list(type(self).model_fields)
         close = {key: did_you_mean(key, known) for key in self.model_extra or {}}
-        return [(key, f"unknown key. {hint}") for key, hint in close.items()
-                if hint.startswith("Did") and getattr(self, hint[13:-1]) is None]
+        return [
+            (key, f"unknown key. {hint}")
+            for key, hint in close.items()
+            if hint.startswith("Did") and getattr(self, hint[13:-1]) is None
+        ]
 
 
 class AuthorsEntry(Checked):
@@ -59,9 +62,11 @@ class AuthorsEntry(Checked):
 
     prompt: Words = Field(description="a sentence that says what the target shows")
     entities: Annotated[list[Words], BeforeValidator(_listed)] = Field(
-        min_length=1, max_length=6, description="the subjects' words in the prompt")
+        min_length=1, max_length=6, description="the subjects' words in the prompt"
+    )
     predicate: Annotated[list[str] | None, BeforeValidator(_listed)] = Field(
-        None, description="the relation as the prompt words it")
+        None, description="the relation as the prompt words it"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -80,12 +85,18 @@ def box_faults(boxes: Tensor, names: Sequence[str]) -> list[str]:
     for name, box, is_outside, is_reversed in zip(names, boxes.tolist(), outside.any(1).tolist(), reversed_.tolist()):
         numbers = "[" + ", ".join(f"{edge:g}" for edge in box) + "]"
         if is_outside:
-            hint = (" They look like pixels: divide x by the target's width and y by its height."
-                    if max(box) > _NO_JOINT else " Clip them to the picture.")
+            hint = (
+                " They look like pixels: divide x by the target's width and y by its height."
+                if max(box) > _NO_JOINT
+                else " Clip them to the picture."
+            )
             faults.append(f"{name} {numbers}: expected fractions of the target, 0 to 1.{hint}")
         elif is_reversed or as_sizes:
-            hint = (" They look like [x, y, width, height]: write [x, y, x + width, y + height]." if as_sizes else
-                    " Write the left top corner first.")
+            hint = (
+                " They look like [x, y, width, height]: write [x, y, x + width, y + height]."
+                if as_sizes
+                else " Write the left top corner first."
+            )
             faults.append(f"{name} {numbers}: expected [x0, y0, x1, y1] with x0 < x1 and y0 < y1.{hint}")
     return faults
 
@@ -96,11 +107,17 @@ def box_misfits(name: str, box: Tensor, of_mask: Tensor) -> list[str]:
     overlap, otherwise = _overlap(box, of_mask), _overlap(as_size, of_mask)
     if overlap >= _SAME_PLACE and not (otherwise > _EQUAL > overlap + _CLEAR):
         return []
-    hint = ("The box looks like [x, y, width, height]: write [x, y, x + width, y + height]."
-            if otherwise > _EQUAL else "Correct one of them, or leave 'boxes' out: the masks then say it.")
+    hint = (
+        "The box looks like [x, y, width, height]: write [x, y, x + width, y + height]."
+        if otherwise > _EQUAL
+        else "Correct one of them, or leave 'boxes' out: the masks then say it."
+    )
     numbers = ([f"{edge:.2f}" for edge in edges.tolist()] for edges in (box, of_mask))
-    return ["{} is at [{}] by its box, at [{}] by this mask: two different places. {}".format(
-        name, *(", ".join(edges) for edges in numbers), hint)]
+    return [
+        "{} is at [{}] by its box, at [{}] by this mask: two different places. {}".format(
+            name, *(", ".join(edges) for edges in numbers), hint
+        )
+    ]
 
 
 def _overlap(a: Tensor, b: Tensor) -> float:
@@ -122,15 +139,19 @@ def joint_faults(skeletons: Tensor, of: str) -> list[str]:
     odd = (skeletons[..., 2] < 0) | (skeletons[..., 2] > _NO_JOINT)
     if odd.any():
         k, p = odd.nonzero()[0].tolist()
-        faults.append(f"skeleton {k + 1}, joint {p + 1}: expected a visibility of 0 (does not count) to 2, got "
-                      f"{skeletons[k, p, 2]:g}. Joints are [x, y, visibility].")
+        faults.append(
+            f"skeleton {k + 1}, joint {p + 1}: expected a visibility of 0 (does not count) to 2, got "
+            f"{skeletons[k, p, 2]:g}. Joints are [x, y, visibility]."
+        )
     far = (skeletons[..., 2] > 0) & ((skeletons[..., :2] - 0.5).abs() > _NO_JOINT).any(-1)
     if far.any():
         k, p = far.nonzero()[0].tolist()
         x, y = skeletons[k, p, :2].tolist()
-        faults.append(f"skeleton {k + 1}, joint {p + 1} at ({x:g}, {y:g}): expected fractions of {of}, 0 to 1; "
-                      f"{int(far.sum())} joints are far outside. If they are pixels, divide x by the picture's width "
-                      "and y by its height; joints nobody saw have visibility 0.")
+        faults.append(
+            f"skeleton {k + 1}, joint {p + 1} at ({x:g}, {y:g}): expected fractions of {of}, 0 to 1; "
+            f"{int(far.sum())} joints are far outside. If they are pixels, divide x by the picture's width "
+            "and y by its height; joints nobody saw have visibility 0."
+        )
     return faults
 
 

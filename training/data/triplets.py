@@ -96,8 +96,10 @@ def read_triplets(folder: str | Path, relation: str = "") -> list[Triplet]:
         elif (folder / "prompts.json").is_file():
             entries, read_one = read_json_object(folder / "prompts.json"), _authors
         else:
-            raise ValueError(f"{folder}: expected triplets.jsonl or prompts.json in this folder, found neither. Give "
-                             "the folder of one relation.")
+            raise ValueError(
+                f"{folder}: expected triplets.jsonl or prompts.json in this folder, found neither. Give "
+                "the folder of one relation."
+            )
     except ValueError as error:
         raise UserErrors(str(error)) from error
     if not entries and not faults:
@@ -127,19 +129,23 @@ def _ours(folder: Path, name: str, entry: Any, relation: str, faults: list[str])
     if boxes is not None:
         faults += [f"{where}: 'boxes': {fault}" for fault in box_faults(boxes, given.names)]
     return Triplet(
-        name=name, target=folder / given.target, concepts=tuple(folder / path for path in given.concepts),
-        prompt=given.prompt, names=tuple(given.names),
+        name=name,
+        target=folder / given.target,
+        concepts=tuple(folder / path for path in given.concepts),
+        prompt=given.prompt,
+        names=tuple(given.names),
         predicate=_predicate(given.relation, given.prompt, given.names, relation, where, faults),
         masks=tuple(folder / path for path in given.masks or ()),
         boxes=None if boxes is None else boxes.clamp(0, 1),
         keypoints_target=_keypoints(given.keypoints_target, subjects, "keypoints_target", "the target", where, faults),
-        keypoints_concepts=_keypoints(given.keypoints_concepts, subjects, "keypoints_concepts", "its concept", where,
-                                      faults),
+        keypoints_concepts=_keypoints(
+            given.keypoints_concepts, subjects, "keypoints_concepts", "its concept", where, faults
+        ),
     )
 
 
 def _authors(folder: Path, name: str, entry: Any, relation: str, faults: list[str]) -> Triplet | None:
-    where = f"{folder / 'prompts.json'}, \"{name}\""
+    where = f'{folder / "prompts.json"}, "{name}"'
     given = checked_entry(AuthorsEntry, entry, where, faults)
     if given is None:
         return None
@@ -154,7 +160,7 @@ def _authors(folder: Path, name: str, entry: Any, relation: str, faults: list[st
         concepts, poses, mask_files = ["concept.png"], ["concept_keyposes.pth"], ["motion.png"]
     else:
         concepts = [f"concept{i}.png" for i in range(len(names))]
-        poses = [f"concept_keyposes_{ordinal}.pth" for ordinal in _ORDINALS[:len(names)]]
+        poses = [f"concept_keyposes_{ordinal}.pth" for ordinal in _ORDINALS[: len(names)]]
         mask_files = [f"motion{i}.png" for i in range(len(names))]
     target = _poses(video / "motion_keyposes.pth", "the target", faults)
     of_concepts = [_poses(video / file, "its concept", faults) for file in poses]
@@ -168,22 +174,31 @@ def _authors(folder: Path, name: str, entry: Any, relation: str, faults: list[st
     if target is None or any(poses is None for poses in of_concepts) or len(joints) > 1:
         return None
     return Triplet(
-        name=name, target=video / "motion.png", concepts=tuple(video / file for file in concepts),
-        prompt=given.prompt, names=tuple(names), predicate=predicate,
-        masks=tuple(masks / file for file in mask_files), boxes=None, keypoints_target=target,
+        name=name,
+        target=video / "motion.png",
+        concepts=tuple(video / file for file in concepts),
+        prompt=given.prompt,
+        names=tuple(names),
+        predicate=predicate,
+        masks=tuple(masks / file for file in mask_files),
+        boxes=None,
+        keypoints_target=target,
         keypoints_concepts=torch.cat([poses[:1] for poses in of_concepts]),
     )
 
 
-def _predicate(said: str | None, prompt: str, names: Sequence[str], relation: str, where: str, faults: list[str]
-               ) -> str:
+def _predicate(
+    said: str | None, prompt: str, names: Sequence[str], relation: str, where: str, faults: list[str]
+) -> str:
     """The given one, or the one found; a given one that the prompt does not say is looked for as well."""
     if said and find_phrase(prompt, said):
         return said
     found = find_predicate(prompt, names, relation)
     if found is None:
-        faults.append(f"{where}: no words for the relation found in '{prompt}'. Add them as 'predicate' (prompts.json) "
-                      "or 'relation' (triplets.jsonl), exactly as the prompt says them.")
+        faults.append(
+            f"{where}: no words for the relation found in '{prompt}'. Add them as 'predicate' (prompts.json) "
+            "or 'relation' (triplets.jsonl), exactly as the prompt says them."
+        )
     return found or ""
 
 
@@ -233,8 +248,10 @@ def _faults_of(triplet: Triplet, folder: Path) -> list[str]:
     if len(target) < subjects:
         faults.append(f"{where}: {subjects} subjects are named, but the target has {len(target)} skeletons.")
     if target.shape[1] != concepts.shape[1]:
-        faults.append(f"{where}: the target's skeletons have {target.shape[1]} keypoints, the concepts' "
-                      f"{concepts.shape[1]}; expected the same joints.")
+        faults.append(
+            f"{where}: the target's skeletons have {target.shape[1]} keypoints, the concepts' "
+            f"{concepts.shape[1]}; expected the same joints."
+        )
     if not triplet.masks and triplet.boxes is None:
         faults.append(f"{where}: expected 'boxes' or 'masks' of the subjects in the target, got neither.")
     return faults

@@ -28,8 +28,13 @@ def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def sample(predict: Callable[[Tensor, Tensor], Tensor], schedule: NoiseSchedule, noise: Tensor, steps: int,
-           spacing: str = "trailing") -> Tensor:
+def sample(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    schedule: NoiseSchedule,
+    noise: Tensor,
+    steps: int,
+    spacing: str = "trailing",
+) -> Tensor:
     """Denoise pure noise.
 
     Args:

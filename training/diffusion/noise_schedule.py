@@ -34,8 +34,9 @@ class NoiseSchedule:
     alphas: tuple[float, ...] = ()
 
     @classmethod
-    def of_betas(cls, prediction: str, start: float = 0.00085, end: float = 0.012,
-                 spacing: str = "scaled_linear") -> NoiseSchedule:
+    def of_betas(
+        cls, prediction: str, start: float = 0.00085, end: float = 0.012, spacing: str = "scaled_linear"
+    ) -> NoiseSchedule:
         """The usual schedules; the defaults are SDXL's. ``scaled_linear`` is linear in sqrt(beta).
 
         Raises:

@@ -50,8 +50,10 @@ class MemoryEstimate:
 
     def sentence(self) -> str:
         gib = 1024**3
-        return (f"about {self.total / gib:.2f} GiB a process: {self.weights / gib:.2f} frozen UNet, "
-                f"{self.trained / gib:.2f} LoRA and optimiser, {self.kept / gib:.2f} kept for the backward pass")
+        return (
+            f"about {self.total / gib:.2f} GiB a process: {self.weights / gib:.2f} frozen UNet, "
+            f"{self.trained / gib:.2f} LoRA and optimiser, {self.kept / gib:.2f} kept for the backward pass"
+        )
 
 
 class _Fused(torch.autograd.Function):
@@ -79,8 +81,16 @@ class _FusedAttention(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def estimate(unet: nn.Module, latent: int, batch: int, dtype: torch.dtype, rank: int, checkpointing: bool,
-             eight_bit: bool, with_identity: bool) -> MemoryEstimate:
+def estimate(
+    unet: nn.Module,
+    latent: int,
+    batch: int,
+    dtype: torch.dtype,
+    rank: int,
+    checkpointing: bool,
+    eight_bit: bool,
+    with_identity: bool,
+) -> MemoryEstimate:
     """Memory of one step of a relation LoRA.
 
     Args:
@@ -114,17 +124,21 @@ def _inputs(unet: nn.Module, latent: int, batch: int) -> tuple[tuple, dict]:
     width = config.cross_attention_dim
     conditions = {"text_embeds": empty(batch, pooled), "time_ids": empty(batch, 6)}
     return (empty(batch, config.in_channels, latent, latent), empty(batch, of=torch.long), empty(batch, 77, width)), {
-        "added_cond_kwargs": conditions}
+        "added_cond_kwargs": conditions
+    }
 
 
 def _identity(unet: nn.Module, latent: int, batch: int) -> IdentityBatch:
     """Keys, values and masks of two subjects without numbers."""
+
     def empty(*shape: int) -> Tensor:
         return torch.empty(shape, dtype=unet.dtype, device="meta")
 
     sites = cross_attentions(unet)
-    masks = {level: empty(batch, math.prod(grid_of((latent, latent), level)), _IDENTITY_TOKENS)
-             for level in {level for _, _, level in sites}}
+    masks = {
+        level: empty(batch, math.prod(grid_of((latent, latent), level)), _IDENTITY_TOKENS)
+        for level in {level for _, _, level in sites}
+    }
     return IdentityBatch(tuple((empty(batch, _IDENTITY_TOKENS, site.width),) * 2 for site, _, _ in sites), masks)
 
 

@@ -122,9 +122,22 @@ class Muon(torch.optim.Optimizer):
         states = [self.state[parameter] for parameter in parameters]
         for parameter, state in zip(parameters, states):
             if "moment" not in state:
-                state.update(moment=torch.zeros_like(parameter), square=torch.zeros_like(parameter),
-                             count=torch.zeros(()))
+                state.update(
+                    moment=torch.zeros_like(parameter), square=torch.zeros_like(parameter), count=torch.zeros(())
+                )
         moments, squares, counts = ([state[name] for state in states] for name in ("moment", "square", "count"))
-        adamw(parameters, [parameter.grad for parameter in parameters], moments, squares, [], counts, amsgrad=False,
-              beta1=_BETAS[0], beta2=_BETAS[1], lr=group["lr"], weight_decay=group["weight_decay"], eps=1e-8,
-              maximize=False)
+        adamw(
+            parameters,
+            [parameter.grad for parameter in parameters],
+            moments,
+            squares,
+            [],
+            counts,
+            amsgrad=False,
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=1e-8,
+            maximize=False,
+        )

@@ -58,8 +58,9 @@ class RelationObjective(nn.Module):
         wanted = {"denoise": 1.0, "keypoint": loss.keypoint_weight, "attention": loss.attention_weight}
         return {name: weight for name, weight in wanted.items() if weight}
 
-    def forward(self, batch: EncodedTriplets, identity: IdentityBatch | None, timesteps: Tensor, noise: Tensor
-                ) -> dict[str, Tensor]:
+    def forward(
+        self, batch: EncodedTriplets, identity: IdentityBatch | None, timesteps: Tensor, noise: Tensor
+    ) -> dict[str, Tensor]:
         """The losses of a batch on the UNet's device.
 
         Args:
@@ -84,11 +85,23 @@ class RelationObjective(nn.Module):
     ) -> Tensor:
         dtype = self.unet.dtype
         conditions = {"text_embeds": batch.pooled.to(dtype), "time_ids": batch.time_ids.to(dtype)}
-        return self.unet(noisy.to(dtype), timesteps, batch.context.to(dtype), added_cond_kwargs=conditions,
-                         cross_attention_kwargs=extras.kwargs()).sample
+        return self.unet(
+            noisy.to(dtype),
+            timesteps,
+            batch.context.to(dtype),
+            added_cond_kwargs=conditions,
+            cross_attention_kwargs=extras.kwargs(),
+        ).sample
 
-    def _losses(self, predicted: Tensor, noisy: Tensor, noise: Tensor, timesteps: Tensor, batch: EncodedTriplets,
-                probe: PredicateProbe | None) -> dict[str, Tensor]:
+    def _losses(
+        self,
+        predicted: Tensor,
+        noisy: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        batch: EncodedTriplets,
+        probe: PredicateProbe | None,
+    ) -> dict[str, Tensor]:
         """Each loss of each picture, (B,)."""
         wanted: LossConfig = self.config.loss
         losses = {"denoise": denoising_loss(predicted, self.schedule.target(batch.latents, noise, timesteps))}
@@ -97,8 +110,12 @@ class RelationObjective(nn.Module):
         if "keypoint" in self.weights:
             form = {"paper": keypoint_loss, "as_released": keypoint_loss_as_released}[wanted.keypoint_form]
             pairs = KeypointPairs(batch.keypoints_target, batch.keypoints_concepts, batch.visible > 0.5)
-            losses["keypoint"] = form(self.schedule.clean(noisy, predicted, timesteps), batch.concept_latents, pairs,
-                                      timesteps <= wanted.keypoint_max_timestep)
+            losses["keypoint"] = form(
+                self.schedule.clean(noisy, predicted, timesteps),
+                batch.concept_latents,
+                pairs,
+                timesteps <= wanted.keypoint_max_timestep,
+            )
         if probe is not None:
             probe.open = False
             size = batch.latents.shape[-2:]
@@ -142,7 +159,8 @@ def export(objective: RelationObjective, path: Path, card: RelationCard) -> str:
     def check(written: Path) -> None:
         read = load_relation(written, unet_layout(unet))
         same = read.pairs.keys() == lora.pairs.keys() and all(
-            torch.equal(read.pairs[key].delta(), pair.delta()) for key, pair in lora.pairs.items())
+            torch.equal(read.pairs[key].delta(), pair.delta()) for key, pair in lora.pairs.items()
+        )
         theirs = read_with_diffusers(str(written), unet)
         found.append(f"read back: {read.report()}; diffusers reads {theirs} of {len(lora.pairs)} pairs")
         if not same or theirs != len(lora.pairs):

@@ -34,8 +34,10 @@ def check_optimizer(config: TrainConfig) -> None:
         try:
             import bitsandbytes.optim  # noqa: F401
         except ImportError as error:
-            raise UserErrors('train.optimizer: "adamw_8bit" needs the package bitsandbytes. Install it (pip install '
-                         'bitsandbytes) or set "adamw"; 3.1 M parameters need 25 MB of state.') from error
+            raise UserErrors(
+                'train.optimizer: "adamw_8bit" needs the package bitsandbytes. Install it (pip install '
+                'bitsandbytes) or set "adamw"; 3.1 M parameters need 25 MB of state.'
+            ) from error
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
@@ -55,8 +57,11 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimiser's state as ``optimizer.<parameter>.<name>`` tensors; numbers become float64 scalars."""
-    return {f"optimizer.{index}.{name}": torch.as_tensor(value, dtype=None if torch.is_tensor(value) else torch.float64)
-            for index, entry in optimizer.state_dict()["state"].items() for name, value in entry.items()}
+    return {
+        f"optimizer.{index}.{name}": torch.as_tensor(value, dtype=None if torch.is_tensor(value) else torch.float64)
+        for index, entry in optimizer.state_dict()["state"].items()
+        for name, value in entry.items()
+    }
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:

@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw
 from ..common.sheets import COLOURS, FAINT, INK, PAPER, font
 
 
-def loss_chart(curves: Mapping[str, Sequence[float]], first_step: int = 1, size: tuple[int, int] = (900, 260)
-               ) -> Image.Image:
+def loss_chart(
+    curves: Mapping[str, Sequence[float]], first_step: int = 1, size: tuple[int, int] = (900, 260)
+) -> Image.Image:
     """One panel a loss: every step faint, a running mean strong, its first and last value in numbers."""
     width, height = size
     chart = Image.new("RGB", (width, height * len(curves)), PAPER)
@@ -22,8 +23,14 @@ def loss_chart(curves: Mapping[str, Sequence[float]], first_step: int = 1, size:
     return chart
 
 
-def _panel(draw: ImageDraw.ImageDraw, frame: tuple[int, int, int, int], name: str, values: list[float],
-           first_step: int, colour: tuple[int, int, int]) -> None:
+def _panel(
+    draw: ImageDraw.ImageDraw,
+    frame: tuple[int, int, int, int],
+    name: str,
+    values: list[float],
+    first_step: int,
+    colour: tuple[int, int, int],
+) -> None:
     left, top, right, bottom = frame
     draw.rectangle(frame, outline=FAINT)
     if not values:
@@ -31,11 +38,15 @@ def _panel(draw: ImageDraw.ImageDraw, frame: tuple[int, int, int, int], name: st
     low, high = min(values), max(values)
     span = (high - low) or abs(high) or 1.0
     window = max(1, len(values) // 20)
-    smooth = [sum(values[max(0, i - window + 1):i + 1]) / (i - max(0, i - window + 1) + 1) for i in range(len(values))]
+    smooth = [
+        sum(values[max(0, i - window + 1) : i + 1]) / (i - max(0, i - window + 1) + 1) for i in range(len(values))
+    ]
 
     def place(step: int, value: float) -> tuple[float, float]:
-        return (left + (right - left) * step / max(1, len(values) - 1), bottom - 4 - (bottom - top - 8)
-                * (value - low) / span)
+        return (
+            left + (right - left) * step / max(1, len(values) - 1),
+            bottom - 4 - (bottom - top - 8) * (value - low) / span,
+        )
 
     for quarter in range(1, 4):
         y = top + (bottom - top) * quarter / 4
@@ -44,8 +55,12 @@ def _panel(draw: ImageDraw.ImageDraw, frame: tuple[int, int, int, int], name: st
     if len(values) > 1:
         draw.line([place(i, value) for i, value in enumerate(values)], fill=pale, width=1)
         draw.line([place(i, value) for i, value in enumerate(smooth)], fill=colour, width=3)
-    draw.text((left, top - 26), f"{name}:  {smooth[window - 1]:.4g} to {smooth[-1]:.4g}  (mean of {window} steps)", INK,
-              font(16))
+    draw.text(
+        (left, top - 26),
+        f"{name}:  {smooth[window - 1]:.4g} to {smooth[-1]:.4g}  (mean of {window} steps)",
+        INK,
+        font(16),
+    )
     draw.text((8, top - 2), _short(high), INK, font(12))
     draw.text((8, bottom - 14), _short(low), INK, font(12))
     draw.text((left, bottom + 6), f"step {first_step}", INK, font(12))

@@ -1,10 +1,10 @@
 """A run's folder: what is in it, what may be started in it, and its one checkpoint, whole or not at all.
 
-    checkpoint.safetensors   LoRA, optimiser, loss history, in one file that is replaced at once
-    history.csv, loss.png    every loss of every step
-    samples/, samples.png    pictures on the way
-    tensorboard/             the same curves
-    <relation>.safetensors   the promised file; its presence means: finished
+checkpoint.safetensors   LoRA, optimiser, loss history, in one file that is replaced at once
+history.csv, loss.png    every loss of every step
+samples/, samples.png    pictures on the way
+tensorboard/             the same curves
+<relation>.safetensors   the promised file; its presence means: finished
 """
 
 from __future__ import annotations
@@ -75,8 +75,9 @@ class RunDir:
                 "another output.folder or output.name, or move the file away."
             )
         if self.checkpoint_file.exists() and not resume:
-            raise UserErrors(f"{self.path} holds an unfinished run. Add --resume to go on with it, or choose another "
-                         "output.folder.")
+            raise UserErrors(
+                f"{self.path} holds an unfinished run. Add --resume to go on with it, or choose another output.folder."
+            )
         faults = []
         for folder in dict.fromkeys((self.path, self._cache)):
             try:
@@ -87,8 +88,10 @@ class RunDir:
             standing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
             if shutil.disk_usage(standing).free < needed + _MARGIN:
                 free, wanted = (amount / 1024**2 for amount in (shutil.disk_usage(standing).free, needed + _MARGIN))
-                faults.append(f"{folder}: {free:.0f} MiB free on its disk, {wanted:.0f} MiB needed. Free some, or "
-                              "choose another output folder.")
+                faults.append(
+                    f"{folder}: {free:.0f} MiB free on its disk, {wanted:.0f} MiB needed. Free some, or "
+                    "choose another output folder."
+                )
         if faults:
             raise UserErrors(faults)
 
@@ -102,8 +105,12 @@ class RunDir:
         """Replace the checkpoint at once; on any error the one before stays."""
         tensors = {f"lora.{name}": tensor for name, tensor in checkpoint.lora.items()} | checkpoint.optimizer
         tensors |= {f"history.{name}": tensor for name, tensor in checkpoint.history.items()}
-        metadata = {"kind": "training checkpoint", "step": str(checkpoint.step),
-                    "scaler": json.dumps(checkpoint.scaler), **self._made_of}
+        metadata = {
+            "kind": "training checkpoint",
+            "step": str(checkpoint.step),
+            "scaler": json.dumps(checkpoint.scaler),
+            **self._made_of,
+        }
         save(self.checkpoint_file, tensors, metadata)
 
     def read_checkpoint(self) -> Checkpoint | None:
@@ -129,9 +136,13 @@ class RunDir:
         def part(prefix: str) -> dict[str, Tensor]:
             return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
-        return Checkpoint(int(metadata["step"]), part("lora."),
-                          {key: value for key, value in tensors.items() if key.startswith("optimizer.")},
-                          part("history."), json.loads(metadata["scaler"]))
+        return Checkpoint(
+            int(metadata["step"]),
+            part("lora."),
+            {key: value for key, value in tensors.items() if key.startswith("optimizer.")},
+            part("history."),
+            json.loads(metadata["scaler"]),
+        )
 
     def checkpoint_step(self) -> int | None:
         """After which step the checkpoint was written; None where there is none that can be read."""

@@ -70,22 +70,27 @@ def load_run_spec(config: Config, device: torch.device, processes: int, resume: 
     if rest:
         faults.append(f"train.batch_size: {config.train.batch_size} is not a multiple of {processes} processes.")
     elif config.train.micro_batch and share % config.train.micro_batch:
-        faults.append(f"train.micro_batch: each of {processes} processes has {share} pictures a step, not a multiple "
-                      f"of {config.train.micro_batch}.")
+        faults.append(
+            f"train.micro_batch: each of {processes} processes has {share} pictures a step, not a multiple "
+            f"of {config.train.micro_batch}."
+        )
     if config.loss.keypoint_weight and triplets and not any(t.keypoints_target.shape[1] for t in triplets):
-        faults.append("loss.keypoint_weight: the triplets have no keypoints; set it to 0 or add keypoints_target and "
-                      "keypoints_concepts.")
+        faults.append(
+            "loss.keypoint_weight: the triplets have no keypoints; set it to 0 or add keypoints_target and "
+            "keypoints_concepts."
+        )
     elif config.loss.keypoint_weight and triplets and not any(t.facts.visible_joints for t in triplets):
-        faults.append("loss.keypoint_weight: no joint is visible in a target and its concept and inside both squares, "
-                      "so there is nothing to match. Look at --preview-data SHEET.png, correct the keypoints, or set "
-                      "it to 0.")
+        faults.append(
+            "loss.keypoint_weight: no joint is visible in a target and its concept and inside both squares, "
+            "so there is nothing to match. Look at --preview-data SHEET.png, correct the keypoints, or set "
+            "it to 0."
+        )
     if frozen and config.loss.prediction == "flow" and not frozen.base.schedule.prediction == "flow":
         faults.append(f"loss.prediction: the base predicts {frozen.base.schedule.prediction}, not flow.")
     if frozen and frozen.base.schedule.prediction == "flow" and config.loss.prediction in ("epsilon", "v"):
         faults.append(f"loss.prediction: the base predicts flow, not {config.loss.prediction}.")
     if zero_terminal(frozen) and config.loss.prediction == "epsilon":
-        faults.append("loss.prediction: the base has zero terminal SNR, where epsilon says nothing; use \"base\" or "
-                      "\"v\".")
+        faults.append('loss.prediction: the base has zero terminal SNR, where epsilon says nothing; use "base" or "v".')
     if config.train.precision == "float16" and device.type != "cuda":
         faults.append('train.precision: "float16" needs a CUDA device; use "float32" or "bfloat16".')
     _or_faults(lambda: check_optimizer(config.train), faults)
@@ -146,9 +151,16 @@ def _bytes_to_write(config: Config, triplets: list[Triplet]) -> int:
 def memory_of(recipe: RunSpec) -> MemoryEstimate:
     """Memory of a training step, from the base's shapes alone."""
     config = recipe.config
-    return estimate(recipe.frozen.base.empty_unet(), config.data.image_px // 8, recipe.micro_batch, recipe.dtype,
-                    config.lora.rank, config.train.gradient_checkpointing, config.train.optimizer == "adamw_8bit",
-                    with_identity=recipe.frozen.identity_config is not None)
+    return estimate(
+        recipe.frozen.base.empty_unet(),
+        config.data.image_px // 8,
+        recipe.micro_batch,
+        recipe.dtype,
+        config.lora.rank,
+        config.train.gradient_checkpointing,
+        config.train.optimizer == "adamw_8bit",
+        with_identity=recipe.frozen.identity_config is not None,
+    )
 
 
 def trainable_parameters(recipe: RunSpec) -> int:
@@ -166,20 +178,23 @@ def describe_run(recipe: RunSpec, processes: int) -> str:
     accumulation = config.train.batch_size // (processes * recipe.micro_batch)
     losses = {"denoise": 1.0, "keypoint": config.loss.keypoint_weight, "attention": config.loss.attention_weight}
     memory = memory_of(recipe)
-    identity = (f"{config.models.identity}, strength {config.identity.strength:g}, "
-                f"{'with' if config.models.local_clip_vision else 'without'} local tokens"
-                if recipe.frozen.identity_config else "none (relation on the plain base)")
+    identity = (
+        f"{config.models.identity}, strength {config.identity.strength:g}, "
+        f"{'with' if config.models.local_clip_vision else 'without'} local tokens"
+        if recipe.frozen.identity_config
+        else "none (relation on the plain base)"
+    )
     lines = {
         "relation": config.relation,
         "data": f"{len(recipe.triplets)} triplets, {crops} crops of {config.data.image_px} px, "
-                f"sha256 {recipe.dataset[:12]}",
+        f"sha256 {recipe.dataset[:12]}",
         "base": f"{config.models.base} ({base.name}, {recipe.schedule.prediction} prediction, "
-                f"{len(layout.sites())} text cross-attentions)",
+        f"{len(layout.sites())} text cross-attentions)",
         "identity": identity,
         "trained": f"{trainable_parameters(recipe):,} parameters (rank {config.lora.rank}), float32",
         "losses": ", ".join(f"{name} x {weight:g}" for name, weight in losses.items() if weight),
         "steps": f"{config.train.steps} of batch {config.train.batch_size} = {processes} processes x {accumulation} "
-                 f"micro-batches x {recipe.micro_batch}",
+        f"micro-batches x {recipe.micro_batch}",
         "precision": str(recipe.dtype).removeprefix("torch."),
         "memory": memory.sentence(),
         "writes": str(recipe.folder.result),

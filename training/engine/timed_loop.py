@@ -207,8 +207,10 @@ def resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | No
     try:
         model.load_state_dict(_part(tensors, "weights."))
     except RuntimeError as error:
-        raise UserErrors(f"{folder}: its checkpoint is one of another model ({' '.join(str(error).split())[:300]}). "
-                        "Choose another --out, or delete the folder to begin anew.") from error
+        raise UserErrors(
+            f"{folder}: its checkpoint is one of another model ({' '.join(str(error).split())[:300]}). "
+            "Choose another --out, or delete the folder to begin anew."
+        ) from error
     if optimiser is not None:
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _part(tensors, "moments.").items():

@@ -102,14 +102,21 @@ class SamplePictures:
         settings = self.config.samples
         crops, unet = self.crops, self.objective.unet
         noise = seeded_noise([settings.seed + i for i in range(len(crops))], crops.latents.shape[1:])
-        context, pooled = (torch.cat((negative.expand_as(own), own)).to(unet.dtype)
-                           for negative, own in zip(self.negative, (crops.context, crops.pooled)))
+        context, pooled = (
+            torch.cat((negative.expand_as(own), own)).to(unet.dtype)
+            for negative, own in zip(self.negative, (crops.context, crops.pooled))
+        )
         conditions = {"text_embeds": pooled, "time_ids": crops.time_ids.repeat(2, 1).to(unet.dtype)}
         extras = CrossAttentionExtras(self.identity)
 
         def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            both = unet(noisy.repeat(2, 1, 1, 1).to(unet.dtype), timesteps.repeat(2), context,
-                        added_cond_kwargs=conditions, cross_attention_kwargs=extras.kwargs()).sample.float()
+            both = unet(
+                noisy.repeat(2, 1, 1, 1).to(unet.dtype),
+                timesteps.repeat(2),
+                context,
+                added_cond_kwargs=conditions,
+                cross_attention_kwargs=extras.kwargs(),
+            ).sample.float()
             without, with_prompt = both.chunk(2)
             return without + settings.guidance * (with_prompt - without)
 
@@ -137,10 +144,17 @@ def sample_pictures(
     config = recipe.config
     if negative is None:
         return None
-    rows = torch.arange(0, len(crops), config.data.crops)[:config.samples.count].to(crops.latents.device)
-    samples = SamplePictures(objective, crops.take(rows), identity.take(rows) if identity else None,
-                             [triplet.prompt for triplet in recipe.triplets[:len(rows)]], negative,
-                             recipe.frozen.base.vae, config, recipe.folder)
+    rows = torch.arange(0, len(crops), config.data.crops)[: config.samples.count].to(crops.latents.device)
+    samples = SamplePictures(
+        objective,
+        crops.take(rows),
+        identity.take(rows) if identity else None,
+        [triplet.prompt for triplet in recipe.triplets[: len(rows)]],
+        negative,
+        recipe.frozen.base.vae,
+        config,
+        recipe.folder,
+    )
     samples.draw_without()
     return samples
 

@@ -36,8 +36,12 @@ class Column:
         return estimate.text(100, 1) if self.kind == "share" else estimate.text(1, 1 if self.kind == "score" else 3)
 
 
-SCORE_COLUMNS = (Column("CLIP-T", "CLIP-T", "score"), Column("CLIP-R", "CLIP-R", "score"),
-                 Column("CLIP-I", "CLIP-I", "score"), Column("DINO", "DINO", "score"))
+SCORE_COLUMNS = (
+    Column("CLIP-T", "CLIP-T", "score"),
+    Column("CLIP-R", "CLIP-R", "score"),
+    Column("CLIP-I", "CLIP-I", "score"),
+    Column("DINO", "DINO", "score"),
+)
 SUBJECT_COLUMNS = (
     Column("found", "found %", "share"),
     Column("identity", "identity, missing 0", "number"),
@@ -71,8 +75,9 @@ GRADE_COLUMNS = (
 COLUMNS = {column.key: column for column in (*SCORE_COLUMNS, *SUBJECT_COLUMNS, *JUDGE_COLUMNS, *GRADE_COLUMNS)}
 
 
-def estimates(entries: Sequence[Entry], rows: Sequence[Row], columns: Sequence[Column]
-              ) -> dict[str, dict[str, Estimate]]:
+def estimates(
+    entries: Sequence[Entry], rows: Sequence[Row], columns: Sequence[Column]
+) -> dict[str, dict[str, Estimate]]:
     """Group to key to Estimate; what no picture of a group has is left out.
 
     Args:
@@ -86,19 +91,26 @@ def estimates(entries: Sequence[Entry], rows: Sequence[Row], columns: Sequence[C
             have = [index for index in inside if rows[index].get(column.key) is not None]
             if have:
                 table.setdefault(group, {})[column.key] = column.estimate(
-                    [rows[index][column.key] for index in have], [entries[index].case for index in have])
+                    [rows[index][column.key] for index in have], [entries[index].case for index in have]
+                )
     return table
 
 
 def markdown(table: Mapping[str, Mapping[str, Estimate]], columns: Sequence[Column]) -> str:
     """Groups as rows; a cell of fewer pictures than its row has says how many."""
     shown = [column for column in columns if any(column.key in row for row in table.values())]
-    lines = ["| " + " | ".join(["", "pictures", "cases", *(column.title for column in shown)]) + " |",
-             "|---" * (len(shown) + 3) + "|"]
+    lines = [
+        "| " + " | ".join(["", "pictures", "cases", *(column.title for column in shown)]) + " |",
+        "|---" * (len(shown) + 3) + "|",
+    ]
     for group, row in table.items():
         most = max(row.values(), key=lambda estimate: estimate.samples)
-        cells = ["-" if column.key not in row else column.text(row[column.key])
-                 + (f" ({row[column.key].samples} pictures)" if row[column.key].samples < most.samples else "")
-                 for column in shown]
+        cells = [
+            "-"
+            if column.key not in row
+            else column.text(row[column.key])
+            + (f" ({row[column.key].samples} pictures)" if row[column.key].samples < most.samples else "")
+            for column in shown
+        ]
         lines.append("| " + " | ".join([group, str(most.samples), str(most.cases), *cells]) + " |")
     return "\n".join(lines) + "\n"

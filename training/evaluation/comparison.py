@@ -51,12 +51,20 @@ def compare(entries: Sequence[Entry], first: Sequence[Row], second: Sequence[Row
     """
     results = []
     for column in COLUMNS.values():
-        pairs = [index for index in range(len(entries))
-                 if first[index].get(column.key) is not None and second[index].get(column.key) is not None]
+        pairs = [
+            index
+            for index in range(len(entries))
+            if first[index].get(column.key) is not None and second[index].get(column.key) is not None
+        ]
         if pairs:
-            results.append(_compared(column, [entries[index] for index in pairs],
-                                     [float(first[index][column.key]) for index in pairs],
-                                     [float(second[index][column.key]) for index in pairs]))
+            results.append(
+                _compared(
+                    column,
+                    [entries[index] for index in pairs],
+                    [float(first[index][column.key]) for index in pairs],
+                    [float(second[index][column.key]) for index in pairs],
+                )
+            )
     family = {one.key: one.p for one in results if one.p is not None}
     adjusted = stats.holm(family)
     return [Comparison(**{**vars(one), "adjusted": adjusted.get(one.key)}) for one in results]
@@ -89,22 +97,29 @@ def comparison_text(results: Sequence[Comparison], first: str, second: str, case
         first, second: names of the two methods.
         cases: number of different cases.
     """
-    lines = [f"| | {first} | {second} | difference [95 %] | only {first} / only {second} | p | p, Holm |",
-             "|---|---|---|---|---|---|---|"]
+    lines = [
+        f"| | {first} | {second} | difference [95 %] | only {first} / only {second} | p | p, Holm |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for one in results:
         column = COLUMNS[one.key]
         scale, digits = (100, 1) if column.kind == "share" else (1, 1 if column.kind == "score" else 3)
         gap = stats.Estimate(one.difference.value, one.difference.low, one.difference.high, 0, 0)
         only = "" if one.only_first is None else f"{one.only_first} / {one.only_second}"
         marks = ["-" if p is None else f"{p:.4f}" + (" *" if p < MARK else "") for p in (one.p, one.adjusted)]
-        lines.append(f"| {column.title} | {scale * one.first:.{digits}f} | {scale * one.second:.{digits}f} | "
-                     f"{gap.text(scale, digits)} | {only} | {' | '.join(marks)} |")
+        lines.append(
+            f"| {column.title} | {scale * one.first:.{digits}f} | {scale * one.second:.{digits}f} | "
+            f"{gap.text(scale, digits)} | {only} | {' | '.join(marks)} |"
+        )
     power = stats.mcnemar_power(min(cases, 1000))
-    lines += ["", f"Differences are {first} minus {second}, over {cases} cases; * is p < {MARK}. McNemar's exact "
-              "test on the first seed of each case where a measure is yes or no, sign flips of the "
-              "cases' differences elsewhere.",
-              f"Power: with {cases} cases and one seed, a method that alone succeeds on 15 % of cases, against 5 % for "
-              f"the other, comes out as different with a chance of {100 * power:.0f} %."]
+    lines += [
+        "",
+        f"Differences are {first} minus {second}, over {cases} cases; * is p < {MARK}. McNemar's exact "
+        "test on the first seed of each case where a measure is yes or no, sign flips of the "
+        "cases' differences elsewhere.",
+        f"Power: with {cases} cases and one seed, a method that alone succeeds on 15 % of cases, against 5 % for "
+        f"the other, comes out as different with a chance of {100 * power:.0f} %.",
+    ]
     return "\n".join(lines) + "\n"
 
 

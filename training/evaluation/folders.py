@@ -26,8 +26,9 @@ from .sheet import contact_sheet
 ANSWERS = "answers.jsonl"
 
 
-def measure_folders(folders: Mapping[str, Path], options: argparse.Namespace, worlds: Worlds = NO_WORLDS
-                    ) -> dict[str, Measured]:
+def measure_folders(
+    folders: Mapping[str, Path], options: argparse.Namespace, worlds: Worlds = NO_WORLDS
+) -> dict[str, Measured]:
     """Measure folders of pictures of one prompts file with the same models, and write the reports.
 
     Args:
@@ -41,15 +42,17 @@ def measure_folders(folders: Mapping[str, Path], options: argparse.Namespace, wo
     if options.batch < 1:
         raise UserErrors(f"--batch {options.batch}: expected at least 1.")
     missing = "skip" if options.partial else "fault"
-    _, *entries = all_or_faults(lambda: check_writable(options.out),
-                                *(lambda folder=folder: read_prompts(options.prompts, folder, missing)
-                                  for folder in folders.values()))
+    _, *entries = all_or_faults(
+        lambda: check_writable(options.out),
+        *(lambda folder=folder: read_prompts(options.prompts, folder, missing) for folder in folders.values()),
+    )
     total = _lines(options.prompts)
     first = entries[0]
     predicates, (exact_text, exact), *parts = all_or_faults(
         lambda: find_predicates(first, options.spacy),
         lambda: worlds.count_exactly(first) if getattr(options, "exact", False) else ("", {}),
-        *model_steps(options, worlds))
+        *model_steps(options, worlds),
+    )
     models = Models(*parts)
     measured: dict[str, Measured] = {}
     for name, own in zip(folders, entries):
@@ -69,8 +72,9 @@ def measure_folders(folders: Mapping[str, Path], options: argparse.Namespace, wo
     return measured
 
 
-def report_of(measured: Mapping[str, Measured], accuracy: Any, exact_text: str, exact: Mapping[str, Any]
-              ) -> tuple[str, dict[str, Any]]:
+def report_of(
+    measured: Mapping[str, Measured], accuracy: Any, exact_text: str, exact: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
     """table.md and scores.json of one or more measured folders."""
     (name, first), *others = measured.items()
     table = summaries(first.entries, first.rows)
@@ -85,9 +89,14 @@ def report_of(measured: Mapping[str, Measured], accuracy: Any, exact_text: str, 
         cases = len({entry.case for entry in pairs[0]})
         text += f"\n**{name} against {other_name}**\n\n{comparison_text(results, name, other_name, cases)}"
         facts.setdefault("against", {})[other_name] = {
-            "pairs": len(pairs[0]), "cases": cases, "measures": comparison_facts(results),
-            "groups": {group: {key: vars(score) for key, score in row.items()}
-                       for group, row in estimates(other.entries, other.rows, SCORE_COLUMNS).items()}}
+            "pairs": len(pairs[0]),
+            "cases": cases,
+            "measures": comparison_facts(results),
+            "groups": {
+                group: {key: vars(score) for key, score in row.items()}
+                for group, row in estimates(other.entries, other.rows, SCORE_COLUMNS).items()
+            },
+        }
     return text, facts
 
 
@@ -111,5 +120,7 @@ def _lines(prompts: Path) -> int:
 def _missing_text(measured: Mapping[str, Measured], total: int) -> str:
     """Said beside the scores wherever pictures are missing."""
     lacking = {name: total - len(one.entries) for name, one in measured.items() if len(one.entries) < total}
-    return "".join(f"**{count} of {total} pictures of {name} are missing.** These scores are of the others.\n\n"
-                   for name, count in lacking.items())
+    return "".join(
+        f"**{count} of {total} pictures of {name} are missing.** These scores are of the others.\n\n"
+        for name, count in lacking.items()
+    )

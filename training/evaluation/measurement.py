@@ -45,8 +45,13 @@ class Measured:
     encoders: dict[str, str] = field(default_factory=dict)
 
 
-def measure_pictures(entries: Sequence[Entry], predicates: Sequence[str | None], models: Models,
-                     options: argparse.Namespace, memory: Path | None) -> Measured:
+def measure_pictures(
+    entries: Sequence[Entry],
+    predicates: Sequence[str | None],
+    models: Models,
+    options: argparse.Namespace,
+    memory: Path | None,
+) -> Measured:
     """Measure pictures.
 
     Args:
@@ -61,16 +66,18 @@ def measure_pictures(entries: Sequence[Entry], predicates: Sequence[str | None],
     from .score_images import score_pictures
 
     began = time.monotonic()
-    rows: list[dict[str, float | None]] = [dict(row) for row in score_pictures(
-        entries, predicates, models.clip, models.dino, options.batch)]
+    rows: list[dict[str, float | None]] = [
+        dict(row) for row in score_pictures(entries, predicates, models.clip, models.dino, options.batch)
+    ]
     subjects, notes = None, []
     if models.subjects is None:
         notes.append("who is where: not measured: needs --detector.")
     else:
         from .assignment.subjects import measure_subjects
 
-        subjects = measure_subjects(entries, models.subjects, options.floor,
-                                    lambda items: tqdm(items, desc="subjects", unit=""))
+        subjects = measure_subjects(
+            entries, models.subjects, options.floor, lambda items: tqdm(items, desc="subjects", unit="")
+        )
         for row, own in zip(rows, subjects.rows):
             row |= own.measures.table() if own else {}
         lacking = sum(own is None for own in subjects.rows)
@@ -86,21 +93,28 @@ def measure_pictures(entries: Sequence[Entry], predicates: Sequence[str | None],
     else:
         judge, unparsable, mass = _judge_into(rows, entries, predicates, models.judge, options, memory)
     encoders = {"CLIP": models.clip.name} | ({"DINO": models.dino.name} if models.dino else {})
-    return Measured(entries, predicates, rows, subjects, judge, unparsable, mass, tuple(notes),
-                    time.monotonic() - began, encoders)
+    return Measured(
+        entries, predicates, rows, subjects, judge, unparsable, mass, tuple(notes), time.monotonic() - began, encoders
+    )
 
 
-def _judge_into(rows: list[dict[str, float | None]], entries: Sequence[Entry], predicates: Sequence[str | None],
-                judge: Any, options: argparse.Namespace, memory: Path | None
-                ) -> tuple[dict[str, Any], int | None, float | None]:
+def _judge_into(
+    rows: list[dict[str, float | None]],
+    entries: Sequence[Entry],
+    predicates: Sequence[str | None],
+    judge: Any,
+    options: argparse.Namespace,
+    memory: Path | None,
+) -> tuple[dict[str, Any], int | None, float | None]:
     """Write verdicts and grades into the rows."""
     from .judge.answers import Answers
     from .judge.graded import grade_pictures
     from .judge.verdicts import judge_pictures
 
     answers = Answers(judge, memory)
-    verdicts = judge_pictures(entries, predicates, answers, not options.no_mirror,
-                              lambda items: tqdm(items, desc="judge", unit=""))
+    verdicts = judge_pictures(
+        entries, predicates, answers, not options.no_mirror, lambda items: tqdm(items, desc="judge", unit="")
+    )
     masses = [verdict.mass for verdict in verdicts if verdict.mass is not None]
     for row, verdict in zip(rows, verdicts):
         row |= {key: value for key, value in verdict.table().items() if key != "mass"}
@@ -117,8 +131,11 @@ def _grades(grades: dict[str, float] | None) -> dict[str, float | None]:
     if grades is None:
         return {}
     identities = [value for key, value in grades.items() if key.startswith("identity_")]
-    return {"grade_relation": grades["relation"], "grade_quality": grades["quality"],
-            "grade_identity": sum(identities) / len(identities) if identities else None}
+    return {
+        "grade_relation": grades["relation"],
+        "grade_quality": grades["quality"],
+        "grade_identity": sum(identities) / len(identities) if identities else None,
+    }
 
 
 def find_predicates(entries: Sequence[Entry], model: str) -> list[str | None]:
@@ -131,6 +148,8 @@ def find_predicates(entries: Sequence[Entry], model: str) -> list[str | None]:
     found = [entry.relation or parser.predicate(entry.prompt, entry.names, entry.subjects) for entry in entries]
     lines = [str(entry.line) for entry, predicate in zip(entries, found) if not predicate]
     if lines:
-        say(f"no predicate found in {len(lines)} of {len(entries)} prompts (lines {', '.join(lines[:10])}"
-            f"{' ...' if len(lines) > 10 else ''}): CLIP-R leaves them out. Give 'relation' there.")
+        say(
+            f"no predicate found in {len(lines)} of {len(entries)} prompts (lines {', '.join(lines[:10])}"
+            f"{' ...' if len(lines) > 10 else ''}): CLIP-R leaves them out. Give 'relation' there."
+        )
     return found

@@ -23,20 +23,30 @@ NONE = "none"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that say what is measured with what."""
     add = parser.add_argument
-    add("--clip", default=CLIP,
-        help="a folder of transformers or a hub's owner/name, an open_clip architecture, or miniworld")
-    add("--clip-weights", default="", help="of an open_clip architecture: a file or one of open_clip's tags; a file of "
-        "OpenAI's weights needs --clip ViT-B-32-quickgelu")
-    add("--dino", help=f"a folder of transformers or a hub's owner/name, or none; {DINO}, but none with --clip "
-        "miniworld")
+    add(
+        "--clip",
+        default=CLIP,
+        help="a folder of transformers or a hub's owner/name, an open_clip architecture, or miniworld",
+    )
+    add(
+        "--clip-weights",
+        default="",
+        help="of an open_clip architecture: a file or one of open_clip's tags; a file of "
+        "OpenAI's weights needs --clip ViT-B-32-quickgelu",
+    )
+    add(
+        "--dino",
+        help=f"a folder of transformers or a hub's owner/name, or none; {DINO}, but none with --clip miniworld",
+    )
     add("--detector", default=NONE, help="who is where: a Grounding DINO, OWLv2 or SAM 3 of transformers, or miniworld")
     add("--encoder", default="", help="looks of crops: a DINOv2, DINOv3, CLIP or SigLIP of transformers, or miniworld")
     add("--segmenter", default=NONE, help="cuts subjects out of boxes: a SAM or SAM 2 of transformers")
     add("--floor", type=float, help="cosine at or below which a detection is nobody; measured from the references")
     add("--judge", default=NONE, help="whether it happened: an image-text-to-text model of transformers, or miniworld")
     add("--judge-revision", default="main", help="commit of the judge on the hub, so that answers can be repeated")
-    add("--judge-accuracy", type=of_type.path,
-        help="accuracy.json of 'judge --labels': shares corrected for its errors")
+    add(
+        "--judge-accuracy", type=of_type.path, help="accuracy.json of 'judge --labels': shares corrected for its errors"
+    )
     add("--no-mirror", action="store_true", help="do not ask about mirrored pictures, which shows the judge's noise")
     add("--grades", action="store_true", help="let the judge grade from 0 to 10 as well")
     add("--spacy", default=MODEL, help="pipeline that finds predicates: a name or a folder")
@@ -107,7 +117,8 @@ def _open_subjects(options: argparse.Namespace, dtype: torch.dtype, worlds: Worl
     parts = all_or_faults(
         by_name or (lambda: open_detector(options.detector, options.device, dtype)),
         worlds.encoders.get(encoder) or (lambda: load_image_encoder(encoder, options.device, dtype)),
-        lambda: None if options.segmenter == NONE else open_segmenter(options.segmenter, options.device, dtype))
+        lambda: None if options.segmenter == NONE else open_segmenter(options.segmenter, options.device, dtype),
+    )
     return SubjectModels(*parts)
 
 

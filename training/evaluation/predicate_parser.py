@@ -116,21 +116,33 @@ def predicate_of(words: Sequence[Word], places: Sequence[int], subjects: int) ->
         return None
     subject_words = {index for index, word in enumerate(words) if word.start in places}
     if not subject_words and subjects > 1:
-        subject_words = {word.head for index, word in enumerate(words)
-                         if index > verb and word.role == "det" and words[word.head].kind in ("NOUN", "PROPN")}
+        subject_words = {
+            word.head
+            for index, word in enumerate(words)
+            if index > verb and word.role == "det" and words[word.head].kind in ("NOUN", "PROPN")
+        }
     first = verb
     while first and first - 1 not in subject_words and _leads(words, first - 1, verb):
         first -= 1
     other = next((index for index in sorted(subject_words) if index > verb and _serves(words, index, verb)), None)
     if other is not None:
-        end = min([other, *(index for index, word in enumerate(words)
-                            if word.head == other and word.role in _BEFORE_NOUN and index < other)])
+        end = min(
+            [
+                other,
+                *(
+                    index
+                    for index, word in enumerate(words)
+                    if word.head == other and word.role in _BEFORE_NOUN and index < other
+                ),
+            ]
+        )
         return _text(words[first:end])
     kept = list(range(first, verb + 1))
     for index, word in enumerate(words):
         if word.head == verb and index > verb and word.role in ("prt", "dobj") and index not in subject_words:
-            kept += [near for near, left in enumerate(words[:index]) if left.head == index
-                     and left.role in _BEFORE_NOUN] + [index]
+            kept += [
+                near for near, left in enumerate(words[:index]) if left.head == index and left.role in _BEFORE_NOUN
+            ] + [index]
     return _text([words[index] for index in sorted(set(kept))])
 
 
@@ -153,8 +165,11 @@ def _leads(words: Sequence[Word], index: int, verb: int) -> bool:
     word = words[index]
     if word.start + len(word.text) == words[index + 1].start:
         return True
-    return word.head == verb and word.kind == "NOUN" and not any(left.head == index and left.role == "det"
-                                                                 for left in words)
+    return (
+        word.head == verb
+        and word.kind == "NOUN"
+        and not any(left.head == index and left.role == "det" for left in words)
+    )
 
 
 def _serves(words: Sequence[Word], index: int, verb: int) -> bool:

@@ -40,12 +40,14 @@ class PromptEntry(Checked):
     task: str = Field("", description="a text: of a part of the benchmark")
     symmetric: bool | None = Field(None, description="whether the relation says the same of exchanged subjects")
     views: list[Annotated[list[NeededPath], Field(min_length=1)]] = Field(
-        [], description="a list of lists of file names, one per subject")
+        [], description="a list of lists of file names, one per subject"
+    )
     questions: list[AskedQuestion] = Field([], description="a list of questions with the wanted answers")
 
     def contradictions(self) -> list[tuple[str, str]]:
-        counts = {key: len(getattr(self, key)) for key in ("references", "names", "boxes", "views")
-                  if getattr(self, key)}
+        counts = {
+            key: len(getattr(self, key)) for key in ("references", "names", "boxes", "views") if getattr(self, key)
+        }
         faults = []
         if len(set(counts.values())) > 1:
             given = ", ".join(f"{count} {key}" for key, count in counts.items())
@@ -153,8 +155,9 @@ def read_prompts(path: Path, pictures: Path, missing: str = "fault") -> list[Ent
         if entry is None:
             continue
         if entry.picture in first:
-            faults.append(f"{where}: {entry.picture.name} is in line {first[entry.picture]} already; a picture has one "
-                          "line.")
+            faults.append(
+                f"{where}: {entry.picture.name} is in line {first[entry.picture]} already; a picture has one line."
+            )
         first.setdefault(entry.picture, number)
         if missing != "skip" or entry.picture.is_file():
             entries.append(entry)
@@ -167,17 +170,28 @@ def read_prompts(path: Path, pictures: Path, missing: str = "fault") -> list[Ent
     return entries
 
 
-def _entry(facts: Any, number: int, where: str, folder: Path, pictures: Path, faults: list[str], missing: str
-           ) -> Entry | None:
+def _entry(
+    facts: Any, number: int, where: str, folder: Path, pictures: Path, faults: list[str], missing: str
+) -> Entry | None:
     given = checked_entry(PromptEntry, facts, where, faults)
     if given is None:
         return None
     entry = Entry(
-        number, pictures / given.picture, given.prompt, given.relation.strip(),
-        tuple(folder / name for name in given.references), tuple(given.names), given.plan,
-        tuple(map(tuple, given.boxes)), tuple(tuple(folder / name for name in views) for views in given.views),
+        number,
+        pictures / given.picture,
+        given.prompt,
+        given.relation.strip(),
+        tuple(folder / name for name in given.references),
+        tuple(given.names),
+        given.plan,
+        tuple(map(tuple, given.boxes)),
+        tuple(tuple(folder / name for name in views) for views in given.views),
         tuple(Question(one.text, one.wanted, tuple(one.parents)) for one in given.questions),
-        given.symmetric, given.seed, given.id, given.set, given.task,
+        given.symmetric,
+        given.seed,
+        given.id,
+        given.set,
+        given.task,
     )
     files = [*entry.references, *(file for views in entry.views for file in views)]
     needed = dict.fromkeys([entry.picture, *files] if missing == "fault" else files)

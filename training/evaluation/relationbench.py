@@ -72,8 +72,10 @@ def cases_of_templates(plan: str) -> list[int]:
         return [CASES] * len(relationbench()["templates"])
     single, cross, pair = plan.partition("x")
     if not cross or not single.isdigit() or not pair.isdigit() or not int(single) + int(pair):
-        raise UserErrors(f"--cases {plan}: expected 100 (four of each template) or a number of single and one of pair "
-                     "cases, e.g. 100x100.")
+        raise UserErrors(
+            f"--cases {plan}: expected 100 (four of each template) or a number of single and one of pair "
+            "cases, e.g. 100x100."
+        )
     kinds = [template["prompt"].count(_BLANK) for template in relationbench()["templates"]]
     wanted, done, counts = {1: int(single), 2: int(pair)}, {1: 0, 2: 0}, []
     for kind in kinds:
@@ -115,9 +117,16 @@ def cases(subjects: list[tuple[str, Path]], seeds: int, plan: str = "100") -> It
                 prompt = prompt.replace(_BLANK, name, 1)
             for seed in range(seeds):
                 number += 1
-                yield {"picture": f"{number:04d}.png", "prompt": prompt, "relation": template["relation"],
-                       "references": [photograph for _name, photograph in who], "names": [name for name, _ in who],
-                       **facts, "template": index, "seed": seed}
+                yield {
+                    "picture": f"{number:04d}.png",
+                    "prompt": prompt,
+                    "relation": template["relation"],
+                    "references": [photograph for _name, photograph in who],
+                    "names": [name for name, _ in who],
+                    **facts,
+                    "template": index,
+                    "seed": seed,
+                }
 
 
 def prompts_text(folder: Path, beside: Path, seeds: int, plan: str = "100") -> str:

@@ -27,8 +27,9 @@ def summaries(entries: Sequence[Entry], scores: Scores) -> dict[str, dict[str, S
         for metric in METRICS:
             rows = [index for index in inside if scores[index].get(metric) is not None]
             if rows:
-                table.setdefault(group, {})[metric] = summarise([scores[index][metric] for index in rows],
-                                                                [entries[index].case for index in rows])
+                table.setdefault(group, {})[metric] = summarise(
+                    [scores[index][metric] for index in rows], [entries[index].case for index in rows]
+                )
     return table
 
 
@@ -46,8 +47,11 @@ def table_text(table: Mapping[str, Mapping[str, Score]], backbones: Mapping[str,
         cells = [_cell(row.get(metric), most.pictures) for metric in metrics]
         lines.append("| " + " | ".join([group, str(most.pictures), str(most.cases), *cells]) + " |")
     encoders = "; ".join(f"{kind} {name}" for kind, name in backbones.items())
-    notes = [f"Encoders: {encoders}.", "Cosines times 100: mean [95 % bootstrap interval over cases].",
-             "CLIP-I and DINO of several subjects: the mean over the references."]
+    notes = [
+        f"Encoders: {encoders}.",
+        "Cosines times 100: mean [95 % bootstrap interval over cases].",
+        "CLIP-I and DINO of several subjects: the mean over the references.",
+    ]
     if backbones["CLIP"] == "miniworld":
         notes.append("The miniworld's own CLIP: its numbers compare with one another only. There is no DINO of it.")
         return "\n".join(lines) + "\n\n" + "\n".join(notes) + "\n"
@@ -68,16 +72,34 @@ def _cell(score: Score | None, pictures: int) -> str:
     return f"{score.mean:.1f}{interval}" + (f" ({score.pictures} pictures)" if score.pictures < pictures else "")
 
 
-def report_json(table: Mapping[str, Mapping[str, Score]], backbones: Mapping[str, str], entries: Sequence[Entry],
-                predicates: Sequence[str | None], scores: Scores, exact: Mapping[str, Any]) -> str:
+def report_json(
+    table: Mapping[str, Mapping[str, Score]],
+    backbones: Mapping[str, str],
+    entries: Sequence[Entry],
+    predicates: Sequence[str | None],
+    scores: Scores,
+    exact: Mapping[str, Any],
+) -> str:
     """Means, intervals, published rows, and every picture with its predicate and scores; the exact scores if any."""
     pictures: list[dict[str, Any]] = [
-        {"picture": entry.picture.name, "prompt": entry.prompt, "predicate": predicate,
-         "predicate_from": None if not predicate else "prompts file" if entry.relation else "parsed",
-         "references": [path.name for path in entry.references], "group": entry.group,
-         "case": entry.id, "seed": entry.seed, "scores": {metric: own[metric] for metric in METRICS if metric in own}}
-        for entry, predicate, own in zip(entries, predicates, scores)]
+        {
+            "picture": entry.picture.name,
+            "prompt": entry.prompt,
+            "predicate": predicate,
+            "predicate_from": None if not predicate else "prompts file" if entry.relation else "parsed",
+            "references": [path.name for path in entry.references],
+            "group": entry.group,
+            "case": entry.id,
+            "seed": entry.seed,
+            "scores": {metric: own[metric] for metric in METRICS if metric in own},
+        }
+        for entry, predicate, own in zip(entries, predicates, scores)
+    ]
     groups = {group: {metric: asdict(score) for metric, score in row.items()} for group, row in table.items()}
-    facts = {"encoders": dict(backbones), "published": relationbench()["published"], "groups": groups,
-             "pictures": pictures} | ({"exact": dict(exact)} if exact else {})
+    facts = {
+        "encoders": dict(backbones),
+        "published": relationbench()["published"],
+        "groups": groups,
+        "pictures": pictures,
+    } | ({"exact": dict(exact)} if exact else {})
     return json.dumps(facts, indent=1, ensure_ascii=False) + "\n"

@@ -16,8 +16,9 @@ from .prompts import Entry
 from .scores import similarity, subject_similarity
 
 
-def score_pictures(entries: Sequence[Entry], predicates: Sequence[str | None], clip: Embedder, dino: Embedder | None,
-                   batch: int) -> list[dict[str, float | None]]:
+def score_pictures(
+    entries: Sequence[Entry], predicates: Sequence[str | None], clip: Embedder, dino: Embedder | None, batch: int
+) -> list[dict[str, float | None]]:
     """RelationBench's scores of every picture; every file and every text is encoded once.
 
     Args:
@@ -43,8 +44,9 @@ def score_pictures(entries: Sequence[Entry], predicates: Sequence[str | None], c
     references = [[row[file] for file in entry.references] for entry in entries]
     columns: dict[str, list[float | None]] = {
         "CLIP-T": similarity(of_clip[drawn], torch.stack([of_text[entry.prompt] for entry in entries])).tolist(),
-        "CLIP-R": [float(similarity(of_clip[index], of_text[text])) if text else None
-                   for index, text in zip(drawn, predicates)],
+        "CLIP-R": [
+            float(similarity(of_clip[index], of_text[text])) if text else None for index, text in zip(drawn, predicates)
+        ],
         "CLIP-I": subject_similarity(of_clip[drawn], of_clip, references),
     }
     for vectors in of_dino:
@@ -63,7 +65,7 @@ def embed_files(encoders: Sequence[Callable], files: Sequence[Path], batch: int)
     with tqdm(total=len(files), desc="pictures", unit="") as bar:
         for start in range(0, len(files), batch):
             pictures = []
-            for file in files[start:start + batch]:
+            for file in files[start : start + batch]:
                 try:
                     pictures.append(open_image(file))
                 except ValueError as error:
@@ -71,11 +73,11 @@ def embed_files(encoders: Sequence[Callable], files: Sequence[Path], batch: int)
             if not faults:
                 for vectors, encode in zip(found, encoders):
                     vectors.append(encode(pictures))
-            bar.update(len(files[start:start + batch]))
+            bar.update(len(files[start : start + batch]))
     if faults:
         raise UserErrors(faults)
     return [torch.cat(vectors) for vectors in found]
 
 
 def _embed_texts(clip: Embedder, texts: Sequence[str], batch: int) -> Tensor:
-    return torch.cat([clip.texts(texts[start:start + batch]) for start in range(0, len(texts), batch)])
+    return torch.cat([clip.texts(texts[start : start + batch]) for start in range(0, len(texts), batch)])

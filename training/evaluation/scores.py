@@ -39,8 +39,10 @@ def subject_similarity(pictures: Tensor, references: Tensor, rows: Sequence[Sequ
     Returns:
         N numbers, None for a picture without references.
     """
-    return [float(similarity(picture.expand(len(own), -1), references[list(own)]).mean()) if own else None
-            for picture, own in zip(pictures, rows)]
+    return [
+        float(similarity(picture.expand(len(own), -1), references[list(own)]).mean()) if own else None
+        for picture, own in zip(pictures, rows)
+    ]
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,17 @@ def sets_of(measured: Measured) -> list[str]:
 def _subjects_text(measured: Measured) -> str:
     subjects = measured.subjects
     table = estimates(measured.entries, measured.rows, SUBJECT_COLUMNS)
-    origin = (f"the 95 % quantile of the cosines between {subjects.floor_from} different subjects"
-              if subjects.floor_from else "as given")
+    origin = (
+        f"the 95 % quantile of the cosines between {subjects.floor_from} different subjects"
+        if subjects.floor_from
+        else "as given"
+    )
     models = "; ".join(f"{role} {name}" for role, name in subjects.models.items())
-    return (f"**Who is where**\n\n{markdown(table, SUBJECT_COLUMNS)}\n{models}. Floor of the assignment "
-            f"{subjects.floor:.3f}: {origin}. Shares of pictures in % [95 % interval: Wilson, or bootstrap over "
-            "cases].\n")
+    return (
+        f"**Who is where**\n\n{markdown(table, SUBJECT_COLUMNS)}\n{models}. Floor of the assignment "
+        f"{subjects.floor:.3f}: {origin}. Shares of pictures in % [95 % interval: Wilson, or bootstrap over "
+        "cases].\n"
+    )
 
 
 def _judge_text(measured: Measured, accuracy: Any) -> str:
@@ -54,15 +59,20 @@ def _judge_text(measured: Measured, accuracy: Any) -> str:
     text += "Judge: " + ", ".join(f"{key} {value}" for key, value in measured.judge.items()) + ".\n"
     if measured.mass is not None:
         text += f"Yes and No hold {100 * measured.mass:.0f} % of the probability of its first word"
-        text += ".\n" if measured.mass >= LEAST_MASS else (
-            ": it is answering something else, and its verdicts mean little.\n")
+        text += (
+            ".\n"
+            if measured.mass >= LEAST_MASS
+            else (": it is answering something else, and its verdicts mean little.\n")
+        )
     if accuracy is not None:
         text += _corrected_text(measured, accuracy)
     if measured.unparsable is not None:
         graded = estimates(measured.entries, measured.rows, GRADE_COLUMNS)
         text += f"\n{markdown(graded, GRADE_COLUMNS)}" if graded else ""
-        text += (f"\nGrades: {measured.unparsable} of {len(measured.entries)} answers could not be read twice and are "
-                 "left out.\n")
+        text += (
+            f"\nGrades: {measured.unparsable} of {len(measured.entries)} answers could not be read twice and are "
+            "left out.\n"
+        )
     return text
 
 
@@ -70,8 +80,11 @@ def corrected_happened(measured: Measured, accuracy: Any) -> Any:
     """The share that lies behind the verdicts, or None."""
     from .judge.accuracy import corrected
 
-    pairs = [(row["happened"], entry.case) for row, entry in zip(measured.rows, measured.entries)
-             if row.get("happened") is not None]
+    pairs = [
+        (row["happened"], entry.case)
+        for row, entry in zip(measured.rows, measured.entries)
+        if row.get("happened") is not None
+    ]
     return corrected([value for value, _ in pairs], [case for _, case in pairs], accuracy) if pairs else None
 
 
@@ -82,8 +95,10 @@ def _corrected_text(measured: Measured, accuracy: Any) -> str:
     share = corrected_happened(measured, accuracy)
     if share is None:
         return ""
-    return (f"Happened, corrected for the judge's errors (Rogan & Gladen; {rates}): {share.text(100)} %. The raw share "
-            "is above.\n")
+    return (
+        f"Happened, corrected for the judge's errors (Rogan & Gladen; {rates}): {share.text(100)} %. The raw share "
+        "is above.\n"
+    )
 
 
 def sections_facts(measured: Measured, accuracy: Any) -> dict[str, Any]:
@@ -93,12 +108,19 @@ def sections_facts(measured: Measured, accuracy: Any) -> dict[str, Any]:
     if licences:
         facts["licences"] = licences
     if measured.subjects is not None:
-        facts["subjects"] = {"models": measured.subjects.models, "floor": measured.subjects.floor,
-                             "floor_from": measured.subjects.floor_from,
-                             "groups": _groups(measured, SUBJECT_COLUMNS)}
+        facts["subjects"] = {
+            "models": measured.subjects.models,
+            "floor": measured.subjects.floor,
+            "floor_from": measured.subjects.floor_from,
+            "groups": _groups(measured, SUBJECT_COLUMNS),
+        }
     if measured.judge is not None:
-        facts["judge"] = {**measured.judge, "mass": measured.mass, "unparsable": measured.unparsable,
-                          "groups": _groups(measured, (*JUDGE_COLUMNS, *GRADE_COLUMNS))}
+        facts["judge"] = {
+            **measured.judge,
+            "mass": measured.mass,
+            "unparsable": measured.unparsable,
+            "groups": _groups(measured, (*JUDGE_COLUMNS, *GRADE_COLUMNS)),
+        }
         share = None if accuracy is None else corrected_happened(measured, accuracy)
         if share is not None:
             facts["judge"]["happened_corrected"] = asdict(share)
@@ -120,8 +142,10 @@ def picture_facts(measured: Measured, index: int) -> dict[str, Any]:
             facts[name] = own
     found = measured.subjects.rows[index] if measured.subjects else None
     if found is not None:
-        facts["detections"] = [{"name": one.name, "box": [round(edge, 4) for edge in one.box],
-                                "score": round(one.score, 4)} for one in found.detections]
+        facts["detections"] = [
+            {"name": one.name, "box": [round(edge, 4) for edge in one.box], "score": round(one.score, 4)}
+            for one in found.detections
+        ]
         facts["assigned"] = list(found.assigned)
     return facts
 

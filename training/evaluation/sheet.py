@@ -19,8 +19,12 @@ _GREY = (110, 110, 118)
 _FLAGS = ("found", "identity", "swap", "confusion", "happened", "reversed")
 
 
-def contact_sheet(entries: Sequence[Entry], predicates: Sequence[str | None],
-                  scores: Sequence[Mapping[str, float | None]], subjects: Any = None) -> Image.Image:
+def contact_sheet(
+    entries: Sequence[Entry],
+    predicates: Sequence[str | None],
+    scores: Sequence[Mapping[str, float | None]],
+    subjects: Any = None,
+) -> Image.Image:
     """At most MOST pictures, evenly taken from the whole list.
 
     Args:
@@ -56,8 +60,14 @@ def _draw_detections(draw: ImageDraw.ImageDraw, path: Path, corner: tuple[int, i
         draw.text((edges[0] + 4, edges[1] + 2), one.name, colour, font(11), stroke_width=1, stroke_fill=PAPER)
 
 
-def _cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int], entry: Entry, predicate: str | None,
-          scores: Mapping[str, float | None]) -> None:
+def _cell(
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    entry: Entry,
+    predicate: str | None,
+    scores: Mapping[str, float | None],
+) -> None:
     left, top = corner
     _paste(sheet, entry.picture, (left, top), _SIDE)
     step = min(_SMALL + 4, _SIDE // max(1, len(entry.references)))
@@ -66,8 +76,9 @@ def _cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, corner: tuple[int, int]
     below = top + _SIDE + _SMALL + 8
     draw.text((left, below), _fitted(draw, entry.prompt, 12), INK, font(12))
     draw.text((left, below + 16), _fitted(draw, f"predicate: {predicate or '-'}", 12), _GREY, font(12))
-    values = [f"{metric.removeprefix('CLIP-')} {scores[metric]:.1f}" for metric in METRICS
-              if scores.get(metric) is not None]
+    values = [
+        f"{metric.removeprefix('CLIP-')} {scores[metric]:.1f}" for metric in METRICS if scores.get(metric) is not None
+    ]
     draw.text((left, below + 32), _fitted(draw, "   ".join(values), 13), INK, font(13))
     flags = [f"{name.replace('_', ' ')} {scores[name]:.2g}" for name in _FLAGS if scores.get(name) is not None]
     draw.text((left, below + 48), _fitted(draw, "   ".join(flags), 12), _GREY, font(12))

@@ -24,7 +24,18 @@ from .relation import (
 from .unet import cross_attentions, grid_of, unet_layout
 
 __all__ = [
-    "CrossAttentionExtras", "IdentityBatch", "PredicateProbe", "attach_identity", "attach_relation",
-    "cross_attentions", "grid_of", "identity_batch", "merge_relation", "read_with_diffusers", "relation_of",
-    "relation_parameters", "set_relation", "unet_layout",
+    "CrossAttentionExtras",
+    "IdentityBatch",
+    "PredicateProbe",
+    "attach_identity",
+    "attach_relation",
+    "cross_attentions",
+    "grid_of",
+    "identity_batch",
+    "merge_relation",
+    "read_with_diffusers",
+    "relation_of",
+    "relation_parameters",
+    "set_relation",
+    "unet_layout",
 ]

@@ -63,8 +63,10 @@ def open_base_model(path: str | Path, tokenizer: str = "") -> BaseModelFiles:
     if path.is_file():
         return BaseModelFiles(**open_single_file(path, tokenizer))
     if not path.is_dir():
-        raise ModelFileErrors(f"models.base: {path} is neither a folder nor a file. Give an SDXL checkpoint "
-                          "(.safetensors) or a diffusers folder.")
+        raise ModelFileErrors(
+            f"models.base: {path} is neither a folder nor a file. Give an SDXL checkpoint "
+            "(.safetensors) or a diffusers folder."
+        )
     missing = [part for part in _PARTS if not (path / part / "config.json").is_file()]
     if missing:
         raise ModelFileErrors(
@@ -97,9 +99,12 @@ def open_base_model(path: str | Path, tokenizer: str = "") -> BaseModelFiles:
         text=lambda dtype: TextEncoders.of_tokenizer(
             CLIPTokenizer.from_pretrained(words, local_files_only=True),
             _frozen(CLIPTextModel, path, "text_encoder", dtype),
-            _frozen(CLIPTextModelWithProjection, path, "text_encoder_2", dtype)),
-        files=(*(file for part in (*_PARTS, "scheduler") for file in visible_files(path / part, {".json", *_WEIGHTS})),
-               *tokenizer_files(words)),
+            _frozen(CLIPTextModelWithProjection, path, "text_encoder_2", dtype),
+        ),
+        files=(
+            *(file for part in (*_PARTS, "scheduler") for file in visible_files(path / part, {".json", *_WEIGHTS})),
+            *tokenizer_files(words),
+        ),
     )
 
 
@@ -118,13 +123,17 @@ def misfits_of(unet: dict, vae: dict, clip_l: dict, clip_g: dict) -> str:
     """What keeps four configs from being one base of SDXL's architecture, or nothing."""
     context = unet.get("cross_attention_dim")
     if unet.get("addition_embed_type") != "text_time":
-        return (f"expected SDXL's architecture (text and time conditioning), got a UNet with context width {context}. "
-                "Choose an SDXL base.")
+        return (
+            f"expected SDXL's architecture (text and time conditioning), got a UNet with context width {context}. "
+            "Choose an SDXL base."
+        )
     if not all(isinstance(config.get("hidden_size"), int) for config in (clip_l, clip_g)):
         return "expected SDXL's two CLIP text encoders with a hidden_size, got others. Choose an SDXL base."
     if unet.get("in_channels", 4) != vae.get("latent_channels", 4):
-        return (f"the UNet reads {unet.get('in_channels', 4)} channels, the VAE makes {vae.get('latent_channels', 4)}: "
-                "an inpainting or editing model. Choose a plain base.")
+        return (
+            f"the UNet reads {unet.get('in_channels', 4)} channels, the VAE makes {vae.get('latent_channels', 4)}: "
+            "an inpainting or editing model. Choose a plain base."
+        )
     try:
         empty_unet(unet)
     except Exception as error:  # noqa: BLE001 diffusers raises whatever a wrong size leads to

@@ -49,8 +49,11 @@ class _TransformersDetector:
 
     def _inputs(self, **inputs) -> dict[str, Tensor]:
         batch = self.processor(**inputs, return_tensors="pt")
-        return {key: value.to(self.device, self.dtype) if value.is_floating_point() else value.to(self.device)
-                for key, value in batch.items() if isinstance(value, Tensor)}
+        return {
+            key: value.to(self.device, self.dtype) if value.is_floating_point() else value.to(self.device)
+            for key, value in batch.items()
+            if isinstance(value, Tensor)
+        }
 
 
 class GroundingDino(_TransformersDetector):
@@ -68,8 +71,10 @@ class GroundingDino(_TransformersDetector):
         best = torch.stack([scores[:, span].amax(1) for span in spans], dim=1)
         which = means.argmax(1)
         boxes = corners(output.pred_boxes[0].float().cpu())
-        return [Detection(names[index], box, float(best[row, index]))
-                for row, (index, box) in enumerate(zip(which.tolist(), boxes))]
+        return [
+            Detection(names[index], box, float(best[row, index]))
+            for row, (index, box) in enumerate(zip(which.tolist(), boxes))
+        ]
 
 
 class OwlViT(_TransformersDetector):
@@ -86,8 +91,11 @@ class OwlViT(_TransformersDetector):
         scale = torch.tensor([image.width, image.height] * 2)
         boxes = (result["boxes"].float().cpu() / scale).clamp(0, 1).tolist()
         found = zip(result["labels"].tolist(), boxes, result["scores"].tolist())
-        return [Detection(names[label], tuple(box), score) for label, box, score in found
-                if box[0] < box[2] and box[1] < box[3]]  # not those in the padding
+        return [
+            Detection(names[label], tuple(box), score)
+            for label, box, score in found
+            if box[0] < box[2] and box[1] < box[3]
+        ]  # not those in the padding
 
 
 class Sam3(_TransformersDetector):
@@ -108,15 +116,23 @@ class Sam3(_TransformersDetector):
         for name in names:
             output = self.model(**self._inputs(images=image.convert("RGB"), text=name))
             (result,) = self.processor.post_process_instance_segmentation(
-                output, threshold=0.05, target_sizes=[(image.height, image.width)])
+                output, threshold=0.05, target_sizes=[(image.height, image.width)]
+            )
             boxes = (result["boxes"].float().cpu() / scale).clamp(0, 1).tolist()
-            found += [Detection(name, tuple(box), float(score), mask.cpu().bool().numpy())
-                      for box, score, mask in zip(boxes, result["scores"], result["masks"])]
+            found += [
+                Detection(name, tuple(box), float(score), mask.cpu().bool().numpy())
+                for box, score, mask in zip(boxes, result["scores"], result["masks"])
+            ]
         return found
 
 
-_KINDS = {"grounding-dino": GroundingDino, "mm-grounding-dino": GroundingDino, "owlvit": OwlViT, "owlv2": OwlViT,
-          "sam3": Sam3}
+_KINDS = {
+    "grounding-dino": GroundingDino,
+    "mm-grounding-dino": GroundingDino,
+    "owlvit": OwlViT,
+    "owlv2": OwlViT,
+    "sam3": Sam3,
+}
 
 
 def grounding_prompt(names: Sequence[str]) -> str:

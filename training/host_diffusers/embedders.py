@@ -52,8 +52,10 @@ def load_clip(name: str, weights: str, device: str, dtype: torch.dtype) -> Embed
     if is_transformers(name):
         return opened(f"--clip {name}", lambda: _transformers_clip(name, device, dtype))
     if not weights:
-        raise ValueError(f"--clip {name}: expected an open_clip architecture with --clip-weights FILE, a folder of "
-                         "transformers, a hub's owner/name, or miniworld; got a name alone.")
+        raise ValueError(
+            f"--clip {name}: expected an open_clip architecture with --clip-weights FILE, a folder of "
+            "transformers, a hub's owner/name, or miniworld; got a name alone."
+        )
     return opened(f"--clip {name} --clip-weights {weights}", lambda: _open_clip(name, weights, device, dtype))
 
 
@@ -67,8 +69,10 @@ def load_dino(name: str, device: str, dtype: torch.dtype) -> Embedder:
 
     def load() -> Embedder:
         model = AutoModel.from_pretrained(name, torch_dtype=dtype).to(device).eval()
-        return Embedder(name, _pictures(_pixels(name), device, dtype,
-                                        lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0]))
+        return Embedder(
+            name,
+            _pictures(_pixels(name), device, dtype, lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0]),
+        )
 
     return opened(f"--dino {name}", load)
 
@@ -92,17 +96,27 @@ def load_image_encoder(name: str, device: str, dtype: torch.dtype) -> Embedder:
             return _transformers_clip(name, device, dtype)
         model = AutoModel.from_pretrained(name, torch_dtype=dtype).to(device).eval()
         if "siglip" in kind:  # no class token: its attention pooling is what it was trained with
-            return Embedder(name, _pictures(_pixels(name), device, dtype,
-                                            lambda pixels: model.vision_model(pixel_values=pixels).pooler_output))
-        return Embedder(name, _pictures(_pixels(name), device, dtype,
-                                        lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0]))
+            return Embedder(
+                name,
+                _pictures(
+                    _pixels(name), device, dtype, lambda pixels: model.vision_model(pixel_values=pixels).pooler_output
+                ),
+            )
+        return Embedder(
+            name,
+            _pictures(_pixels(name), device, dtype, lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0]),
+        )
 
     own = {"miniworld": _miniworld, "miniworld-local": _miniworld_local}
     return own[name](device, dtype) if name in own else opened(f"--encoder {name}", load)
 
 
-def _pictures(prepare: Callable[[Sequence[Image.Image]], Tensor], device: str, dtype: torch.dtype,
-              encode: Callable[[Tensor], Tensor]) -> Pictures:
+def _pictures(
+    prepare: Callable[[Sequence[Image.Image]], Tensor],
+    device: str,
+    dtype: torch.dtype,
+    encode: Callable[[Tensor], Tensor],
+) -> Pictures:
     @torch.no_grad()
     def embed(pictures: Sequence[Image.Image]) -> Tensor:
         return encode(prepare(pictures).to(device, dtype)).float().cpu()
@@ -147,9 +161,16 @@ def _open_clip(name: str, weights: str, device: str, dtype: torch.dtype) -> Embe
     def texts(words: Sequence[str]) -> Tensor:
         return model.encode_text(tokenizer(list(words)).to(device)).float().cpu()
 
-    return Embedder(f"{name}, {Path(weights).name}",
-                    _pictures(lambda pictures: torch.stack([transform(picture) for picture in pictures]), device, dtype,
-                              model.encode_image), texts)
+    return Embedder(
+        f"{name}, {Path(weights).name}",
+        _pictures(
+            lambda pictures: torch.stack([transform(picture) for picture in pictures]),
+            device,
+            dtype,
+            model.encode_image,
+        ),
+        texts,
+    )
 
 
 def _miniworld(device: str, dtype: torch.dtype) -> Embedder:
@@ -159,16 +180,18 @@ def _miniworld(device: str, dtype: torch.dtype) -> Embedder:
     from .miniworld import architectures as sizes
 
     kinds = {"clip_vision": CLIPVisionModelWithProjection, "text_encoder_2": CLIPTextModelWithProjection}
-    vision, text = (kind.from_pretrained(sizes.FOLDER / part, torch_dtype=dtype).to(device).eval()
-                    for part, kind in kinds.items())
+    vision, text = (
+        kind.from_pretrained(sizes.FOLDER / part, torch_dtype=dtype).to(device).eval() for part, kind in kinds.items()
+    )
     words = sizes.Words(sizes.FOLDER / "tokenizer")
 
     @torch.no_grad()
     def texts(prompts: Sequence[str]) -> Tensor:
         return text(input_ids=words.ids(list(prompts), 0).to(device)).text_embeds.float().cpu()
 
-    return Embedder("miniworld", _pictures(_squashed, device, dtype,
-                                           lambda pixels: vision(pixel_values=pixels).image_embeds), texts)
+    return Embedder(
+        "miniworld", _pictures(_squashed, device, dtype, lambda pixels: vision(pixel_values=pixels).image_embeds), texts
+    )
 
 
 def _miniworld_local(device: str, dtype: torch.dtype) -> Embedder:
@@ -179,8 +202,10 @@ def _miniworld_local(device: str, dtype: torch.dtype) -> Embedder:
 
     tower = CLIPVisionModelWithProjection.from_pretrained(FOLDER / "local_clip_vision", torch_dtype=dtype)
     tower = tower.to(device).eval()
-    return Embedder("miniworld-local", _pictures(_squashed, device, dtype,
-                                                 lambda pixels: tower(pixel_values=pixels).last_hidden_state[:, 0]))
+    return Embedder(
+        "miniworld-local",
+        _pictures(_squashed, device, dtype, lambda pixels: tower(pixel_values=pixels).last_hidden_state[:, 0]),
+    )
 
 
 def _squashed(pictures: Sequence[Image.Image]) -> Tensor:

@@ -112,9 +112,12 @@ def open_frozen_models(config: ModelPaths) -> FrozenModels:
     except ModelFileErrors as error:
         faults += error.messages
     if identity:
-        faults += [f"models.{name}: {paths[name]} is {width} wide, the identity model reads encoders of width "
-                   f"{identity.resampler.image_width} (1664 is CLIP ViT-bigG/14)."
-                   for name, width in widths.items() if width != identity.resampler.image_width]
+        faults += [
+            f"models.{name}: {paths[name]} is {width} wide, the identity model reads encoders of width "
+            f"{identity.resampler.image_width} (1664 is CLIP ViT-bigG/14)."
+            for name, width in widths.items()
+            if width != identity.resampler.image_width
+        ]
     if base:
         faults += _misfits(base, identity, config)
     if faults:
@@ -126,17 +129,23 @@ def _misfits(base: BaseModelFiles, identity: IdentityConfig | None, config: Mode
     unet, faults = base.empty_unet(), []
     widths, context = tuple(site.width for site in unet_layout(unet).sites()), unet_context(unet)
     if sum(base.text_widths) != context:
-        faults.append(f"models.base: {config.base}: its text encoders are {' and '.join(map(str, base.text_widths))} "
-                      f"wide, its UNet reads {context}: parts of different bases.")
+        faults.append(
+            f"models.base: {config.base}: its text encoders are {' and '.join(map(str, base.text_widths))} "
+            f"wide, its UNet reads {context}: parts of different bases."
+        )
     if identity is None:
         return faults
     if widths != identity.widths or context != identity.resampler.context_width:
-        faults.append(f"models.identity: {config.identity} fits a UNet with {len(identity.widths)} text "
-                      f"cross-attentions and context width {identity.resampler.context_width}; the base {config.base} "
-                      f"has {len(widths)} and {context}. Choose the identity model of this base.")
+        faults.append(
+            f"models.identity: {config.identity} fits a UNet with {len(identity.widths)} text "
+            f"cross-attentions and context width {identity.resampler.context_width}; the base {config.base} "
+            f"has {len(widths)} and {context}. Choose the identity model of this base."
+        )
     if base.text_widths[0] != identity.resampler.phrase_width:
-        faults.append(f"models.identity: it reads phrases of width {identity.resampler.phrase_width}, the base's first "
-                      f"text encoder makes {base.text_widths[0]}. Choose the identity model of this base.")
+        faults.append(
+            f"models.identity: it reads phrases of width {identity.resampler.phrase_width}, the base's first "
+            f"text encoder makes {base.text_widths[0]}. Choose the identity model of this base."
+        )
     return faults
 
 

@@ -102,8 +102,15 @@ class CrossAttentionExtras:
         return {_KWARG: self}
 
 
-def identity_batch(branch: IdentityBranch, subjects: Tensor, background: Tensor, boxes: Tensor, weights: Tensor,
-                   latent_size: tuple[int, int], unet: nn.Module) -> IdentityBatch:
+def identity_batch(
+    branch: IdentityBranch,
+    subjects: Tensor,
+    background: Tensor,
+    boxes: Tensor,
+    weights: Tensor,
+    latent_size: tuple[int, int],
+    unet: nn.Module,
+) -> IdentityBatch:
     """Project the identity tokens of B pictures at every site; gradients flow to the branch and the tokens.
 
     Args:
@@ -124,9 +131,11 @@ def identity_batch(branch: IdentityBranch, subjects: Tensor, background: Tensor,
     sites = cross_attentions(unet)
     widths = tuple(site.width for site, _, _ in sites)
     if widths != branch.widths or unet_context(unet) != branch.context_width:
-        raise ValueError(f"identity model: it fits a UNet with {len(branch.widths)} text cross-attentions and context "
-                         f"width {branch.context_width}; this one has {len(widths)} and {unet_context(unet)}. Choose "
-                         "the identity model of this base.")
+        raise ValueError(
+            f"identity model: it fits a UNet with {len(branch.widths)} text cross-attentions and context "
+            f"width {branch.context_width}; this one has {len(widths)} and {unet_context(unet)}. Choose "
+            "the identity model of this base."
+        )
     background = background.to(subjects)
     sequence = torch.cat((background.expand(sizes["B"], -1, -1), rearrange(subjects, "b s t d -> b (s t) d")), dim=1)
     gains = token_gains(weights.to(subjects), background.shape[0], sizes["T"])  # (B, M)
@@ -165,9 +174,15 @@ class _Processor:
     def __init__(self, previous: Callable, index: int, level: int, strength: float) -> None:
         self.previous, self.index, self.level, self.strength = previous, index, level, strength
 
-    def __call__(self, attn: Attention, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None,
-                 attention_mask: Tensor | None = None, temb: Tensor | None = None,
-                 ip_hidden_states: CrossAttentionExtras | None = None) -> Tensor:
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+        ip_hidden_states: CrossAttentionExtras | None = None,
+    ) -> Tensor:
         extras = ip_hidden_states if isinstance(ip_hidden_states, CrossAttentionExtras) else CrossAttentionExtras()
         identity = extras.identity if self.strength else None
         probe = extras.predicate if extras.predicate and self.level in extras.predicate.levels else None
@@ -196,5 +211,9 @@ class _Processor:
 def _is_plain(attn: Attention, previous: Callable) -> bool:
     """Whether what we wrap is diffusers' own cross-attention with nothing special, which we may fuse with ours."""
     special = (attn.norm_q, attn.norm_k, attn.norm_cross, attn.group_norm, attn.spatial_norm)
-    return (isinstance(previous, (AttnProcessor, AttnProcessor2_0)) and not any(special)
-            and not attn.residual_connection and attn.rescale_output_factor == 1)
+    return (
+        isinstance(previous, (AttnProcessor, AttnProcessor2_0))
+        and not any(special)
+        and not attn.residual_connection
+        and attn.rescale_output_factor == 1
+    )

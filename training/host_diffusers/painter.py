@@ -96,8 +96,14 @@ class Painter:
                 self._relation = file
 
     @torch.no_grad()
-    def draw(self, prompt: str, names: Sequence[str], photographs: Sequence[Tensor], boxes: Sequence[Sequence[float]],
-             seed: int) -> Tensor:
+    def draw(
+        self,
+        prompt: str,
+        names: Sequence[str],
+        photographs: Sequence[Tensor],
+        boxes: Sequence[Sequence[float]],
+        seed: int,
+    ) -> Tensor:
         """One picture.
 
         Args:
@@ -123,8 +129,13 @@ class Painter:
         latents = noise * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
             noisy = scheduler.scale_model_input(latents, t)
-            both = self.unet(noisy.repeat(2, 1, 1, 1).to(self.unet.dtype), t, context.to(self.unet.dtype),
-                             added_cond_kwargs=conditions, cross_attention_kwargs=extras.kwargs()).sample.float()
+            both = self.unet(
+                noisy.repeat(2, 1, 1, 1).to(self.unet.dtype),
+                t,
+                context.to(self.unet.dtype),
+                added_cond_kwargs=conditions,
+                cross_attention_kwargs=extras.kwargs(),
+            ).sample.float()
             without, with_prompt = both.chunk(2)
             guided = without + settings.guidance * (with_prompt - without)
             latents = scheduler.step(guided, t, latents).prev_sample
@@ -137,18 +148,30 @@ class Painter:
         kind = {"euler": EulerDiscreteScheduler, "ddim": DDIMScheduler}[self.settings.sampler]
         told = {"epsilon": "epsilon", "v": "v_prediction"}
         if self.schedule.prediction not in told:
-            raise ValueError(f"a base that predicts '{self.schedule.prediction}' is drawn through ComfyUI; choose "
-                             "--engine comfy")
+            raise ValueError(
+                f"a base that predicts '{self.schedule.prediction}' is drawn through ComfyUI; choose --engine comfy"
+            )
         alphas = np.array(self.schedule.alphas)
         betas = 1 - alphas / np.concatenate(([1.0], alphas[:-1]))
         extra = {"clip_sample": False, "set_alpha_to_one": False} if self.settings.sampler == "ddim" else {}
-        scheduler = kind(num_train_timesteps=len(betas), trained_betas=betas, timestep_spacing="leading",
-                         steps_offset=1, prediction_type=told[self.schedule.prediction], **extra)
+        scheduler = kind(
+            num_train_timesteps=len(betas),
+            trained_betas=betas,
+            timestep_spacing="leading",
+            steps_offset=1,
+            prediction_type=told[self.schedule.prediction],
+            **extra,
+        )
         scheduler.set_timesteps(self.settings.steps, device=self.device)
         return scheduler
 
-    def _subjects(self, names: Sequence[str], photographs: Sequence[Tensor], boxes: Sequence[Sequence[float]],
-                  cells: tuple[int, int]):
+    def _subjects(
+        self,
+        names: Sequence[str],
+        photographs: Sequence[Tensor],
+        boxes: Sequence[Sequence[float]],
+        cells: tuple[int, int],
+    ):
         """The subjects' keys and values at every cross-attention."""
         tokens = tuple(self._tokens(photograph) for photograph in photographs)
         features = SubjectFeatures(tokens, encode_phrases(self.text, list(names)).float())
@@ -156,8 +179,15 @@ class Painter:
         weights = torch.ones(len(names))
         found = self.identity.extract(features, layout, weights.to(self.device)).subjects
         tensor = layout.tensor().to(self.device)
-        return identity_batch(self.identity.ms_adapter, found[None], self.identity.dummy_image_tokens[0], tensor[None],
-                              weights[None].to(self.device), cells, self.unet)
+        return identity_batch(
+            self.identity.ms_adapter,
+            found[None],
+            self.identity.dummy_image_tokens[0],
+            tensor[None],
+            weights[None].to(self.device),
+            cells,
+            self.unet,
+        )
 
     def _tokens(self, photograph: Tensor) -> Tensor:
         """(L, W) image tokens of a photograph, and its local tokens after them if there is an encoder."""

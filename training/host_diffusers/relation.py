@@ -66,9 +66,12 @@ def relation_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
 def relation_of(unet: nn.Module, alpha: float) -> RelationLoRA:
     """The attached pairs as the file format knows them: copies on the CPU."""
     parameters = {name: parameter.detach().cpu().clone() for name, parameter in relation_parameters(unet).items()}
-    pairs = {(site, projection): LowRank(parameters[f"{site}.{projection}.down"],
-                                         parameters[f"{site}.{projection}.up"], alpha)
-             for site, projection, _ in _layers(unet)}
+    pairs = {
+        (site, projection): LowRank(
+            parameters[f"{site}.{projection}.down"], parameters[f"{site}.{projection}.up"], alpha
+        )
+        for site, projection, _ in _layers(unet)
+    }
     return RelationLoRA(pairs, unet_layout(unet))
 
 
@@ -95,8 +98,10 @@ def merge_relation(unet: nn.Module, lora: RelationLoRA, strength: float = 1.0) -
         ValueError: the file holds more than pairs (DoRA, LoHa, ...).
     """
     if lora.beside or lora.magnitudes:
-        raise ValueError(f"expected a relation of plain pairs, got {lora.report()}; its further parts are not merged "
-                         "here. Use ComfyUI for it.")
+        raise ValueError(
+            f"expected a relation of plain pairs, got {lora.report()}; its further parts are not merged "
+            "here. Use ComfyUI for it."
+        )
     kept = []
     for site, attention, _ in cross_attentions(unet):
         for projection in PROJECTIONS:

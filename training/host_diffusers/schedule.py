@@ -29,20 +29,25 @@ def read_schedule(path: Path) -> NoiseSchedule:
     given = read_json_object(path)
     name = str(given.get("_class_name", "DDIMScheduler"))
     if given.get("num_train_timesteps", TIMESTEPS) != TIMESTEPS:
-        raise ValueError(f"{path}: num_train_timesteps {given['num_train_timesteps']} is not supported; training draws "
-                         f"from {TIMESTEPS} timesteps.")
+        raise ValueError(
+            f"{path}: num_train_timesteps {given['num_train_timesteps']} is not supported; training draws "
+            f"from {TIMESTEPS} timesteps."
+        )
     if "FlowMatch" in name or given.get("use_flow_sigmas"):
         return NoiseSchedule("flow")
     prediction = given.get("prediction_type", "epsilon")
     if prediction not in _PREDICTIONS:
-        raise ValueError(f"{path}: prediction_type '{prediction}' is not supported; expected one of "
-                         f"{', '.join(_PREDICTIONS)}.")
+        raise ValueError(
+            f"{path}: prediction_type '{prediction}' is not supported; expected one of {', '.join(_PREDICTIONS)}."
+        )
     try:
         scheduler = getattr(diffusers, name).from_config(given)
         alphas, config = scheduler.alphas_cumprod, scheduler.config
     except (AttributeError, ValueError, TypeError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"{path}: {name} is not supported: expected one with 1000 betas, as DDIMScheduler or "
-                         f"EulerDiscreteScheduler, not EDM's continuous noise ({one_line(error)}).") from error
+        raise ValueError(
+            f"{path}: {name} is not supported: expected one with 1000 betas, as DDIMScheduler or "
+            f"EulerDiscreteScheduler, not EDM's continuous noise ({one_line(error)})."
+        ) from error
     if len(alphas) != TIMESTEPS or not bool(torch.isfinite(alphas).all()):
         raise ValueError(f"{path}: expected {TIMESTEPS} betas between 0 and 1, got {len(alphas)}.")
     kind = _PREDICTIONS[prediction]
@@ -62,15 +67,18 @@ def with_alphas(prediction: str, alphas: Tensor) -> NoiseSchedule:
             (arXiv:2305.08891).
     """
     if prediction == "epsilon" and float(alphas[-1]) < _ALL_NOISE:
-        raise ValueError("rescale_betas_zero_snr (zero terminal SNR) with epsilon prediction is not supported: at the "
-                         "last timestep it has no answer. Such bases predict v.")
+        raise ValueError(
+            "rescale_betas_zero_snr (zero terminal SNR) with epsilon prediction is not supported: at the "
+            "last timestep it has no answer. Such bases predict v."
+        )
     return NoiseSchedule(prediction, tuple(alphas.double().tolist()))
 
 
 def zero_terminal_alphas() -> Tensor:
     """SDXL's schedule, scaled so that its last timestep is all noise (arXiv:2305.08891, algorithm 1): (1000,)."""
-    return diffusers.DDIMScheduler(TIMESTEPS, 0.00085, 0.012, "scaled_linear",
-                                   rescale_betas_zero_snr=True).alphas_cumprod
+    return diffusers.DDIMScheduler(
+        TIMESTEPS, 0.00085, 0.012, "scaled_linear", rescale_betas_zero_snr=True
+    ).alphas_cumprod
 
 
 def schedule_of_keys(keys: Collection[str]) -> NoiseSchedule:
@@ -81,8 +89,10 @@ def schedule_of_keys(keys: Collection[str]) -> NoiseSchedule:
     """
     edm = sorted(key for key in keys if key.startswith(("edm_mean", "edm_std", "edm_vpred.")))
     if edm:
-        raise ValueError(f"its key {edm[0]} says it was trained with EDM's continuous noise, which is not supported; "
-                         "choose a base of 1000 betas.")
+        raise ValueError(
+            f"its key {edm[0]} says it was trained with EDM's continuous noise, which is not supported; "
+            "choose a base of 1000 betas."
+        )
     if "v_pred" not in keys:
         return NoiseSchedule.of_betas("epsilon")
     return with_alphas("v", zero_terminal_alphas()) if "ztsnr" in keys else NoiseSchedule.of_betas("v")

@@ -12,8 +12,11 @@ from ..common.vision import Segmenter
 from .opening import opened
 
 SEGMENTER = "facebook/sam2.1-hiera-small"
-_KINDS = {"sam": ("SamModel", "SamProcessor"), "sam2": ("Sam2Model", "Sam2Processor"),
-          "sam2_video": ("Sam2Model", "Sam2Processor")}  # SAM 2's published files are those of its video model
+_KINDS = {
+    "sam": ("SamModel", "SamProcessor"),
+    "sam2": ("Sam2Model", "Sam2Processor"),
+    "sam2_video": ("Sam2Model", "Sam2Processor"),
+}  # SAM 2's published files are those of its video model
 
 
 def open_segmenter(name: str, device: str, dtype: torch.dtype = torch.float32) -> Segmenter:
@@ -34,8 +37,13 @@ def open_segmenter(name: str, device: str, dtype: torch.dtype = torch.float32) -
         if kind not in _KINDS:
             raise ValueError(f"a model of type '{kind}'; expected one of {', '.join(_KINDS)}")
         model, processor = (getattr(transformers, part) for part in _KINDS[kind])
-        return BoxSegmenter(name, model.from_pretrained(name, dtype=dtype).to(device).eval(),
-                            processor.from_pretrained(name), device, dtype)
+        return BoxSegmenter(
+            name,
+            model.from_pretrained(name, dtype=dtype).to(device).eval(),
+            processor.from_pretrained(name),
+            device,
+            dtype,
+        )
 
     return opened(f"--segmenter {name}", load)
 
@@ -52,10 +60,14 @@ class BoxSegmenter:
         if not len(boxes):
             return []
         scale = np.array([image.width, image.height] * 2)
-        inputs = self.processor(images=image.convert("RGB"), input_boxes=[(np.asarray(boxes) * scale).tolist()],
-                                return_tensors="pt")
-        output = self.model(pixel_values=inputs["pixel_values"].to(self.device, self.dtype),
-                            input_boxes=inputs["input_boxes"].to(self.device, self.dtype), multimask_output=False)
+        inputs = self.processor(
+            images=image.convert("RGB"), input_boxes=[(np.asarray(boxes) * scale).tolist()], return_tensors="pt"
+        )
+        output = self.model(
+            pixel_values=inputs["pixel_values"].to(self.device, self.dtype),
+            input_boxes=inputs["input_boxes"].to(self.device, self.dtype),
+            multimask_output=False,
+        )
         sizes = [inputs[key] for key in ("original_sizes", "reshaped_input_sizes") if key in inputs]
         (masks,) = self.processor.post_process_masks(output.pred_masks.float().cpu(), *sizes)
         return [mask[0].bool().numpy() for mask in masks]

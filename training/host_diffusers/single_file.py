@@ -27,23 +27,56 @@ _FIRST = f"{_UNET}input_blocks.0.0.weight"
 _CLIP_L, _CLIP_G = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
 
 SDXL_UNET = {
-    "_class_name": "UNet2DConditionModel", "sample_size": 128, "in_channels": 4, "out_channels": 4,
-    "block_out_channels": [320, 640, 1280], "layers_per_block": 2, "cross_attention_dim": 2048,
+    "_class_name": "UNet2DConditionModel",
+    "sample_size": 128,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280],
+    "layers_per_block": 2,
+    "cross_attention_dim": 2048,
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "transformer_layers_per_block": [1, 2, 10], "attention_head_dim": [5, 10, 20], "use_linear_projection": True,
-    "addition_embed_type": "text_time", "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816,
+    "transformer_layers_per_block": [1, 2, 10],
+    "attention_head_dim": [5, 10, 20],
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
 }
 SDXL_VAE = {
-    "_class_name": "AutoencoderKL", "in_channels": 3, "out_channels": 3, "latent_channels": 4, "sample_size": 1024,
-    "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "scaling_factor": 0.13025,
-    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4, "force_upcast": True,
+    "_class_name": "AutoencoderKL",
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "sample_size": 1024,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "scaling_factor": 0.13025,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "force_upcast": True,
 }
 _TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
-SDXL_CLIP_L = {**_TEXT, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
-               "num_attention_heads": 12, "hidden_act": "quick_gelu", "projection_dim": 768, "pad_token_id": 1}
-SDXL_CLIP_G = {**_TEXT, "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32,
-               "num_attention_heads": 20, "hidden_act": "gelu", "projection_dim": 1280, "pad_token_id": 1}
+SDXL_CLIP_L = {
+    **_TEXT,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "hidden_act": "quick_gelu",
+    "projection_dim": 768,
+    "pad_token_id": 1,
+}
+SDXL_CLIP_G = {
+    **_TEXT,
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
+    "pad_token_id": 1,
+}
 SDXL = {"unet": SDXL_UNET, "vae": SDXL_VAE, "clip_l": SDXL_CLIP_L, "clip_g": SDXL_CLIP_G}
 
 
@@ -59,8 +92,10 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) 
         ModelFileErrors: not safetensors, not a whole SDXL checkpoint, or one of a schedule that is not supported.
     """
     if kind_of(path) != SAFETENSORS:
-        raise ModelFileErrors(f"models.base: {path}: expected a safetensors checkpoint, got "
-                          f"{kind_of(path) or 'another file'}. Convert it first; pickles are not opened.")
+        raise ModelFileErrors(
+            f"models.base: {path}: expected a safetensors checkpoint, got "
+            f"{kind_of(path) or 'another file'}. Convert it first; pickles are not opened."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             keys = set(file.keys())
@@ -77,8 +112,10 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) 
         )
     faults = []
     if inputs != 4:
-        faults.append(f"models.base: {path}: its UNet reads {inputs} channels, not 4: an inpainting or editing model. "
-                      "Choose a plain base.")
+        faults.append(
+            f"models.base: {path}: its UNet reads {inputs} channels, not 4: an inpainting or editing model. "
+            "Choose a plain base."
+        )
     schedule = words = None
     try:
         schedule = schedule_of_keys(keys)
@@ -101,7 +138,8 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) 
         "text": lambda dtype: TextEncoders.of_tokenizer(
             CLIPTokenizer.from_pretrained(words, local_files_only=True),
             _build(CLIPTextModel, sizes["clip_l"], _part(path, _CLIP_L), dtype, path),
-            _build(CLIPTextModelWithProjection, sizes["clip_g"], _clip_g(_part(path, _CLIP_G)), dtype, path)),
+            _build(CLIPTextModelWithProjection, sizes["clip_g"], _clip_g(_part(path, _CLIP_G)), dtype, path),
+        ),
         "files": (path, *tokenizer_files(words)),
     }
 
@@ -109,8 +147,11 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) 
 def _part(path: Path, prefix: str, keep: bool = False) -> dict[str, Tensor]:
     """Only the tensors of one part are read from the file."""
     with safe_open(path, framework="pt") as file:
-        return {key if keep else key.removeprefix(prefix): file.get_tensor(key)
-                for key in file.keys() if key.startswith(prefix) and "position_ids" not in key}
+        return {
+            key if keep else key.removeprefix(prefix): file.get_tensor(key)
+            for key in file.keys()
+            if key.startswith(prefix) and "position_ids" not in key
+        }
 
 
 def _with_diffusers(kind: type, path: Path, prefix: str, config: dict, dtype: torch.dtype) -> nn.Module:
@@ -118,8 +159,9 @@ def _with_diffusers(kind: type, path: Path, prefix: str, config: dict, dtype: to
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
         try:
-            model = kind.from_single_file(_part(path, prefix, keep=True), config=folder, torch_dtype=dtype,
-                                          local_files_only=True)
+            model = kind.from_single_file(
+                _part(path, prefix, keep=True), config=folder, torch_dtype=dtype, local_files_only=True
+            )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise ModelFileErrors(
                 f"models.base: {path}: what is under {prefix} is not SDXL's ({one_line(error)[:400]}). "
@@ -130,13 +172,16 @@ def _with_diffusers(kind: type, path: Path, prefix: str, config: dict, dtype: to
 
 def _clip_g(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """open_clip's text names to transformers'."""
-    names = {"token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-             "positional_embedding": "text_model.embeddings.position_embedding.weight",
-             "ln_final.weight": "text_model.final_layer_norm.weight",
-             "ln_final.bias": "text_model.final_layer_norm.bias",
-             "text_projection": "text_projection.weight"}
-    renamed = {names[key]: tensor.T if key == "text_projection" else tensor
-               for key, tensor in state.items() if key in names}  # what is missing is named by `compare_keys`
+    names = {
+        "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+        "positional_embedding": "text_model.embeddings.position_embedding.weight",
+        "ln_final.weight": "text_model.final_layer_norm.weight",
+        "ln_final.bias": "text_model.final_layer_norm.bias",
+        "text_projection": "text_projection.weight",
+    }
+    renamed = {
+        names[key]: tensor.T if key == "text_projection" else tensor for key, tensor in state.items() if key in names
+    }  # what is missing is named by `compare_keys`
     prefix = "transformer.resblocks."
     blocks = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     return renamed | {f"text_model.encoder.layers.{key}": tensor for key, tensor in rename_blocks(blocks).items()}

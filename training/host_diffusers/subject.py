@@ -24,29 +24,57 @@ def block_names(unet: nn.Module) -> dict[str, int]:
     Raises:
         ValueError: a UNet that has none.
     """
-    blocks = {name: module.attn2.to_q.in_features for name, module in unet.named_modules()
-              if name.split(".")[-2:-1] == ["transformer_blocks"] and getattr(module, "attn2", None) is not None}
+    blocks = {
+        name: module.attn2.to_q.in_features
+        for name, module in unet.named_modules()
+        if name.split(".")[-2:-1] == ["transformer_blocks"] and getattr(module, "attn2", None) is not None
+    }
     if not blocks:
         raise ValueError("base: expected a UNet with text cross-attention, found no transformer block in it.")
     stage = ("down_blocks", "mid_block", "up_blocks")
-    return dict(sorted(blocks.items(), key=lambda block: (
-        stage.index(block[0].split(".")[0]), *(int(part) for part in block[0].split(".") if part.isdigit()))))
+    return dict(
+        sorted(
+            blocks.items(),
+            key=lambda block: (
+                stage.index(block[0].split(".")[0]),
+                *(int(part) for part in block[0].split(".") if part.isdigit()),
+            ),
+        )
+    )
 
 
-def new_config(unet: nn.Module, image_width: int, embedding_width: int, word_width: int, tokens: int,
-               max_subjects: int = 2, base: str = "") -> SubjectAdapterConfig:
+def new_config(
+    unet: nn.Module,
+    image_width: int,
+    embedding_width: int,
+    word_width: int,
+    tokens: int,
+    max_subjects: int = 2,
+    base: str = "",
+) -> SubjectAdapterConfig:
     """Size a fresh adapter for a UNet as the published one is: hidden widths are the context's and the embedding's."""
     blocks = block_names(unet)
     heads = {name: unet.get_submodule(name).attn1.heads for name in blocks}
     widths = {width // heads[name] for name, width in blocks.items()}
     one_width = len(widths) == 1
     if not one_width and len(set(heads.values())) > 1:
-        raise ValueError("base: expected transformer blocks with heads of one width, or of one number; this UNet has "
-                         "neither.")
+        raise ValueError(
+            "base: expected transformer blocks with heads of one width, or of one number; this UNet has neither."
+        )
     return SubjectAdapterConfig(
-        image_width, embedding_width, unet.config.cross_attention_dim, unet.config.cross_attention_dim, tokens,
-        (embedding_width, word_width), blocks, head_width=max(widths) if one_width else 0,
-        heads=0 if one_width else max(heads.values()), input_channels=CHANNELS, max_subjects=max_subjects, base=base)
+        image_width,
+        embedding_width,
+        unet.config.cross_attention_dim,
+        unet.config.cross_attention_dim,
+        tokens,
+        (embedding_width, word_width),
+        blocks,
+        head_width=max(widths) if one_width else 0,
+        heads=0 if one_width else max(heads.values()),
+        input_channels=CHANNELS,
+        max_subjects=max_subjects,
+        base=base,
+    )
 
 
 def attach(unet: nn.Module, adapter: SubjectAdapter, location: bool = True) -> None:
@@ -62,8 +90,10 @@ def attach(unet: nn.Module, adapter: SubjectAdapter, location: bool = True) -> N
     """
     blocks = block_names(unet)
     if blocks != adapter.config.blocks:
-        raise ValueError(f"adapter: made for {len(adapter.config.blocks)} blocks, the UNet has {len(blocks)}, or of "
-                         "other names or widths. Use the base that it was made for.")
+        raise ValueError(
+            f"adapter: made for {len(adapter.config.blocks)} blocks, the UNet has {len(blocks)}, or of "
+            "other names or widths. Use the base that it was made for."
+        )
     if getattr(unet, "position_net", None) is not None:
         raise ValueError("unet: it has a position_net already (GLIGEN, or an adapter that was not detached).")
     unet.position_net = adapter.proj
@@ -71,11 +101,17 @@ def attach(unet: nn.Module, adapter: SubjectAdapter, location: bool = True) -> N
         unet.get_submodule(name).fuser = fuser
     if location:
         plain = unet.conv_in
-        wide = nn.Conv2d(CHANNELS, plain.out_channels, plain.kernel_size, padding=plain.padding,
-                         device=plain.weight.device, dtype=plain.weight.dtype)
+        wide = nn.Conv2d(
+            CHANNELS,
+            plain.out_channels,
+            plain.kernel_size,
+            padding=plain.padding,
+            device=plain.weight.device,
+            dtype=plain.weight.dtype,
+        )
         with torch.no_grad():
             wide.weight.zero_()
-            wide.weight[:, :plain.in_channels] = plain.weight
+            wide.weight[:, : plain.in_channels] = plain.weight
             wide.bias.copy_(plain.bias)
         setattr(adapter, _PLAIN_CONVOLUTION, [plain])  # in a list: no part of the adapter's weights
         unet.conv_in = wide

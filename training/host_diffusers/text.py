@@ -31,6 +31,7 @@ class TextEncoders:
     @classmethod
     def of_tokenizer(cls, tokenizer: Any, clip_l: nn.Module, clip_g: nn.Module) -> TextEncoders:
         """With one of transformers' CLIP tokenizers, whose vocabulary both encoders share."""
+
         def ids(texts: Sequence[str], pad: int | None) -> Tensor:
             fill = tokenizer.eos_token_id if pad is None else pad
             rows = [tokenizer(text, truncation=True, max_length=_LENGTH)["input_ids"] for text in texts]

@@ -26,14 +26,19 @@ def find_tokenizer(named: str = "") -> Path:
         ModelFileErrors: not there.
     """
     comfyui = os.environ.get("COMFYUI_PATH", "").split(os.pathsep)[0] or _PACK / "nowhere"
-    places = [Path(named)] if named else [
-        root / "comfy" / "sd1_tokenizer" for root in (_PACK.parents[1], Path(comfyui).expanduser())]
+    places = (
+        [Path(named)]
+        if named
+        else [root / "comfy" / "sd1_tokenizer" for root in (_PACK.parents[1], Path(comfyui).expanduser())]
+    )
     for place in places:
         if any(all((place / name).is_file() for name in layout) for layout in _LAYOUTS):
             return place
-    raise ModelFileErrors(f"models.tokenizer: no vocab.json and merges.txt in {', '.join(map(str, places))}, and no "
-                      "tokenizer.json. A checkpoint file has no tokenizer: name a folder with CLIP's, e.g. "
-                      "comfy/sd1_tokenizer of a ComfyUI.")
+    raise ModelFileErrors(
+        f"models.tokenizer: no vocab.json and merges.txt in {', '.join(map(str, places))}, and no "
+        "tokenizer.json. A checkpoint file has no tokenizer: name a folder with CLIP's, e.g. "
+        "comfy/sd1_tokenizer of a ComfyUI."
+    )
 
 
 def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
@@ -53,8 +58,10 @@ def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
             f"models.tokenizer: {folder} cannot be read ({one_line(error)}). Copy it again."
         ) from error
     if len(tokenizer) > vocabulary:
-        raise ModelFileErrors(f"models.tokenizer: {folder} has {len(tokenizer)} tokens, the base's text encoders know "
-                          f"{vocabulary}. Name the tokenizer of this base.")
+        raise ModelFileErrors(
+            f"models.tokenizer: {folder} has {len(tokenizer)} tokens, the base's text encoders know "
+            f"{vocabulary}. Name the tokenizer of this base."
+        )
     return tokenizer
 
 

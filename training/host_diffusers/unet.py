@@ -29,10 +29,13 @@ def unet_layout(unet: nn.Module) -> UNetSpec:
     layout = UNetSpec(
         widths=tuple(config.block_out_channels),
         resnets=resnets,
-        down=tuple(_depths("CrossAttn" in kind, depths[i], resnets[i])
-                   for i, kind in enumerate(config.down_block_types)),
-        up=tuple(_depths("CrossAttn" in kind, upwards[i], resnets[-1 - i] + 1)
-                 for i, kind in enumerate(config.up_block_types)),
+        down=tuple(
+            _depths("CrossAttn" in kind, depths[i], resnets[i]) for i, kind in enumerate(config.down_block_types)
+        ),
+        up=tuple(
+            _depths("CrossAttn" in kind, upwards[i], resnets[-1 - i] + 1)
+            for i, kind in enumerate(config.up_block_types)
+        ),
         middle=_last(depths[-1]) if "CrossAttn" in (config.mid_block_type or "") else 0,
         context_width=_last(config.cross_attention_dim),
     )
@@ -40,8 +43,10 @@ def unet_layout(unet: nn.Module) -> UNetSpec:
     told = [site.diffusers for site in layout.sites()]
     if sorted(found) != sorted(told):
         odd = sorted(set(found) ^ set(told))
-        raise ValueError(f"base model: expected a UNet of SDXL's architecture, got one with {len(found)} text "
-                         f"cross-attentions where its config tells {len(told)}; first difference: {odd[0]}.")
+        raise ValueError(
+            f"base model: expected a UNet of SDXL's architecture, got one with {len(found)} text "
+            f"cross-attentions where its config tells {len(told)}; first difference: {odd[0]}."
+        )
     return layout
 
 

@@ -47,8 +47,11 @@ def vision_width(path: Path) -> int:
     """
     if not path.is_dir():
         shapes_of = _shapes(path)
-        widths = [shape[0] for key, shape in shapes_of.items()
-                  if key.endswith(("visual.class_embedding", "vision_model.embeddings.class_embedding")) and shape]
+        widths = [
+            shape[0]
+            for key, shape in shapes_of.items()
+            if key.endswith(("visual.class_embedding", "vision_model.embeddings.class_embedding")) and shape
+        ]
         if len(widths) != 1:
             raise ValueError(f"{path.name}: expected a CLIP vision encoder. {describe(shapes_of)}")
         return widths[0]
@@ -56,8 +59,9 @@ def vision_width(path: Path) -> int:
     config = config.get("vision_config", config)
     weights = visible_files(path, {".safetensors", ".bin"})
     if "clip" not in str(config.get("model_type", "")) or not isinstance(config.get("hidden_size"), int):
-        raise ValueError(f"{path}: expected a CLIP vision encoder of transformers, got config.json of "
-                         f"'{config.get('model_type')}'.")
+        raise ValueError(
+            f"{path}: expected a CLIP vision encoder of transformers, got config.json of '{config.get('model_type')}'."
+        )
     if not weights:
         raise ValueError(f"{path}: no weights (.safetensors, .bin) beside config.json. Download the folder again.")
     for file in weights:
@@ -71,8 +75,11 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
     except (SafetensorError, OSError):  # a torch archive, or a broken file: `read` says which
         content = read(path)[0]
-    return {str(key): tuple(tensor.shape) for key, tensor in content.get("state_dict", content).items()
-            if isinstance(tensor, Tensor)}
+    return {
+        str(key): tuple(tensor.shape)
+        for key, tensor in content.get("state_dict", content).items()
+        if isinstance(tensor, Tensor)
+    }
 
 
 def _from_file(path: Path, dtype: torch.dtype) -> nn.Module:
@@ -103,10 +110,15 @@ def _config(state: dict[str, Tensor], metadata: dict[str, str]) -> CLIPVisionCon
     layers = 1 + max(int(key.split(".")[3]) for key in state if key.startswith("vision_model.encoder.layers."))
     projection = state.get("visual_projection.weight")
     return CLIPVisionConfig(
-        hidden_size=width, patch_size=patch, image_size=patch * round((positions - 1) ** 0.5),
-        intermediate_size=state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0], num_hidden_layers=layers,
-        num_attention_heads=int(metadata.get("heads", heads)), hidden_act=metadata.get("activation", activation),
-        projection_dim=width if projection is None else projection.shape[0], layer_norm_eps=1e-5,
+        hidden_size=width,
+        patch_size=patch,
+        image_size=patch * round((positions - 1) ** 0.5),
+        intermediate_size=state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
+        num_hidden_layers=layers,
+        num_attention_heads=int(metadata.get("heads", heads)),
+        hidden_act=metadata.get("activation", activation),
+        projection_dim=width if projection is None else projection.shape[0],
+        layer_norm_eps=1e-5,
     )
 
 
@@ -127,8 +139,13 @@ def _from_open_clip(tower: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def rename_blocks(blocks: dict[str, Tensor]) -> dict[str, Tensor]:
     """open_clip's transformer blocks (``<i>.attn.in_proj_weight`` ...) to transformers' CLIP layers."""
-    parts = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
-             "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+    parts = {
+        "ln_1": "layer_norm1",
+        "ln_2": "layer_norm2",
+        "attn.out_proj": "self_attn.out_proj",
+        "mlp.c_fc": "mlp.fc1",
+        "mlp.c_proj": "mlp.fc2",
+    }
     renamed = {}
     for key, tensor in blocks.items():
         index, _, rest = key.partition(".")

@@ -16,8 +16,9 @@ MEGAPIXEL = 1_000_000  # pictures are shrunk to at most this many pixels
 ANSWER_WITH = "Answer with Yes or No only."
 
 
-def open_judge(name: str, device: str, dtype: torch.dtype = torch.float32, revision: str = "main"
-               ) -> VisionLanguageJudge:
+def open_judge(
+    name: str, device: str, dtype: torch.dtype = torch.float32, revision: str = "main"
+) -> VisionLanguageJudge:
     """Open a model that answers questions about pictures.
 
     Args:
@@ -49,8 +50,12 @@ class VisionLanguageJudge:
         import transformers
 
         self.model, self.processor, self.device = model, processor, model.device
-        self.facts = {"judge": name, "revision": getattr(model.config, "_commit_hash", None) or revision,
-                      "dtype": str(model.dtype).removeprefix("torch."), "transformers": transformers.__version__}
+        self.facts = {
+            "judge": name,
+            "revision": getattr(model.config, "_commit_hash", None) or revision,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "transformers": transformers.__version__,
+        }
         self.tokens = [processor.tokenizer.encode(word, add_special_tokens=False)[0] for word in ("Yes", "No")]
         if self.tokens[0] == self.tokens[1]:
             raise ValueError("its tokenizer begins Yes and No with the same token; choose another judge")
@@ -67,13 +72,17 @@ class VisionLanguageJudge:
         """The greedy answer to a text, at most `longest` tokens."""
         inputs = self._inputs(images, text)
         ids = self.model.generate(**inputs, max_new_tokens=longest, do_sample=False)
-        return self.processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True)
+        return self.processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     def _inputs(self, images: Sequence[Image.Image], text: str) -> Any:
         content = [{"type": "image", "image": shrunk(image)} for image in images] + [{"type": "text", "text": text}]
         inputs = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True,
-            return_tensors="pt")
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
         return inputs.to(self.device, dtype=self.model.dtype)
 
 

@@ -49,8 +49,9 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.miniworld", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=of_type.path, default=Path("out/miniworld"),
-                        help="where renders and checkpoints go")
+    parser.add_argument(
+        "--out", type=of_type.path, default=Path("out/miniworld"), help="where renders and checkpoints go"
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     drawing = verbs.add_parser("render", help="draw the corpus all recipes train on")
     for name, value in vars(CorpusSize()).items():
@@ -74,16 +75,18 @@ def arguments() -> argparse.ArgumentParser:
             training.add_argument("--routing", choices=("on", "off"), default="on", help="DreamO's two further losses")
     encoding = verbs.add_parser("encode", parents=[computing], help="freeze vae, clip and distill; encode the corpus")
     encoding.add_argument("--parts", nargs="+", default=encoded.PARTS, choices=encoded.PARTS)
-    encoding.add_argument("--identities", type=of_type.whole(),
-                          help="only the first of them, and scenes of these; all by default")
+    encoding.add_argument(
+        "--identities", type=of_type.whole(), help="only the first of them, and scenes of these; all by default"
+    )
     encoding.add_argument("--views", type=of_type.whole(), help="reference views of an identity; all by default")
     verbs.add_parser("begin", parents=[computing], help="train on from models/miniworld instead of from nothing")
     verbs.add_parser("export", parents=[computing], help="write models/miniworld in half precision")
     verbs.add_parser("sheets", parents=[computing], help="contact sheets of renders, reconstructions and samples")
     showing = verbs.add_parser("demo", help="learn a held-out relation from 5 triplets, draw it, count; into --out")
     removing = verbs.add_parser("ablate", help="what each part of the method brings; into --out and the model card")
-    removing.add_argument("--minutes", type=of_type.positive, default=600.0,
-                          help="begin nothing new after these; call again")
+    removing.add_argument(
+        "--minutes", type=of_type.positive, default=600.0, help="begin nothing new after these; call again"
+    )
     removing.add_argument("--seeds", type=int, nargs="+", default=ablate.SEEDS, choices=ablate.SEEDS)
     removing.add_argument("--anew", action="store_true", help="count rows anew that the model card already has")
     for verb in (showing, removing):

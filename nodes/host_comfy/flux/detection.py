@@ -21,8 +21,10 @@ def detect_config(state: dict[str, Tensor], sizes: dict) -> dict:
     """
     config = comfy.model_detection.detect_unet_config(state, "")
     if config is None:
-        raise ValueError(f"ComfyUI's detection does not know a model of these {len(state)} tensors (the first is "
-                         f"{next(iter(state), 'none')}).")
+        raise ValueError(
+            f"ComfyUI's detection does not know a model of these {len(state)} tensors (the first is "
+            f"{next(iter(state), 'none')})."
+        )
     if unknown := sizes.keys() - config.keys():
         raise ValueError(f"ComfyUI's detection has no {', '.join(sorted(unknown))}; it has {', '.join(config)}.")
     return config | sizes

@@ -35,8 +35,10 @@ def attach_dreamo(model, clip, embeddings: str, loras: list[tuple[str, float]]) 
     tables = load_tables(embeddings)
     width = model.model.diffusion_model.params.hidden_size
     if tables.task.shape[1] != width:
-        raise ValueError(f"embeddings: {Path(embeddings).name} was made for a model of width {tables.task.shape[1]}, "
-                         f"the model has {width}. DreamO belongs to FLUX.1-dev.")
+        raise ValueError(
+            f"embeddings: {Path(embeddings).name} was made for a model of width {tables.task.shape[1]}, "
+            f"the model has {width}. DreamO belongs to FLUX.1-dev."
+        )
     clone = model.clone()
     faults = []
     for path, strength in loras:
@@ -69,17 +71,26 @@ def _patch(clone, path: str, strength: float) -> None:
     for key, tensor in lora.state.items():
         module, name = next(((part, called[part]) for part in _modules_of(key) if called.get(part)), ("", None))
         if name is not None:
-            known[name + key[len(module):]] = tensor
+            known[name + key[len(module) :]] = tensor
     magnitudes = {called[module]: magnitude for module, magnitude in lora.magnitudes.items() if called.get(module)}
     _check_shapes(clone, names, known, magnitudes, file)
     patches = comfy.lora.load_lora(known, names)
     with_magnitudes(patches, {names[module]: magnitude for module, magnitude in magnitudes.items()})
     clone.add_patches(patches, strength)
     if lost:
-        raise ValueError(f"{file}: {len(called) - len(lost)} of {len(called)} pairs found their weights in this model; "
-                         f"it has no {first(lost)}. DreamO's LoRAs belong to FLUX.1-dev.")
-    log.info("Relate: %s, %d of %d pairs (%s layout%s), strength %g", file, lora.pairs, lora.pairs, lora.layout,
-             f", alpha from {lora.alpha_source}" if lora.alpha_source else "", strength)
+        raise ValueError(
+            f"{file}: {len(called) - len(lost)} of {len(called)} pairs found their weights in this model; "
+            f"it has no {first(lost)}. DreamO's LoRAs belong to FLUX.1-dev."
+        )
+    log.info(
+        "Relate: %s, %d of %d pairs (%s layout%s), strength %g",
+        file,
+        lora.pairs,
+        lora.pairs,
+        lora.layout,
+        f", alpha from {lora.alpha_source}" if lora.alpha_source else "",
+        strength,
+    )
     for remark in lora.remarks():
         log.warning("Relate: %s: %s", file, remark)
 
@@ -87,8 +98,9 @@ def _patch(clone, path: str, strength: float) -> None:
 def _known_name(module: str, names: dict) -> str | None:
     """A module under one of the names that ComfyUI's loader has for it."""
     bare = bare_name(module)
-    return next((name for name in (module, bare, f"transformer.{bare}", f"diffusion_model.{bare}") if name in names),
-                None)
+    return next(
+        (name for name in (module, bare, f"transformer.{bare}", f"diffusion_model.{bare}") if name in names), None
+    )
 
 
 def _modules_of(key: str) -> list[str]:
@@ -99,8 +111,11 @@ def _modules_of(key: str) -> list[str]:
 
 def _check_shapes(clone, names: dict, state: dict, magnitudes: dict, file: str) -> None:
     """Parts must fit their weights and each other; ComfyUI only finds out, and only warns, when it merges."""
-    faults = [f"{key} is no number" for key, alpha in state.items() if key.endswith(".alpha")
-              and not (alpha.numel() == 1 and bool(torch.isfinite(alpha).all()))]
+    faults = [
+        f"{key} is no number"
+        for key, alpha in state.items()
+        if key.endswith(".alpha") and not (alpha.numel() == 1 and bool(torch.isfinite(alpha).all()))
+    ]
     for key, up in state.items():
         if not key.endswith(".lora_up.weight"):
             continue
@@ -115,8 +130,9 @@ def _check_shapes(clone, names: dict, state: dict, magnitudes: dict, file: str) 
         elif module in magnitudes and magnitudes[module].numel() != out:
             faults.append(f"{module} has {magnitudes[module].numel()} magnitudes, expected {out}")
     if faults:
-        raise ValueError(f"{file}: {len(faults)} pairs do not fit this model: {first(faults)}. DreamO's LoRAs belong "
-                         "to FLUX.1-dev.")
+        raise ValueError(
+            f"{file}: {len(faults)} pairs do not fit this model: {first(faults)}. DreamO's LoRAs belong to FLUX.1-dev."
+        )
 
 
 def linear_shape(model, name: str) -> tuple[int, int]:
@@ -135,6 +151,8 @@ def tables_of(model) -> DreamOEmbeddings:
     check_flux(model)
     tables = model.get_attachment(TABLES_KEY)
     if tables is None:
-        raise ValueError("model: expected one from Load DreamO, which brings the embeddings for reference images; this "
-                         "MODEL has none. Put Load DreamO between the model loader and this node.")
+        raise ValueError(
+            "model: expected one from Load DreamO, which brings the embeddings for reference images; this "
+            "MODEL has none. Put Load DreamO between the model loader and this node."
+        )
     return tables

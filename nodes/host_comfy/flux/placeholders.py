@@ -105,8 +105,9 @@ class PlaceholderCLIPMixin(_CLIP):
 
     def encode_from_tokens_scheduled(self, tokens, unprojected=False, add_dict=None, show_pbar=True):
         places = getattr(self.tokenizer, self.reader.part).places(tokens[self.reader.key])
-        return super().encode_from_tokens_scheduled(tokens, unprojected=unprojected, show_pbar=show_pbar,
-                                                    add_dict={**(add_dict or {}), WORDS_KEY: places})
+        return super().encode_from_tokens_scheduled(
+            tokens, unprojected=unprojected, show_pbar=show_pbar, add_dict={**(add_dict or {}), WORDS_KEY: places}
+        )
 
 
 def _copy_as(kind: type, clip):
@@ -127,12 +128,16 @@ def with_placeholders(clip, table: Tensor, reader: PlaceholderTarget = T5):
     """
     encoder = getattr(clip.cond_stage_model, reader.part, None)
     if encoder is None or not hasattr(clip.tokenizer, reader.part):
-        raise ValueError("clip: expected Flux's text encoders (CLIP-L and T5-XXL), got one without T5 "
-                         f"({type(clip.cond_stage_model).__name__}). Load them with DualCLIPLoader, type flux.")
+        raise ValueError(
+            "clip: expected Flux's text encoders (CLIP-L and T5-XXL), got one without T5 "
+            f"({type(clip.cond_stage_model).__name__}). Load them with DualCLIPLoader, type flux."
+        )
     width = encoder.transformer.get_input_embeddings().weight.shape[1]
     if table.shape[1] != width:
-        raise ValueError(f"clip: its T5 has width {width}, the placeholders' embeddings {table.shape[1]}. They belong "
-                         "to T5-XXL as Flux uses it.")
+        raise ValueError(
+            f"clip: its T5 has width {width}, the placeholders' embeddings {table.shape[1]}. They belong "
+            "to T5-XXL as Flux uses it."
+        )
     clone = clip.clone()
     kind = type(clone)
     if not isinstance(clone, PlaceholderCLIPMixin):

@@ -44,12 +44,16 @@ def check_channels(references: tuple[Reference, ...], channels: int) -> None:
     """
     for reference in references:
         if any(side % PATCH for side in reference.latent.shape[-2:]):
-            raise ValueError(f"vae: reference {reference.slot} has a latent of {tuple(reference.latent.shape[-2:])}, "
-                             "DreamO's are even. Connect Flux's own VAE, which has a cell for 8 pixels.")
+            raise ValueError(
+                f"vae: reference {reference.slot} has a latent of {tuple(reference.latent.shape[-2:])}, "
+                "DreamO's are even. Connect Flux's own VAE, which has a cell for 8 pixels."
+            )
         if reference.latent.shape[1] != channels:
-            raise ValueError(f"vae: reference {reference.slot} was encoded by a VAE of {reference.latent.shape[1]} "
-                             f"latent channels, the model has {channels}. Connect the model's own VAE to Reference "
-                             "Image; Flux's is ae.safetensors, loaded with Load VAE.")
+            raise ValueError(
+                f"vae: reference {reference.slot} was encoded by a VAE of {reference.latent.shape[1]} "
+                f"latent channels, the model has {channels}. Connect the model's own VAE to Reference "
+                "Image; Flux's is ae.safetensors, loaded with Load VAE."
+            )
 
 
 def check_words(positive: list, references: tuple[Reference, ...]) -> None:
@@ -58,15 +62,22 @@ def check_words(positive: list, references: tuple[Reference, ...]) -> None:
     texts = positive_texts()
     written = tuple(dict.fromkeys(number for text in texts for number in numbers_in(text)))
     if written and not entries:
-        log.warning("Relate: the prompt has %s, but it was encoded by a CLIP that reads placeholders as plain text. "
-                    "Connect the CLIP of Load DreamO to the text encoder.", f"[ref#{written[0]}]")
+        log.warning(
+            "Relate: the prompt has %s, but it was encoded by a CLIP that reads placeholders as plain text. "
+            "Connect the CLIP of Load DreamO to the text encoder.",
+            f"[ref#{written[0]}]",
+        )
     numbers = tuple(dict.fromkeys((*written, *(number for places in entries for number in places))))
     for fault in faults(numbers, tuple(reference.slot for reference in references)):
         log.warning("Relate: %s.", fault)
     styles = [reference.slot for reference in references if reference.task == "style"]
     if styles and len(references) > 1:
-        log.warning("Relate: reference %d is a style; DreamO was not made to combine a style with other references.",
-                    styles[0])
+        log.warning(
+            "Relate: reference %d is a style; DreamO was not made to combine a style with other references.", styles[0]
+        )
     if styles and texts and not any(text.lower().lstrip().startswith(STYLE_PROMPT) for text in texts):
-        log.warning("Relate: reference %d is a style; begin the prompt with '%s.', as DreamO was trained.", styles[0],
-                    STYLE_PROMPT)
+        log.warning(
+            "Relate: reference %d is a style; begin the prompt with '%s.', as DreamO was trained.",
+            styles[0],
+            STYLE_PROMPT,
+        )

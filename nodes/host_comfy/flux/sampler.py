@@ -60,10 +60,21 @@ def sample(
     model, positive, negative, recorder = _routed(model, positive, negative, references, settings)
     noise = comfy.sample.prepare_noise(samples, settings.seed, latent.get("batch_index"))
     found = comfy.sample.sample(
-        model, noise, settings.steps, settings.cfg, settings.sampler_name, settings.scheduler, positive, negative,
-        samples, denoise=settings.denoise, noise_mask=latent.get("noise_mask"), seed=settings.seed,
-        callback=_callback(model, settings.steps, recorder, tuple(each.slot for each in references if each.weight),
-                           draw),
+        model,
+        noise,
+        settings.steps,
+        settings.cfg,
+        settings.sampler_name,
+        settings.scheduler,
+        positive,
+        negative,
+        samples,
+        denoise=settings.denoise,
+        noise_mask=latent.get("noise_mask"),
+        seed=settings.seed,
+        callback=_callback(
+            model, settings.steps, recorder, tuple(each.slot for each in references if each.weight), draw
+        ),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
     )
     factor = getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", 8)
@@ -79,19 +90,29 @@ def _routed(model, positive: list, negative: list, references: tuple[Reference, 
     """
     recorder = Recorder() if settings.record else None
     if settings.routing_strength and all(reference.region is None for reference in references):
-        log.warning("Relate: routing_strength is %g, but no reference has a region; connect a mask to the region of "
-                    "a Reference Image.", settings.routing_strength)
-    kept = {"strength": settings.routing_strength, "isolation": settings.isolation,
-            "window": (settings.start_at, settings.end_at), "recorder": recorder}
+        log.warning(
+            "Relate: routing_strength is %g, but no reference has a region; connect a mask to the region of "
+            "a Reference Image.",
+            settings.routing_strength,
+        )
+    kept = {
+        "strength": settings.routing_strength,
+        "isolation": settings.isolation,
+        "window": (settings.start_at, settings.end_at),
+        "recorder": recorder,
+    }
     if model.get_attachment(TABLES_KEY) is not None:
-        model, positive = flux_references.apply(model, positive, references, **kept,
-                                                first_guidance=settings.first_step_guidance or None)
+        model, positive = flux_references.apply(
+            model, positive, references, **kept, first_guidance=settings.first_step_guidance or None
+        )
         return model, positive, negative, recorder
     if settings.first_step_guidance:
         log.warning("Relate: first_step_guidance acts with DreamO only; this model has none.")
     if type(model.model.model_config).__name__ in ("Flux", "FluxSchnell"):
-        log.warning("Relate: the model has no DreamO; references are given to it as FLUX.1 Kontext reads them. For "
-                    "FLUX.1-dev put Load DreamO before this node.")
+        log.warning(
+            "Relate: the model has no DreamO; references are given to it as FLUX.1 Kontext reads them. For "
+            "FLUX.1-dev put Load DreamO before this node."
+        )
     return *chain.apply(model, positive, negative, references, **kept), recorder
 
 
@@ -100,13 +121,17 @@ def _recorded(recorder: Recorder | None, slots: tuple[int, ...]) -> RoutingMap |
         return None
     found = recorder.result(slots)
     if found is None or recorder.left_out:
-        log.warning("Relate: %d model calls were not recorded: another node skips or repeats blocks of the model "
-                    "(block caches, skip-layer guidance).", recorder.left_out)
+        log.warning(
+            "Relate: %d model calls were not recorded: another node skips or repeats blocks of the model "
+            "(block caches, skip-layer guidance).",
+            recorder.left_out,
+        )
     return found
 
 
-def _callback(model, steps: int, recorder: Recorder | None, slots: tuple[int, ...],
-              draw: Callable[[RoutingMap], Image.Image]):
+def _callback(
+    model, steps: int, recorder: Recorder | None, slots: tuple[int, ...], draw: Callable[[RoutingMap], Image.Image]
+):
     """KSampler's own callback; with maps beside the preview when they are recorded."""
     if recorder is None or not slots:
         return latent_preview.prepare_callback(model, steps)

@@ -58,12 +58,12 @@ class Embed:
         img, ids = inputs["img"], inputs["img_ids"]  # img has just been computed for this call: added to in place
         rows = self.rows.to(img)
         start = img.shape[1] - sum(self.lengths)
-        img[:, :self.image_tokens] += rows[0]
+        img[:, : self.image_tokens] += rows[0]
         for row, tokens in zip(rows[1:], self.lengths):
-            img[:, start:start + tokens] += row
+            img[:, start : start + tokens] += row
             start += tokens
         ours = self.ids.to(ids.device)[None].expand(ids.shape[0], -1, -1)  # float32, whatever the model's dtype is
-        ids = torch.cat((ids[:, :ids.shape[1] - ours.shape[1]].float(), ours), dim=1)
+        ids = torch.cat((ids[:, : ids.shape[1] - ours.shape[1]].float(), ours), dim=1)
         return {**inputs, "img_ids": ids}
 
 
@@ -118,11 +118,19 @@ def find_ours(latents: list[Tensor], routing: Routing, model) -> tuple[int, ...]
     left, places = dict(enumerate(latents)), []
     for reference in routing.references:
         latent = model.process_latent_in(reference.latent)
-        place = next((at for at, other in left.items()
-                      if other.shape[1:] == latent.shape[1:] and torch.equal(other[:1], latent.to(other))), None)
+        place = next(
+            (
+                at
+                for at, other in left.items()
+                if other.shape[1:] == latent.shape[1:] and torch.equal(other[:1], latent.to(other))
+            ),
+            None,
+        )
         if place is None:
-            raise ValueError(f"positive: expected the latent of reference {reference.slot}, but another node took it "
-                             "out of the conditioning or changed it. Put Apply References behind that node.")
+            raise ValueError(
+                f"positive: expected the latent of reference {reference.slot}, but another node took it "
+                "out of the conditioning or changed it. Put Apply References behind that node."
+            )
         places.append(place)
         del left[place]
     return tuple(places)
@@ -130,9 +138,13 @@ def find_ours(latents: list[Tensor], routing: Routing, model) -> tuple[int, ...]
 
 def sequence_of(routing: Routing, x: Tensor, context: Tensor, latents: list[Tensor]) -> TokenLayout:
     """The layout of this call; our references are the last of the latents, see ``ours_last``."""
-    others = latents[:len(latents) - len(routing.references)]
-    return TokenLayout(context.shape[1], token_grid(*x.shape[-2:]), tuple(each.grid for each in routing.references),
-                    sum(length(token_grid(*latent.shape[-2:])) for latent in others))
+    others = latents[: len(latents) - len(routing.references)]
+    return TokenLayout(
+        context.shape[1],
+        token_grid(*x.shape[-2:]),
+        tuple(each.grid for each in routing.references),
+        sum(length(token_grid(*latent.shape[-2:])) for latent in others),
+    )
 
 
 def _embed(options: dict, routing: Routing, sequence: TokenLayout) -> None:
@@ -168,11 +180,15 @@ def check_flux(model) -> None:
     if not isinstance(network, comfy.ldm.flux.model.Flux):
         name = type(network).__name__
         if base_of(model).startswith("Flux") or "flux" in name.lower():
-            raise ValueError(f"model: expected ComfyUI's own Flux, got {name}, which takes its place and has no way in "
-                             "for reference images. Load the model with Load Diffusion Model, or a GGUF loader, "
-                             "instead of nunchaku's.")
-        raise ValueError(f"model: expected a Flux model (FLUX.1-dev), got {base_of(model)}. DreamO's references are "
-                         "tokens of Flux's own sequence.")
+            raise ValueError(
+                f"model: expected ComfyUI's own Flux, got {name}, which takes its place and has no way in "
+                "for reference images. Load the model with Load Diffusion Model, or a GGUF loader, "
+                "instead of nunchaku's."
+            )
+        raise ValueError(
+            f"model: expected a Flux model (FLUX.1-dev), got {base_of(model)}. DreamO's references are "
+            "tokens of Flux's own sequence."
+        )
 
 
 def attach_references(model, positive: list, routing: Routing) -> tuple:
@@ -196,8 +212,10 @@ def _with_references(entry: dict, routing: Routing) -> dict:
     """A conditioning entry's dictionary, copied."""
     before = _without_ours(entry)
     others = before.get("reference_latents", [])
-    added = {"reference_latents": [*others, *(reference.latent for reference in routing.references)],
-             "model_conds": {**before.get("model_conds", {}), KEY: ReferenceCond((routing, None))}}
+    added = {
+        "reference_latents": [*others, *(reference.latent for reference in routing.references)],
+        "model_conds": {**before.get("model_conds", {}), KEY: ReferenceCond((routing, None))},
+    }
     if not others:
         added["reference_latents_method"] = Diagonal("uxo")  # the diagonal, also for a MODEL that lost its wrapper
     return {**before, **added}
@@ -218,14 +236,24 @@ def with_regions(entry: dict, regions: ReferenceRegions) -> tuple[dict, Referenc
         return None
     routing = cond.cond[0]
     if len(routing.references) != len(regions.regions):
-        raise ValueError(f"positive: expected {len(regions.regions)} references of Apply References, one for a region, "
-                         f"got {len(routing.references)} beside latents of other nodes. Keep those in place first, and "
-                         "add Apply References afterwards.")
+        raise ValueError(
+            f"positive: expected {len(regions.regions)} references of Apply References, one for a region, "
+            f"got {len(routing.references)} beside latents of other nodes. Keep those in place first, and "
+            "add Apply References afterwards."
+        )
     weights = (reference.weight * weight for reference, weight in zip(routing.references, regions.weights))
-    placed = tuple(replace(reference, region=region, weight=weight)
-                   for reference, region, weight in zip(routing.references, regions.regions, weights))
-    routing = replace(routing, references=placed, strength=regions.strength, isolation=regions.isolation,
-                      window=regions.window, recorder=regions.recorder)
+    placed = tuple(
+        replace(reference, region=region, weight=weight)
+        for reference, region, weight in zip(routing.references, regions.regions, weights)
+    )
+    routing = replace(
+        routing,
+        references=placed,
+        strength=regions.strength,
+        isolation=regions.isolation,
+        window=regions.window,
+        recorder=regions.recorder,
+    )
     conds = {**entry["model_conds"], KEY: ReferenceCond((routing, None))}
     return {**entry, "model_conds": conds}, routing.regions
 
@@ -237,7 +265,11 @@ def _without_ours(entry: dict) -> dict:
         return entry
     ours = [reference.latent for reference in conds[KEY].cond[0].references]
     left = [latent for latent in entry.get("reference_latents", []) if not any(latent is each for each in ours)]
-    entry = {key: value for key, value in entry.items()
-             if key != "reference_latents" and not isinstance(value, Diagonal)}
-    return {**entry, "model_conds": {key: value for key, value in conds.items() if key != KEY},
-            **({"reference_latents": left} if left else {})}
+    entry = {
+        key: value for key, value in entry.items() if key != "reference_latents" and not isinstance(value, Diagonal)
+    }
+    return {
+        **entry,
+        "model_conds": {key: value for key, value in conds.items() if key != KEY},
+        **({"reference_latents": left} if left else {}),
+    }

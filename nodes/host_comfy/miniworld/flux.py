@@ -44,19 +44,28 @@ def load_flux(folder: Path = FOLDER):
     state = comfy.model_detection.convert_diffusers_mmdit(state)
     heads = config["num_attention_heads"]
     channels = config["in_channels"] // PATCH**2
-    sizes = detect_config(state, {
-        "in_channels": channels, "out_channels": channels, "patch_size": PATCH, "num_heads": heads,
-        "hidden_size": heads * config["attention_head_dim"], "context_in_dim": config["joint_attention_dim"],
-        "axes_dim": list(config["axes_dims_rope"]),
-    })
+    sizes = detect_config(
+        state,
+        {
+            "in_channels": channels,
+            "out_channels": channels,
+            "patch_size": PATCH,
+            "num_heads": heads,
+            "hidden_size": heads * config["attention_head_dim"],
+            "context_in_dim": config["joint_attention_dim"],
+            "axes_dim": list(config["axes_dims_rope"]),
+        },
+    )
     # schnell's family: no distilled guidance, a straight schedule; latents are the miniworld's
     family = type("Flux", (comfy.supported_models.FluxSchnell,), {"latent_format": partial(format_of, folder)})(sizes)
     family.set_inference_dtype(torch.float32, None)
     base = family.get_model({}, device=torch.device("cpu"))
     base.diffusion_model.load_state_dict(state, strict=True)
     model = comfy.model_patcher.ModelPatcher(
-        base.eval(), load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device())
+        base.eval(),
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
     model.set_attachments(TABLES_KEY, load_tables(folder / EMBEDDING))
     return model
 
@@ -64,12 +73,14 @@ def load_flux(folder: Path = FOLDER):
 def load_clip(folder: Path = FOLDER) -> comfy.sd.CLIP:
     """CLIP that knows [ref#1] to [ref#9]; chunks of as many tokens as the model was trained with."""
     config, state = read_part(folder / "text_encoder_2")
-    target = comfy.supported_models_base.ClipTarget(comfy.sdxl_clip.SDXLTokenizer,
-                                                    comfy.sdxl_clip.SDXLRefinerClipModel)
+    target = comfy.supported_models_base.ClipTarget(comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLRefinerClipModel)
     tokens = int(read_metadata(folder / EMBEDDING)["text_tokens"])
     sizes = {**text_sizes(config), "max_position_embeddings": tokens}  # ComfyUI adds all positions to every chunk
-    clip = comfy.sd.CLIP(target, tokenizer_data={"clip_g_max_length": tokens},
-                         model_options={"clip_g_model_config": sizes, "dtype": torch.float32})
+    clip = comfy.sd.CLIP(
+        target,
+        tokenizer_data={"clip_g_max_length": tokens},
+        model_options={"clip_g_model_config": sizes, "dtype": torch.float32},
+    )
     state[POSITIONS] = state[POSITIONS][:tokens]
     load_text(clip.cond_stage_model.clip_g.transformer, state, folder)
     words = load_tables(folder / EMBEDDING).words

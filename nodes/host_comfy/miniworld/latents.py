@@ -81,7 +81,14 @@ def _check_size(executor, *args, **kwargs):
     noise = args[0] if args else kwargs["noise"]
     height, width = noise.shape[-2:]
     if not (SMALLEST <= height <= LARGEST and SMALLEST <= width <= LARGEST):
-        log.warning("Relate: the miniworld's models draw %d x %d pictures; %d x %d was asked for and will not come out "
-                    "well. Set Empty Latent Image to %d x %d and enlarge the picture afterwards.", SIDE * FACTOR,
-                    SIDE * FACTOR, width * FACTOR, height * FACTOR, SIDE * FACTOR, SIDE * FACTOR)
+        log.warning(
+            "Relate: the miniworld's models draw %d x %d pictures; %d x %d was asked for and will not come out "
+            "well. Set Empty Latent Image to %d x %d and enlarge the picture afterwards.",
+            SIDE * FACTOR,
+            SIDE * FACTOR,
+            width * FACTOR,
+            height * FACTOR,
+            SIDE * FACTOR,
+            SIDE * FACTOR,
+        )
     return executor(*args, **kwargs)

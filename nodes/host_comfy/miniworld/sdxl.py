@@ -66,8 +66,9 @@ def missing_parts(folder: Path = FOLDER) -> list[str]:
     """Parts of the miniworld that are not in the folder."""
     parts = ("unet", "vae", "text_encoder", "text_encoder_2", "clip_vision", "local_clip_vision")
     found = [part for part in parts if not list((folder / part).glob("*.safetensors"))]
-    return found + [name for name in ("identity.safetensors", "tokenizer/stock_ids.json")
-                    if not (folder / name).is_file()]
+    return found + [
+        name for name in ("identity.safetensors", "tokenizer/stock_ids.json") if not (folder / name).is_file()
+    ]
 
 
 def load_unet(folder: Path = FOLDER):
@@ -78,7 +79,8 @@ def load_unet(folder: Path = FOLDER):
     resnets = [config["layers_per_block"]] * len(widths)
     depth = list(config["transformer_layers_per_block"])
     layout = {
-        "channel_mult": [Ratio(width, widths[0]) for width in widths], "num_res_blocks": resnets,
+        "channel_mult": [Ratio(width, widths[0]) for width in widths],
+        "num_res_blocks": resnets,
         "transformer_depth": [d for d, count in zip(depth, resnets) for _ in range(count)],
         "transformer_depth_output": [d for d, count in zip(depth, resnets) for _ in range(count + 1)],
         "transformer_depth_middle": depth[-1],
@@ -87,15 +89,23 @@ def load_unet(folder: Path = FOLDER):
     state = {names[key]: tensor for key, tensor in state.items()}
     unet = detect_config(state, {"channel_mult": layout["channel_mult"]})
     # ComfyUI keeps the head width on the family's class, not in the config; more than 4 channels mean inpainting to it
-    family = type("SDXL", (comfy.supported_models.SDXL,),
-                  {"unet_extra_config": {"num_heads": -1, "num_head_channels": head_width},
-                   "latent_format": partial(format_of, folder), "inpaint_model": lambda self: False})(unet)
+    family = type(
+        "SDXL",
+        (comfy.supported_models.SDXL,),
+        {
+            "unet_extra_config": {"num_heads": -1, "num_head_channels": head_width},
+            "latent_format": partial(format_of, folder),
+            "inpaint_model": lambda self: False,
+        },
+    )(unet)
     family.set_inference_dtype(torch.float32, None)
     base = family.get_model({}, device=torch.device("cpu"))
     base.diffusion_model.load_state_dict(state, strict=True)
     return comfy.model_patcher.ModelPatcher(
-        base.eval(), load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device())
+        base.eval(),
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
 
 
 def load_clip(folder: Path = FOLDER) -> comfy.sd.CLIP:
@@ -115,15 +125,24 @@ def load_text(transformer: nn.Module, state: dict[str, Tensor], folder: Path) ->
     rows = state["text_model.embeddings.token_embedding.weight"]
     table = rows[-1:].expand(STOCK_VOCABULARY, -1).clone()
     table[stock_ids] = rows[:-1]
-    whole = {"text_projection.weight": torch.eye(rows.shape[1]), **state,  # L has no projection: nothing reads it
-             "text_model.embeddings.token_embedding.weight": table}
+    whole = {
+        "text_projection.weight": torch.eye(rows.shape[1]),
+        **state,  # L has no projection: nothing reads it
+        "text_model.embeddings.token_embedding.weight": table,
+    }
     transformer.load_state_dict(whole, strict=True)
 
 
 def text_sizes(config: dict) -> dict:
     """The sizes of a text encoder, for ComfyUI."""
-    names = ("hidden_size", "intermediate_size", "num_attention_heads", "hidden_act", "num_hidden_layers",
-             "projection_dim")
+    names = (
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "hidden_act",
+        "num_hidden_layers",
+        "projection_dim",
+    )
     return {name: config[name] for name in names}
 
 
@@ -132,21 +151,29 @@ def load_vae(folder: Path = FOLDER) -> comfy.sd.VAE:
     config, state = read_part(folder / "vae")
     widths = config["block_out_channels"]
     sizes = {
-        "double_z": True, "z_channels": config["latent_channels"], "resolution": 256,
-        "in_channels": config["in_channels"], "out_ch": config["out_channels"], "ch": widths[0],
-        "ch_mult": [Ratio(width, widths[0]) for width in widths], "num_res_blocks": config["layers_per_block"],
-        "attn_resolutions": [], "dropout": 0.0,
+        "double_z": True,
+        "z_channels": config["latent_channels"],
+        "resolution": 256,
+        "in_channels": config["in_channels"],
+        "out_ch": config["out_channels"],
+        "ch": widths[0],
+        "ch_mult": [Ratio(width, widths[0]) for width in widths],
+        "num_res_blocks": config["layers_per_block"],
+        "attn_resolutions": [],
+        "dropout": 0.0,
     }
     state = comfy.diffusers_convert.convert_vae_state_dict(state)
     state = {_level(key, VAE_LEVELS - len(widths)): tensor for key, tensor in state.items()}
-    vae = comfy.sd.VAE(sd=state, config={"params": {"ddconfig": sizes, "embed_dim": config["latent_channels"]}},
-                       dtype=torch.float32)
+    vae = comfy.sd.VAE(
+        sd=state, config={"params": {"ddconfig": sizes, "embed_dim": config["latent_channels"]}}, dtype=torch.float32
+    )
     vae.latent_channels = config["latent_channels"]
     vae.first_stage_model.load_state_dict(state, strict=True)
     side = round((config["in_channels"] / 3) ** 0.5)
     vae.first_stage_model = SpaceToDepth(vae.first_stage_model, side).eval()
     vae.patcher = comfy.model_patcher.ModelPatcher(
-        vae.first_stage_model, load_device=vae.patcher.load_device, offload_device=vae.patcher.offload_device)
+        vae.first_stage_model, load_device=vae.patcher.load_device, offload_device=vae.patcher.offload_device
+    )
     return vae
 
 

@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 TEXT_KEY = "relate_text"  # where words and pictures stand in a CONDITIONING: core.prompt.text_positions.TextPositions
 
 
-def attach_regions(model, positive: list, negative: list, regions: ReferenceRegions, names: tuple[str, ...] = (),
-                   last: bool = False) -> tuple:
+def attach_regions(
+    model, positive: list, negative: list, regions: ReferenceRegions, names: tuple[str, ...] = (), last: bool = False
+) -> tuple:
     """A clone of the MODEL and new CONDITIONING whose reference latents act inside their regions.
 
     Both sides are steered wherever they carry references: guidance multiplies the difference between them. Maps are
@@ -48,8 +49,9 @@ def attach_regions(model, positive: list, negative: list, regions: ReferenceRegi
     return clone, *sides
 
 
-def _placed(clone, side: list, family: Family, regions: ReferenceRegions, names: tuple[str, ...], records: bool,
-            last: bool) -> list:
+def _placed(
+    clone, side: list, family: Family, regions: ReferenceRegions, names: tuple[str, ...], records: bool, last: bool
+) -> list:
     """One side with the regions in its entries that have references; DreamO's keep their own rows and positions."""
     placed = []
     for embedding, entry in side:
@@ -60,9 +62,11 @@ def _placed(clone, side: list, family: Family, regions: ReferenceRegions, names:
             clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begin_run(own))
         elif count:
             if count < len(regions.regions):
-                raise ValueError(f"{'positive' if records else 'negative'}: expected {len(regions.regions)} reference "
-                                 f"latents, one for each region, got {count}. Give both sides the same references.")
-            ours = range(count)[-len(regions.regions):] if last else range(len(regions.regions))
+                raise ValueError(
+                    f"{'positive' if records else 'negative'}: expected {len(regions.regions)} reference "
+                    f"latents, one for each region, got {count}. Give both sides the same references."
+                )
+            ours = range(count)[-len(regions.regions) :] if last else range(len(regions.regions))
             copies = copies_of(entry, regions, names, ours[0], count)
             value = Placed(regions, tuple(ours), copies, embedding.shape[1], records)
             conds = {**entry.get("model_conds", {}), KEY: PlacedCond((value, None))}
@@ -71,8 +75,9 @@ def _placed(clone, side: list, family: Family, regions: ReferenceRegions, names:
     return placed
 
 
-def copies_of(entry: dict, regions: ReferenceRegions, names: tuple[str, ...], first: int, references: int
-              ) -> tuple[tuple[Span, ...], ...]:
+def copies_of(
+    entry: dict, regions: ReferenceRegions, names: tuple[str, ...], first: int, references: int
+) -> tuple[tuple[Span, ...], ...]:
     """For each reference its vision tokens and its name in the text, where the text encoder's clone wrote them down.
 
     Pictures that the encoder saw are the references in their order, if there are as many; ours begin with ``first``.
@@ -86,7 +91,7 @@ def copies_of(entry: dict, regions: ReferenceRegions, names: tuple[str, ...], fi
     words = text.find(names) if names else [()] * count
     copies = []
     for index in range(count):
-        spans = list(pictures[first + index:first + index + 1])
+        spans = list(pictures[first + index : first + index + 1])
         if regions.weights[index] > 0:
             spans += [(place, place + 1) for place in words[index]]
         copies.append(tuple((start, stop) for start, stop in spans if 0 <= start < stop <= text.length))
@@ -103,9 +108,11 @@ def count_references(model, side: list) -> int:
     counts = sorted({len(entry.get(key, ())) for _, entry in side} - {0})
     if len(counts) != 1:
         found = "none" if not counts else f"parts with {' and '.join(map(str, counts))}"
-        raise ValueError(f"positive: expected a conditioning with reference latents, got {found}. Connect it after "
-                         "Reference Latent, Apply References or the model's own edit encoder, before conditionings are "
-                         "combined.")
+        raise ValueError(
+            f"positive: expected a conditioning with reference latents, got {found}. Connect it after "
+            "Reference Latent, Apply References or the model's own edit encoder, before conditionings are "
+            "combined."
+        )
     return counts[0]
 
 

@@ -12,7 +12,9 @@ def stages(call: Call) -> list[Stage]:
     network, patch = call.network, call.network.patch_size
     layout = omnigen2.joint(call)
     parts = omnigen2.references(call, Parts()).add("image", tokens_in(call.image, patch))
-    double = [Stage("joint attention", 1, layout.size, layout, recorded=True),
-              Stage("image attention", 1, parts.size, call.layout(parts, patch))]
+    double = [
+        Stage("joint attention", 1, layout.size, layout, recorded=True),
+        Stage("image attention", 1, parts.size, call.layout(parts, patch)),
+    ]
     single = Stage("attention", len(network.single_stream_layers), layout.size, layout, recorded=True)
     return [*omnigen2.refiners(call), *double * len(network.double_stream_layers), single]

@@ -41,8 +41,11 @@ class Call:
         """
         text = parts.spans.get("text")
         start = 0 if text is None else text[0]
-        copies = () if text is None else tuple(
-            tuple((start + first, start + last) for first, last in spans) for spans in self.copies)
+        copies = (
+            ()
+            if text is None
+            else tuple(tuple((start + first, start + last) for first, last in spans) for spans in self.copies)
+        )
         return CallLayout(
             size=parts.size,
             grid=grid_of(self.image, patch),

@@ -26,8 +26,9 @@ def apply(model, positive: list, negative: list, references: tuple[Reference, ..
     _check_latents(acting, model.get_model_object("latent_format"))
     positive = _chained(positive, acting, family)
     negative = _chained(negative, acting, family) if family.negative else negative
-    regions = ReferenceRegions(tuple(reference.region for reference in acting),
-                               tuple(reference.weight for reference in acting), **settings)
+    regions = ReferenceRegions(
+        tuple(reference.region for reference in acting), tuple(reference.weight for reference in acting), **settings
+    )
     return attach_regions(model, positive, negative, regions, last=True)
 
 
@@ -37,9 +38,11 @@ def _check_latents(references: tuple[Reference, ...], latent_format) -> None:
     for reference in references:
         shape = tuple(reference.latent.shape)
         if shape[1] != channels or len(shape) != axes:
-            raise ValueError(f"vae: reference {reference.slot} was encoded to latents of {shape[1]} channels and "
-                             f"{len(shape)} axes, the model has {channels} and {axes}. Connect the model's own VAE to "
-                             "Reference Image.")
+            raise ValueError(
+                f"vae: reference {reference.slot} was encoded to latents of {shape[1]} channels and "
+                f"{len(shape)} axes, the model has {channels} and {axes}. Connect the model's own VAE to "
+                "Reference Image."
+            )
 
 
 def _chained(side: list, references: tuple[Reference, ...], family: Family) -> list:

@@ -47,19 +47,24 @@ FAMILIES = (
     Family("Krea 2", "comfy.ldm.krea2.model.SingleStreamDiT", krea2.stages, method="index"),
     Family("Mage-Flow", "comfy.ldm.mage_flow.model.MageFlowTransformer2DModel", mage_flow.stages),
     Family("JoyImage", "comfy.ldm.joyimage.model.JoyImageTransformer3DModel", joyimage.stages),
-    Family("OmniGen2", "comfy.ldm.omnigen.omnigen2.OmniGen2Transformer2DModel", omnigen2.stages, limit=5,
-           negative=False),
+    Family(
+        "OmniGen2", "comfy.ldm.omnigen.omnigen2.OmniGen2Transformer2DModel", omnigen2.stages, limit=5, negative=False
+    ),
     Family("Boogu", "comfy.ldm.boogu.model.BooguTransformer2DModel", boogu.stages, limit=5),
     Family("Z-Image Omni", "comfy.ldm.lumina.model.NextDiT", lumina.stages, step=2),
     Family("Bernini", "comfy.ldm.wan.model.WanModel", wan.stages, latents=("context_latents", "context_latents")),
 )
-NAMES = ("Flux.2, FLUX.1 Kontext, LongCat, Qwen-Image-Edit, Krea 2, Mage-Flow, JoyImage, OmniGen2, Boogu, Z-Image "
-         "Omni, Bernini, or FLUX.1-dev with DreamO")
+NAMES = (
+    "Flux.2, FLUX.1 Kontext, LongCat, Qwen-Image-Edit, Krea 2, Mage-Flow, JoyImage, OmniGen2, Boogu, Z-Image "
+    "Omni, Bernini, or FLUX.1-dev with DreamO"
+)
 REFUSED = {
-    "comfy.ldm.hidream_o1.model.HiDreamO1Transformer":
-        "HiDream-O1's prompt reads the references in an attention that nodes cannot reach; they would leak through it",
-    "comfy.ldm.minimax.model.MiniMaxH3Model":
-        "MiniMax H3 packs references, sound and video into one sequence, which is not supported yet",
+    "comfy.ldm.hidream_o1.model.HiDreamO1Transformer": (
+        "HiDream-O1's prompt reads the references in an attention that nodes cannot reach; they would leak through it"
+    ),
+    "comfy.ldm.minimax.model.MiniMaxH3Model": (
+        "MiniMax H3 packs references, sound and video into one sequence, which is not supported yet"
+    ),
 }
 
 
@@ -93,10 +98,14 @@ def check_latents(family: Family, shapes: tuple[tuple[int, ...], ...]) -> None:
         ValueError: too many, or of sides that it cannot read.
     """
     if family.limit is not None and len(shapes) > family.limit:
-        raise ValueError(f"references: {family.name} takes at most {family.limit} reference latents, got "
-                         f"{len(shapes)}. Leave some out, or join two pictures.")
+        raise ValueError(
+            f"references: {family.name} takes at most {family.limit} reference latents, got "
+            f"{len(shapes)}. Leave some out, or join two pictures."
+        )
     for number, shape in enumerate(shapes, start=1):
         if shape[-2] % family.step or shape[-1] % family.step:
-            raise ValueError(f"references: {family.name} needs latents whose sides are multiples of {family.step}, got "
-                             f"{shape[-2]} x {shape[-1]} for reference {number}. Scale the picture to multiples of 16 "
-                             "pixels before it is encoded.")
+            raise ValueError(
+                f"references: {family.name} needs latents whose sides are multiples of {family.step}, got "
+                f"{shape[-2]} x {shape[-1]} for reference {number}. Scale the picture to multiples of 16 "
+                "pixels before it is encoded."
+            )

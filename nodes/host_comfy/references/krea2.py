@@ -14,8 +14,10 @@ def stages(call: Call) -> list[Stage]:
         ValueError: no reference method: Krea 2 ignores references then.
     """
     if call.conds.get("ref_latents_method", call.network.default_ref_method) is None:
-        raise ValueError("Krea 2 reads reference latents only with a method. Put Edit Model Reference Method, index, "
-                         "behind the last Reference Latent.")
+        raise ValueError(
+            "Krea 2 reads reference latents only with a method. Put Edit Model Reference Method, index, "
+            "behind the last Reference Latent."
+        )
     if any(frames_of(shape) > 1 for shape in (call.image, *call.latents)):
         raise ValueError("Krea 2 was given more than one frame in a latent; its references are pictures.")
     return [text_image_references(call, call.network.patch, len(call.network.blocks))]

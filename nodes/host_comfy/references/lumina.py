@@ -41,7 +41,7 @@ def vision_tokens(call: Call) -> list[int]:
     """Tokens of each reference's SigLIP picture, then those that stand for the picture itself; [] without SigLIP."""
     if call.network.siglip_embedder is None:
         return []
-    features = list(call.conds.get("siglip_feats") or [])[:len(call.latents)]
+    features = list(call.conds.get("siglip_feats") or [])[: len(call.latents)]
     given = [padded(each.shape[1] * each.shape[2], call.network) for each in features]
     return given + [padded(1, call.network)] * (len(call.latents) - len(given) + 1)
 
@@ -71,6 +71,11 @@ def layout(call: Call, parts: Parts, alone: bool = False) -> CallLayout:
     def of(index: int) -> tuple[Span, ...]:
         return tuple(spans[key] for key in (("vision", index), index) if key in spans)
 
-    return CallLayout(parts.size, grid_of(call.image, call.network.patch_size), None if alone else spans["image"],
-                       () if text is None else (text,), tuple(of(index) for index in call.ours),
-                       frames=1 if alone else frames_of(call.image))
+    return CallLayout(
+        parts.size,
+        grid_of(call.image, call.network.patch_size),
+        None if alone else spans["image"],
+        () if text is None else (text,),
+        tuple(of(index) for index in call.ours),
+        frames=1 if alone else frames_of(call.image),
+    )

@@ -46,8 +46,9 @@ class Override:
     _used: dict[int, int] = field(default_factory=dict)
     _sizes: set[int] = field(default_factory=set)
 
-    def __call__(self, plain: Callable, query: Tensor, key: Tensor, value: Tensor, heads: int, *args, **kwargs
-                 ) -> Tensor:
+    def __call__(
+        self, plain: Callable, query: Tensor, key: Tensor, value: Tensor, heads: int, *args, **kwargs
+    ) -> Tensor:
         run = plain if self.before is None else functools.partial(self.before, plain)
         named = {**kwargs, **dict(zip(POSITIONAL, args))}
         separate = named.get("skip_reshape", False)
@@ -64,8 +65,9 @@ class Override:
             if count == stage.size and layout is not None:  # a reference without queries answers to nothing
                 self._take("logit", lambda rows: logit_map(sides[0][rows], sides[1][rows], layout), records)
             return run(query, key, value, heads, *args, **kwargs)
-        out, shares = attention(*sides, _backend(run, heads, named), _additive(named.get("mask"), query.dtype),
-                                named.get("scale"))
+        out, shares = attention(
+            *sides, _backend(run, heads, named), _additive(named.get("mask"), query.dtype), named.get("scale")
+        )
         if shares is not None and layout is not None:
             self._take("mass", lambda rows: _as_maps(shares[rows], layout), records)
         return out if named.get("skip_output_reshape", False) else rearrange(out, "b h s d -> b s (h d)")
@@ -102,10 +104,14 @@ class Override:
         if self.fault is not None or not missing:
             return self.fault
         if not self._sizes:
-            return ("another node's attention override took the place of ours. Put that node before Keep References in "
-                    "Place, or leave it out")
-        return (f"expected {missing[0].size} tokens in its {missing[0].name}, the model has attentions of "
-                f"{', '.join(map(str, sorted(self._sizes)))}")
+            return (
+                "another node's attention override took the place of ours. Put that node before Keep References in "
+                "Place, or leave it out"
+            )
+        return (
+            f"expected {missing[0].size} tokens in its {missing[0].name}, the model has attentions of "
+            f"{', '.join(map(str, sorted(self._sizes)))}"
+        )
 
 
 def _separated(query: Tensor, key: Tensor, value: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -32,8 +32,14 @@ class Placed:
         records: maps are taken from it; the negative's are not.
     """
 
-    def __init__(self, regions: ReferenceRegions, ours: tuple[int, ...], copies: tuple[tuple[Span, ...], ...],
-                 text: int, records: bool) -> None:
+    def __init__(
+        self,
+        regions: ReferenceRegions,
+        ours: tuple[int, ...],
+        copies: tuple[tuple[Span, ...], ...],
+        text: int,
+        records: bool,
+    ) -> None:
         self.regions, self.ours, self.copies, self.text, self.records = regions, ours, copies, text, records
 
     def __deepcopy__(self, memo: dict) -> Placed:
@@ -41,8 +47,11 @@ class Placed:
 
     def fits(self, other: Placed) -> bool:
         """Whether one call can hold both."""
-        return (self.regions is other.regions and self.ours == other.ours
-                and (self.text, self.copies) == (other.text, other.copies))
+        return (
+            self.regions is other.regions
+            and self.ours == other.ours
+            and (self.text, self.copies) == (other.text, other.copies)
+        )
 
 
 class PlacedCond(comfy.conds.CONDConstant):
@@ -75,8 +84,9 @@ def steer_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
     check_latents(family, shapes)
     assert c_crossattn is not None, "every family reads text"
     text = c_crossattn.shape[1]
-    call = Call(network_of(base), tuple(x.shape), text, shapes, placed.ours,
-                shifted(placed.copies, text - placed.text), conds)
+    call = Call(
+        network_of(base), tuple(x.shape), text, shapes, placed.ours, shifted(placed.copies, text - placed.text), conds
+    )
     stages = stages_of(placed.regions, family, call)
     if not stages:
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
@@ -98,8 +108,11 @@ def shifted(copies: tuple[tuple[Span, ...], ...], padding: int) -> tuple[tuple[S
 def stages_of(regions: ReferenceRegions, family: Family, call: Call) -> list[Stage] | None:
     """The attentions of a call; None, with a warning, where its layout is not known."""
     if any(index >= len(call.latents) for index in call.ours):
-        warn(regions, family.name, f"expected at least {max(call.ours) + 1} reference latents, the conditioning has "
-                                   f"{len(call.latents)}")
+        warn(
+            regions,
+            family.name,
+            f"expected at least {max(call.ours) + 1} reference latents, the conditioning has {len(call.latents)}",
+        )
         return None
     try:
         return family.stages(call)
@@ -108,8 +121,15 @@ def stages_of(regions: ReferenceRegions, family: Family, call: Call) -> list[Sta
         return None
 
 
-def override_of(regions: ReferenceRegions, stages: list[Stage], options: dict, sampling, area: tuple | None,
-                records: tuple[bool, ...], x: Tensor) -> Override | None:
+def override_of(
+    regions: ReferenceRegions,
+    stages: list[Stage],
+    options: dict,
+    sampling,
+    area: tuple | None,
+    records: tuple[bool, ...],
+    x: Tensor,
+) -> Override | None:
     """The override of a call; None where nothing is steered and nothing is recorded.
 
     Args:
@@ -130,8 +150,12 @@ def override_of(regions: ReferenceRegions, stages: list[Stage], options: dict, s
         if stage.layout is None:
             return {}
         possible = [(0, stage.size)] + ([stage.cached] if stage.cached is not None else [])
-        return {length([queries]): regions.attention(stage.layout, queries, area, picture, inside, x.device)
-                if regions.steers else None for queries in possible}
+        return {
+            length([queries]): regions.attention(stage.layout, queries, area, picture, inside, x.device)
+            if regions.steers
+            else None
+            for queries in possible
+        }
 
     return Override(stages, [forms(stage) for stage in stages], options.get(SLOT), recorded)
 
@@ -166,7 +190,7 @@ def finish(regions: ReferenceRegions, family: str, override: Override) -> None:
         for kind in kinds:
             maps = [each for other, each in override.maps if other == kind]
             for at in range(len(override.records)):
-                regions.recorder.take(maps[at::len(override.records)], expected, kind)
+                regions.recorder.take(maps[at :: len(override.records)], expected, kind)
 
 
 def warn(regions: ReferenceRegions, family: str, what: str) -> None:

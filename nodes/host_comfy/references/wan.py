@@ -23,6 +23,8 @@ def stages(call: Call) -> list[Stage]:
     parts = Parts().add("image", tokens_in(call.image, patch))
     for index, shape in enumerate(call.latents):
         parts.add(index, tokens_in(shape, patch))
-    block = [Stage("self-attention", 1, parts.size, call.layout(parts, patch), recorded=True),
-             Stage("text attention", 1, call.text)]
+    block = [
+        Stage("self-attention", 1, parts.size, call.layout(parts, patch), recorded=True),
+        Stage("text attention", 1, call.text),
+    ]
     return block * len(call.network.blocks)

@@ -123,8 +123,9 @@ class IdentityPatch:
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, options: dict) -> Tensor:
         heads = options["n_heads"]
         if self.wrapped is None:
-            out = optimized_attention(query, key, value, heads, attn_precision=options.get("attn_precision"),
-                                      transformer_options=options)
+            out = optimized_attention(
+                query, key, value, heads, attn_precision=options.get("attn_precision"), transformer_options=options
+            )
         else:
             out = self.wrapped(query, key, value, options).clone()  # it may be the other patch's own tensor
         run = options.get(RUN)
@@ -147,8 +148,9 @@ class IdentityPatch:
         else:
             out[where] = out[where].add(ours, alpha=self.identity.weight)
 
-    def _mask(self, grid: tuple[int, int], query: Tensor, key: Tensor, heads: int, run: Run | None, rows: Rows
-              ) -> Tensor:
+    def _mask(
+        self, grid: tuple[int, int], query: Tensor, key: Tensor, heads: int, run: Run | None, rows: Rows
+    ) -> Tensor:
         identity = self.identity
         if run is None or run.steps is None or identity.layout != "attention":
             return identity.mask(grid, rows.window, query)
@@ -178,8 +180,10 @@ def token_grid(options: dict, tokens: int) -> tuple[int, int]:
     """Height and width of the token grid at this site, as ComfyUI tells them."""
     height, width = options["activations_shape"][-2:]
     if height * width != tokens:
-        raise ValueError(f"Relate: expected {height} x {width} tokens at this cross-attention, got {tokens}. Another "
-                         "node cuts the picture into tiles there; put Apply Identity on a model without it.")
+        raise ValueError(
+            f"Relate: expected {height} x {width} tokens at this cross-attention, got {tokens}. Another "
+            "node cuts the picture into tiles there; put Apply Identity on a model without it."
+        )
     return height, width
 
 
@@ -190,8 +194,15 @@ def _in_window(options: dict, arguments: dict) -> bool:
     return arguments["sigma_end"] <= float(options["sigmas"].max()) <= arguments["sigma_start"]
 
 
-def attach_identity(model, projected: ProjectedIdentity, names: tuple[str, ...], tokens: PromptTokens, weight: float,
-                    window: tuple[float, float], layout: str):
+def attach_identity(
+    model,
+    projected: ProjectedIdentity,
+    names: tuple[str, ...],
+    tokens: PromptTokens,
+    weight: float,
+    window: tuple[float, float],
+    layout: str,
+):
     """A clone of the MODEL whose cross-attentions also see the subjects.
 
     Args:

@@ -31,6 +31,7 @@ def _once(subject: Subject, model, what: Hashable, compute: Callable[[], Tensor]
 
 def image_tokens(subject: Subject, clip_vision) -> Tensor:
     """(V * 257, W) penultimate hidden states of a subject's photographs, class tokens included, on the CPU."""
+
     def compute() -> Tensor:
         pictures = squares(subject.photographs, subject.mask, clip_vision.image_size)
         output = clip_vision.encode_image(rearrange(pictures, "v c h w -> v h w c"), crop=False)
@@ -41,6 +42,7 @@ def image_tokens(subject: Subject, clip_vision) -> Tensor:
 
 def dense_maps(subject: Subject, clip_vision, progress: Callable[[], None] = lambda: None) -> Tensor:
     """(V, W, h, w) dense features of a subject's photographs, on the CPU; ``progress`` is called once a block."""
+
     def compute() -> Tensor:
         comfy.model_management.load_models_gpu([clip_vision.patcher])
         tower, device = vision_tower(clip_vision), clip_vision.load_device
@@ -67,11 +69,15 @@ def encode_subjects(scene: Scene, clip_vision, local_clip_vision=None, grid: int
         ValueError: the two encoders have different widths.
     """
     if local_clip_vision is not None:
-        widths = [encoder.model.vision_model.embeddings.patch_embedding.weight.shape[0]
-                  for encoder in (clip_vision, local_clip_vision)]
+        widths = [
+            encoder.model.vision_model.embeddings.patch_embedding.weight.shape[0]
+            for encoder in (clip_vision, local_clip_vision)
+        ]
         if widths[0] != widths[1]:
-            raise ValueError(f"local_clip_vision: expected an encoder of the same width as clip_vision ({widths[0]}), "
-                             f"got {widths[1]}. Both are ViT-bigG/14 for the published identity model.")
+            raise ValueError(
+                f"local_clip_vision: expected an encoder of the same width as clip_vision ({widths[0]}), "
+                f"got {widths[1]}. Both are ViT-bigG/14 for the published identity model."
+            )
     step = feature_progress(scene, local_clip_vision)
     features = []
     for subject in scene.subjects:
@@ -109,8 +115,10 @@ def encode_phrases(clip, phrases: list[str]) -> Tensor:
     """
     clip_l = getattr(clip.cond_stage_model, "clip_l", None)
     if clip_l is None:
-        raise ValueError("clip: expected SDXL's text encoders, got one without CLIP-L "
-                         f"({type(clip.cond_stage_model).__name__}). Connect the CLIP of an SDXL base checkpoint.")
+        raise ValueError(
+            "clip: expected SDXL's text encoders, got one without CLIP-L "
+            f"({type(clip.cond_stage_model).__name__}). Connect the CLIP of an SDXL base checkpoint."
+        )
     clip.load_model()
     before = clip_l.return_projected_pooled
     # ComfyUI with dynamic memory must be told where to compute: there the weights stay where they are

@@ -56,9 +56,14 @@ def load_identity_model(path: str) -> LoadedIdentityModel:
     offload = comfy.model_management.unet_offload_device()
     patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     patcher = patcher_class(model, load_device=device, offload_device=offload)
-    log.info("Relate: identity model %s, %d tensors, %s, for %d cross-attentions of context width %d",
-             Path(path).name, len(state), str(dtype).removeprefix("torch."), len(config.widths),
-             config.resampler.context_width)
+    log.info(
+        "Relate: identity model %s, %d tensors, %s, for %d cross-attentions of context width %d",
+        Path(path).name,
+        len(state),
+        str(dtype).removeprefix("torch."),
+        len(config.widths),
+        config.resampler.context_width,
+    )
     return LoadedIdentityModel(patcher, config, Path(path).name)
 
 
@@ -70,8 +75,10 @@ def unet_layout(model) -> UNetSpec:
     """
     config = model.model.model_config.unet_config
     if not config.get("transformer_depth") or config.get("context_dim") is None:
-        raise ValueError("model: expected an SDXL model (a UNet with text cross-attention), got "
-                         f"{base_of(model)}. Load an SDXL checkpoint.")
+        raise ValueError(
+            "model: expected an SDXL model (a UNet with text cross-attention), got "
+            f"{base_of(model)}. Load an SDXL checkpoint."
+        )
     resnets = tuple(config["num_res_blocks"])
     context = config["context_dim"]
     return UNetSpec(
@@ -106,7 +113,8 @@ def check_fits(identity_widths: tuple[int, ...], context_width: int, layout: UNe
         raise ValueError(
             f"identity: made for a model with {len(identity_widths)} cross-attentions of context width "
             f"{context_width}, but the model is {base} with {len(widths)} of context width {layout.context_width}. "
-            "Choose the identity model that belongs to this checkpoint (MS-Diffusion's belongs to SDXL).")
+            "Choose the identity model that belongs to this checkpoint (MS-Diffusion's belongs to SDXL)."
+        )
 
 
 def vision_tower(clip_vision) -> VisionTower:
@@ -117,7 +125,9 @@ def vision_tower(clip_vision) -> VisionTower:
     """
     vision = getattr(clip_vision.model, "vision_model", None)
     if vision is None or getattr(vision.embeddings, "class_embedding", None) is None:
-        raise ValueError("local_clip_vision: expected a CLIP vision encoder (ViT-bigG/14 distilled with CLIPSelf), "
-                         f"got {type(clip_vision.model).__name__}.")
+        raise ValueError(
+            "local_clip_vision: expected a CLIP vision encoder (ViT-bigG/14 distilled with CLIPSelf), "
+            f"got {type(clip_vision.model).__name__}."
+        )
     attention = optimized_attention_for_device(clip_vision.load_device)
     return VisionTower.of(vision, lambda layer, x: layer(x, None, attention))

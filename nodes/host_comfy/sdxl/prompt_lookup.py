@@ -110,8 +110,16 @@ def _begin_prediction(executor, model, conds, x_in: Tensor, timestep: Tensor, mo
         return executor(model, conds, x_in, timestep, model_options)
 
 
-def _begin_call(executor, x: Tensor, t: Tensor, c_concat=None, c_crossattn=None, control=None,
-                transformer_options: dict | None = None, **conds):
+def _begin_call(
+    executor,
+    x: Tensor,
+    t: Tensor,
+    c_concat=None,
+    c_crossattn=None,
+    control=None,
+    transformer_options: dict | None = None,
+    **conds,
+):
     """The APPLY_MODEL wrapper: which rows of this call are positive, and what they show."""
     options = dict(transformer_options or {})
     run = options.get(RUN)
@@ -120,8 +128,9 @@ def _begin_call(executor, x: Tensor, t: Tensor, c_concat=None, c_crossattn=None,
     return executor(x, t, c_concat, c_crossattn, control, options, **conds)
 
 
-def find_names(positive: list[dict], entries: list[Entry] | None, names: tuple[str, ...], tokens: PromptTokens
-               ) -> dict[object, tuple[Positions, ...]]:
+def find_names(
+    positive: list[dict], entries: list[Entry] | None, names: tuple[str, ...], tokens: PromptTokens
+) -> dict[object, tuple[Positions, ...]]:
     """Where the subjects' names stand in each positive conditioning.
 
     Args:
@@ -147,7 +156,7 @@ def find_names(positive: list[dict], entries: list[Entry] | None, names: tuple[s
         for piece in pieces:
             for index, positions in enumerate(tokens.find(piece.texts, names)):
                 # a name in several texts has all its places
-                found = (*found[:index], (*found[index], *(begin + at for at in positions)), *found[index + 1:])
+                found = (*found[:index], (*found[index], *(begin + at for at in positions)), *found[index + 1 :])
             begin += tokens.length(piece.texts)
         if begin > 0 and _length(cond) == begin:
             places[cond["uuid"]] = found
@@ -175,16 +184,21 @@ def warn_of_missing(names: tuple[str, ...], entries: list[Entry] | None) -> None
     texts = list(dict.fromkeys(text for piece in pieces for text in piece.texts.values()))
     for name in names:
         if not any(mentions(text, name) for text in texts):
-            log.warning("Relate: subject '%s' is not in the prompt %r; name it there as in its Subject node, or "
-                        "the picture may lack it.", name, texts[0][:200])
+            log.warning(
+                "Relate: subject '%s' is not in the prompt %r; name it there as in its Subject node, or "
+                "the picture may lack it.",
+                name,
+                texts[0][:200],
+            )
 
 
 def _warn_of_boxes(names: tuple[str, ...], places: dict[object, tuple[Positions, ...]]) -> None:
     """Say which subjects keep their boxes although the layout is to follow the prompt's attention."""
-    lost = [name for index, name in enumerate(names)
-            if not any(found[index] for found in places.values())]
+    lost = [name for index, name in enumerate(names) if not any(found[index] for found in places.values())]
     if lost:
-        log.warning("Relate: layout 'attention' follows the prompt's words for each subject, but where the prompt "
-                    "names %s is not known, so the boxes are used instead. Write each name once in a text that goes "
-                    "straight into CLIP Text Encode, and give subjects of one kind names of their own.",
-                    ", ".join(f"'{name}'" for name in lost))
+        log.warning(
+            "Relate: layout 'attention' follows the prompt's words for each subject, but where the prompt "
+            "names %s is not known, so the boxes are used instead. Write each name once in a text that goes "
+            "straight into CLIP Text Encode, and give subjects of one kind names of their own.",
+            ", ".join(f"'{name}'" for name in lost),
+        )

@@ -19,11 +19,14 @@ def attach_relation(model, lora: RelationLoRA, strength: float):
         return clone
     names = comfy.lora.model_lora_keys_unet(clone.model, {})
     patches = comfy.lora.load_lora(lora.state(), names)
-    with_magnitudes(patches, {names.get(module_name(*address)): magnitude
-                              for address, magnitude in lora.magnitudes.items()})
+    with_magnitudes(
+        patches, {names.get(module_name(*address)): magnitude for address, magnitude in lora.magnitudes.items()}
+    )
     applied = set(clone.add_patches(patches, strength))
     found = [address for address in lora.addresses if names.get(module_name(*address)) in applied]
     if len(found) != len(lora.addresses) or len(applied) != len(patches):
-        raise ValueError(f"relation: {len(found)} of {len(lora.addresses)} modules found their weights in this model; "
-                         "it was built in a way ComfyUI's LoRA loader does not know.")
+        raise ValueError(
+            f"relation: {len(found)} of {len(lora.addresses)} modules found their weights in this model; "
+            "it was built in a way ComfyUI's LoRA loader does not know."
+        )
     return clone

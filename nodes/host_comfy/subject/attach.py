@@ -35,8 +35,16 @@ class AppliedSubjects:
         blocks: index of the gated adapter by ComfyUI's block name, number and transformer index.
     """
 
-    def __init__(self, adapter: LoadedSubjectAdapter, objects: Tensor, boxes: Tensor, weight: float,
-                 window: tuple[float, float], location: bool, blocks: dict[tuple[str, int, int], int]) -> None:
+    def __init__(
+        self,
+        adapter: LoadedSubjectAdapter,
+        objects: Tensor,
+        boxes: Tensor,
+        weight: float,
+        window: tuple[float, float],
+        location: bool,
+        blocks: dict[tuple[str, int, int], int],
+    ) -> None:
         self.adapter, self.objects, self.boxes = adapter, objects, boxes
         self.weight, self.window, self.location = weight, window, location
         self.blocks = blocks
@@ -91,8 +99,12 @@ class AppliedSubjects:
         places = options.get("cond_or_uncond") or [0]
         uuids = options.get("uuids") or [None] * len(places)
         size = batch // len(places)
-        return [row for chunk, (place, uuid) in enumerate(zip(places, uuids)) if self._acts(place, uuid)
-                for row in range(chunk * size, (chunk + 1) * size)]
+        return [
+            row
+            for chunk, (place, uuid) in enumerate(zip(places, uuids))
+            if self._acts(place, uuid)
+            for row in range(chunk * size, (chunk + 1) * size)
+        ]
 
     def __call__(self, x: Tensor, options: dict) -> Tensor:
         """Let a transformer block read the objects, between its self- and its cross-attention."""
@@ -121,8 +133,15 @@ class AppliedSubjects:
         return out
 
 
-def attach(model, adapter: LoadedSubjectAdapter, objects: Tensor, boxes: Tensor, weight: float,
-           window: tuple[float, float], location: bool):
+def attach(
+    model,
+    adapter: LoadedSubjectAdapter,
+    objects: Tensor,
+    boxes: Tensor,
+    weight: float,
+    window: tuple[float, float],
+    location: bool,
+):
     """Put the subjects onto a clone of a MODEL; the clone alone where the weight is 0 or the window empty.
 
     Raises:
@@ -155,7 +174,8 @@ def _sites(model, adapter: LoadedSubjectAdapter) -> dict[str, CrossAttentionLaye
             f"adapter: {adapter.file} was trained on {adapter.config.base or 'another base'}, with {len(own)} blocks "
             f"and a context of width {adapter.config.context_width}; the model is {base_of(model)}, with {len(sites)} "
             f"and {layout.context_width}, and {len(wrong)} blocks do not match ({', '.join(wrong[:2]) or 'by name'}). "
-            "Load the base that it was trained on.")
+            "Load the base that it was trained on."
+        )
     return sites
 
 
@@ -179,6 +199,6 @@ def _weights(adapter: LoadedSubjectAdapter, sites: dict[str, CrossAttentionLayer
 def _changes(model, weights: dict[str, Tensor]) -> dict[str, tuple]:
     """What the trained weights differ by from the base's own, as ComfyUI's patches."""
     own = model.get_key_patches("diffusion_model.") if weights else {}  # as loaded: without LoRAs, before any merge
-    return {key: ("diff", (tensor.float() - held_weight(own[key][0]).float().cpu(),))
-            for key, tensor in weights.items()}
-
+    return {
+        key: ("diff", (tensor.float() - held_weight(own[key][0]).float().cpu(),)) for key, tensor in weights.items()
+    }

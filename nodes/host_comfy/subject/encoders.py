@@ -38,6 +38,7 @@ def encode_photograph(subject: Subject, clip_vision, adapter: LoadedSubjectAdapt
     Raises:
         ValueError: an encoder of other sizes than the adapter was trained with.
     """
+
     def compute() -> ImageFeatures:
         (piece, *_) = cut_out(subject.photographs, subject.mask)
         square = pad_to_square(piece)[None]
@@ -48,14 +49,19 @@ def encode_photograph(subject: Subject, clip_vision, adapter: LoadedSubjectAdapt
     config = adapter.config
     faults = []
     if tuple(features.patches.shape) != (config.tokens, config.image_width):
-        faults.append(f"it gives {tuple(features.patches.shape)} patch tokens, {adapter.file} was trained with "
-                      f"{(config.tokens, config.image_width)}")
+        faults.append(
+            f"it gives {tuple(features.patches.shape)} patch tokens, {adapter.file} was trained with "
+            f"{(config.tokens, config.image_width)}"
+        )
     if features.embedding.shape[0] != config.embedding_width:
-        faults.append(f"its embedding has {features.embedding.shape[0]} numbers, {adapter.file} was trained with "
-                      f"{config.embedding_width}")
+        faults.append(
+            f"its embedding has {features.embedding.shape[0]} numbers, {adapter.file} was trained with "
+            f"{config.embedding_width}"
+        )
     if faults:
-        raise ValueError(f"clip_vision: {'; '.join(faults)}. Load the encoder it belongs with (CLIP ViT-H/14 as "
-                         "published).")
+        raise ValueError(
+            f"clip_vision: {'; '.join(faults)}. Load the encoder it belongs with (CLIP ViT-H/14 as published)."
+        )
     return features
 
 
@@ -70,8 +76,10 @@ def check_count(scene: Scene, adapter: LoadedSubjectAdapter) -> None:
     """Refuse a scene without subjects, or with more than the adapter knows."""
     most = adapter.config.max_subjects
     if not 1 <= len(scene.subjects) <= most:
-        raise ValueError(f"scene: {adapter.file} was trained with 1 to {most} subjects, got {len(scene.subjects)}. "
-                         "Leave some out, or use another adapter.")
+        raise ValueError(
+            f"scene: {adapter.file} was trained with 1 to {most} subjects, got {len(scene.subjects)}. "
+            "Leave some out, or use another adapter."
+        )
 
 
 @torch.inference_mode()
@@ -120,8 +128,10 @@ def encode_fused_prompt(clip, clip_vision, scene: Scene, adapter: LoadedSubjectA
     if others:
         raise ValueError(f"clip: '{config.placeholder}' is {len(others) + 1} tokens of its tokenizer, expected one.")
     queue = list(words)
-    tokens[encoder] = [[(queue.pop(0) if _is(token, placeholder) and queue else token, *rest) for token, *rest in chunk]
-                       for chunk in tokens[encoder]]
+    tokens[encoder] = [
+        [(queue.pop(0) if _is(token, placeholder) and queue else token, *rest) for token, *rest in chunk]
+        for chunk in tokens[encoder]
+    ]
     if queue:
         raise ValueError("prompt: it is too long for the clauses that name the subjects. Shorten it.")
     return clip.encode_from_tokens_scheduled(tokens)
@@ -141,25 +151,35 @@ def _encoder_of_width(clip, width: int, file: str) -> str:
     for key, own in found.items():
         if own == width:
             return key
-    raise ValueError(f"clip: {file} makes words of width {width}, the text encoders have {sorted(found.values())}. "
-                     "Connect the CLIP of the base that it was trained on.")
+    raise ValueError(
+        f"clip: {file} makes words of width {width}, the text encoders have {sorted(found.values())}. "
+        "Connect the CLIP of the base that it was trained on."
+    )
 
 
 def _with_trained_text(clip, adapter: LoadedSubjectAdapter):
     """A clone of the CLIP with the text encoder's trained weights, or the CLIP itself where the file has none."""
-    trained = {key.removeprefix("text_encoder."): tensor for key, tensor in adapter.changes.items()
-               if key.startswith("text_encoder.") and tensor.is_floating_point()}
+    trained = {
+        key.removeprefix("text_encoder."): tensor
+        for key, tensor in adapter.changes.items()
+        if key.startswith("text_encoder.") and tensor.is_floating_point()
+    }
     if not trained:
         return clip
     encoder = _encoder_of_width(clip, adapter.config.word[1], adapter.file)
     clone = clip.clone()
     own = clone.patcher.get_key_patches()
     names = {key: f"clip_{encoder}.transformer.{key}" for key in trained}
-    patches = {names[key]: ("diff", (tensor.float() - held_weight(own[names[key]][0]).float().cpu(),))
-               for key, tensor in trained.items() if names[key] in own}
+    patches = {
+        names[key]: ("diff", (tensor.float() - held_weight(own[names[key]][0]).float().cpu(),))
+        for key, tensor in trained.items()
+        if names[key] in own
+    }
     applied = clone.add_patches(patches, 1.0)
     if len(applied) < len(trained):
-        raise ValueError(f"clip: {adapter.file} trains {len(trained)} tensors of a text encoder, of which "
-                         f"{len(trained) - len(applied)} are not in this one. Connect the CLIP of the base that it was "
-                         "trained on.")
+        raise ValueError(
+            f"clip: {adapter.file} trains {len(trained)} tensors of a text encoder, of which "
+            f"{len(trained) - len(applied)} are not in this one. Connect the CLIP of the base that it was "
+            "trained on."
+        )
     return clone

@@ -53,13 +53,24 @@ def load(path: str) -> LoadedSubjectAdapter:
     module.to(dtype)
     module.load(state)
     module.eval().requires_grad_(False)
-    changes = {key: tensor for key, tensor in state.items()
-               if key.startswith("text_encoder.") or (key.startswith("unet.") and ".fuser." not in key)}
+    changes = {
+        key: tensor
+        for key, tensor in state.items()
+        if key.startswith("text_encoder.") or (key.startswith("unet.") and ".fuser." not in key)
+    }
     patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-    patcher = patcher_class(module, load_device=comfy.model_management.get_torch_device(),
-                            offload_device=comfy.model_management.unet_offload_device())
-    log.info("Relate: subject adapter %s for %s, %d blocks, up to %d subjects", Path(path).name,
-             config.base or "a base it does not name", len(config.blocks), config.max_subjects)
+    patcher = patcher_class(
+        module,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+    log.info(
+        "Relate: subject adapter %s for %s, %d blocks, up to %d subjects",
+        Path(path).name,
+        config.base or "a base it does not name",
+        len(config.blocks),
+        config.max_subjects,
+    )
     return LoadedSubjectAdapter(patcher, changes, config, Path(path).name)
 
 

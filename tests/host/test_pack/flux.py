@@ -23,8 +23,14 @@ def clip(seed: int = 2) -> comfy.sd.CLIP:
     """CLIP: CLIP-L and T5 with the stock tokenizers."""
     flux = comfy.text_encoders.flux
     t5 = {"d_model": CONTEXT, "d_ff": 64, "d_kv": 16, "num_heads": 2, "num_layers": 2}
-    small = {"hidden_size": POOLED, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 2,
-             "projection_dim": POOLED, "hidden_act": "quick_gelu"}
+    small = {
+        "hidden_size": POOLED,
+        "intermediate_size": 48,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "projection_dim": POOLED,
+        "hidden_act": "quick_gelu",
+    }
     target = comfy.supported_models_base.ClipTarget(flux.FluxTokenizer, flux.flux_clip(dtype_t5=torch.float32))
     options = {"t5xxl_model_config": t5, "clip_l_model_config": small, "dtype": torch.float32}
     found = comfy.sd.CLIP(target, model_options=options)
@@ -34,12 +40,23 @@ def clip(seed: int = 2) -> comfy.sd.CLIP:
 
 def vae(seed: int = 3) -> comfy.sd.VAE:
     """VAE: factor 8, Flux's 16 channels."""
-    widths = {"double_z": True, "z_channels": CHANNELS, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 32,
-              "ch_mult": [1, 1, 1, 1], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0}
+    widths = {
+        "double_z": True,
+        "z_channels": CHANNELS,
+        "resolution": 256,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": 32,
+        "ch_mult": [1, 1, 1, 1],
+        "num_res_blocks": 1,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
     network = comfy.sd.AutoencoderKL(ddconfig=widths, embed_dim=CHANNELS)
     tiny.fill(network, seed)
-    found = comfy.sd.VAE(sd=network.state_dict(), config={"params": {"ddconfig": widths, "embed_dim": CHANNELS}},
-                         dtype=torch.float32)
+    found = comfy.sd.VAE(
+        sd=network.state_dict(), config={"params": {"ddconfig": widths, "embed_dim": CHANNELS}}, dtype=torch.float32
+    )
     found.latent_channels = CHANNELS
     return found
 
@@ -47,11 +64,20 @@ def vae(seed: int = 3) -> comfy.sd.VAE:
 def controlnet(seed: int = 6) -> comfy.controlnet.ControlNet:
     """CONTROL_NET that reads latents, as InstantX's and Shakker's do."""
     network = comfy.ldm.flux.controlnet.ControlNetFlux(
-        latent_input=True, control_latent_channels=CHANNELS, dtype=torch.float32, operations=comfy.ops.manual_cast,
-        device=torch.device("cpu"), **unet_config(tiny.FLUX))
+        latent_input=True,
+        control_latent_channels=CHANNELS,
+        dtype=torch.float32,
+        operations=comfy.ops.manual_cast,
+        device=torch.device("cpu"),
+        **unet_config(tiny.FLUX),
+    )
     return comfy.controlnet.ControlNet(
-        tiny.fill(network, seed), compression_ratio=1, latent_format=comfy.latent_formats.Flux(),
-        load_device=comfy.model_management.get_torch_device(), extra_conds=["y", "guidance"])
+        tiny.fill(network, seed),
+        compression_ratio=1,
+        latent_format=comfy.latent_formats.Flux(),
+        load_device=comfy.model_management.get_torch_device(),
+        extra_conds=["y", "guidance"],
+    )
 
 
 class RelateTestFlux(io.ComfyNode):

@@ -22,9 +22,21 @@ from core.identity.files import PARTS, RELEASED, load_identity, load_vision_towe
 from core.identity.model import IdentityConfig, IdentityModel
 from core.identity.resampler import ResamplerConfig
 
-SMALL = IdentityConfig(ResamplerConfig(width=16, depth=1, head_width=4, attention_width=8, tokens=2, image_width=6,
-                                       context_width=10, feedforward_width=12, phrase_width=5),
-                       widths=(8, 16), background_tokens=3)
+SMALL = IdentityConfig(
+    ResamplerConfig(
+        width=16,
+        depth=1,
+        head_width=4,
+        attention_width=8,
+        tokens=2,
+        image_width=6,
+        context_width=10,
+        feedforward_width=12,
+        phrase_width=5,
+    ),
+    widths=(8, 16),
+    background_tokens=3,
+)
 
 
 @pytest.fixture
@@ -61,8 +73,11 @@ def test_the_prefixed_layout_loads_with_its_head_width(state, tmp_path):
 
 def test_heads_that_do_not_divide_are_explained(state, tmp_path):
     save(tmp_path / "ours.safetensors", state, {})
-    with pytest.raises(ValueError, match="attention width 8 is not a multiple of the head width 64; the file.s "
-                                         "metadata should name its 'head_width'"):
+    with pytest.raises(
+        ValueError,
+        match="attention width 8 is not a multiple of the head width 64; the file.s "
+        "metadata should name its 'head_width'",
+    ):
         load_identity(tmp_path / "ours.safetensors")
 
 
@@ -78,8 +93,13 @@ def test_the_published_pickle_with_its_parameter_loads(tmp_path):
 def test_every_fault_of_an_identity_model_in_one_error(state, tmp_path):
     state["image_proj.proj_in.bias"] = torch.zeros(7)
     state["image_proj.surprise"] = torch.zeros(1)
-    for key in ("image_proj.norm_out.weight", "image_proj.norm_out.bias", "ms_adapter.3.to_v_ip.weight",
-                "image_proj.attention_norm.bias", "image_proj.latent_norm.bias"):
+    for key in (
+        "image_proj.norm_out.weight",
+        "image_proj.norm_out.bias",
+        "ms_adapter.3.to_v_ip.weight",
+        "image_proj.attention_norm.bias",
+        "image_proj.latent_norm.bias",
+    ):
         del state[key]
     save(tmp_path / "broken.safetensors", state, {"head_width": "4"})
     with pytest.raises(ValueError) as error:
@@ -91,12 +111,15 @@ def test_every_fault_of_an_identity_model_in_one_error(state, tmp_path):
     assert "1 misshapen (image_proj.proj_in.bias is (7,), expected (16,))" in message
 
 
-@pytest.mark.parametrize(("keys", "family"), [
-    (["model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.encoder.conv_in.weight"], "a full SDXL"),
-    (["lora_unet_mid_block_attentions_0.lora_down.weight", "lora_unet_mid_block_attentions_0.alpha"], "a LoRA"),
-    (["vision_model.embeddings.class_embedding", "visual_projection.weight"], "a CLIP vision encoder"),
-    (["double_blocks.0.img_attn.qkv.weight", "img_in.weight"], "a Flux diffusion model"),
-])
+@pytest.mark.parametrize(
+    ("keys", "family"),
+    [
+        (["model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.encoder.conv_in.weight"], "a full SDXL"),
+        (["lora_unet_mid_block_attentions_0.lora_down.weight", "lora_unet_mid_block_attentions_0.alpha"], "a LoRA"),
+        (["vision_model.embeddings.class_embedding", "visual_projection.weight"], "a CLIP vision encoder"),
+        (["double_blocks.0.img_attn.qkv.weight", "img_in.weight"], "a Flux diffusion model"),
+    ],
+)
 def test_a_file_of_another_kind_is_named(tmp_path, keys, family):
     save_file({key: torch.zeros(2) for key in keys}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=f"expected an identity model.*By its keys it is {family}"):
@@ -106,8 +129,11 @@ def test_a_file_of_another_kind_is_named(tmp_path, keys, family):
 def test_another_top_level_name_is_refused(state, tmp_path):
     """The released reader takes any third name for the adapter."""
     torch.save(nested(state) | {"extra": {}}, tmp_path / "ms_adapter.bin")
-    with pytest.raises(ValueError, match="exactly image_proj, ms_adapter, dummy_image_tokens, got dummy_image_tokens, "
-                                         "extra, image_proj, ms_adapter"):
+    with pytest.raises(
+        ValueError,
+        match="exactly image_proj, ms_adapter, dummy_image_tokens, got dummy_image_tokens, "
+        "extra, image_proj, ms_adapter",
+    ):
         load_identity(tmp_path / "ms_adapter.bin")
 
 
@@ -142,8 +168,11 @@ def test_an_empty_file_and_no_file(tmp_path):
     with pytest.raises(ValueError, match="empty.bin: expected a file of tensors, but it is empty"):
         read(tmp_path / "empty.bin")
     (tmp_path / "page.bin").write_text("<!DOCTYPE html><title>Sign in</title>")
-    with pytest.raises(ValueError, match="page.bin: expected a torch archive, but it begins with b.<!DOCTYPE html>..: "
-                                         "not a file of tensors, perhaps a web page"):
+    with pytest.raises(
+        ValueError,
+        match="page.bin: expected a torch archive, but it begins with b.<!DOCTYPE html>..: "
+        "not a file of tensors, perhaps a web page",
+    ):
         read(tmp_path / "page.bin")
     with pytest.raises(ValueError, match="absent.bin: no such file in"):
         read(tmp_path / "absent.bin")
@@ -165,10 +194,18 @@ def test_nothing_to_report_when_all_keys_fit():
 
 
 def tower(width=8, depth=2):
-    linear = {"attn.in_proj": (3 * width, width), "attn.out_proj": (width, width), "mlp.c_fc": (4 * width, width),
-              "mlp.c_proj": (width, 4 * width)}
-    state = {"visual.class_embedding": (width,), "visual.positional_embedding": (5, width), "visual.proj": (width, 6),
-             "visual.conv1.weight": (width, 3, 2, 2)}
+    linear = {
+        "attn.in_proj": (3 * width, width),
+        "attn.out_proj": (width, width),
+        "mlp.c_fc": (4 * width, width),
+        "mlp.c_proj": (width, 4 * width),
+    }
+    state = {
+        "visual.class_embedding": (width,),
+        "visual.positional_embedding": (5, width),
+        "visual.proj": (width, 6),
+        "visual.conv1.weight": (width, 3, 2, 2),
+    }
     norms = ["ln_pre", "ln_post"]
     for index in range(depth):
         block = f"transformer.resblocks.{index}"
@@ -184,8 +221,10 @@ def tower(width=8, depth=2):
 def test_the_vision_tower_of_a_clipself_checkpoint(tmp_path, prefix):
     vision, text = tower(), {"token_embedding.weight": torch.randn(9, 4), "logit_scale": torch.ones(())}
     state = {prefix + key: tensor for key, tensor in (vision | text).items()}
-    torch.save({"epoch": 6, "name": "run", "state_dict": state,
-                "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}}, tmp_path / "epoch_6.pt")
+    torch.save(
+        {"epoch": 6, "name": "run", "state_dict": state, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}},
+        tmp_path / "epoch_6.pt",
+    )
     found = load_vision_tower(tmp_path / "epoch_6.pt")
     assert set(found) == set(vision)
     assert all(torch.equal(found[key], vision[key]) for key in vision)
@@ -193,6 +232,7 @@ def test_the_vision_tower_of_a_clipself_checkpoint(tmp_path, prefix):
 
 def test_the_bigg_tower_has_584_tensors():
     from core.identity.files import _tower_shapes
+
     shapes = _tower_shapes({})
     assert len(shapes) == 584
     assert sum(torch.Size(shape).numel() for shape in shapes.values()) == 1_844_907_264
@@ -234,8 +274,15 @@ def test_a_header_whose_length_begins_as_a_pickle_does(tmp_path):
     assert len(read(path)[0]) == 1
 
 
-@pytest.mark.parametrize(("name", "expected"), [("x.sft", "safetensors"), ("x.safetensors", "safetensors"),
-                                                ("x.bin", "a torch archive"), ("x", "a torch archive")])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("x.sft", "safetensors"),
+        ("x.safetensors", "safetensors"),
+        ("x.bin", "a torch archive"),
+        ("x", "a torch archive"),
+    ],
+)
 def test_a_web_page_in_a_files_place(tmp_path, name, expected):
     (tmp_path / name).write_bytes(b"<!DOCTYPE html><html>not found</html>")
     with pytest.raises(ValueError, match=f"expected {expected}, but it begins with b'<!DOCTYPE html><'"):
@@ -243,8 +290,19 @@ def test_a_web_page_in_a_files_place(tmp_path, name, expected):
     assert kind_of(tmp_path / name) is None and read_metadata(tmp_path / name) == {}
 
 
-@pytest.mark.parametrize("content", [b"\x80", b"\x80\x02", b"\x80\x04}", b"\x80\x02K", b"PK\x03\x04", b"\x80\x02(((((",
-                                     b"\x20" + b"\0" * 7 + b"{not json at all, no, no}", b"\0" * 8 + b"{"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80",
+        b"\x80\x02",
+        b"\x80\x04}",
+        b"\x80\x02K",
+        b"PK\x03\x04",
+        b"\x80\x02(((((",
+        b"\x20" + b"\0" * 7 + b"{not json at all, no, no}",
+        b"\0" * 8 + b"{",
+    ],
+)
 def test_damaged_files_are_one_sentence(tmp_path, content):
     (tmp_path / "x.bin").write_bytes(content)
     with pytest.raises(ValueError, match="x.bin: expected a whole file of tensors, but it cannot be read"):

@@ -17,12 +17,15 @@ def rectangle(coverage):
     return left, top, right, bottom
 
 
-@pytest.mark.parametrize(("boxes", "side", "cells", "areas", "uncovered"), [
-    (TWO, 64, [(0, 12, 36, 55), (35, 16, 61, 58)], [1548, 1092], 1495),
-    (TWO, 32, [(0, 6, 18, 28), (17, 8, 31, 29)], [396, 294], 354),
-    (THREE, 64, [(0, 12, 29, 55), (28, 12, 45, 55), (35, 16, 61, 58)], [1247, 731, 1092], 1459),
-    (THREE, 32, [(0, 6, 15, 28), (14, 6, 23, 28), (17, 8, 31, 29)], [330, 198, 294], 344),
-])
+@pytest.mark.parametrize(
+    ("boxes", "side", "cells", "areas", "uncovered"),
+    [
+        (TWO, 64, [(0, 12, 36, 55), (35, 16, 61, 58)], [1548, 1092], 1495),
+        (TWO, 32, [(0, 6, 18, 28), (17, 8, 31, 29)], [396, 294], 354),
+        (THREE, 64, [(0, 12, 29, 55), (28, 12, 45, 55), (35, 16, 61, 58)], [1247, 731, 1092], 1459),
+        (THREE, 32, [(0, 6, 15, 28), (14, 6, 23, 28), (17, 8, 31, 29)], [330, 198, 294], 344),
+    ],
+)
 def test_cells_are_the_published_ones(boxes, side, cells, areas, uncovered):
     coverage = Layout(boxes).coverage(side, side)
     assert [rectangle(part) for part in coverage] == cells
@@ -50,13 +53,16 @@ def test_a_window_shows_its_part_of_a_box():
     assert not coverage[1].any()
 
 
-@pytest.mark.parametrize(("edges", "message"), [
-    ((0, 0, 1.3, 1), "x1 = 1.3, expected 0 to 1"),
-    ((-0.1, 0, 1, 1), "x0 = -0.1, expected 0 to 1"),
-    ((0.8, 0, 0.2, 1), "x0 = 0.8 is not less than x1 = 0.2"),
-    ((0, 0.5, 1, 0.5), "y0 = 0.5 is not less than y1 = 0.5"),
-    ((float("nan"), 0, 1, 1), "x0 = nan, expected 0 to 1"),
-])
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        ((0, 0, 1.3, 1), "x1 = 1.3, expected 0 to 1"),
+        ((-0.1, 0, 1, 1), "x0 = -0.1, expected 0 to 1"),
+        ((0.8, 0, 0.2, 1), "x0 = 0.8 is not less than x1 = 0.2"),
+        ((0, 0.5, 1, 0.5), "y0 = 0.5 is not less than y1 = 0.5"),
+        ((float("nan"), 0, 1, 1), "x0 = nan, expected 0 to 1"),
+    ],
+)
 def test_a_bad_box_says_what_is_wrong(edges, message):
     with pytest.raises(ValueError, match=message):
         Box(*edges)
@@ -71,15 +77,18 @@ def picture(value=0.5, views=1):
     return torch.full((views, 3, 4, 6), value)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"name": "  "}, "name: expected the words that name it in the prompt, got nothing"),
-    ({"photographs": picture(float("nan"))}, "image: expected numbers in .0, 1., got NaN"),
-    ({"photographs": torch.zeros(0, 3, 4, 6)}, "image: expected at least one RGB picture, got shape .0, 3, 4, 6."),
-    ({"photographs": torch.zeros(1, 1, 4, 6)}, "image: expected at least one RGB picture"),
-    ({"mask": torch.zeros(1, 4, 6)}, "mask: expected some of the picture to be the subject"),
-    ({"mask": torch.ones(1, 5, 6)}, r"mask: expected the picture's size \(1, 4, 6\), got \(1, 5, 6\)"),
-    ({"weight": float("inf")}, "weight: expected a number, got inf"),
-])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "  "}, "name: expected the words that name it in the prompt, got nothing"),
+        ({"photographs": picture(float("nan"))}, "image: expected numbers in .0, 1., got NaN"),
+        ({"photographs": torch.zeros(0, 3, 4, 6)}, "image: expected at least one RGB picture, got shape .0, 3, 4, 6."),
+        ({"photographs": torch.zeros(1, 1, 4, 6)}, "image: expected at least one RGB picture"),
+        ({"mask": torch.zeros(1, 4, 6)}, "mask: expected some of the picture to be the subject"),
+        ({"mask": torch.ones(1, 5, 6)}, r"mask: expected the picture's size \(1, 4, 6\), got \(1, 5, 6\)"),
+        ({"weight": float("inf")}, "weight: expected a number, got inf"),
+    ],
+)
 def test_a_bad_subject_says_what_is_wrong(changes, message):
     with pytest.raises(ValueError, match=message):
         Subject(**{"name": "fox", "photographs": picture()} | changes)

@@ -43,10 +43,14 @@ def test_every_fault_is_in_one_report(smallest):
     text = str(report.value)
     assert len(report.value.messages) == 6
     assert text.startswith("6 faults:")
-    for part in ("output.nmae: unknown key. Did you mean output.name?", "train.steps: expected a whole number, got 1.5",
-                 "train.optimizer: expected one of adamw, adamw_8bit, got 'sgd'",
-                 "train.lr: expected at least 0, got -1",
-                 "models.base: expected a string, got 3", "--set oops: expected table.key=value"):
+    for part in (
+        "output.nmae: unknown key. Did you mean output.name?",
+        "train.steps: expected a whole number, got 1.5",
+        "train.optimizer: expected one of adamw, adamw_8bit, got 'sgd'",
+        "train.lr: expected at least 0, got -1",
+        "models.base: expected a string, got 3",
+        "--set oops: expected table.key=value",
+    ):
         assert part in text
 
 
@@ -58,14 +62,17 @@ def test_missing_keys_are_asked_for(tmp_path):
     assert keys == ["relation", "data.folder", "models.base", "output.folder"]
 
 
-@pytest.mark.parametrize(("override", "expected"), [
-    ("data.image_px=100", "data.image_px: expected a multiple of 8"),
-    ("models.identity=x", "models.clip_vision: the identity model reads photographs"),
-    ("models.clip_vision=x", "models.clip_vision: has no use without models.identity"),
-    ("train.micro_batch=3", "batch_size 8 is not a multiple of 3"),
-    ("train.warmup_steps=500", "leaves nothing of 500 steps"),
-    ("relation=' '", "relation: expected the predicate"),
-])
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.image_px=100", "data.image_px: expected a multiple of 8"),
+        ("models.identity=x", "models.clip_vision: the identity model reads photographs"),
+        ("models.clip_vision=x", "models.clip_vision: has no use without models.identity"),
+        ("train.micro_batch=3", "batch_size 8 is not a multiple of 3"),
+        ("train.warmup_steps=500", "leaves nothing of 500 steps"),
+        ("relation=' '", "relation: expected the predicate"),
+    ],
+)
 def test_contradictions(smallest, override, expected):
     with pytest.raises(UserErrors, match=expected):
         load_config(smallest, [override])

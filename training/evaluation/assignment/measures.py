@@ -120,8 +120,10 @@ def measure(picture: Picture, floor: float) -> tuple[SubjectMeasures, list[int |
 
 def _check(picture: Picture) -> None:
     references, detections = len(picture.names), len(picture.detected_names)
-    shapes = {"similarity": (picture.similarity.shape, (references, detections)),
-              "detected_boxes": (picture.detected_boxes.shape, (detections, 4))}
+    shapes = {
+        "similarity": (picture.similarity.shape, (references, detections)),
+        "detected_boxes": (picture.detected_boxes.shape, (detections, 4)),
+    }
     if picture.boxes is not None:
         shapes["boxes"] = (picture.boxes.shape, (references, 4))
     wrong = [f"{name} {got}, expected {wanted}" for name, (got, wanted) in shapes.items() if got != wanted]
@@ -159,8 +161,9 @@ def _swapped(picture: Picture, a: Sequence[int | None]) -> tuple[float | None, f
 
 
 def _name_swapped(picture: Picture, held: Sequence[tuple[int, int]]) -> bool:
-    return any(picture.detected_names[j] != picture.names[i] and picture.detected_names[j] in picture.names
-               for i, j in held)
+    return any(
+        picture.detected_names[j] != picture.names[i] and picture.detected_names[j] in picture.names for i, j in held
+    )
 
 
 def _margins(S: np.ndarray, held: Sequence[tuple[int, int]]) -> list[float]:
@@ -172,7 +175,8 @@ def _in_place(picture: Picture, held: Sequence[tuple[int, int]]) -> tuple[float 
     if picture.boxes is None:
         return None, None
     overlap, middle = iou(picture.boxes, picture.detected_boxes), centres(picture.detected_boxes)
-    inside = [bool((picture.boxes[i, :2] <= middle[j]).all() and (middle[j] <= picture.boxes[i, 2:]).all())
-              for i, j in held]
+    inside = [
+        bool((picture.boxes[i, :2] <= middle[j]).all() and (middle[j] <= picture.boxes[i, 2:]).all()) for i, j in held
+    ]
     references = len(picture.names)
     return sum(float(overlap[i, j]) for i, j in held) / references, sum(inside) / references

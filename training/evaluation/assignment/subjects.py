@@ -46,7 +46,8 @@ class SubjectModels:
 
     def names(self) -> dict[str, str]:
         return {"detector": self.detector.name, "encoder": self.encoder.name} | (
-            {"segmenter": self.segmenter.name} if self.segmenter else {})
+            {"segmenter": self.segmenter.name} if self.segmenter else {}
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +88,12 @@ def detection_name(name: str) -> str:
     return PERSON if words and words[-1] in _PEOPLE else name
 
 
-def measure_subjects(entries: Sequence[Entry], models: SubjectModels, floor: float | None = None,
-                     progress: Callable[[Sequence], Sequence] = lambda items: items) -> SubjectResults:
+def measure_subjects(
+    entries: Sequence[Entry],
+    models: SubjectModels,
+    floor: float | None = None,
+    progress: Callable[[Sequence], Sequence] = lambda items: items,
+) -> SubjectResults:
     """Measure every picture that has names and references.
 
     Args:
@@ -143,8 +148,10 @@ def find_subjects(image: Image.Image, names: Sequence[str], models: SubjectModel
     if models.segmenter is None or not found:
         return found
     masks = models.segmenter.masks(image, [one.box for one in found])
-    return [Detection(one.name, one.box, one.score, mask if one.mask is None else one.mask)
-            for one, mask in zip(found, masks)]
+    return [
+        Detection(one.name, one.box, one.score, mask if one.mask is None else one.mask)
+        for one, mask in zip(found, masks)
+    ]
 
 
 def _measure_one(entry: Entry, references: Tensor, models: SubjectModels, floor: float) -> SubjectRow:
@@ -154,9 +161,16 @@ def _measure_one(entry: Entry, references: Tensor, models: SubjectModels, floor:
     if found:
         crops = [crop(image, one.box, one.mask) for one in found]
         similarity = (references @ F.normalize(models.encoder.pictures(crops), dim=-1).T).numpy()
-    measures, assigned = measure(Picture(
-        similarity, tuple(map(detection_name, entry.names)), tuple(one.name for one in found),
-        np.array([one.box for one in found]).reshape(-1, 4), np.array(entry.boxes) if entry.boxes else None), floor)
+    measures, assigned = measure(
+        Picture(
+            similarity,
+            tuple(map(detection_name, entry.names)),
+            tuple(one.name for one in found),
+            np.array([one.box for one in found]).reshape(-1, 4),
+            np.array(entry.boxes) if entry.boxes else None,
+        ),
+        floor,
+    )
     return SubjectRow(measures, tuple(found), tuple(assigned))
 
 
@@ -177,8 +191,11 @@ def _looks_of(views: Sequence[Path], name: str, models: SubjectModels) -> Tensor
 def _check_files(entries: Sequence[Entry]) -> None:
     """Open every picture once before any model runs."""
     faults = []
-    files = dict.fromkeys(file for entry in entries
-                          for file in (entry.picture, *(view for views in photographs_of(entry) for view in views)))
+    files = dict.fromkeys(
+        file
+        for entry in entries
+        for file in (entry.picture, *(view for views in photographs_of(entry) for view in views))
+    )
     for file in files:
         try:
             open_picture(file)

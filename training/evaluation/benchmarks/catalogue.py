@@ -34,30 +34,59 @@ class Benchmark:
 
 SETS = {
     "xversebench": Benchmark(
-        "XVerseBench", "bytedance/XVerse", "90 single, 210 multi",
-        "Apache-2.0; photographs of people inside, objects and animals from DreamBench++", xversebench),
+        "XVerseBench",
+        "bytedance/XVerse",
+        "90 single, 210 multi",
+        "Apache-2.0; photographs of people inside, objects and animals from DreamBench++",
+        xversebench,
+    ),
     "multihuman": Benchmark(
-        "MultiHuman-Testbench", "Qualcomm-AI-research/MultiHuman-Testbench", "1800",
-        "code BSD-3-Clause-Clear; faces by download under a research licence", multihuman),
+        "MultiHuman-Testbench",
+        "Qualcomm-AI-research/MultiHuman-Testbench",
+        "1800",
+        "code BSD-3-Clause-Clear; faces by download under a research licence",
+        multihuman,
+    ),
     "psrbench": Benchmark("PSRBench", "wang-shulei/PSR", "7 x 50", "none stated: ask the authors", psrbench),
     "multibanana": Benchmark(
-        "MultiBanana", "kohsei/MultiBanana-Benchmark (hub), matsuolab/multibanana (code)", "3769", "CC BY-NC 4.0",
-        multibanana),
+        "MultiBanana",
+        "kohsei/MultiBanana-Benchmark (hub), matsuolab/multibanana (code)",
+        "3769",
+        "CC BY-NC 4.0",
+        multibanana,
+    ),
     "omnicontext": Benchmark(
-        "OmniContext", "OmniGen2/OmniContext (hub), VectorSpaceLab/OmniGen2 (code)", "8 tasks",
-        "code Apache-2.0; pictures not stated", omnicontext),
+        "OmniContext",
+        "OmniGen2/OmniContext (hub), VectorSpaceLab/OmniGen2 (code)",
+        "8 tasks",
+        "code Apache-2.0; pictures not stated",
+        omnicontext,
+    ),
     "dreambench": Benchmark("DreamBench", "google/dreambooth", "30 x 25", "CC BY 4.0", dreambench),
     "dreambench++": Benchmark(
-        "DreamBench++", "yuangpeng/dreambench_plus", "150 x 9", "code Apache-2.0; pictures mixed", dreambench_plus),
+        "DreamBench++", "yuangpeng/dreambench_plus", "150 x 9", "code Apache-2.0; pictures mixed", dreambench_plus
+    ),
     "customconcept101": Benchmark(
-        "CustomConcept101", "adobe-research/custom-diffusion", "101 concepts, 101 pairs x 12",
-        "Adobe research licence (non-commercial); pictures Unsplash and CC BY-SA 4.0", customconcept101),
+        "CustomConcept101",
+        "adobe-research/custom-diffusion",
+        "101 concepts, 101 pairs x 12",
+        "Adobe research licence (non-commercial); pictures Unsplash and CC BY-SA 4.0",
+        customconcept101,
+    ),
     "msbench": Benchmark(
-        "MS-Bench", "MS-Diffusion/MS-Diffusion, doge1516/MS-Bench (hub)", "1148 combinations, 4488 samples",
-        "code MIT; pictures not stated", msbench),
+        "MS-Bench",
+        "MS-Diffusion/MS-Diffusion, doge1516/MS-Bench (hub)",
+        "1148 combinations, 4488 samples",
+        "code MIT; pictures not stated",
+        msbench,
+    ),
     "relationbench": Benchmark(
-        "RelationBench", "templates of arXiv:2410.23280, your own subjects", "100",
-        "templates quoted from the paper; pictures are yours", relationbench),
+        "RelationBench",
+        "templates of arXiv:2410.23280, your own subjects",
+        "100",
+        "templates quoted from the paper; pictures are yours",
+        relationbench,
+    ),
 }
 
 

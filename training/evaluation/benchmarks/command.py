@@ -25,9 +25,11 @@ def parser() -> argparse.ArgumentParser:
     """Arguments of the command."""
     sets = "\n".join(f"  {name:17} {one.title}: {one.size}; {one.source}; {one.licence}" for name, one in SETS.items())
     made = argparse.ArgumentParser(
-        prog="python -m training.evaluate convert", formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m training.evaluate convert",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Write the prompts file of a public set from files that you have; nothing is downloaded. Written "
-                    f"beside it: a JSON of its facts and a sheet of its first cases.\n\n{sets}")
+        f"beside it: a JSON of its facts and a sheet of its first cases.\n\n{sets}",
+    )
     made.add_argument("set", choices=SETS, metavar="SET")
     made.add_argument("--from", type=of_type.path, required=True, dest="source", help="folder of the set's own files")
     made.add_argument("--out", type=of_type.path, required=True, help="prompts file to write, JSON lines")
@@ -42,8 +44,11 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         UserErrors: files that are missing, all of them; the output exists; a bad number.
     """
-    faults = [f"{name} {value}: expected at least 1." for name, value in
-              (("--limit", options.limit), ("--seeds", options.seeds)) if value is not None and value < 1]
+    faults = [
+        f"{name} {value}: expected at least 1."
+        for name, value in (("--limit", options.limit), ("--seeds", options.seeds))
+        if value is not None and value < 1
+    ]
     if options.out.exists():
         faults.append(f"--out {options.out} exists; choose a file that does not, so that nothing is overwritten.")
     if not options.source.is_dir():
@@ -55,11 +60,14 @@ def run(options: argparse.Namespace) -> None:
     cases = limited(read_cases(chosen, options.source), options.limit)
     check_cases(cases, options.source)
     write_text(options.out, prompts_lines(cases, options.set, options.out.parent, options.seeds))
-    write_text(options.out.with_suffix(".facts.json"), json.dumps(facts(options.set, cases, options.seeds), indent=1)
-               + "\n")
+    write_text(
+        options.out.with_suffix(".facts.json"), json.dumps(facts(options.set, cases, options.seeds), indent=1) + "\n"
+    )
     save_picture(sheet(chosen, cases), options.out.with_suffix(".sheet.png"))
-    say(f"{table(cases)}\n\nwrote {len(cases) * options.seeds} lines to {options.out}. Licence of {chosen.title}: "
-        f"{chosen.licence}.")
+    say(
+        f"{table(cases)}\n\nwrote {len(cases) * options.seeds} lines to {options.out}. Licence of {chosen.title}: "
+        f"{chosen.licence}."
+    )
 
 
 def read_cases(chosen: Benchmark, source: Path) -> list[Case]:
@@ -71,8 +79,10 @@ def read_cases(chosen: Benchmark, source: Path) -> list[Case]:
     try:
         return chosen.read(source)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        raise UserErrors(f"--from {source}: its files are not in {chosen.title}'s format "
-                     f"({type(error).__name__}: {error}); expected those of {chosen.source}.") from error
+        raise UserErrors(
+            f"--from {source}: its files are not in {chosen.title}'s format "
+            f"({type(error).__name__}: {error}); expected those of {chosen.source}."
+        ) from error
 
 
 def table(cases: list[Case]) -> str:
@@ -87,8 +97,15 @@ def table(cases: list[Case]) -> str:
 
 def facts(name: str, cases: list[Case], seeds: int) -> dict:
     """What a report must say of the set."""
-    return {"set": name, "title": SETS[name].title, "source": SETS[name].source, "licence": SETS[name].licence,
-            "cases": len(cases), "pictures": len(cases) * seeds, "parts": dict(Counter(case.task for case in cases))}
+    return {
+        "set": name,
+        "title": SETS[name].title,
+        "source": SETS[name].source,
+        "licence": SETS[name].licence,
+        "cases": len(cases),
+        "pictures": len(cases) * seeds,
+        "parts": dict(Counter(case.task for case in cases)),
+    }
 
 
 def sheet(chosen: Benchmark, cases: list[Case]) -> Image.Image:

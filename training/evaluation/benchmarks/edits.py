@@ -16,8 +16,9 @@ PSR_PARTS = ("attribute", "action", "background", "position", "complex", "three"
 def psrbench(folder: Path) -> list[Case]:
     """One JSON list for each part (`attribute.json` ... `four.json`) in the folder or below it; paths are relative to
     the folder."""
-    files = {path.stem: path for path in user_files.visible_files(folder, {".json"}, deep=True)
-             if path.stem in PSR_PARTS}
+    files = {
+        path.stem: path for path in user_files.visible_files(folder, {".json"}, deep=True) if path.stem in PSR_PARTS
+    }
     if not files:
         raise UserErrors(
             f"--from {folder}: expected PSRBench's lists, {', '.join(f'{part}.json' for part in PSR_PARTS)}; "
@@ -30,17 +31,24 @@ def psrbench(folder: Path) -> list[Case]:
             inputs = [inputs] if isinstance(inputs, str) else inputs
             names = [item[key] for key in (f"category{place}" for place in range(1, len(inputs) + 1)) if key in item]
             result = PurePosixPath(item["result_path"]).name if item.get("result_path") else f"{number:04d}.png"
-            cases.append(Case(
-                id=f"{part}-{number}", picture=f"{part}/{result}", prompt=item["instruction"], task=part,
-                references=tuple(picture_like(folder / path) for path in inputs),
-                names=tuple(names) if len(names) == len(inputs) else ()))
+            cases.append(
+                Case(
+                    id=f"{part}-{number}",
+                    picture=f"{part}/{result}",
+                    prompt=item["instruction"],
+                    task=part,
+                    references=tuple(picture_like(folder / path) for path in inputs),
+                    names=tuple(names) if len(names) == len(inputs) else (),
+                )
+            )
     return cases
 
 
 def multibanana(folder: Path) -> list[Case]:
     """`{task}/{id}_0.jpg`, `{id}_1.jpg` ..., `{id}_prompt.txt`; references begin at 0."""
-    prompts = [path for path in user_files.visible_files(folder, {".txt"}, deep=True)
-               if path.name.endswith("_prompt.txt")]
+    prompts = [
+        path for path in user_files.visible_files(folder, {".txt"}, deep=True) if path.name.endswith("_prompt.txt")
+    ]
     if not prompts:
         raise UserErrors(f"--from {folder}: expected MultiBanana's folders with <id>_prompt.txt and <id>_0.jpg.")
     cases, faults = [], []
@@ -52,16 +60,24 @@ def multibanana(folder: Path) -> list[Case]:
         if not references:
             faults.append(f"{path.parent / name}_0.jpg is missing.")
         task = path.parent.relative_to(folder).as_posix()
-        cases.append(Case(id=f"{task}/{name}", picture=f"{task}/{name}_generated.jpg", references=tuple(references),
-                          prompt=read_text_file(path).strip(), task=task))
+        cases.append(
+            Case(
+                id=f"{task}/{name}",
+                picture=f"{task}/{name}_generated.jpg",
+                references=tuple(references),
+                prompt=read_text_file(path).strip(),
+                task=task,
+            )
+        )
     if faults:
         raise UserErrors(faults)
     return cases
 
 
 def _numbered(folder: Path, name: str, number: int) -> Path | None:
-    return next((path for suffix in (".jpg", *PICTURES) if (path := folder / f"{name}_{number}{suffix}").is_file()),
-                None)
+    return next(
+        (path for suffix in (".jpg", *PICTURES) if (path := folder / f"{name}_{number}{suffix}").is_file()), None
+    )
 
 
 def omnicontext(folder: Path) -> list[Case]:
@@ -85,10 +101,15 @@ def omnicontext(folder: Path) -> list[Case]:
                 faults.append(f"{path}, line {number}: not JSON ({error}).")
                 continue
             if row and row.get("instruction_language", "en") == "en":
-                cases.append(Case(
-                    id=f"{row['task_type']}/{row['key']}", picture=f"{row['task_type']}/{row['key']}.png",
-                    prompt=row["instruction"], task=row["task_type"],
-                    references=tuple(picture_like(folder / name) for name in row["input_images"])))
+                cases.append(
+                    Case(
+                        id=f"{row['task_type']}/{row['key']}",
+                        picture=f"{row['task_type']}/{row['key']}.png",
+                        prompt=row["instruction"],
+                        task=row["task_type"],
+                        references=tuple(picture_like(folder / name) for name in row["input_images"]),
+                    )
+                )
     if faults:
         raise UserErrors(faults)
     return cases

@@ -108,8 +108,9 @@ def check_cases(cases: Sequence[Case], source: Path) -> None:
         if case.id in ids:
             faults.append(f"case {case.id}: there are two of this name.")
         ids.add(case.id)
-    files = dict.fromkeys(file for case in cases
-                          for file in (*case.references, *(view for views in case.views for view in views)))
+    files = dict.fromkeys(
+        file for case in cases for file in (*case.references, *(view for views in case.views for view in views))
+    )
     faults += [f"{file} is missing." for file in files if not file.is_file()]
     if faults:
         raise UserErrors(faults)
@@ -126,13 +127,24 @@ def prompts_lines(cases: Sequence[Case], name: str, beside: Path, seeds: int) ->
     """
     lines = []
     for case in cases:
-        parts = {"relation": case.relation, "names": list(case.names), "boxes": [list(box) for box in case.boxes],
-                 "references": [relative(path, beside) for path in case.references],
-                 "views": [[relative(path, beside) for path in views] for views in case.views],
-                 "questions": list(case.questions), "task": case.task}
+        parts = {
+            "relation": case.relation,
+            "names": list(case.names),
+            "boxes": [list(box) for box in case.boxes],
+            "references": [relative(path, beside) for path in case.references],
+            "views": [[relative(path, beside) for path in views] for views in case.views],
+            "questions": list(case.questions),
+            "task": case.task,
+        }
         for seed in range(seeds):
-            line = {"picture": picture_name(case.picture, seed, seeds), "prompt": case.prompt, "id": case.id,
-                    "set": name, **{key: value for key, value in parts.items() if value}, "seed": seed}
+            line = {
+                "picture": picture_name(case.picture, seed, seeds),
+                "prompt": case.prompt,
+                "id": case.id,
+                "set": name,
+                **{key: value for key, value in parts.items() if value},
+                "seed": seed,
+            }
             if case.symmetric is not None:
                 line["symmetric"] = case.symmetric
             lines.append(json.dumps({**line, **case.extra}, ensure_ascii=False))

@@ -19,8 +19,11 @@ def msbench(folder: Path) -> list[Case]:
     Args:
         folder: the root of MS-Diffusion's repository, or of its data set on the hub with `msbench.py` in it.
     """
-    found = [path for path in (folder / "msdiffusion" / "dataset" / "prompts" / "msbench.py", folder / "msbench.py")
-             if path.is_file()]
+    found = [
+        path
+        for path in (folder / "msdiffusion" / "dataset" / "prompts" / "msbench.py", folder / "msbench.py")
+        if path.is_file()
+    ]
     if not found:
         raise UserErrors(f"--from {folder}: expected msdiffusion/dataset/prompts/msbench.py, or msbench.py.")
     facts = literals(read_text_file(found[0]), found[0])
@@ -28,25 +31,34 @@ def msbench(folder: Path) -> list[Case]:
     if lacking:
         raise UserErrors(f"{found[0]}: expected {', '.join(lacking)}.")
     pictures = folder / "msbench" if (folder / "msbench").is_dir() else folder
-    boxes, prompts, classes = (facts[name] for name in ("subject_combination_boxes", "subject_combination_prompts",
-                                                        "data_class_dict"))
+    boxes, prompts, classes = (
+        facts[name] for name in ("subject_combination_boxes", "subject_combination_prompts", "data_class_dict")
+    )
     cases = []
     for kind, places in boxes.items():
         for files in _groups(pictures, kind.split("_")):
             names = tuple(classes.get(path.stem, path.stem) for path in files)
             for number, prompt in enumerate(prompts[kind]):
                 name = "-".join(path.stem for path in files)
-                cases.append(Case(
-                    id=f"{kind}/{name}/{number}", picture=f"{kind}_{name}_{number}_{{k}}.png",
-                    prompt=prompt.format(*names), references=files, names=names, task=kind,
-                    boxes=tuple(tuple(map(float, box)) for box in places)))
+                cases.append(
+                    Case(
+                        id=f"{kind}/{name}/{number}",
+                        picture=f"{kind}_{name}_{number}_{{k}}.png",
+                        prompt=prompt.format(*names),
+                        references=files,
+                        names=names,
+                        task=kind,
+                        boxes=tuple(tuple(map(float, box)) for box in places),
+                    )
+                )
     return cases
 
 
 def _groups(folder: Path, categories: list[str]) -> list[tuple[Path, ...]]:
     """Combinations within a category, products of different ones: "living_living" never pairs a dog with itself."""
-    parts = [list(combinations(pictures_in(folder / category), len(list(same))))
-             for category, same in groupby(categories)]
+    parts = [
+        list(combinations(pictures_in(folder / category), len(list(same)))) for category, same in groupby(categories)
+    ]
     return [tuple(path for part in chosen for path in part) for chosen in product(*parts)]
 
 

@@ -27,11 +27,17 @@ def xversebench(folder: Path) -> list[Case]:
         for position, sample in enumerate(read_json(path)):
             index = sample.get("index", position)
             inputs = sample["modulation"][0]["src_inputs"]
-            cases.append(Case(
-                id=f"{part}-{index}", picture=f"{part}/{index}_{{k}}.png", prompt=sample["prompt"],
-                references=tuple(picture_like(folder / one["image_path"]) for one in inputs),
-                names=tuple(one["caption"] for one in inputs), task=part,
-                questions=dsg_questions(_graph(questions, index, position))))
+            cases.append(
+                Case(
+                    id=f"{part}-{index}",
+                    picture=f"{part}/{index}_{{k}}.png",
+                    prompt=sample["prompt"],
+                    references=tuple(picture_like(folder / one["image_path"]) for one in inputs),
+                    names=tuple(one["caption"] for one in inputs),
+                    task=part,
+                    questions=dsg_questions(_graph(questions, index, position)),
+                )
+            )
     if not found:
         raise UserErrors(
             f"--from {folder}: expected the root of bytedance/XVerse with eval/tools/XVerseBench_single.json "
@@ -50,16 +56,27 @@ def _graph(graphs: Any, index: Any, position: int) -> Mapping[str, Any]:
 def dsg_questions(graph: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """Questions of a DSG (arXiv:2310.18235) in an order in which parents come first; parent 0 is none."""
     texts = graph.get("qid2question", {})
-    parents = {number: [str(parent) for parent in graph.get("qid2dependency", {}).get(number, [])
-                        if str(parent) in texts and str(parent) != number] for number in texts}
+    parents = {
+        number: [
+            str(parent)
+            for parent in graph.get("qid2dependency", {}).get(number, [])
+            if str(parent) in texts and str(parent) != number
+        ]
+        for number in texts
+    }
     order: list[str] = []
     while len(order) < len(texts):
         ready = [number for number in texts if number not in order and all(one in order for one in parents[number])]
         order += ready or [number for number in texts if number not in order][:1]  # a circle is cut
     place = {number: index for index, number in enumerate(order)}
-    return tuple({"text": texts[number], "wanted": True,
-                  "parents": [place[parent] for parent in parents[number] if place[parent] < place[number]]}
-                 for number in order)
+    return tuple(
+        {
+            "text": texts[number],
+            "wanted": True,
+            "parents": [place[parent] for parent in parents[number] if place[parent] < place[number]],
+        }
+        for number in order
+    )
 
 
 def multihuman(folder: Path) -> list[Case]:
@@ -68,12 +85,18 @@ def multihuman(folder: Path) -> list[Case]:
     Args:
         folder: the root of the repository; faces must have been downloaded, by `data_generation/download_faces.py`.
     """
-    return [Case(id=str(position), picture=f"{position}.png", prompt=sample["prompt"],
-                 references=tuple(picture_like(folder / _path(one)) for one in _items(sample["people"])),
-                 names=_names(sample, len(_items(sample["people"]))),
-                 questions=tuple({"text": text, "wanted": True} for text in _texts(sample.get("vlm_questions", ()))),
-                 task=str(len(_items(sample["people"]))))
-            for position, sample in enumerate(_samples(read_json(folder / "data" / "multihuman_metadata.json")))]
+    return [
+        Case(
+            id=str(position),
+            picture=f"{position}.png",
+            prompt=sample["prompt"],
+            references=tuple(picture_like(folder / _path(one)) for one in _items(sample["people"])),
+            names=_names(sample, len(_items(sample["people"]))),
+            questions=tuple({"text": text, "wanted": True} for text in _texts(sample.get("vlm_questions", ()))),
+            task=str(len(_items(sample["people"]))),
+        )
+        for position, sample in enumerate(_samples(read_json(folder / "data" / "multihuman_metadata.json")))
+    ]
 
 
 def _samples(whole: Any) -> Sequence[Mapping[str, Any]]:

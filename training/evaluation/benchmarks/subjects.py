@@ -32,10 +32,18 @@ def dreambench(folder: Path) -> list[Case]:
     for subject, kind in classes:
         views = pictures_in(root / subject) or (root / subject / "00.jpg",)
         for number, prompt in enumerate(lists[kind in LIVE]):
-            cases.append(Case(
-                id=f"{subject}-{number:02d}", picture=f"{subject}_{number:02d}_{{k}}.png",
-                prompt=" ".join(prompt.format("", kind).split()), references=(views[0],), names=(kind,),
-                views=(views,), boxes=SINGLE_BOX, task="live" if kind in LIVE else "object"))
+            cases.append(
+                Case(
+                    id=f"{subject}-{number:02d}",
+                    picture=f"{subject}_{number:02d}_{{k}}.png",
+                    prompt=" ".join(prompt.format("", kind).split()),
+                    references=(views[0],),
+                    names=(kind,),
+                    views=(views,),
+                    boxes=SINGLE_BOX,
+                    task="live" if kind in LIVE else "object",
+                )
+            )
     return cases
 
 
@@ -50,10 +58,17 @@ def dreambench_plus(folder: Path) -> list[Case]:
         name, *prompts = [line.strip() for line in read_text_file(path).splitlines() if line.strip()]
         reference = picture_like(folder / "images" / inside.with_suffix(".jpg"))
         for number, prompt in enumerate(prompts):
-            cases.append(Case(
-                id=f"{inside.as_posix()}-{number}", picture=f"{inside.as_posix().replace('/', '_')}_{number}_{{k}}.png",
-                prompt=prompt, references=(reference,), names=(name,), boxes=SINGLE_BOX,
-                task=inside.parent.as_posix() if inside.parent.name else ""))
+            cases.append(
+                Case(
+                    id=f"{inside.as_posix()}-{number}",
+                    picture=f"{inside.as_posix().replace('/', '_')}_{number}_{{k}}.png",
+                    prompt=prompt,
+                    references=(reference,),
+                    names=(name,),
+                    boxes=SINGLE_BOX,
+                    task=inside.parent.as_posix() if inside.parent.name else "",
+                )
+            )
     return cases
 
 
@@ -82,10 +97,19 @@ def _concept_cases(folder: Path, name: str, concepts: list[dict[str, str]], prom
     unfair = any(one.name.startswith(_UNMOVABLE) for one in folders)
     task = "single" if len(concepts) == 1 else "pair with a scene or a wearable" if unfair else "pair"
     lines = [line.strip() for line in read_text_file(folder / prompts).splitlines() if line.strip()]
-    return [Case(id=f"{name}-{number:02d}", picture=f"{name}_{number:02d}_{{k}}.png", prompt=prompt.format(*names),
-                 references=tuple(own[0] for own in views), names=names, views=views,
-                 boxes=SINGLE_BOX if len(concepts) == 1 else PAIR_BOXES, task=task)
-            for number, prompt in enumerate(lines)]
+    return [
+        Case(
+            id=f"{name}-{number:02d}",
+            picture=f"{name}_{number:02d}_{{k}}.png",
+            prompt=prompt.format(*names),
+            references=tuple(own[0] for own in views),
+            names=names,
+            views=views,
+            boxes=SINGLE_BOX if len(concepts) == 1 else PAIR_BOXES,
+            task=task,
+        )
+        for number, prompt in enumerate(lines)
+    ]
 
 
 def relationbench(folder: Path) -> list[Case]:
@@ -94,8 +118,17 @@ def relationbench(folder: Path) -> list[Case]:
     The authors' own list of cases (QingyuShi/RelationBench on the hub) has not been seen by us; if you have it, write
     its lines as a prompts file, whose keys are in `training/evaluation/prompts.py`.
     """
-    return [Case(id=Path(line["picture"]).stem, picture=line["picture"], prompt=line["prompt"],
-                 references=tuple(line["references"]), names=tuple(line["names"]), relation=line["relation"],
-                 boxes=SINGLE_BOX if len(line["names"]) == 1 else PAIR_BOXES, extra={"template": line["template"]},
-                 symmetric=line.get("symmetric"))
-            for line in relationbench_cases(find_subjects(folder), 1)]
+    return [
+        Case(
+            id=Path(line["picture"]).stem,
+            picture=line["picture"],
+            prompt=line["prompt"],
+            references=tuple(line["references"]),
+            names=tuple(line["names"]),
+            relation=line["relation"],
+            boxes=SINGLE_BOX if len(line["names"]) == 1 else PAIR_BOXES,
+            extra={"template": line["template"]},
+            symmetric=line.get("symmetric"),
+        )
+        for line in relationbench_cases(find_subjects(folder), 1)
+    ]

@@ -100,8 +100,9 @@ def read_labels(path: Path, pictures: Path) -> list[Label]:
     for number, facts in lines.items():
         where = f"{path}, line {number}"
         try:
-            label = Label(pictures / facts["picture"], facts["question"], ANSWERS[facts["answer"]],
-                          str(facts.get("by", "")))
+            label = Label(
+                pictures / facts["picture"], facts["question"], ANSWERS[facts["answer"]], str(facts.get("by", ""))
+            )
         except (ValueError, KeyError, TypeError) as error:
             faults.append(f'{where}: expected {{"picture", "question", "answer": yes, no or unclear}} ({error!r}).')
             continue
@@ -139,9 +140,9 @@ def agreed(labels: Sequence[Label]) -> tuple[dict[tuple[Path, str], bool], int, 
     return answers, sum(label.answer is None for label in labels), len(disputed), agreement
 
 
-def measure_judge(labels: Sequence[Label], answers: Answers,
-                  progress: Callable[[Sequence], Sequence] = lambda items: items
-                  ) -> tuple[JudgeAccuracy, dict[tuple[Path, str], float]]:
+def measure_judge(
+    labels: Sequence[Label], answers: Answers, progress: Callable[[Sequence], Sequence] = lambda items: items
+) -> tuple[JudgeAccuracy, dict[tuple[Path, str], float]]:
     """Ask the judge what people labelled.
 
     Returns:
@@ -157,19 +158,28 @@ def measure_judge(labels: Sequence[Label], answers: Answers,
     negative = [said[item] <= THRESHOLD for item in said if not truth[item]]
     lacking = [word for word, rows in (("yes", positive), ("no", negative)) if not rows]
     if lacking:
-        raise UserErrors(f"--labels: sensitivity and specificity need pictures labelled yes and no; none is labelled "
-                     f"{' or '.join(lacking)} (of {len(truth)}, {len(truth) - len(said)} unanswered). Label at least "
-                     f"{ENOUGH} of each.")
+        raise UserErrors(
+            f"--labels: sensitivity and specificity need pictures labelled yes and no; none is labelled "
+            f"{' or '.join(lacking)} (of {len(truth)}, {len(truth) - len(said)} unanswered). Label at least "
+            f"{ENOUGH} of each."
+        )
     accuracy = JudgeAccuracy(
-        stats.wilson(sum(positive), len(positive)), stats.wilson(sum(negative), len(negative)),
+        stats.wilson(sum(positive), len(positive)),
+        stats.wilson(sum(negative), len(negative)),
         stats.auc(list(said.values()), [truth[item] for item in said]),
-        stats.kappa([p > THRESHOLD for p in said.values()], [truth[item] for item in said]), people, unclear, disputed,
-        len(truth) - len(said), dict(answers.judge.facts))
+        stats.kappa([p > THRESHOLD for p in said.values()], [truth[item] for item in said]),
+        people,
+        unclear,
+        disputed,
+        len(truth) - len(said),
+        dict(answers.judge.facts),
+    )
     return accuracy, said
 
 
-def corrected(values: Sequence[float], cases: Sequence[Hashable], accuracy: JudgeAccuracy, seed: int = 0
-              ) -> stats.Estimate | None:
+def corrected(
+    values: Sequence[float], cases: Sequence[Hashable], accuracy: JudgeAccuracy, seed: int = 0
+) -> stats.Estimate | None:
     """The share that lies behind a judge's verdicts; its interval is a bootstrap over cases and labels.
 
     Args:
@@ -186,8 +196,10 @@ def corrected(values: Sequence[float], cases: Sequence[Hashable], accuracy: Judg
     if value is None:
         return None
     rng = np.random.default_rng((seed, 1))
-    rates = [rng.binomial(rate.samples, rate.value, stats.RESAMPLES) / rate.samples
-             for rate in (accuracy.sensitivity, accuracy.specificity)]
+    rates = [
+        rng.binomial(rate.samples, rate.value, stats.RESAMPLES) / rate.samples
+        for rate in (accuracy.sensitivity, accuracy.specificity)
+    ]
     shares = means[stats.resampled_rows(len(means), seed)].mean(1)
     resampled = [stats.corrected_share(*row) for row in zip(shares, *rates)]
     low, high = np.percentile([one for one in resampled if one is not None], stats.QUANTILES).tolist()
@@ -196,17 +208,20 @@ def corrected(values: Sequence[float], cases: Sequence[Hashable], accuracy: Judg
 
 def accuracy_text(accuracy: JudgeAccuracy) -> str:
     """The table, Markdown."""
+
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
 
     positive, negative = accuracy.sensitivity, accuracy.specificity
     lines = [
-        "| | share [95 %] | pictures |", "|---|---|---|",
+        "| | share [95 %] | pictures |",
+        "|---|---|---|",
         f"| sensitivity: says yes where people say yes | {positive.text(100)} % | {positive.samples} |",
         f"| specificity: says no where people say no | {negative.text(100)} % | {negative.samples} |",
         f"| AUC of p | {number(accuracy.auc)} | {positive.samples + negative.samples} |",
         f"| kappa of judge and people | {number(accuracy.kappa)} | {positive.samples + negative.samples} |",
-        f"| kappa of two people | {number(accuracy.kappa_people)} | |", "",
+        f"| kappa of two people | {number(accuracy.kappa_people)} | |",
+        "",
         f"Left out: {accuracy.unclear} unclear labels, {accuracy.disputed} disputed pictures, {accuracy.unanswered} "
         "that the judge cannot answer.",
         "Judge: " + ", ".join(f"{key} {value}" for key, value in accuracy.judge.items()) + ".",

@@ -64,6 +64,7 @@ class Answers:
         Returns:
             (p, mass), or None if the judge cannot answer such a question.
         """
+
         def ask() -> list[float] | None:
             image = open_picture(picture)
             try:
@@ -79,8 +80,9 @@ class Answers:
 
     def text(self, pictures: Sequence[Path], text: str) -> str:
         """The judge's greedy answer about some pictures in order."""
-        return self._once(("text", text), pictures,
-                          lambda: self.judge.answer([open_picture(picture) for picture in pictures], text))
+        return self._once(
+            ("text", text), pictures, lambda: self.judge.answer([open_picture(picture) for picture in pictures], text)
+        )
 
     def _once(self, what: tuple, pictures: Sequence[Path], ask: Any) -> Any:
         """An answer from memory, or from the judge."""

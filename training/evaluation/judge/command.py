@@ -35,8 +35,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m training.evaluate judge",
         description="Measure a judge against people's labels: sensitivity, specificity, AUC, kappa. Writes table.md, "
-                    "accuracy.json (for --judge-accuracy) and sheet.png with the pictures it got wrong. "
-                    "'judge page' makes the page on which people label.")
+        "accuracy.json (for --judge-accuracy) and sheet.png with the pictures it got wrong. "
+        "'judge page' makes the page on which people label.",
+    )
     made.add_argument("--labels", type=of_type.path, required=True, help="JSON lines: picture, question, answer, by")
     made.add_argument("--pictures", type=of_type.path, help="folder of the pictures; that of the labels by default")
     made.add_argument("--judge", required=True, help="an image-text-to-text model of transformers, or miniworld")
@@ -52,12 +53,14 @@ def page_parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m training.evaluate judge page",
         description="Write a page that shows pictures with a question and takes the keys y, n and u. It needs no "
-                    "server; its button saves labels.jsonl.")
+        "server; its button saves labels.jsonl.",
+    )
     made.add_argument("pictures", type=of_type.path, help="folder of pictures")
     made.add_argument("--prompts", type=of_type.path, required=True, help="prompts file of the pictures")
     made.add_argument("--out", type=of_type.path, required=True, help="the page, e.g. label.html")
-    made.add_argument("--kind", choices=(HAPPENED, REVERSED, CONTACT, PRESENT), default=HAPPENED,
-                      help="the kind of question")
+    made.add_argument(
+        "--kind", choices=(HAPPENED, REVERSED, CONTACT, PRESENT), default=HAPPENED, help="the kind of question"
+    )
     made.add_argument("--partial", action="store_true", help="leave out lines whose picture is missing")
     made.add_argument("--spacy", default=MODEL, help="pipeline that finds predicates: a name or a folder")
     return made
@@ -70,15 +73,20 @@ def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
         UserErrors: of the labels, the pictures, the judge, all in one report.
     """
     pictures = options.pictures or options.labels.parent
-    labels, judge = all_or_faults(lambda: read_labels(options.labels, pictures),
-                                  lambda: open_judge_model(options, worlds))
+    labels, judge = all_or_faults(
+        lambda: read_labels(options.labels, pictures), lambda: open_judge_model(options, worlds)
+    )
     answers = Answers(judge, options.out / "answers.jsonl")
     accuracy, said = measure_judge(labels, answers, lambda items: tqdm(items, desc="judge", unit=""))
     text = accuracy_text(accuracy)
     truth = agreed(labels)[0]
-    facts = {"accuracy": accuracy.table(), "answers": [
-        {"picture": path.name, "question": question, "label": truth[path, question], "p": p}
-        for (path, question), p in said.items()]}
+    facts = {
+        "accuracy": accuracy.table(),
+        "answers": [
+            {"picture": path.name, "question": question, "label": truth[path, question], "p": p}
+            for (path, question), p in said.items()
+        ],
+    }
     write_text(options.out / "table.md", text)
     write_text(options.out / "accuracy.json", json.dumps(facts, indent=1) + "\n")
     save_picture(mistakes_sheet(labels, said), options.out / "sheet.png")
@@ -107,22 +115,32 @@ def run_page(options: argparse.Namespace) -> None:
 def mistakes_sheet(labels: Sequence[Label], said: Mapping[tuple[Path, str], float]) -> Image.Image:
     """The pictures on which the judge differs from people, surest first."""
     truth = agreed(labels)[0]
-    wrong = sorted((item for item, p in said.items() if (p > THRESHOLD) != truth[item]),
-                   key=lambda item: (-abs(said[item] - THRESHOLD), str(item)))
+    wrong = sorted(
+        (item for item, p in said.items() if (p > THRESHOLD) != truth[item]),
+        key=lambda item: (-abs(said[item] - THRESHOLD), str(item)),
+    )
     shown = wrong[:_SHOWN]
     rows = -(-len(shown) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * (_SIDE + _GAP) + _GAP, 34 + rows * (_SIDE + _TEXT + _GAP) + _GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((_GAP, 8), f"{len(wrong)} of {len(said)} answers differ from the labels"
-             + (f"; the {len(shown)} surest:" if len(wrong) > len(shown) else ""), INK, font(15))
+    pen.text(
+        (_GAP, 8),
+        f"{len(wrong)} of {len(said)} answers differ from the labels"
+        + (f"; the {len(shown)} surest:" if len(wrong) > len(shown) else ""),
+        INK,
+        font(15),
+    )
     for place, item in enumerate(shown):
         left, top = _GAP + place % _COLUMNS * (_SIDE + _GAP), 34 + place // _COLUMNS * (_SIDE + _TEXT + _GAP)
         sheet.paste(Image.new("RGB", (_SIDE, _SIDE), FAINT), (left, top))
         picture = ImageOps.contain(open_picture(item[0]), (_SIDE, _SIDE))
         sheet.paste(picture, (left + (_SIDE - picture.width) // 2, top + (_SIDE - picture.height) // 2))
         words = item[1].split()
-        lines = [" ".join(words[:len(words) // 2]), " ".join(words[len(words) // 2:]),
-                 f"people {'yes' if truth[item] else 'no'}, judge p = {said[item]:.2f}"]
+        lines = [
+            " ".join(words[: len(words) // 2]),
+            " ".join(words[len(words) // 2 :]),
+            f"people {'yes' if truth[item] else 'no'}, judge p = {said[item]:.2f}",
+        ]
         for number, line in enumerate(lines):
             pen.text((left, top + _SIDE + 4 + 17 * number), line, INK, font(12))
     return sheet

@@ -36,17 +36,24 @@ def grading_text(entry: Entry) -> str:
     references = len(entry.references)
     keys = ["relation", *(f"identity_{number}" for number in range(1, references + 1)), "quality"]
     first = {0: "You see one picture.", 1: "The first picture shows a subject, the last one is to be graded."}.get(
-        references, f"The first {references} pictures show one subject each, the last one is to be graded.")
-    identity = ("" if not references else "identity_N: does it show the subject of picture N, with its colours, "
-                "pattern and shape? ")
-    return "\n".join([
-        first,
-        f'It was made for: "{entry.prompt}"',
-        "relation: does what is described happen between the subjects described? " + identity
-        + "quality: is it free of artefacts?",
-        f"Grade each from {LOWEST} (not at all) to {HIGHEST} (perfectly).",
-        "Answer only with JSON: {" + ", ".join(f'"{key}": {LOWEST}-{HIGHEST}' for key in keys) + "}",
-    ])
+        references, f"The first {references} pictures show one subject each, the last one is to be graded."
+    )
+    identity = (
+        ""
+        if not references
+        else "identity_N: does it show the subject of picture N, with its colours, pattern and shape? "
+    )
+    return "\n".join(
+        [
+            first,
+            f'It was made for: "{entry.prompt}"',
+            "relation: does what is described happen between the subjects described? "
+            + identity
+            + "quality: is it free of artefacts?",
+            f"Grade each from {LOWEST} (not at all) to {HIGHEST} (perfectly).",
+            "Answer only with JSON: {" + ", ".join(f'"{key}": {LOWEST}-{HIGHEST}' for key in keys) + "}",
+        ]
+    )
 
 
 def parse_grades(answer: str, references: int) -> dict[str, float] | None:
@@ -64,14 +71,17 @@ def parse_grades(answer: str, references: int) -> dict[str, float] | None:
         grades = json.loads(objects[0])
     except ValueError:
         return None
-    if set(grades) != keys or not all(isinstance(grade, int | float) and not isinstance(grade, bool)
-                                      and LOWEST <= grade <= HIGHEST for grade in grades.values()):
+    if set(grades) != keys or not all(
+        isinstance(grade, int | float) and not isinstance(grade, bool) and LOWEST <= grade <= HIGHEST
+        for grade in grades.values()
+    ):
         return None
     return {key: float(grade) for key, grade in grades.items()}
 
 
-def grade_pictures(entries: Sequence[Entry], answers: Answers,
-                   progress: Callable[[Sequence], Sequence] = lambda items: items) -> list[Grades]:
+def grade_pictures(
+    entries: Sequence[Entry], answers: Answers, progress: Callable[[Sequence], Sequence] = lambda items: items
+) -> list[Grades]:
     """Grade every picture."""
     return [grade_picture(entry, answers) for entry in progress(entries)]
 

@@ -14,8 +14,9 @@ from .questions import HAPPENED, questions_of
 _PAGE = Path(__file__).with_name("page.html")
 
 
-def labelling_page(entries: Sequence[Entry], predicates: Sequence[str | None], beside: Path, kind: str = HAPPENED
-                   ) -> str:
+def labelling_page(
+    entries: Sequence[Entry], predicates: Sequence[str | None], beside: Path, kind: str = HAPPENED
+) -> str:
     """The page as HTML; it shows pictures by their paths relative to itself and needs no server.
 
     Args:
@@ -27,8 +28,13 @@ def labelling_page(entries: Sequence[Entry], predicates: Sequence[str | None], b
     for entry, predicate in zip(entries, predicates):
         for question in questions_of(entry, predicate):
             if question.kind == kind:
-                items.append({"picture": entry.picture.name, "question": question.text,
-                              "file": Path(os.path.relpath(entry.picture, beside)).as_posix()})
+                items.append(
+                    {
+                        "picture": entry.picture.name,
+                        "question": question.text,
+                        "file": Path(os.path.relpath(entry.picture, beside)).as_posix(),
+                    }
+                )
     data = json.dumps(items, ensure_ascii=False).replace("<", "\\u003c")  # a prompt may not end the script
     title = f"{len(items)} pictures to label"
     return _PAGE.read_text(encoding="utf-8").replace("@TITLE@", html.escape(title)).replace("@ITEMS@", data)

@@ -9,8 +9,20 @@ from ..relationbench import relationbench
 
 HAPPENED, REVERSED, CONTACT, PRESENT = "happened", "reversed", "contact", "present"
 # Predicates in which the subjects touch; in their gerund, without the words that follow.
-TOUCHING = ("hugging", "kissing", "carrying", "shaking hands", "holding hands", "partner dancing", "wrestling",
-            "riding", "lifting", "sitting back to back", "high-fiving", "dancing with")
+TOUCHING = (
+    "hugging",
+    "kissing",
+    "carrying",
+    "shaking hands",
+    "holding hands",
+    "partner dancing",
+    "wrestling",
+    "riding",
+    "lifting",
+    "sitting back to back",
+    "high-fiving",
+    "dancing with",
+)
 _VOWELS = "aeiou"
 
 
@@ -39,8 +51,10 @@ def questions_of(entry: Entry, predicate: str | None) -> list[CaseQuestion]:
     first, *others = entry.names
     doing = gerund(predicate)
     known = facts_of(predicate)
-    present = [CaseQuestion(PRESENT, f"Is there {article(name)} {name} in this picture?")
-               for name in dict.fromkeys(entry.names)]
+    present = [
+        CaseQuestion(PRESENT, f"Is there {article(name)} {name} in this picture?")
+        for name in dict.fromkeys(entry.names)
+    ]
     if not others:
         return [CaseQuestion(HAPPENED, f"Is the {first} {doing} in this picture?"), *present]
     second = others[0]

@@ -45,8 +45,13 @@ class Verdict:
         return asdict(self)
 
 
-def judge_pictures(entries: Sequence[Entry], predicates: Sequence[str | None], answers: Answers, mirror: bool = True,
-                   progress: Callable[[Sequence], Sequence] = lambda items: items) -> list[Verdict]:
+def judge_pictures(
+    entries: Sequence[Entry],
+    predicates: Sequence[str | None],
+    answers: Answers,
+    mirror: bool = True,
+    progress: Callable[[Sequence], Sequence] = lambda items: items,
+) -> list[Verdict]:
     """Judge every picture.
 
     Args:
@@ -55,8 +60,10 @@ def judge_pictures(entries: Sequence[Entry], predicates: Sequence[str | None], a
         mirror: ask about the mirrored picture as well, one more call for each picture.
         progress: wraps what is iterated over, as `tqdm` does.
     """
-    return [judge_picture(entry, predicate, answers, mirror)
-            for entry, predicate in progress(list(zip(entries, predicates)))]
+    return [
+        judge_picture(entry, predicate, answers, mirror)
+        for entry, predicate in progress(list(zip(entries, predicates)))
+    ]
 
 
 def judge_picture(entry: Entry, predicate: str | None, answers: Answers, mirror: bool = True) -> Verdict:
@@ -97,6 +104,7 @@ def _own_questions(entry: Entry, answers: Answers, masses: list[float]) -> float
         reply = answers.yes(entry.picture, question.text)
         if reply is not None:
             masses.append(reply[1])
-            right[number] = (reply[0] > THRESHOLD) == question.wanted and all(right.get(parent, False)
-                                                                              for parent in question.parents)
+            right[number] = (reply[0] > THRESHOLD) == question.wanted and all(
+                right.get(parent, False) for parent in question.parents
+            )
     return sum(right.values()) / len(right) if right else None

@@ -32,8 +32,10 @@ from .settings import METHODS, WORLDS, DrawingSettings, with_changes
 def parser() -> argparse.ArgumentParser:
     """Arguments of the command."""
     made = argparse.ArgumentParser(
-        prog="python -m training.evaluate relationbench run", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=__doc__ + "\n\nMethods: " + "; ".join(f"{name}: {what}" for name, what in METHODS.items()))
+        prog="python -m training.evaluate relationbench run",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__ + "\n\nMethods: " + "; ".join(f"{name}: {what}" for name, what in METHODS.items()),
+    )
     source = made.add_mutually_exclusive_group(required=True)
     source.add_argument("--subjects", type=of_type.path, help="folder of subjects, see 'relationbench'")
     source.add_argument("--prompts", type=of_type.path, help="a prompts file with references, names and boxes")
@@ -44,12 +46,22 @@ def parser() -> argparse.ArgumentParser:
     add("--comfyui", default="http://127.0.0.1:8188", help="address of the ComfyUI")
     add("--world", choices=WORLDS, default="sdxl", help="which models")
     add("--relations", type=of_type.path, default=Path("models/loras"), help="folder of relation LoRAs, for diffusers")
-    add("--set", action="append", default=[], dest="changes", metavar="NAME=VALUE",
-        help="another setting, e.g. checkpoint=..., relation_files={relation}.safetensors, steps=30")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        dest="changes",
+        metavar="NAME=VALUE",
+        help="another setting, e.g. checkpoint=..., relation_files={relation}.safetensors, steps=30",
+    )
     add("--cases", default="100", help="100: four of each template; or single x pair, e.g. 100x100")
     add("--seeds", type=int, default=1, help="pictures of each case")
-    add("--shard", default="0/1", metavar="I/N", help="draw every N-th line, beginning with line I; measure when "
-        "all are there")
+    add(
+        "--shard",
+        default="0/1",
+        metavar="I/N",
+        help="draw every N-th line, beginning with line I; measure when all are there",
+    )
     add("--partial", action="store_true", help="measure although pictures or relation LoRAs are missing; says how many")
     add("--draw-only", action="store_true", help="do not measure")
     add("--run-seconds", type=of_type.positive, default=1800, help="longest time one picture may take in ComfyUI")
@@ -66,12 +78,15 @@ def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
     """
     # 1. what is to be drawn, with what
     methods, shard, settings = all_or_faults(
-        lambda: read_methods(options.method), lambda: read_shard(options.shard),
-        lambda: with_changes(WORLDS[options.world], options.changes))
+        lambda: read_methods(options.method),
+        lambda: read_shard(options.shard),
+        lambda: with_changes(WORLDS[options.world], options.changes),
+    )
     prompts = prompts_file(options)
     pictures = options.out / "pictures"
-    entries, engine = all_or_faults(lambda: read_prompts(prompts, pictures, missing="keep"),
-                                    lambda: open_engine(options, settings))
+    entries, engine = all_or_faults(
+        lambda: read_prompts(prompts, pictures, missing="keep"), lambda: open_engine(options, settings)
+    )
     check_entries(entries, methods)
     # 2. the manifest, and a refusal if the folder holds another run
     files = relation_files(entries, methods, settings)
@@ -84,17 +99,25 @@ def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
                 for file in lacking
             ]
         )
-    weights = {method: engine.weights([file for file in files if file not in lacking] if method == "relate" else [])
-               for method in methods}
-    manifest = settle_manifest(options.out / "manifest.json",
-                               build_manifest(prompts, entries, methods, settings, engine.facts, weights))
+    weights = {
+        method: engine.weights([file for file in files if file not in lacking] if method == "relate" else [])
+        for method in methods
+    }
+    manifest = settle_manifest(
+        options.out / "manifest.json", build_manifest(prompts, entries, methods, settings, engine.facts, weights)
+    )
     hashes = method_hashes(manifest)
     # 3. draw
-    mine = [job for job in plan_jobs(entries, pictures, methods, settings, hashes, shard)
-            if job.relation_file not in lacking]
+    mine = [
+        job
+        for job in plan_jobs(entries, pictures, methods, settings, hashes, shard)
+        if job.relation_file not in lacking
+    ]
     jobs = remaining(mine)
-    say(f"{len(mine)} pictures of this shard ({options.shard}), {len(mine) - len(jobs)} there already"
-        + (f"; {len(lacking)} relations without a LoRA: {', '.join(lacking)}" if lacking else ""))
+    say(
+        f"{len(mine)} pictures of this shard ({options.shard}), {len(mine) - len(jobs)} there already"
+        + (f"; {len(lacking)} relations without a LoRA: {', '.join(lacking)}" if lacking else "")
+    )
     if jobs:
         engine.check(jobs)
         drawn = draw_all(jobs, engine, say)
@@ -169,8 +192,9 @@ def open_engine(options: argparse.Namespace, settings: DrawingSettings) -> Engin
     return ComfyEngine(client, settings)
 
 
-def measure(options: argparse.Namespace, prompts: Path, jobs: Sequence[Job], methods: Sequence[str],
-            worlds: Worlds) -> None:
+def measure(
+    options: argparse.Namespace, prompts: Path, jobs: Sequence[Job], methods: Sequence[str], worlds: Worlds
+) -> None:
     """Measure all methods with the same models, beside the published rows.
 
     Raises:
@@ -181,18 +205,23 @@ def measure(options: argparse.Namespace, prompts: Path, jobs: Sequence[Job], met
     missing = [job for job in jobs if state_of(job) != "drawn"]
     if missing and not options.partial:
         if read_shard(options.shard)[1] > 1:
-            return say(f"{len(missing)} pictures of other shards are missing; the same command measures when all are "
-                       "there.")
-        raise UserErrors([f"{job.file} is missing." for job in missing]
-                     + ["Draw them with the same command, or measure the others with --partial."])
+            return say(
+                f"{len(missing)} pictures of other shards are missing; the same command measures when all are there."
+            )
+        raise UserErrors(
+            [f"{job.file} is missing." for job in missing]
+            + ["Draw them with the same command, or measure the others with --partial."]
+        )
     options.prompts = prompts
     folders = {method: options.out / "pictures" / method for method in methods}
     measured = measure_folders(folders, options, worlds)
     complete = {method: not any(job.method == method for job in missing) for method in methods}
     text = reproduction_text(measured, complete, options.world)
     facts = json.loads((options.out / "scores.json").read_text(encoding="utf-8"))
-    write_text(options.out / "scores.json", json.dumps({**facts, "methods": rows_facts(measured, complete)}, indent=1,
-                                                       ensure_ascii=False) + "\n")
+    write_text(
+        options.out / "scores.json",
+        json.dumps({**facts, "methods": rows_facts(measured, complete)}, indent=1, ensure_ascii=False) + "\n",
+    )
     table = (options.out / "table.md").read_text(encoding="utf-8")
     write_text(options.out / "table.md", text + "\n" + table)
     save_picture(rows_sheet(measured), options.out / "sheet.png")

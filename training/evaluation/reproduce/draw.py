@@ -55,8 +55,10 @@ def draw_all(jobs: Sequence[Job], engine: Engine, say: Callable[[str], None]) ->
         if now - spoken >= _EVERY or number == len(jobs):
             spoken = now
             each = (now - began) / number
-            say(f"picture {number}/{len(jobs)}  {job.method}/{job.file.name}  {each:.1f} s each  "
-                f"{clock(each * (len(jobs) - number))} left")
+            say(
+                f"picture {number}/{len(jobs)}  {job.method}/{job.file.name}  {each:.1f} s each  "
+                f"{clock(each * (len(jobs) - number))} left"
+            )
     return Drawn(done, time.monotonic() - began, tuple(failures))
 
 

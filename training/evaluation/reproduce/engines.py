@@ -73,8 +73,11 @@ class ComfyEngine:
             raise UserErrors(f"--comfyui: {error}") from error
         # Patch versions of a server may draw differently; so may another torch.
         system = stats.get("system", {})
-        self.facts = {"kind": "comfy", "comfyui": system.get("comfyui_version", "unknown"),
-                      "torch": system.get("pytorch_version", "unknown")}
+        self.facts = {
+            "kind": "comfy",
+            "comfyui": system.get("comfyui_version", "unknown"),
+            "torch": system.get("pytorch_version", "unknown"),
+        }
 
     def check(self, jobs: Sequence[Job]) -> None:
         """See `Engine.check`."""
@@ -82,12 +85,15 @@ class ComfyEngine:
         graphs = [graph_of(job, self.settings, [""] * len(job.entry.names)) for job in jobs]
         every = {f"{number} {name}": value for number, graph in enumerate(graphs) for name, value in graph.items()}
         try:
-            faults = [f"{where} has no node {name}. Install this pack there." for name in
-                      self.client.missing_nodes(every)]
+            faults = [
+                f"{where} has no node {name}. Install this pack there." for name in self.client.missing_nodes(every)
+            ]
             if not faults:
-                faults = [f"{where} has no {file} for {kind}'s {name}. Put it there, or name another with --set."
-                          for kind, name, file in files_needed(self.settings)
-                          if file not in self.client.choices(kind, name)]
+                faults = [
+                    f"{where} has no {file} for {kind}'s {name}. Put it there, or name another with --set."
+                    for kind, name, file in files_needed(self.settings)
+                    if file not in self.client.choices(kind, name)
+                ]
         except ComfyUIError as error:
             raise UserErrors(f"--comfyui: {error}") from error
         if faults:
@@ -103,8 +109,13 @@ class ComfyEngine:
 
     def weights(self, relation_files: Sequence[str]) -> dict[str, str]:
         """See `Engine.weights`: the server's files are known by name only."""
-        names = (self.settings.checkpoint, self.settings.identity, self.settings.clip_vision,
-                 self.settings.local_clip_vision, *relation_files)
+        names = (
+            self.settings.checkpoint,
+            self.settings.identity,
+            self.settings.clip_vision,
+            self.settings.local_clip_vision,
+            *relation_files,
+        )
         return {name: "" for name in names if name}
 
     def draw(self, job: Job) -> Image.Image:
@@ -136,11 +147,16 @@ class DiffusersEngine:
 
         self.settings, self.relations, self.device, self.dtype = settings, relations, device, dtype
         if settings.world == "miniworld":
-            models = ModelsConfig(str(FOLDER), str(FOLDER / "identity.safetensors"), str(FOLDER / "clip_vision"),
-                                  str(FOLDER / "local_clip_vision"))
+            models = ModelsConfig(
+                str(FOLDER),
+                str(FOLDER / "identity.safetensors"),
+                str(FOLDER / "clip_vision"),
+                str(FOLDER / "local_clip_vision"),
+            )
         else:
-            models = ModelsConfig(settings.checkpoint, settings.identity, settings.clip_vision,
-                                  settings.local_clip_vision)
+            models = ModelsConfig(
+                settings.checkpoint, settings.identity, settings.clip_vision, settings.local_clip_vision
+            )
         self.frozen = open_frozen_models(models)
         self.facts = {"kind": "diffusers", **versions(), "dtype": str(dtype).removeprefix("torch.")}
         self._painter = None
@@ -154,8 +170,7 @@ class DiffusersEngine:
 
     def weights(self, relation_files: Sequence[str]) -> dict[str, str]:
         """See `Engine.weights`: the base by its fingerprint, relations by their contents."""
-        found = {name: file_hash(self.relations / name) for name in relation_files
-                 if (self.relations / name).is_file()}
+        found = {name: file_hash(self.relations / name) for name in relation_files if (self.relations / name).is_file()}
         return {"base": self.frozen.fingerprint(), **found}
 
     def draw(self, job: Job) -> Image.Image:
@@ -164,9 +179,21 @@ class DiffusersEngine:
             from ...host_diffusers.painter import Painter, PainterSettings
 
             own = self.settings
-            self._painter = Painter(self.frozen, PainterSettings(
-                own.width, own.height, own.steps, own.guidance, own.sampler, own.strength, own.local_grid,
-                own.negative), self.device, self.dtype)
+            self._painter = Painter(
+                self.frozen,
+                PainterSettings(
+                    own.width,
+                    own.height,
+                    own.steps,
+                    own.guidance,
+                    own.sampler,
+                    own.strength,
+                    own.local_grid,
+                    own.negative,
+                ),
+                self.device,
+                self.dtype,
+            )
         self._painter.set_relation(self.relations / job.relation_file if job.relation_file else None)
         entry = job.entry
         photographs = [to_tensor(open_picture(path)) for path in entry.references]

@@ -38,8 +38,14 @@ class Job:
     stamp: str
 
 
-def plan_jobs(entries: Sequence[Entry], pictures: Path, methods: Sequence[str], settings: DrawingSettings,
-              method_hashes: dict[str, str], shard: tuple[int, int] = (0, 1)) -> list[Job]:
+def plan_jobs(
+    entries: Sequence[Entry],
+    pictures: Path,
+    methods: Sequence[str],
+    settings: DrawingSettings,
+    method_hashes: dict[str, str],
+    shard: tuple[int, int] = (0, 1),
+) -> list[Job]:
     """All jobs of a shard in the order of drawing: method, relation file, line.
 
     Args:
@@ -58,8 +64,16 @@ def plan_jobs(entries: Sequence[Entry], pictures: Path, methods: Sequence[str], 
             file = settings.relation_file(entry.relation) if method == "relate" and entry.relation else ""
             seed = settings.first_seed + (entry.seed or 0)
             facts = (method_hashes[method], entry.picture.name, entry.prompt, seed, file)
-            jobs.append(Job(entry, method, file, seed, pictures / method / entry.picture.name,
-                            hashlib.sha256(repr(facts).encode()).hexdigest()))
+            jobs.append(
+                Job(
+                    entry,
+                    method,
+                    file,
+                    seed,
+                    pictures / method / entry.picture.name,
+                    hashlib.sha256(repr(facts).encode()).hexdigest(),
+                )
+            )
     order = {method: place for place, method in enumerate(methods)}
     return sorted(jobs, key=lambda job: (order[job.method], job.relation_file, job.entry.line))
 
@@ -75,8 +89,9 @@ def check_entries(entries: Sequence[Entry], methods: Sequence[str]) -> None:
         if not entry.references or not entry.names or not entry.boxes:
             faults.append(f"line {entry.line}: to be drawn it needs 'references', 'names' and 'boxes'.")
         if "relate" in methods and not entry.relation:
-            faults.append(f"line {entry.line}: method relate draws with the LoRA of its relation; 'relation' is "
-                          "missing.")
+            faults.append(
+                f"line {entry.line}: method relate draws with the LoRA of its relation; 'relation' is missing."
+            )
         if Path(entry.picture.name).suffix.lower() != ".png":
             faults.append(f"line {entry.line}: pictures are drawn as .png, and 'picture' is {entry.picture.name}.")
     if faults:

@@ -27,8 +27,14 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def build_manifest(prompts: Path, entries: Sequence[Entry], methods: Sequence[str], settings: DrawingSettings,
-                   engine: Mapping[str, Any], weights: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+def build_manifest(
+    prompts: Path,
+    entries: Sequence[Entry],
+    methods: Sequence[str],
+    settings: DrawingSettings,
+    engine: Mapping[str, Any],
+    weights: Mapping[str, Mapping[str, str]],
+) -> dict[str, Any]:
     """The manifest of a run.
 
     Args:
@@ -54,8 +60,10 @@ def build_manifest(prompts: Path, entries: Sequence[Entry], methods: Sequence[st
 def method_hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
     """For each method a hash of everything its pictures depend on; other methods may be added later."""
     common = {key: value for key, value in manifest.items() if key != "methods"}
-    return {method: hashlib.sha256(json.dumps([common, facts], sort_keys=True).encode()).hexdigest()
-            for method, facts in manifest["methods"].items()}
+    return {
+        method: hashlib.sha256(json.dumps([common, facts], sort_keys=True).encode()).hexdigest()
+        for method, facts in manifest["methods"].items()
+    }
 
 
 def settle_manifest(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -71,8 +79,10 @@ def settle_manifest(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
             methods = dict(before["methods"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserErrors(f"{path}: is no manifest of a run ({error}). Choose another --out.") from error
-        shared = {**manifest, "methods": {name: manifest["methods"].get(name, facts)
-                                          for name, facts in methods.items()}}
+        shared = {
+            **manifest,
+            "methods": {name: manifest["methods"].get(name, facts) for name, facts in methods.items()},
+        }
         differing = list(differences(before, shared))
         if differing:
             raise UserErrors(

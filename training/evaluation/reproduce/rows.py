@@ -29,8 +29,11 @@ def reproduction_text(measured: Mapping[str, Measured], complete: Mapping[str, b
         world: pictures of the miniworld are compared with nothing published.
     """
     lines = ["| method | group | " + " | ".join(METRICS) + " |", "|---" * (len(METRICS) + 2) + "|"]
-    published = {} if world == "miniworld" else {
-        (row["method"], row["group"]): row["scores"] for row in relationbench()["published"]["rows"]}
+    published = (
+        {}
+        if world == "miniworld"
+        else {(row["method"], row["group"]): row["scores"] for row in relationbench()["published"]["rows"]}
+    )
     checks = []
     for method, own in measured.items():
         for group, row in estimates(own.entries, own.rows, SCORE_COLUMNS).items():
@@ -41,10 +44,16 @@ def reproduction_text(measured: Mapping[str, Measured], complete: Mapping[str, b
             if theirs is None:
                 continue
             gaps = {metric: row[metric].value - value for metric, value in zip(METRICS, theirs) if metric in row}
-            lines.append(f"| *published: {PUBLISHED_OF[method]}* | {group} | "
-                         + " | ".join(f"{value:.1f}" for value in theirs) + " |")
-            lines.append(f"| *difference* | {group} | "
-                         + " | ".join(f"{gaps[metric]:+.1f}" if metric in gaps else "-" for metric in METRICS) + " |")
+            lines.append(
+                f"| *published: {PUBLISHED_OF[method]}* | {group} | "
+                + " | ".join(f"{value:.1f}" for value in theirs)
+                + " |"
+            )
+            lines.append(
+                f"| *difference* | {group} | "
+                + " | ".join(f"{gaps[metric]:+.1f}" if metric in gaps else "-" for metric in METRICS)
+                + " |"
+            )
             if method == "ms-diffusion":
                 checks.append((group, max(map(abs, gaps.values())) if gaps else None))
     lines += ["", *_verdict(checks)]
@@ -57,19 +66,30 @@ def _verdict(checks: list[tuple[str, float | None]]) -> list[str]:
     if not known:
         return ["No published row is comparable with these pictures; read own rows against one another."]
     if all(gap <= NEAR for _, gap in known):
-        return [f"The MS-Diffusion row is within {NEAR:g} point of the published one: encoders and scoring are "
-                "probably the paper's."]
+        return [
+            f"The MS-Diffusion row is within {NEAR:g} point of the published one: encoders and scoring are "
+            "probably the paper's."
+        ]
     worst = ", ".join(f"{group} {gap:.1f}" for group, gap in known)
-    return [f"The MS-Diffusion row differs from the published one (largest difference: {worst}): encoders, subjects or "
-            "scoring are not the paper's. Only differences between own rows may be read."]
+    return [
+        f"The MS-Diffusion row differs from the published one (largest difference: {worst}): encoders, subjects or "
+        "scoring are not the paper's. Only differences between own rows may be read."
+    ]
 
 
 def rows_facts(measured: Mapping[str, Measured], complete: Mapping[str, bool]) -> dict[str, Any]:
     """Every method's means, for JSON."""
     columns = (*SCORE_COLUMNS, *SUBJECT_COLUMNS, *JUDGE_COLUMNS)
-    return {method: {"complete": complete[method], "groups": {
-        group: {key: asdict(estimate) for key, estimate in row.items()}
-        for group, row in estimates(own.entries, own.rows, columns).items()}} for method, own in measured.items()}
+    return {
+        method: {
+            "complete": complete[method],
+            "groups": {
+                group: {key: asdict(estimate) for key, estimate in row.items()}
+                for group, row in estimates(own.entries, own.rows, columns).items()
+            },
+        }
+        for method, own in measured.items()
+    }
 
 
 def rows_sheet(measured: Mapping[str, Measured]) -> Image.Image:
@@ -92,7 +112,7 @@ def rows_sheet(measured: Mapping[str, Measured]) -> Image.Image:
             path = pictures[method].get(entry.line)
             if path is not None:
                 _paste(sheet, path, (_GAP + small + _GAP + column * (_SIDE + _GAP), top), _SIDE)
-        pen.text((_GAP, top + _SIDE + 3), entry.prompt[:width // 7], INK, font(12))
+        pen.text((_GAP, top + _SIDE + 3), entry.prompt[: width // 7], INK, font(12))
     return sheet
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 
 from ...common.errors import UserErrors
 
-METHODS = {"ms-diffusion": "identity branch alone: the published baseline, the same without a relation",
-           "relate": "identity branch and one relation LoRA for each predicate"}
+METHODS = {
+    "ms-diffusion": "identity branch alone: the published baseline, the same without a relation",
+    "relate": "identity branch and one relation LoRA for each predicate",
+}
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,43 @@ class DrawingSettings:
 
 # MS-Diffusion's and DreamRelation's released inference: scale .6, EulerDiscrete, 30 steps, guidance 5, 1024 x 1024.
 SDXL = DrawingSettings(
-    "sdxl", 1024, 1024, 30, 5.0, "euler", "normal", 0.6, 1.0, 4,
-    "monochrome, lowres, bad anatomy, worst quality, low quality", 42, "sd_xl_base_1.0.safetensors", "ms_adapter.bin",
-    "clip_vision_g.safetensors", "", "{relation}.safetensors")
-MINIWORLD = DrawingSettings("miniworld", 128, 128, 30, 4.0, "ddim", "ddim_uniform", 0.6, 1.0, 4, "", 42, "", "", "", "",
-                            "miniworld_{relation}.safetensors")
+    "sdxl",
+    1024,
+    1024,
+    30,
+    5.0,
+    "euler",
+    "normal",
+    0.6,
+    1.0,
+    4,
+    "monochrome, lowres, bad anatomy, worst quality, low quality",
+    42,
+    "sd_xl_base_1.0.safetensors",
+    "ms_adapter.bin",
+    "clip_vision_g.safetensors",
+    "",
+    "{relation}.safetensors",
+)
+MINIWORLD = DrawingSettings(
+    "miniworld",
+    128,
+    128,
+    30,
+    4.0,
+    "ddim",
+    "ddim_uniform",
+    0.6,
+    1.0,
+    4,
+    "",
+    42,
+    "",
+    "",
+    "",
+    "",
+    "miniworld_{relation}.safetensors",
+)
 WORLDS = {"sdxl": SDXL, "miniworld": MINIWORLD}
 _CHANGEABLE = {field: type(getattr(SDXL, field)) for field in DrawingSettings.__dataclass_fields__ if field != "world"}
 

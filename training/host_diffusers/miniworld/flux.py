@@ -68,9 +68,7 @@ class HookedFluxAttnProcessor:
     @staticmethod
     def _heads(attn: nn.Module, states: Tensor, projections: tuple[str, ...], norms: tuple[str, ...]) -> list[Tensor]:
         """Query, key, value (B, H, S, d); the first two normalised."""
-        rows = [
-            rearrange(getattr(attn, name)(states), "b s (h d) -> b h s d", h=attn.heads) for name in projections
-        ]
+        rows = [rearrange(getattr(attn, name)(states), "b s (h d) -> b h s d", h=attn.heads) for name in projections]
         return [getattr(attn, norm)(row) for norm, row in zip(norms, rows)] + rows[2:]
 
 
@@ -86,11 +84,13 @@ class RoutedFlux(nn.Module):
         self.transformer = FluxTransformer2DModel(**config)
         self.transformer.set_attn_processor(HookedFluxAttnProcessor())
         width = config["num_attention_heads"] * config["attention_head_dim"]
-        self.tables = nn.ParameterDict({
-            "task": torch.randn(2, width) * 0.02,
-            "index": torch.randn(10, width) * 0.02,
-            "words": torch.randn(10, config["joint_attention_dim"]) * 0.05,
-        })
+        self.tables = nn.ParameterDict(
+            {
+                "task": torch.randn(2, width) * 0.02,
+                "index": torch.randn(10, width) * 0.02,
+                "words": torch.randn(10, config["joint_attention_dim"]) * 0.05,
+            }
+        )
         for name, part in self.transformer.named_modules():
             if isinstance(part, nn.Linear) and "norm" in name:  # modulations: every block begins as the identity
                 nn.init.zeros_(part.weight)

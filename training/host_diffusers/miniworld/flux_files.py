@@ -30,8 +30,9 @@ def save_flux(model: RoutedFlux, folder: Path) -> int:
     """
     config = {"_class_name": "FluxTransformer2DModel", "patch_size": 1, **FLUX}
     write_text(folder / CONFIG, json.dumps(config, indent=1) + "\n")
-    save(folder / WEIGHTS, {key: value.half() for key, value in model.transformer.state_dict().items()},
-         {"format": "pt"})
+    save(
+        folder / WEIGHTS, {key: value.half() for key, value in model.transformer.state_dict().items()}, {"format": "pt"}
+    )
     tables = model.rows()
     halves = (table.half() for table in (tables.task, tables.index, tables.words))
     save(folder / EMBEDDING, dict(zip(TABLES, halves)), {"base": "miniworld", "text_tokens": str(TEXT_TOKENS)})
@@ -46,8 +47,10 @@ def load_flux(folder: Path = FLUX_FOLDER) -> RoutedFlux:
         ValueError: a file that does not fit.
     """
     if not (folder / WEIGHTS).exists():
-        raise FileNotFoundError(f"{folder}: expected the miniworld's Flux, found none; train it with python -m "
-                                "training.miniworld flux and write it with python -m training.miniworld flux-export")
+        raise FileNotFoundError(
+            f"{folder}: expected the miniworld's Flux, found none; train it with python -m "
+            "training.miniworld flux and write it with python -m training.miniworld flux-export"
+        )
     model = RoutedFlux()
     state = {key: value.float() for key, value in read(folder / WEIGHTS)[0].items()}
     compare_keys(shapes(state), shapes(model.transformer.state_dict()), WEIGHTS, "the miniworld's Flux")

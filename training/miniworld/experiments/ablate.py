@@ -118,8 +118,10 @@ def ablate(
             return
         verdicts = _count(out, world, jury, row, seed, pictures)
         score = Measurement.of(verdicts)
-        yield (f"{row.name}, seed {seed}: relation {score.relation}, identity {score.identity}, "
-               f"{clock(time.monotonic() - began)}")
+        yield (
+            f"{row.name}, seed {seed}: relation {score.relation}, identity {score.identity}, "
+            f"{clock(time.monotonic() - began)}"
+        )
 
 
 def _check_base(out: Path) -> None:
@@ -160,7 +162,9 @@ def results(out: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, dict]:
         if parts:
             pooled = Measurement.of(Predictions.joined(parts)).table()
             found[row.name] = {
-                "table": row.table, **pooled, "seeds": [round(float(part.relation.mean()), 3) for part in parts]
+                "table": row.table,
+                **pooled,
+                "seeds": [round(float(part.relation.mean()), 3) for part in parts],
             }
     return found
 
@@ -172,12 +176,17 @@ def tables(found: dict[str, dict]) -> str:
     for name, row in found.items():
         if row["table"] != heading:
             heading = row["table"]
-            lines += ["", f"| {heading} | relation | identity | confusion | keypoint distance | pictures |",
-                      "| --- | --- | --- | --- | --- | --- |"]
+            lines += [
+                "",
+                f"| {heading} | relation | identity | confusion | keypoint distance | pictures |",
+                "| --- | --- | --- | --- | --- | --- |",
+            ]
         cells = [str(Share(**row[key])) for key in ("relation", "identity", "confusion")]
         distance = row["keypoints"]
-        lines.append(f"| {name} | {' | '.join(cells)} | {distance['value']:.3f} ({distance['low']:.3f} to "
-                     f"{distance['high']:.3f}) | {row['relation']['trials']} |")
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {distance['value']:.3f} ({distance['low']:.3f} to "
+            f"{distance['high']:.3f}) | {row['relation']['trials']} |"
+        )
     return "\n".join(lines).strip()
 
 

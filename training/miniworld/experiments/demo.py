@@ -118,7 +118,7 @@ never saw they are right in % of cases: {known}.
 
 Time: {spent}; one picture {picture:.1f} s.
 
-The relation: `{outcome.relation.replace(' ', '_')}.safetensors`. In ComfyUI it goes to `models/loras`; the graph is
+The relation: `{outcome.relation.replace(" ", "_")}.safetensors`. In ComfyUI it goes to `models/loras`; the graph is
 `workflows/miniworld_two_subjects_relation.json`.
 """
 
@@ -150,8 +150,12 @@ def sheet(outcome: Outcome, count: int = SHOWN) -> Image.Image:
     picture = Image.new("RGB", (width, 44 + len(rows) * (_SIDE + _GAP)), PAPER)
     pen = ImageDraw.Draw(picture)
     before, after = outcome.before.relation, outcome.after.relation
-    pen.text((10, 12), f"'{outcome.relation}': seen in {before} % of pictures without, {after} % with the relation",
-             INK, font(17))
+    pen.text(
+        (10, 12),
+        f"'{outcome.relation}': seen in {before} % of pictures without, {after} % with the relation",
+        INK,
+        font(17),
+    )
     for row, (title, images) in enumerate(rows.items()):
         top = 44 + row * (_SIDE + _GAP)
         pen.text((10, top + _SIDE // 2 - 8), title, INK, font(14))

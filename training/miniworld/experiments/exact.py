@@ -44,6 +44,7 @@ def plan_of(facts: Mapping[str, Any]) -> ScenePlan:
     Raises:
         KeyError, TypeError, ValueError: not a plan of two creatures of this world.
     """
+
     def frozen(value: Any) -> Any:
         return tuple(map(frozen, value)) if isinstance(value, list) else value
 
@@ -52,9 +53,13 @@ def plan_of(facts: Mapping[str, Any]) -> ScenePlan:
 
     staging = dict(facts["staging"])
     poses = tuple(made(Pose, pose) for pose in staging.pop("poses"))
-    plan = ScenePlan(tuple(made(CreatureTraits, who) for who in facts["identities"]), facts["relation"],
-                made(Staging, {**staging, "poses": poses}), made(Backdrop, facts["backdrop"]),
-                made(Caption, facts["caption"]))
+    plan = ScenePlan(
+        tuple(made(CreatureTraits, who) for who in facts["identities"]),
+        facts["relation"],
+        made(Staging, {**staging, "poses": poses}),
+        made(Backdrop, facts["backdrop"]),
+        made(Caption, facts["caption"]),
+    )
     if plan.relation not in PAIRS or not len(plan.identities) == len(poses) == 2:
         raise ValueError("expected two creatures in one of the relations " + ", ".join(PAIRS))
     return plan
@@ -72,8 +77,9 @@ def plans_of(entries: Sequence[Entry]) -> list[ScenePlan]:
             plans.append(plan_of(entry.plan))
         except (KeyError, TypeError, ValueError) as error:
             what = "no 'plan'" if not entry.plan else f"'plan' cannot be read ({error})"
-            faults.append(f"line {entry.line}: {what}. --exact needs lines as python -m training.evaluate miniworld "
-                          "writes them.")
+            faults.append(
+                f"line {entry.line}: {what}. --exact needs lines as python -m training.evaluate miniworld writes them."
+            )
     if faults:
         raise UserErrors(faults)
     return plans
@@ -90,9 +96,13 @@ def classified(entries: Sequence[Entry]) -> tuple[Measurement, dict[str, float]]
     jury, known = judges.load_shipped(), judges.shipped_accuracy()
     parts = []
     for start in range(0, len(plans), _BATCH):
-        images = torch.stack([to_tensor(open_image(entry.picture).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
-                              for entry in entries[start:start + _BATCH]])
-        parts.append(classify(jury, images, list(plans[start:start + _BATCH])))
+        images = torch.stack(
+            [
+                to_tensor(open_image(entry.picture).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
+                for entry in entries[start : start + _BATCH]
+            ]
+        )
+        parts.append(classify(jury, images, list(plans[start : start + _BATCH])))
     return Measurement.of(Predictions.joined(parts)), known
 
 
@@ -106,9 +116,11 @@ def exact_text(found: Measurement, known: Mapping[str, float]) -> str:
     right = ", ".join(f"{name} {100 * value:.1f}" for name, value in known.items() if name != "keypoint_error")
     lines = [
         "| | pictures | relation happens | traits right | subjects with all right | drawn with the other's looks | "
-        "keypoints off, of a box side |", "|---" * 7 + "|",
+        "keypoints off, of a box side |",
+        "|---" * 7 + "|",
         f"| exact, in % | {found.relation.trials} | {found.relation} | {found.identity} | {found.whole} | "
-        f"{found.confusion} | {found.keypoints} |", "",
+        f"{found.confusion} | {found.keypoints} |",
+        "",
         f"Judges on renders they never saw: {right} % right; keypoints off by {100 * known['keypoint_error']:.1f}.",
     ]
     return "\n".join(lines) + "\n"
@@ -139,9 +151,19 @@ def write_scenes(folder: Path, relation: str, count: int, seed: int) -> None:
         for path, who in zip(references, plan.identities):
             alone = render(portrait(rng, who, plan.backdrop.place), 2 * _SIDE)
             save_picture(Image.fromarray(alone.image), folder / path)
-        lines.append(json.dumps({
-            "picture": f"{index:04d}.png", "prompt": plan.caption.prompt, "relation": relation,
-            "references": references, "names": list(plan.caption.names), "seed": seed,
-            "boxes": np.round(drawn.boxes, 4).tolist(), "plan": asdict(plan),
-            **({"symmetric": False} if relation in DIRECTED else {})}))
+        lines.append(
+            json.dumps(
+                {
+                    "picture": f"{index:04d}.png",
+                    "prompt": plan.caption.prompt,
+                    "relation": relation,
+                    "references": references,
+                    "names": list(plan.caption.names),
+                    "seed": seed,
+                    "boxes": np.round(drawn.boxes, 4).tolist(),
+                    "plan": asdict(plan),
+                    **({"symmetric": False} if relation in DIRECTED else {}),
+                }
+            )
+        )
     write_text(file, "\n".join(lines) + "\n")

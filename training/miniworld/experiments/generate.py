@@ -190,9 +190,7 @@ def generate_images(
                 )
             requests.append(replace(request, boxes=boxes, strangers=others))
         pictures.append(
-            generate(
-                world, requests, seed + start, strength=how.strength, grid=how.grid, stranger=how.stranger
-            )
+            generate(world, requests, seed + start, strength=how.strength, grid=how.grid, stranger=how.stranger)
         )
         if tell is not None:
             tell(min(start + BATCH, len(plans)))

@@ -119,8 +119,7 @@ def steered(
     slots = range(1, len(references) + 1)
     routing = Routing(
         tuple(
-            Reference(latent, "subject", slot, box_region(box))
-            for latent, slot, box in zip(references, slots, boxes)
+            Reference(latent, "subject", slot, box_region(box)) for latent, slot, box in zip(references, slots, boxes)
         ),
         model.rows(),
         strength=strength,

@@ -145,9 +145,9 @@ def classify(judges: Classifiers, images: Tensor, plans: list[ScenePlan]) -> Pre
     differ = (wanted != wanted.flip(1))[..., keep]
     place = (keypoints[..., :2] - areas[:, None, :2]) / (areas[:, None, 2:] - areas[:, None, :2])
     visible = (keypoints[..., 2] > 0).float()
-    distance = ((found - place).norm(dim=-1) * visible).view(len(plans), -1).sum(1) / visible.view(
-        len(plans), -1
-    ).sum(1)
+    distance = ((found - place).norm(dim=-1) * visible).view(len(plans), -1).sum(1) / visible.view(len(plans), -1).sum(
+        1
+    )
     return Predictions(
         relation=(judges.relation(images).argmax(1) == asked).numpy(),
         right=(seen == wanted)[..., keep].numpy(),

@@ -109,8 +109,10 @@ def measure_flux(out: Path, pictures: int, folder: Path = FOLDER, seed: int = 0)
 def table(facts: dict) -> str:
     """The rows as Markdown, in percent with 95 % intervals."""
     rows = [name for name in facts if "steering" in name] + list(BOUNDS)
-    lines = [f"| {' | '.join(('trained, steered when drawing', *COLUMNS.values(), 'pictures'))} |",
-             "| --- " * (2 + len(COLUMNS)) + "|"]
+    lines = [
+        f"| {' | '.join(('trained, steered when drawing', *COLUMNS.values(), 'pictures'))} |",
+        "| --- " * (2 + len(COLUMNS)) + "|",
+    ]
     for name in rows:
         cells = [str(Share(**facts[name][key])) for key in COLUMNS]
         lines.append(f"| {' | '.join((name.replace('_', ' '), *cells, str(facts['pictures'])))} |")

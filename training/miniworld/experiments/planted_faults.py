@@ -98,14 +98,24 @@ def build(folder: Path, scenes: int, seed: int) -> dict[str, list[Entry | None]]
                 continue
             path = folder / kind.replace(" ", "_") / f"{index:03d}.png"
             save_picture(Image.fromarray(render(drawn, SIDE).image), path)
-            entries[kind].append(Entry(
-                index + 1, path, plan.caption.prompt, relation, tuple(references), plan.caption.names,
-                boxes=tuple(map(tuple, truth.boxes.astype(float))), symmetric=False if relation in DIRECTED else None))
+            entries[kind].append(
+                Entry(
+                    index + 1,
+                    path,
+                    plan.caption.prompt,
+                    relation,
+                    tuple(references),
+                    plan.caption.names,
+                    boxes=tuple(map(tuple, truth.boxes.astype(float))),
+                    symmetric=False if relation in DIRECTED else None,
+                )
+            )
     return entries
 
 
-def measured(entries: Sequence[Entry], clip: Embedder, local: Embedder, subjects: SubjectModels, answers: Answers
-             ) -> list[dict[str, float | None]]:
+def measured(
+    entries: Sequence[Entry], clip: Embedder, local: Embedder, subjects: SubjectModels, answers: Answers
+) -> list[dict[str, float | None]]:
     """Every measure of every picture; "DINO" is the miniworld's local encoder, as there is no DINO of this world."""
     words = [entry.relation for entry in entries]
     rows = [dict(row) for row in score_pictures(entries, words, clip, local, 32)]
@@ -116,8 +126,9 @@ def measured(entries: Sequence[Entry], clip: Embedder, local: Embedder, subjects
     return rows
 
 
-def preference(honest: Sequence[float | None], faulty: Sequence[float | None], higher_is_better: bool
-               ) -> stats.Estimate | None:
+def preference(
+    honest: Sequence[float | None], faulty: Sequence[float | None], higher_is_better: bool
+) -> stats.Estimate | None:
     """Share of pairs in which a measure prefers the honest picture, ties half; None where it measures neither."""
     wins = []
     for first, second in zip(honest, faulty):
@@ -131,8 +142,11 @@ def preference(honest: Sequence[float | None], faulty: Sequence[float | None], h
 
 def preferences(rows: Mapping[str, Sequence[dict | None]]) -> dict[str, dict[str, stats.Estimate]]:
     """Measure to fault to share; measures of which neither direction is better are left out."""
-    keys = [key for key, column in COLUMNS.items() if column.higher_is_better is not None
-            and any(row.get(key) is not None for row in rows[HONEST])]
+    keys = [
+        key
+        for key, column in COLUMNS.items()
+        if column.higher_is_better is not None and any(row.get(key) is not None for row in rows[HONEST])
+    ]
     table: dict[str, dict[str, stats.Estimate]] = {}
     for key in keys:
         for fault in FAULTS:
@@ -153,16 +167,19 @@ def table_text(table: Mapping[str, Mapping[str, stats.Estimate]]) -> str:
     for key, row in table.items():
         name = {"DINO": "local encoder"}.get(key, COLUMNS[key].title.removesuffix(" %"))
         cells = [row[fault].text(100, 0) if fault in row else "-" for fault in FAULTS]
-        lines.append(f"| {f'*{name}, whole picture*' if key in WHOLE else name} | {' | '.join(cells)} | "
-                     f"{100 * _mean(row):.0f} |")
+        lines.append(
+            f"| {f'*{name}, whole picture*' if key in WHOLE else name} | {' | '.join(cells)} | {100 * _mean(row):.0f} |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def rates_text(rows: Mapping[str, Sequence[dict | None]]) -> str:
     """What the measures of the spec's laws come out at, kind by kind: swap, duplicate, found, confusion, reversed."""
     keys = ("found", "count_exact", "swap", "duplicate", "confusion", "happened", "reversed")
-    lines = ["| renders | pictures | " + " | ".join(COLUMNS[key].title for key in keys) + " |",
-             "|---" * (len(keys) + 2) + "|"]
+    lines = [
+        "| renders | pictures | " + " | ".join(COLUMNS[key].title for key in keys) + " |",
+        "|---" * (len(keys) + 2) + "|",
+    ]
     for kind, own in rows.items():
         present = [row for row in own if row]
         cells = []
@@ -176,11 +193,17 @@ def rates_text(rows: Mapping[str, Sequence[dict | None]]) -> str:
 def labels_of(entries: Mapping[str, Sequence[Entry | None]]) -> list[Label]:
     """True answers of the questions whether it happened and who is there, of honest renders and of faults."""
     labels = []
-    for kind, truths in ((HONEST, {HAPPENED: True, PRESENT: True}), ("other relation", {HAPPENED: False}),
-                         ("reversed", {HAPPENED: False})):
+    for kind, truths in (
+        (HONEST, {HAPPENED: True, PRESENT: True}),
+        ("other relation", {HAPPENED: False}),
+        ("reversed", {HAPPENED: False}),
+    ):
         for entry in filter(None, entries[kind]):
-            labels += [Label(entry.picture, question.text, truths[question.kind])
-                       for question in questions_of(entry, entry.relation) if question.kind in truths]
+            labels += [
+                Label(entry.picture, question.text, truths[question.kind])
+                for question in questions_of(entry, entry.relation)
+                if question.kind in truths
+            ]
     for entry in filter(None, entries["missing"]):
         presence = [one for one in questions_of(entry, entry.relation) if one.kind == PRESENT]
         labels += [Label(entry.picture, question.text, number == 0) for number, question in enumerate(presence)]
@@ -221,15 +244,27 @@ def run(out: Path, scenes: int, seed: int = SEED) -> dict[str, Sequence[dict | N
         rows[kind] = [next(values) if entry else None for entry in own]
     table = preferences(rows)
     accuracy, _ = measure_judge(labels_of(entries), answers)
-    text = (f"{table_text(table)}\nShare of {scenes} pairs in % [95 %: bootstrap over scenes] in which a measure "
-            f"prefers the honest render; 50 is chance.\n\n{rates_text(rows)}\nDetector on renders it never saw: "
-            + ", ".join(f"{name} {value:g}" for name, value in detector.accuracy.items())
-            + f".\n\n{accuracy_text(accuracy)}")
+    text = (
+        f"{table_text(table)}\nShare of {scenes} pairs in % [95 %: bootstrap over scenes] in which a measure "
+        f"prefers the honest render; 50 is chance.\n\n{rates_text(rows)}\nDetector on renders it never saw: "
+        + ", ".join(f"{name} {value:g}" for name, value in detector.accuracy.items())
+        + f".\n\n{accuracy_text(accuracy)}"
+    )
     write_text(out / "table.md", text)
-    write_text(out / "facts.json", json.dumps({
-        "scenes": scenes, "seed": seed, "detector": detector.accuracy, "judge": accuracy.table(),
-        "preferences": {key: {fault: asdict(one) for fault, one in row.items()} for key, row in table.items()}},
-        indent=1) + "\n")
+    write_text(
+        out / "facts.json",
+        json.dumps(
+            {
+                "scenes": scenes,
+                "seed": seed,
+                "detector": detector.accuracy,
+                "judge": accuracy.table(),
+                "preferences": {key: {fault: asdict(one) for fault, one in row.items()} for key, row in table.items()},
+            },
+            indent=1,
+        )
+        + "\n",
+    )
     save_picture(sheet(entries), out / "sheet.png")
     say(f"{text}\nwrote table.md, facts.json and sheet.png to {out}")
     return rows
@@ -237,8 +272,11 @@ def run(out: Path, scenes: int, seed: int = SEED) -> dict[str, Sequence[dict | N
 
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m training.miniworld.experiments.planted_faults",
-                                     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.miniworld.experiments.planted_faults",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out", type=of_type.path, default=Path("out/planted_faults"))
     parser.add_argument("--scenes", type=int, default=36, help="two of each of 18 relations")
     options = parser.parse_args(arguments)

@@ -51,8 +51,10 @@ def measured(facts: dict) -> str:
         "samples, held-out relations": facts["held_out_relations"],
         "the autoencoder's copies of renders": facts["judges_on_reconstructions"],
     }
-    lines = ["| unseen identities | relation | traits right | all five right | confusion | pictures |",
-             "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| unseen identities | relation | traits right | all five right | confusion | pictures |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for name, row in rows.items():
         cells = [str(Share(**row[key])) for key in ("relation", "identity", "whole", "confusion")]
         lines.append(f"| {name} | {' | '.join(cells)} | {row['relation']['trials']} |")

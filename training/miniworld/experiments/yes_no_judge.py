@@ -23,14 +23,28 @@ from ..recipes import classifiers
 from ..recipes.find_creatures import MiniworldDetector, load_detector
 from ..recipes.labelled_scenes import RELATIONS
 
-TOUCHING = ("back to back", "carrying", "kissing", "dancing with", "high-fiving", "pushing", "jumping with", "hugging",
-            "shaking hands with", "riding", "leapfrogging")
+TOUCHING = (
+    "back to back",
+    "carrying",
+    "kissing",
+    "dancing with",
+    "high-fiving",
+    "pushing",
+    "jumping with",
+    "hugging",
+    "shaking hands with",
+    "riding",
+    "leapfrogging",
+)
 AGENT_ABOVE, AGENT_BELOW = ("riding", "leapfrogging"), ("carrying",)
 DIRECTED = AGENT_ABOVE + AGENT_BELOW  # the relations whose direction this judge can tell
 _SIDE = 128
 _LEAST = 1e-6
-_HAPPENS = re.compile(r"Is (?:the|an?) (.+?) (" + "|".join(sorted(RELATIONS, key=len, reverse=True))
-                      + r") (?:the|another) (.+?) in this picture\?")
+_HAPPENS = re.compile(
+    r"Is (?:the|an?) (.+?) ("
+    + "|".join(sorted(RELATIONS, key=len, reverse=True))
+    + r") (?:the|another) (.+?) in this picture\?"
+)
 _PRESENT = re.compile(r"Is there an? (.+?) in this picture\?")
 _TOUCH = re.compile(r"Do .+ touch each other in this picture\?")
 

@@ -129,9 +129,15 @@ def validate(detector: MiniworldDetector, seed: int = 2, count: int = VALIDATION
             if row >= 0 and shared[creature, row] >= FOUND_IOU:
                 found, named = found + 1, named + (kept[row].name == name)
                 overlaps.append(shared[creature, row])
-    return {"recall": found / creatures, "precision": min(1.0, found / max(1, detections)),
-            "named": named / max(1, found), "iou": float(np.mean(overlaps)), "count": exact / count,
-            "creatures": creatures, "pictures": count}
+    return {
+        "recall": found / creatures,
+        "precision": min(1.0, found / max(1, detections)),
+        "named": named / max(1, found),
+        "iou": float(np.mean(overlaps)),
+        "count": exact / count,
+        "creatures": creatures,
+        "pictures": count,
+    }
 
 
 def ship(network: CreatureDetector, folder: Path = FOLDER) -> dict[str, float]:

@@ -112,5 +112,6 @@ def load_detector(folder: Path = FOLDER) -> MiniworldDetector:
     weights, facts = read(folder / FILE)
     network = CreatureDetector()
     network.load_state_dict({name: value.float() for name, value in weights.items()})
-    return MiniworldDetector(network.eval().requires_grad_(False), classifiers.load_shipped(),
-                             json.loads(facts.get("accuracy", "{}")))
+    return MiniworldDetector(
+        network.eval().requires_grad_(False), classifiers.load_shipped(), json.loads(facts.get("accuracy", "{}"))
+    )

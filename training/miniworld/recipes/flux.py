@@ -105,8 +105,9 @@ def losses(
         if counted.holders:
             holder = torch.stack(counted.holders).mean(dim=0) * batch.worded
     total = total_loss(flow, route, holder, 1.0, ROUTING_WEIGHT, HOLDER_WEIGHT) if routing else flow
-    return {name: value.mean() for name, value in (("loss", total), ("flow", flow), ("route", route),
-                                                   ("holder", holder))}
+    return {
+        name: value.mean() for name, value in (("loss", total), ("flow", flow), ("route", route), ("holder", holder))
+    }
 
 
 def train_base(out: Path, device: torch.device, minutes: float, settings: TrainerConfig = BASE) -> State:

@@ -150,9 +150,7 @@ class FluxData:
         ids = torch.where(silent[:, None], self.words.ids([""]), self.plain[rows])
         latents = torch.from_numpy(self.latents[rows]).float()
         nothing = torch.zeros(len(rows), 0, TOKEN_SIDE, TOKEN_SIDE)
-        return FluxBatch(
-            latents, ids, None, nothing, torch.zeros(len(rows), 0).long(), torch.zeros(len(rows)).bool()
-        )
+        return FluxBatch(latents, ids, None, nothing, torch.zeros(len(rows), 0).long(), torch.zeros(len(rows)).bool())
 
 
 def slots(count: int, turned: bool) -> tuple[int, ...]:

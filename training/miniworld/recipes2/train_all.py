@@ -113,11 +113,13 @@ def _end_with_parent() -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=of_type.path, default=Path("out/world2"))
-    parser.add_argument("--minutes", type=of_type.positive, default=165.0,
-                        help="of the whole run; of the stage with --stage")
+    parser.add_argument(
+        "--minutes", type=of_type.positive, default=165.0, help="of the whole run; of the stage with --stage"
+    )
     parser.add_argument("--size", choices=SIZES, default="full")
-    parser.add_argument("--workers", type=of_type.whole(), default=os.cpu_count() or 1,
-                        help="stages at once, one thread each")
+    parser.add_argument(
+        "--workers", type=of_type.whole(), default=os.cpu_count() or 1, help="stages at once, one thread each"
+    )
     parser.add_argument("--stage", choices=STAGES, help="run this one alone, in this process")
     args = parser.parse_args(arguments)
     if args.stage is None:

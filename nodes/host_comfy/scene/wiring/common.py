@@ -89,8 +89,13 @@ class RecordingVAE:
 
 def call(node: str, *args, **inputs) -> tuple:
     """The outputs of one of ComfyUI's nodes, by "module.Class" below comfy_extras."""
-    return core_node(node).execute(  # pyright: ignore[reportOptionalMemberAccess] (offered where it is there)
-        *args, **inputs).args
+    return (
+        core_node(node)
+        .execute(  # pyright: ignore[reportOptionalMemberAccess] (offered where it is there)
+            *args, **inputs
+        )
+        .args
+    )
 
 
 def encode_text(clip, text: str) -> list:

@@ -28,8 +28,9 @@ def drawn(j, shape):
     return torch.tensor(np.random.RandomState(7 + j).standard_normal(shape), dtype=torch.float32)
 
 
-ATTENTION = filled({"to_k": (32, 48), "to_out.0.bias": (32,), "to_out.0.weight": (32, 32), "to_q": (32, 32),
-                    "to_v": (32, 48)})
+ATTENTION = filled(
+    {"to_k": (32, 48), "to_out.0.bias": (32,), "to_out.0.weight": (32, 32), "to_q": (32, 32), "to_v": (32, 48)}
+)
 BRANCH = filled({"to_k_ip": (32, 48), "to_v_ip": (32, 48)})
 HIDDEN, CONTEXT = drawn(3, (2, 64, 32)), drawn(4, (2, 18, 48))
 
@@ -48,9 +49,13 @@ def layer(hidden, coverage=None, record=None, weights=(1.0, 1.0), gamma=0.6, ste
     coverage = BOXES.coverage(SIDE, SIDE) if coverage is None else coverage
     tokens = CONTEXT[1:, TEXT:]
     gains = token_gains(torch.tensor(weights), BACKGROUND, TOKENS)
-    image = image_attention(query[1:], F.linear(tokens, BRANCH["to_k_ip"]),
-                            F.linear(tokens, BRANCH["to_v_ip"]) * gains[:, None], HEADS,
-                            token_mask(coverage, BACKGROUND, TOKENS))
+    image = image_attention(
+        query[1:],
+        F.linear(tokens, BRANCH["to_k_ip"]),
+        F.linear(tokens, BRANCH["to_v_ip"]) * gains[:, None],
+        HEADS,
+        token_mask(coverage, BACKGROUND, TOKENS),
+    )
     out = torch.cat((out[:1], out[1:] + gamma * image))
     return F.linear(out, ATTENTION["to_out.0.weight"], ATTENTION["to_out.0.bias"]), coverage
 
@@ -59,7 +64,7 @@ def check(out, total, squares, first=None):
     assert out.double().sum().item() == pytest.approx(total, abs=1e-3)
     assert (out.double() ** 2).sum().item() == pytest.approx(squares, abs=1e-3)
     if first:
-        torch.testing.assert_close(out.flatten()[:len(first)], torch.tensor(first), atol=1e-4, rtol=0)
+        torch.testing.assert_close(out.flatten()[: len(first)], torch.tensor(first), atol=1e-4, rtol=0)
 
 
 def test_the_layer_agrees_with_boxes():
@@ -133,10 +138,10 @@ def test_tiles_make_one_map_of_the_picture(widths):
     """Each tile gets its own part of the layout that the whole picture would have had."""
     whole = torch.rand(1, 2, 4, 4, generator=torch.Generator().manual_seed(1))
     windows = (Box(0, 0, widths[0] / 4, 1), Box(1 - widths[1] / 4, 0, 1, 1))
-    tiles = (whole[..., : widths[0]], whole[..., 4 - widths[1]:])
+    tiles = (whole[..., : widths[0]], whole[..., 4 - widths[1] :])
     record, expected = AttentionRecord(first_step=2), coverage_of(whole.flatten(2)).unflatten(-1, (4, 4))
     assert all(record.observe("site", 0, tile, window) is None for tile, window in zip(tiles, windows))
     left, right = (record.observe("site", 1, tile, window) for tile, window in zip(tiles, windows))
-    assert torch.equal(right, expected[..., 4 - widths[1]:])
+    assert torch.equal(right, expected[..., 4 - widths[1] :])
     assert torch.equal(record.observe("site", 1, tiles[0], windows[0]), expected[..., : widths[0]])
     assert left.shape == tiles[0].shape

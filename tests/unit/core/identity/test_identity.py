@@ -51,8 +51,13 @@ def test_resampler_sizes_are_read_from_the_file(resampler, golden):
     config = golden[1]["resampler"]
     ours = resampler.config
     assert (ours.width, ours.depth, ours.tokens, ours.image_width, ours.context_width, ours.phrase_width) == (
-        config["dim"], config["depth"], config["num_queries"], config["embedding_dim"], config["output_dim"],
-        config["phrase_embeddings_dim"])
+        config["dim"],
+        config["depth"],
+        config["num_queries"],
+        config["embedding_dim"],
+        config["output_dim"],
+        config["phrase_embeddings_dim"],
+    )
 
 
 def test_resampler_agrees(resampler, golden):
@@ -129,8 +134,10 @@ def test_swapping_subjects_with_their_boxes_changes_nothing(golden):
 
 def branch_inputs(seed=0, cells=(6, 10), tokens=3, width=8):
     draw = torch.Generator().manual_seed(seed)
-    query, sequence = torch.randn(1, cells[0] * cells[1], width, generator=draw), torch.randn(
-        1, 2 + 2 * tokens, width, generator=draw)
+    query, sequence = (
+        torch.randn(1, cells[0] * cells[1], width, generator=draw),
+        torch.randn(1, 2 + 2 * tokens, width, generator=draw),
+    )
     return query, sequence
 
 

@@ -20,6 +20,7 @@ def golden():
 @pytest.fixture(scope="module")
 def tower(golden):
     """The golden encoder's parts, straight from its open_clip tensors."""
+
     def at(name):
         return golden[f"visual.{name}"]
 

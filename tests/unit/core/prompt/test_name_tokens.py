@@ -39,10 +39,21 @@ def test_no_tokens_are_no_name():
     assert find_name_tokens([A, DOG], [[], [DOG]]) == [(), (1,)]
 
 
-@pytest.mark.parametrize("text", [
-    "a (red) fox", "a (red:1.3) fox", "a ((red)) fox", "a red\nfox", "a red  fox", "a RED fox", "a (red fox:0.5)",
-    "(a red fox)", "a red fox's den", "red fox, bear",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a (red) fox",
+        "a (red:1.3) fox",
+        "a ((red)) fox",
+        "a red\nfox",
+        "a red  fox",
+        "a RED fox",
+        "a (red fox:0.5)",
+        "(a red fox)",
+        "a red fox's den",
+        "red fox, bear",
+    ],
+)
 def test_a_name_is_mentioned_however_the_prompt_is_written(text):
     assert mentions(text, "red fox")
 

@@ -221,10 +221,18 @@ def test_every_subject_is_named_with_its_reference(prompt, subjects):
         assert f"from image {number}" in text
 
 
-@pytest.mark.parametrize("text", [
-    "a (red) fox", "a (red:1.3) fox", "a red (fox:1.2)", "a red\nfox", "a red  fox", "a ((RED)) (fox)",
-    "a (red fox:0.9)",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a (red) fox",
+        "a (red:1.3) fox",
+        "a red (fox:1.2)",
+        "a red\nfox",
+        "a red  fox",
+        "a ((RED)) (fox)",
+        "a (red fox:0.9)",
+    ],
+)
 def test_a_name_is_found_however_the_prompt_writes_it(text):
     (place,) = find_names(text, ["red fox"])
     assert place is not None and text[slice(*place)].lower().startswith("red") and "fox" in text[slice(*place)].lower()

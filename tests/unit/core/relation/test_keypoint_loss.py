@@ -37,6 +37,7 @@ def test_equals_the_published_numbers(golden):
 @pytest.fixture
 def published_vector():
     """The published test vector T9: latents drawn from seeds 17 and 18, keypoints from 19 and 20."""
+
     def normal(seed, *shape):
         return torch.from_numpy(np.random.RandomState(7 + seed).standard_normal(shape)).float()
 
@@ -87,8 +88,10 @@ def test_a_batch_is_its_pictures_one_by_one():
     gate = torch.ones(4, dtype=torch.bool)
     for loss in (keypoint_loss, keypoint_loss_as_released):
         together = loss(clean, concepts, pairs_of(target, concept), gate)
-        apart = [loss(clean[i:i + 1], concepts[i:i + 1], pairs_of(target[i:i + 1], concept[i:i + 1]), gate[:1])
-                 for i in range(4)]
+        apart = [
+            loss(clean[i : i + 1], concepts[i : i + 1], pairs_of(target[i : i + 1], concept[i : i + 1]), gate[:1])
+            for i in range(4)
+        ]
         torch.testing.assert_close(together, torch.cat(apart))
 
 
@@ -101,5 +104,8 @@ def test_wrong_shapes_name_the_input():
     with pytest.raises(ValueError, match="concept keypoints: expected shape"):
         pairs_of(torch.zeros(1, 2, 17, 2), torch.zeros(1, 2, 16, 2))
     with pytest.raises(ValueError, match="concept latents: expected shape"):
-        keypoint_distances(torch.zeros(1, 4, 8, 8), torch.zeros(1, 3, 4, 8, 8),
-                           pairs_of(torch.zeros(1, 2, 17, 2), torch.zeros(1, 2, 17, 2)))
+        keypoint_distances(
+            torch.zeros(1, 4, 8, 8),
+            torch.zeros(1, 3, 4, 8, 8),
+            pairs_of(torch.zeros(1, 2, 17, 2), torch.zeros(1, 2, 17, 2)),
+        )

@@ -54,8 +54,11 @@ def kohya(pairs):  # noqa: F811
 
 
 def test_dora_and_further_parts_stay_with_their_pair(pairs):  # noqa: F811
-    state = kohya(pairs) | {f"{MODULE}.dora_scale": torch.ones(16, 1), f"{MODULE}.lora_mid.weight": torch.eye(RANK),
-                            f"{MODULE}.diff_b": torch.ones(16)}
+    state = kohya(pairs) | {
+        f"{MODULE}.dora_scale": torch.ones(16, 1),
+        f"{MODULE}.lora_mid.weight": torch.eye(RANK),
+        f"{MODULE}.diff_b": torch.ones(16),
+    }
     lora = parse_lora_keys(state, SMALL, "file", {})
     assert lora.left_out == () and set(lora.beside) == {ADDRESS} and lora.remarks() == []
     assert lora.report() == "16 of 16 pairs at 4 of 4 sites, 1 of them DoRA"
@@ -78,7 +81,8 @@ def test_what_is_not_applied_is_called_what_it_is(pairs):  # noqa: F811
         "lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.zeros(2, 4),
         "lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha": torch.tensor(2.0),
         "unet." + ".".join(ADDRESS) + ".lora_B.bias": torch.zeros(16),
-        "bundle_emb.fox.clip_l": torch.zeros(2, 4), "lora_unet_mid_block_resnets_0_norm1.w_norm": torch.zeros(4),
+        "bundle_emb.fox.clip_l": torch.zeros(2, 4),
+        "lora_unet_mid_block_resnets_0_norm1.w_norm": torch.zeros(4),
         f"{MODULE}.diff": torch.zeros(16, 16),
     }
     remarks = parse_lora_keys(state, SMALL, "file", {}).remarks()
@@ -87,7 +91,8 @@ def test_what_is_not_applied_is_called_what_it_is(pairs):  # noqa: F811
         "1 tensors of the biases that the pairs were trained with are not applied",
         "1 tensors of the textual inversions bundled with the LoRA (put them into models/embeddings) are not applied",
         "1 modules have a pair and a whole difference (diff); ComfyUI's loader applies the difference only",
-        "1 modules are no text cross-attentions of this model and were left out"]
+        "1 modules are no text cross-attentions of this model and were left out",
+    ]
 
 
 def test_adapters_of_another_kind_are_handed_on(pairs):  # noqa: F811
@@ -119,14 +124,25 @@ def scale(path):
     return pair.alpha / pair.down.shape[0]
 
 
-@pytest.mark.parametrize("metadata", [
-    {"lora_adapter_metadata": json.dumps({f"unet.{key}": value for key, value in adapter().items()})},
-    {"lora_adapter_metadata": json.dumps({
-        **{f"text_encoder.{key}": value for key, value in adapter(lora_alpha=99).items()},
-        **{f"unet.{key}": value for key, value in adapter().items()}})},
-    {"lora_adapter_metadata": json.dumps(adapter())}, {"ss_network_alpha": "4"}, {"ss_network_alpha": "4.0"},
-    {"lora_alpha": "4"},
-], ids=["diffusers", "diffusers, with a text encoder", "peft", "kohya", "kohya, a fraction", "plain"])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"lora_adapter_metadata": json.dumps({f"unet.{key}": value for key, value in adapter().items()})},
+        {
+            "lora_adapter_metadata": json.dumps(
+                {
+                    **{f"text_encoder.{key}": value for key, value in adapter(lora_alpha=99).items()},
+                    **{f"unet.{key}": value for key, value in adapter().items()},
+                }
+            )
+        },
+        {"lora_adapter_metadata": json.dumps(adapter())},
+        {"ss_network_alpha": "4"},
+        {"ss_network_alpha": "4.0"},
+        {"lora_alpha": "4"},
+    ],
+    ids=["diffusers", "diffusers, with a text encoder", "peft", "kohya", "kohya, a fraction", "plain"],
+)
 def test_alpha_in_the_metadata(pairs, tmp_path, metadata):  # noqa: F811
     save_file(spelled(pairs, "authors"), tmp_path / "x.safetensors", metadata=metadata)
     assert scale(tmp_path / "x.safetensors") == 2.0
@@ -145,8 +161,11 @@ def test_without_a_usable_alpha_the_scale_is_one(pairs, tmp_path, metadata):  # 
 
 def test_alpha_in_the_tensors_is_before_all_others(pairs, tmp_path):  # noqa: F811
     state = kohya(pairs)
-    state |= {key.replace("lora_down.weight", "alpha"): torch.tensor(float(RANK)) for key in kohya(pairs)
-              if "lora_down" in key}
+    state |= {
+        key.replace("lora_down.weight", "alpha"): torch.tensor(float(RANK))
+        for key in kohya(pairs)
+        if "lora_down" in key
+    }
     save_file(state, tmp_path / "x.safetensors", metadata={"ss_network_alpha": "8"})
     assert scale(tmp_path / "x.safetensors") == 1.0
 
@@ -172,11 +191,14 @@ def test_a_config_in_a_folder_of_many_files_says_nothing_of_one(pairs, tmp_path)
     assert read_alphas(tmp_path / "hugging.safetensors", {}) == Alphas()
 
 
-@pytest.mark.parametrize(("keys", "sort"), [
-    (["transformer.single_blocks.0.linear1.lora_A.weight"], "a LoRA of Flux"),
-    (["lora_te1_x.lora_down.weight", "lora_te1_x.alpha"], "a LoRA of text encoders alone"),
-    (["lora_unet_down_blocks_0_attn1_to_q.lora_down.weight"], "a LoRA of other modules or of another model"),
-])
+@pytest.mark.parametrize(
+    ("keys", "sort"),
+    [
+        (["transformer.single_blocks.0.linear1.lora_A.weight"], "a LoRA of Flux"),
+        (["lora_te1_x.lora_down.weight", "lora_te1_x.alpha"], "a LoRA of text encoders alone"),
+        (["lora_unet_down_blocks_0_attn1_to_q.lora_down.weight"], "a LoRA of other modules or of another model"),
+    ],
+)
 def test_a_lora_of_something_else_is_not_sent_where_it_is(keys, sort):
     with pytest.raises(ValueError, match=f"0 of 4 .* By its keys it is {sort}") as error:
         parse_lora_keys({key: torch.zeros(2, 2) for key in keys}, SMALL, "file", {})

@@ -18,8 +18,9 @@ SOFT = torch.linspace(0, 1, 12).reshape(3, 4)
 # text 0-3 with copies, picture, another node's reference, three references
 TEXT_FIRST = CallLayout(26, (3, 4), (4, 16), ((0, 4),), (((17, 21),), ((21, 24),), ((24, 26),)))
 # OmniGen2's order, the text's copies of references in the middle of it
-TEXT_LAST = CallLayout(30, (3, 4), (9, 21), ((21, 30),), (((0, 4),), ((4, 7),), ((7, 9),)),
-                       (((22, 24),), ((25, 26),), ((27, 29),)))
+TEXT_LAST = CallLayout(
+    30, (3, 4), (9, 21), ((21, 30),), (((0, 4),), ((4, 7),), ((7, 9),)), (((22, 24),), ((25, 26),), ((27, 29),))
+)
 ALONE = CallLayout(9, (3, 4), None, (), (((0, 4),), ((4, 7),), ((7, 9),)))
 LAYOUTS = {"text first": TEXT_FIRST, "text last": TEXT_LAST, "references alone": ALONE}
 
@@ -74,8 +75,12 @@ def dense(query, key, value, bias):
 @pytest.mark.parametrize(("strength", "isolation"), [(2.5, 1.5), (0.0, 2.0), (3.0, HARD), (2.0, 0.0)])
 def test_it_is_attention_with_the_table(name, pictures, strength, isolation):
     layout, weights, regions = LAYOUTS[name], (0.5, 1.0, 2.0), (LEFT, SOFT, None)
-    made = steered_attention(steering(strength, isolation, weights, copies_are_pictures=pictures), layout,
-                             (0, layout.size), torch.device("cpu"))
+    made = steered_attention(
+        steering(strength, isolation, weights, copies_are_pictures=pictures),
+        layout,
+        (0, layout.size),
+        torch.device("cpu"),
+    )
     bias = by_table(layout, strength, isolation, weights, regions, pictures)
     if made is None:
         assert bias.abs().max() == 0
@@ -116,7 +121,8 @@ def test_queries_without_the_references():
     fields = steering(3.0, 1.0, (0.5, 1.0, 1.0))
     whole, _ = steered_attention(fields, layout, (0, 25), torch.device("cpu"))(query, key, value, attend_plain)
     part, _ = steered_attention(fields, layout, (0, 16), torch.device("cpu"))(
-        query[:, :, :16], key, value, attend_plain)
+        query[:, :, :16], key, value, attend_plain
+    )
     torch.testing.assert_close(part, whole[:, :, :16])
 
 
@@ -127,15 +133,16 @@ def test_shares_are_the_softmax_over_all_keys():
     _, shares = steered_attention(fields, layout, (0, 26), torch.device("cpu"))(query, key, value, attend_plain)
     bias = by_table(layout, 2.0, 1.0, (0.5, 1.0, 2.0), (LEFT, SOFT, None), False)
     full = (query @ key.transpose(-1, -2) / math.sqrt(8) + bias).softmax(-1)[:, :, 4:16]
-    wanted = torch.stack([full[..., start:stop].sum(-1).mean(1) for (start, stop), in layout.references], dim=1)
+    wanted = torch.stack([full[..., start:stop].sum(-1).mean(1) for ((start, stop),) in layout.references], dim=1)
     torch.testing.assert_close(shares, wanted)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_reference_of_weight_0_is_read_by_nobody_else(layout):
     """Exactly: its keys and values may be anything."""
-    made = steered_attention(steering(0.0, weights=(1.0, 0.0, 1.0), copies_are_pictures=True), layout,
-                             (0, layout.size), torch.device("cpu"))
+    made = steered_attention(
+        steering(0.0, weights=(1.0, 0.0, 1.0), copies_are_pictures=True), layout, (0, layout.size), torch.device("cpu")
+    )
     query, key, value = inputs(layout)
     second = marks(layout.size, layout.own[1])
     other_key, other_value = key.clone(), value.clone()
@@ -247,8 +254,9 @@ def test_no_matrix_of_the_picture_by_the_picture(strength):
     left[:, :16] = 1.0
     query, key, value = (random(1, 1, 1544, 8, seed=seed) for seed in range(3))
     with Largest() as made_and_run:
-        made = steered_attention(Steering(strength, strength, (0.5, 1.0), (left, 1 - left)), layout, (0, 1544),
-                                 torch.device("cpu"))
+        made = steered_attention(
+            Steering(strength, strength, (0.5, 1.0), (left, 1 - left)), layout, (0, 1544), torch.device("cpu")
+        )
         made(query, key, value, attend_plain)
     assert made_and_run.numbers <= 4 * query.numel() < 1024 * 1024
 

@@ -82,8 +82,9 @@ def test_a_single_subject_may_do_without_its_box(golden):
     alone = module(patches, boxes, one, locate_single=False)
     assert torch.equal(alone, module(patches, moved, one, locate_single=False))
     assert not torch.equal(module(patches, boxes, one), module(patches, moved, one))
-    assert not torch.equal(module(patches, boxes, two, locate_single=False),
-                           module(patches, moved, two, locate_single=False))
+    assert not torch.equal(
+        module(patches, boxes, two, locate_single=False), module(patches, moved, two, locate_single=False)
+    )
 
 
 @torch.inference_mode()
@@ -121,8 +122,14 @@ def test_losses_have_the_values_that_follow_from_their_equations():
     segment[:, 0, :, :4], segment[:, 1, :, 4:] = 1, 1
     flat = segment.flatten(2).transpose(1, 2)[:, None]  # (1, 1, 64, 2): each word looks at its subject alone
     positions, present = torch.tensor([[0, 1]]), torch.ones(1, 2)
-    expected = {("balanced", "right"): -1.0, ("balanced", "wrong"): 1.0, ("balanced", "even"): 0.0,
-                ("l1", "right"): 0.0, ("l1", "wrong"): 1.0, ("l1", "even"): 0.5}
+    expected = {
+        ("balanced", "right"): -1.0,
+        ("balanced", "wrong"): 1.0,
+        ("balanced", "even"): 0.0,
+        ("l1", "right"): 0.0,
+        ("l1", "wrong"): 1.0,
+        ("l1", "even"): 0.5,
+    }
     for (form, what), value in expected.items():
         maps = {"right": flat, "wrong": 1 - flat, "even": torch.full_like(flat, 0.5)}[what]
         assert localisation_loss([maps], segment, positions, present, form) == pytest.approx(value, abs=1e-4)

@@ -6,8 +6,12 @@ import torch
 from core.checkpoint import save
 from core.subject.files import SubjectAdapter, SubjectAdapterConfig, load_subject_adapter
 
-BLOCKS = {"down_blocks.0.attentions.0.transformer_blocks.0": 32, "mid_block.attentions.0.transformer_blocks.0": 64,
-          "up_blocks.1.attentions.10.transformer_blocks.0": 32, "up_blocks.1.attentions.2.transformer_blocks.0": 32}
+BLOCKS = {
+    "down_blocks.0.attentions.0.transformer_blocks.0": 32,
+    "mid_block.attentions.0.transformer_blocks.0": 64,
+    "up_blocks.1.attentions.10.transformer_blocks.0": 32,
+    "up_blocks.1.attentions.2.transformer_blocks.0": 32,
+}
 CONFIG = SubjectAdapterConfig(image_width=24, embedding_width=20, context_width=48, hidden=40, tokens=16, word=(20, 16),
                               blocks=BLOCKS, head_width=16, input_channels=5)  # fmt: skip
 METADATA = {"kind": "subject_adapter", "head_width": "16", "base": "miniworld"}
@@ -25,8 +29,9 @@ def state_of(config=CONFIG):
             key = f"unet.{blocks[int(index)]}.fuser.{name}"
         state[key] = torch.randn_like(value)
     for block, width in config.blocks.items():
-        state |= {f"unet.{block}.attn2.{name}.weight": torch.randn(width, config.context_width)
-                  for name in ("to_k", "to_v")}
+        state |= {
+            f"unet.{block}.attn2.{name}.weight": torch.randn(width, config.context_width) for name in ("to_k", "to_v")
+        }
     return state | {"unet.conv_in.weight": torch.randn(32, 5, 3, 3), "unet.conv_in.bias": torch.randn(32)}
 
 

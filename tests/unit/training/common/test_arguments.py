@@ -12,15 +12,26 @@ from training.common import arguments as of_type
 ROOT = Path(__file__).parents[4]
 
 
-@pytest.mark.parametrize(("read", "text", "expected"), [
-    (of_type.path, "", "expected a path, got nothing"), (of_type.path, "x" * 300, "a name of 300 bytes"),
-    (of_type.path, "a\nb", "control character"), (of_type.whole(), "0", "expected a whole number from 1"),
-    (of_type.whole(0, 9), "10", "expected a whole number from 0 to 9, got 10"), (of_type.whole(), "1.5", "got 1.5"),
-    (of_type.whole(), "", "expected a whole number"), (of_type.whole(), "9" * 5000, "expected a whole number"),
-    (of_type.positive, "nan", "got nan"), (of_type.positive, "inf", "got inf"), (of_type.positive, "0", "got 0"),
-    (of_type.positive, "much", "got much"), (of_type.device, "gpu", "expected cpu, cuda, cuda:1 or mps, got gpu"),
-    (of_type.device, "cuda:99", "this machine has no cuda:99; it has 1 x cpu"), (of_type.device, "xpu", "has no xpu"),
-])
+@pytest.mark.parametrize(
+    ("read", "text", "expected"),
+    [
+        (of_type.path, "", "expected a path, got nothing"),
+        (of_type.path, "x" * 300, "a name of 300 bytes"),
+        (of_type.path, "a\nb", "control character"),
+        (of_type.whole(), "0", "expected a whole number from 1"),
+        (of_type.whole(0, 9), "10", "expected a whole number from 0 to 9, got 10"),
+        (of_type.whole(), "1.5", "got 1.5"),
+        (of_type.whole(), "", "expected a whole number"),
+        (of_type.whole(), "9" * 5000, "expected a whole number"),
+        (of_type.positive, "nan", "got nan"),
+        (of_type.positive, "inf", "got inf"),
+        (of_type.positive, "0", "got 0"),
+        (of_type.positive, "much", "got much"),
+        (of_type.device, "gpu", "expected cpu, cuda, cuda:1 or mps, got gpu"),
+        (of_type.device, "cuda:99", "this machine has no cuda:99; it has 1 x cpu"),
+        (of_type.device, "xpu", "has no xpu"),
+    ],
+)
 def test_wrong_values_are_named(read, text, expected):
     with pytest.raises(argparse.ArgumentTypeError) as report:
         read(text)
@@ -43,8 +54,11 @@ def test_every_command_reads_paths_and_devices_so():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Call):
                 continue
-            kinds = [keyword.value.id for keyword in node.keywords
-                     if keyword.arg == "type" and isinstance(keyword.value, ast.Name)]
+            kinds = [
+                keyword.value.id
+                for keyword in node.keywords
+                if keyword.arg == "type" and isinstance(keyword.value, ast.Name)
+            ]
             device = any(isinstance(value, ast.Constant) and value.value == "--device" for value in node.args)
             if "Path" in kinds or device and "type" not in [keyword.arg for keyword in node.keywords]:
                 found.append(f"{path.relative_to(ROOT)}:{node.lineno}")

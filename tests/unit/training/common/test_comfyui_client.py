@@ -17,8 +17,10 @@ from training.common.comfyui_client import (
 )
 
 QUICK = Patience(request_seconds=2, absent_seconds=5, run_seconds=0.3, poll_seconds=0.02, attempts=3)
-GRAPH = {"1": {"class_type": "KSampler", "inputs": {"seed": 1}},
-         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}}
+GRAPH = {
+    "1": {"class_type": "KSampler", "inputs": {"seed": 1}},
+    "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
+}
 
 
 def client(server, **changes):

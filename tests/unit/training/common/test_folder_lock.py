@@ -9,14 +9,17 @@ import pytest
 
 from training.common.folder_lock import FolderInUse, check_free, locked
 
-HOLD = ("import sys, time; from training.common.folder_lock import locked\n"
-        "with locked(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()")
+HOLD = (
+    "import sys, time; from training.common.folder_lock import locked\n"
+    "with locked(sys.argv[1]):\n    print('held', flush=True)\n    sys.stdin.read()"
+)
 
 
 @pytest.fixture
 def holder(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "run")], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()

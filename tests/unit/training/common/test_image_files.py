@@ -80,11 +80,17 @@ def test_cmyk_and_one_bit(tmp_path):
     assert open_mask(saved(tmp_path, left_half(1, "1"))).sum() == 8 * 12
 
 
-@pytest.mark.parametrize(("image", "why"), [
-    (rgba(WHITE, WHITE), "white, its background erased"), (rgba((0, 0, 0), (0, 0, 0)), "black, its background erased"),
-    (left_half(), "white on black"), (left_half().convert("RGBA"), "white on black, opaque"),
-    (Image.merge("LA", (Image.new("L", SIZE, 255), left_half())), "grey and alpha"),
-], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("image", "why"),
+    [
+        (rgba(WHITE, WHITE), "white, its background erased"),
+        (rgba((0, 0, 0), (0, 0, 0)), "black, its background erased"),
+        (left_half(), "white on black"),
+        (left_half().convert("RGBA"), "white on black, opaque"),
+        (Image.merge("LA", (Image.new("L", SIZE, 255), left_half())), "grey and alpha"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_a_mask_is_white_or_opaque_where_the_subject_is(tmp_path, image, why):
     mask = open_mask(saved(tmp_path, image))
     assert mask[:, :8].all() and not mask[:, 8:].any(), why
@@ -102,8 +108,11 @@ def test_masks_of_sixteen_bits_and_empty_ones(tmp_path):
     values = np.zeros(SIZE[::-1], np.uint16)
     values[:, :8] = 40000
     assert open_mask(saved(tmp_path, Image.fromarray(values))).sum() == 8 * 12
-    for image, hint in ((Image.new("L", SIZE), ""), (left_half(1), "Its brightest pixel is 1 of 255; scale it up"),
-                        (Image.new("RGBA", SIZE), "")):
+    for image, hint in (
+        (Image.new("L", SIZE), ""),
+        (left_half(1), "Its brightest pixel is 1 of 255; scale it up"),
+        (Image.new("RGBA", SIZE), ""),
+    ):
         with pytest.raises(ValueError, match="the mask is empty; expected white where the subject is.*" + hint):
             open_mask(saved(tmp_path, image))
 
@@ -123,7 +132,9 @@ def broken(tmp_path):
     Image.effect_noise((64, 64), 50).save(whole, "PNG")
     frames = [Image.new("L", SIZE, value) for value in (0, 255)]
     files = {
-        "truncated.png": whole.getvalue()[:900], "page.png": b"<!DOCTYPE html><html>", "empty.jpg": b"",
+        "truncated.png": whole.getvalue()[:900],
+        "page.png": b"<!DOCTYPE html><html>",
+        "empty.jpg": b"",
         "header.png": b"\x89PNG no picture",
     }
     for name, data in files.items():
@@ -158,7 +169,8 @@ def test_an_image_too_large_is_refused_before_it_is_decoded(tmp_path, monkeypatc
 
 
 def test_a_telephones_second_view_is_no_animation(tmp_path):
-    path = saved(tmp_path, Image.new("RGB", SIZE, RED), "x.mpo", save_all=True,
-                 append_images=[Image.new("RGB", SIZE, GREEN)])
+    path = saved(
+        tmp_path, Image.new("RGB", SIZE, RED), "x.mpo", save_all=True, append_images=[Image.new("RGB", SIZE, GREEN)]
+    )
     red, _, blue = open_image(path).getpixel((0, 0))
     assert red > 240 and blue < 20

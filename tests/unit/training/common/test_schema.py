@@ -32,22 +32,29 @@ def told(**values):
     return [(".".join(map(str, place)), sentence) for place, sentence in sentences(error.value, Outer)]
 
 
-@pytest.mark.parametrize(("values", "expected"), [
-    ({}, [("name", "missing; this key has no default.")]),
-    ({"name": ""}, [("name", "expected its name, got ''.")]),
-    ({"name": 3}, [("name", "expected a string, got 3.")]),
-    ({"name": "a", "nam": 1}, [("nam", "unknown key. Did you mean name?")]),
-    ({"name": "a", "inner": {"conut": 1}}, [("inner.conut", "unknown key. Did you mean inner.count?")]),
-    ({"name": "a", "inner": {"zzz": 1}}, [("inner.zzz", "unknown key. Known here: inner.count, inner.share.")]),
-    ({"name": "a", "inner": {"count": "2"}}, [("inner.count", "expected a whole number, got '2'.")]),
-    ({"name": "a", "inner": {"count": True}}, [("inner.count", "expected a whole number, got True.")]),
-    ({"name": "a", "inner": {"count": 9, "share": -1.0}}, [
-        ("inner.count", "expected 1 to 3, got 9."), ("inner.share", "expected at least 0, got -1.0.")]),
-    ({"name": "a", "inner": {"share": float("inf")}}, [("inner.share", "expected a finite number, got inf.")]),
-    ({"name": "a", "inner": {"count": 3, "share": 1}}, [
-        ("inner.count", "is too many."), ("inner.share", "is too much.")]),
-    ({"name": "a", "inner": 4}, [("inner", "expected a table [inner], got 4.")]),
-])
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, [("name", "missing; this key has no default.")]),
+        ({"name": ""}, [("name", "expected its name, got ''.")]),
+        ({"name": 3}, [("name", "expected a string, got 3.")]),
+        ({"name": "a", "nam": 1}, [("nam", "unknown key. Did you mean name?")]),
+        ({"name": "a", "inner": {"conut": 1}}, [("inner.conut", "unknown key. Did you mean inner.count?")]),
+        ({"name": "a", "inner": {"zzz": 1}}, [("inner.zzz", "unknown key. Known here: inner.count, inner.share.")]),
+        ({"name": "a", "inner": {"count": "2"}}, [("inner.count", "expected a whole number, got '2'.")]),
+        ({"name": "a", "inner": {"count": True}}, [("inner.count", "expected a whole number, got True.")]),
+        (
+            {"name": "a", "inner": {"count": 9, "share": -1.0}},
+            [("inner.count", "expected 1 to 3, got 9."), ("inner.share", "expected at least 0, got -1.0.")],
+        ),
+        ({"name": "a", "inner": {"share": float("inf")}}, [("inner.share", "expected a finite number, got inf.")]),
+        (
+            {"name": "a", "inner": {"count": 3, "share": 1}},
+            [("inner.count", "is too many."), ("inner.share", "is too much.")],
+        ),
+        ({"name": "a", "inner": 4}, [("inner", "expected a table [inner], got 4.")]),
+    ],
+)
 def test_faults_read_as_sentences(values, expected):
     assert told(**values) == expected
 
@@ -79,8 +86,9 @@ def models(kind):
             yield from models(field.annotation)
 
 
-@pytest.mark.parametrize("kind", [*models(Config), TripletEntry, AuthorsEntry, PromptEntry, AskedQuestion],
-                         ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [*models(Config), TripletEntry, AuthorsEntry, PromptEntry, AskedQuestion], ids=lambda kind: kind.__name__
+)
 def test_every_field_says_what_it_means(kind):
     assert kind.__doc__ and kind.model_config["strict"] and kind.model_config["frozen"]
     for name, field in kind.model_fields.items():
@@ -95,11 +103,21 @@ def test_every_number_of_the_config_has_bounds():
                 assert any(hasattr(entry, "ge") for entry in field.metadata), f"{kind.__name__}.{name}"
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    ("a/b", "'/'"), ("a\\b", "'\\\\\\\\'"), ("..", "no name"), ("a.", "no name"), ("NUL", "no name"),
-    ("com1.x", "no name"), ("a\nb", r"'\\n'"), ('a"b', "'\"'"), ("x" * 181, "at most 180 bytes, got 181"),
-    ("拥" * 61, "at most 180 bytes, got 183"),
-])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a/b", "'/'"),
+        ("a\\b", "'\\\\\\\\'"),
+        ("..", "no name"),
+        ("a.", "no name"),
+        ("NUL", "no name"),
+        ("com1.x", "no name"),
+        ("a\nb", r"'\\n'"),
+        ('a"b', "'\"'"),
+        ("x" * 181, "at most 180 bytes, got 181"),
+        ("拥" * 61, "at most 180 bytes, got 183"),
+    ],
+)
 def test_names_of_files(name, expected):
     with pytest.raises(ValueError, match=expected):
         check_file_name(name)
@@ -115,13 +133,21 @@ def test_paths(monkeypatch):
     monkeypatch.setenv("USERPROFILE", "/home/me")
     assert check_path("~/base") == "/home/me/base"
     assert check_path("a/~/b") == "a/~/b" and check_path("") == "" and check_path("C:\\a") == "C:\\a"
-    for text, expected in (("C:\new", "a new line"), ("a\0b", "control character"), ("x" * 256, "a name of 256 bytes"),
-                           ("拥" * 86, "a name of 258 bytes"), ("ab/" * 1400, "4200 bytes")):
+    for text, expected in (
+        ("C:\new", "a new line"),
+        ("a\0b", "control character"),
+        ("x" * 256, "a name of 256 bytes"),
+        ("拥" * 86, "a name of 258 bytes"),
+        ("ab/" * 1400, "4200 bytes"),
+    ):
         with pytest.raises(ValueError, match=expected):
             check_path(text)
 
 
 def test_a_model_says_that_unknown_keys_are_allowed_where_they_are():
-    extra = {kind.__name__ for kind in (TripletEntry, AuthorsEntry, PromptEntry, Config)
-             if ConfigDict(**kind.model_config).get("extra") == "allow"}
+    extra = {
+        kind.__name__
+        for kind in (TripletEntry, AuthorsEntry, PromptEntry, Config)
+        if ConfigDict(**kind.model_config).get("extra") == "allow"
+    }
     assert extra == {"TripletEntry", "AuthorsEntry"}

@@ -12,44 +12,50 @@ from training.common import stats
 SHARES = st.lists(st.floats(0, 1), min_size=2, max_size=12)
 
 
-@pytest.mark.parametrize("successes, trials, low, high", [(7, 10, .397, .892), (0, 10, 0, .278), (84, 100, .756, .899)])
+@pytest.mark.parametrize(
+    "successes, trials, low, high", [(7, 10, 0.397, 0.892), (0, 10, 0, 0.278), (84, 100, 0.756, 0.899)]
+)
 def test_wilson_interval(successes, trials, low, high):
     estimate = stats.wilson(successes, trials)
     assert (estimate.value, estimate.samples) == (successes / trials, trials)
     assert (estimate.low, estimate.high) == (pytest.approx(low, abs=5e-4), pytest.approx(high, abs=5e-4))
 
 
-@pytest.mark.parametrize("first, second, p", [(9, 2, .0654), (15, 5, .0414), (6, 0, .03125), (5, 0, .0625), (0, 0, 1)])
+@pytest.mark.parametrize(
+    "first, second, p", [(9, 2, 0.0654), (15, 5, 0.0414), (6, 0, 0.03125), (5, 0, 0.0625), (0, 0, 1)]
+)
 def test_exact_mcnemar_is_symmetric_and_as_published(first, second, p):
     assert stats.mcnemar(first, second) == stats.mcnemar(second, first) == pytest.approx(p, abs=5e-5)
 
 
-@pytest.mark.parametrize("cases, simulated, exact", [(24, .07, .0564), (56, .29, .2810), (100, .53, .5444),
-                                                     (200, .88, .8753), (400, .99, .9950)])
+@pytest.mark.parametrize(
+    "cases, simulated, exact",
+    [(24, 0.07, 0.0564), (56, 0.29, 0.2810), (100, 0.53, 0.5444), (200, 0.88, 0.8753), (400, 0.99, 0.9950)],
+)
 def test_power_of_mcnemar(cases, simulated, exact):
     """The rounded values are of 4000 simulated experiments; the sum over all outcomes is exact."""
     assert stats.mcnemar_power(cases) == pytest.approx(exact, abs=5e-5)
-    assert stats.mcnemar_power(cases) == pytest.approx(simulated, abs=.015)
+    assert stats.mcnemar_power(cases) == pytest.approx(simulated, abs=0.015)
 
 
 def test_power_is_the_share_of_simulated_significant_tests():
     rng = np.random.default_rng(0)
     rows = rng.random((4000, 60))
-    significant = [stats.mcnemar(int((row < .3).sum()), int((row > .9).sum())) < .05 for row in rows]
-    assert stats.mcnemar_power(60, .3, .1) == pytest.approx(np.mean(significant), abs=.03)
+    significant = [stats.mcnemar(int((row < 0.3).sum()), int((row > 0.9).sum())) < 0.05 for row in rows]
+    assert stats.mcnemar_power(60, 0.3, 0.1) == pytest.approx(np.mean(significant), abs=0.03)
 
 
-@pytest.mark.parametrize("share, corrected", [(.60, .60), (.10, 0)])
+@pytest.mark.parametrize("share, corrected", [(0.60, 0.60), (0.10, 0)])
 def test_rogan_gladen_correction_is_cut_to_a_share(share, corrected):
-    assert stats.corrected_share(share, .90, .85) == pytest.approx(corrected)
+    assert stats.corrected_share(share, 0.90, 0.85) == pytest.approx(corrected)
 
 
 def test_a_judge_that_knows_nothing_is_not_corrected():
-    assert stats.corrected_share(.5, .6, .6) is None
-    assert stats.corrected_share(.5, .6, .61) is not None
+    assert stats.corrected_share(0.5, 0.6, 0.6) is None
+    assert stats.corrected_share(0.5, 0.6, 0.61) is not None
 
 
-@given(st.floats(.6, 1), st.floats(.6, 1), st.floats(0, 1))
+@given(st.floats(0.6, 1), st.floats(0.6, 1), st.floats(0, 1))
 def test_correction_recovers_the_share_behind_an_imperfect_judge(sensitivity, specificity, truth):
     seen = truth * sensitivity + (1 - truth) * (1 - specificity)
     corrected = stats.corrected_share(seen, sensitivity, specificity)
@@ -85,7 +91,7 @@ def test_an_interval_holds_its_estimate_and_does_not_depend_on_the_names_of_case
 
 def test_a_ratio_is_of_sums_not_a_mean_of_ratios():
     estimate = stats.bootstrap_ratio([1, 4], [1, 8])
-    assert (estimate.value, estimate.low, estimate.high) == (5 / 9, .5, 1.0)
+    assert (estimate.value, estimate.low, estimate.high) == (5 / 9, 0.5, 1.0)
     with pytest.raises(ValueError, match="positive sum"):
         stats.bootstrap_ratio([0, 0], [0, 0])
 
@@ -111,7 +117,7 @@ def test_unequal_pairs_are_refused():
 
 
 def test_holm_by_hand_and_in_the_given_order():
-    assert stats.holm({"a": .04, "b": .01, "c": .03}) == pytest.approx({"a": .06, "b": .03, "c": .06})
+    assert stats.holm({"a": 0.04, "b": 0.01, "c": 0.03}) == pytest.approx({"a": 0.06, "b": 0.03, "c": 0.06})
     assert stats.holm({}) == {}
 
 
@@ -134,12 +140,12 @@ def test_kappa_is_one_zero_and_negative():
 def test_kappa_of_cohens_table():
     first = "y" * 25 + "n" * 25  # 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: observed .7, by chance .5
     second = "y" * 20 + "n" * 5 + "y" * 10 + "n" * 15
-    assert stats.kappa(first, second) == pytest.approx(.4)
+    assert stats.kappa(first, second) == pytest.approx(0.4)
 
 
 def test_auc_counts_ties_half():
-    assert stats.auc([.9, .5, .5, .1], [True, True, False, False]) == 3.5 / 4
-    assert stats.auc([.9], [True]) is None
+    assert stats.auc([0.9, 0.5, 0.5, 0.1], [True, True, False, False]) == 3.5 / 4
+    assert stats.auc([0.9], [True]) is None
 
 
 def test_a_share_has_wilsons_interval_unless_cases_repeat():
@@ -155,7 +161,7 @@ def test_sign_flips_by_hand():
 
 
 def test_few_cases_cannot_look_certain_and_many_can():
-    assert stats.sign_flip([5.0] * 4) == .125
+    assert stats.sign_flip([5.0] * 4) == 0.125
     assert stats.sign_flip([5.0] * 40) == pytest.approx(1 / 2001)
     noise = np.random.default_rng(1).normal(size=60)
-    assert stats.sign_flip(noise) > .05
+    assert stats.sign_flip(noise) > 0.05

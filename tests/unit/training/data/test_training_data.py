@@ -61,8 +61,17 @@ def test_converted_triplets_are_the_same(hug, tmp_path, capsys):
 
 def test_boxes_from_masks_are_exact(hug):
     example = prepare(load(hug)[0], DataConfig(folder="d", image_px=64))
-    edges = torch.tensor([[np.floor(box[0] * 96) / 96, np.floor(box[1] * 96) / 96, np.ceil(box[2] * 96) / 96,
-                           np.ceil(box[3] * 96) / 96] for box in BOXES])
+    edges = torch.tensor(
+        [
+            [
+                np.floor(box[0] * 96) / 96,
+                np.floor(box[1] * 96) / 96,
+                np.ceil(box[2] * 96) / 96,
+                np.ceil(box[3] * 96) / 96,
+            ]
+            for box in BOXES
+        ]
+    )
     torch.testing.assert_close(example.boxes, edges.float(), atol=1.1 / 96, rtol=0)
     mask = np.zeros((4, 8), dtype=bool)
     mask[1:3, 2] = True
@@ -175,16 +184,19 @@ def ours(tmp_path, **changes):
     return tmp_path / "ours"
 
 
-@pytest.mark.parametrize(("changes", "expected"), [
-    ({"names": ["fox", "bear", "owl"]}, "3 subjects are named (fox, bear, owl), got 2 concepts"),
-    ({"target": None}, "'target': expected a text, got None"),
-    ({"boxes": [[0, 0, 1]]}, "'boxes': expected 2 x 4, got 1 x 3"),
-    ({"keypoints_target": [[[0, 0, 1]] * 5] * 2}, "have 5 keypoints, the concepts' 17"),
-    ({"keypoints_concepts": [[[0, 0]] * 17] * 2}, "'keypoints_concepts': expected 2 x any x 3, got 2 x 17 x 2"),
-    ({"boxes": None, "masks": []}, "expected 'boxes' or 'masks' of the subjects"),
-    ({"prompt": "Nothing.", "relation": "hugs"}, "no words for the relation found in 'Nothing.'"),
-    ({"concepts": ["0/absent.png", "0/concept1.png"]}, "absent.png: missing"),
-])
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"names": ["fox", "bear", "owl"]}, "3 subjects are named (fox, bear, owl), got 2 concepts"),
+        ({"target": None}, "'target': expected a text, got None"),
+        ({"boxes": [[0, 0, 1]]}, "'boxes': expected 2 x 4, got 1 x 3"),
+        ({"keypoints_target": [[[0, 0, 1]] * 5] * 2}, "have 5 keypoints, the concepts' 17"),
+        ({"keypoints_concepts": [[[0, 0]] * 17] * 2}, "'keypoints_concepts': expected 2 x any x 3, got 2 x 17 x 2"),
+        ({"boxes": None, "masks": []}, "expected 'boxes' or 'masks' of the subjects"),
+        ({"prompt": "Nothing.", "relation": "hugs"}, "no words for the relation found in 'Nothing.'"),
+        ({"concepts": ["0/absent.png", "0/concept1.png"]}, "absent.png: missing"),
+    ],
+)
 def test_faults_of_our_layout(tmp_path, changes, expected):
     with pytest.raises(UserErrors) as report:
         load(ours(tmp_path, **changes))

@@ -7,16 +7,20 @@ import pytest
 
 from training.data.prompt_spans import find_phrase, find_predicate, token_span
 
-HUG = [("A lion and a polar bear hug.", "lion", "polar bear", "hug", (7, 8)),
-       ("A wolf and a leopard hug.", "wolf", "leopard", "hug", (6, 7)),
-       ("A bear is hugging a tiger.", "bear", "tiger", "hugging", (4, 5)),
-       ("A kangaroo is hugging with a chimpanzee.", "kangaroo", "chimpanzee", "hugging", (4, 5)),
-       ("A raccoon hugs a sloth.", "raccoon", "sloth", "hugs", (3, 4))]
-SHAKE = [("A wolf shakes hands with a leopard.", "wolf", "leopard", "shakes hands", (3, 5)),
-         ("A polar bear shakes hands with a lion.", "polar bear", "lion", "shakes hands", (4, 6)),
-         ("A bear shakes hands with a tiger.", "bear", "tiger", "shakes hands", (3, 5)),
-         ("A raccoon and a sloth are shaking hands.", "raccoon", "sloth", "shaking hands", (7, 9)),
-         ("A tiger is shaking hands with a goat.", "tiger", "goat", "shaking hands", (4, 6))]
+HUG = [
+    ("A lion and a polar bear hug.", "lion", "polar bear", "hug", (7, 8)),
+    ("A wolf and a leopard hug.", "wolf", "leopard", "hug", (6, 7)),
+    ("A bear is hugging a tiger.", "bear", "tiger", "hugging", (4, 5)),
+    ("A kangaroo is hugging with a chimpanzee.", "kangaroo", "chimpanzee", "hugging", (4, 5)),
+    ("A raccoon hugs a sloth.", "raccoon", "sloth", "hugs", (3, 4)),
+]
+SHAKE = [
+    ("A wolf shakes hands with a leopard.", "wolf", "leopard", "shakes hands", (3, 5)),
+    ("A polar bear shakes hands with a lion.", "polar bear", "lion", "shakes hands", (4, 6)),
+    ("A bear shakes hands with a tiger.", "bear", "tiger", "shakes hands", (3, 5)),
+    ("A raccoon and a sloth are shaking hands.", "raccoon", "sloth", "shaking hands", (7, 9)),
+    ("A tiger is shaking hands with a goat.", "tiger", "goat", "shaking hands", (4, 6)),
+]
 
 
 @pytest.mark.parametrize(("prompt", "first", "second", "predicate", "_"), HUG + SHAKE)

@@ -26,8 +26,8 @@ def test_a_perfect_prediction_gives_the_clean_latents(schedule):
 
 def test_sdxl_alphas_are_the_published_ones():
     alphas = NoiseSchedule.of_betas("epsilon").alphas
-    assert alphas[200] == pytest.approx(.75369173, abs=1e-6)
-    assert alphas[333] == pytest.approx(.53496188, abs=1e-6)
+    assert alphas[200] == pytest.approx(0.75369173, abs=1e-6)
+    assert alphas[333] == pytest.approx(0.53496188, abs=1e-6)
     assert (1 - alphas[999]) / alphas[999] == pytest.approx(214, abs=1)
 
 

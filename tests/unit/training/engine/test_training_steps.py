@@ -31,9 +31,14 @@ def test_a_batch_of_eight_is_eight_with_two_crops():
     assert 150 < int(rows.sum()) < 250
 
 
-@pytest.mark.parametrize(("schedule", "expected"), [
-    ("constant", [0.25, 0.5, 0.75, 1, 1, 1]), ("linear", [0.25, 0.5, 0.75, 1, 2 / 3, 1 / 3]),
-    ("cosine", [0.25, 0.5, 0.75, 1, 0.75, 0.25])])
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.25, 0.5, 0.75, 1, 1, 1]),
+        ("linear", [0.25, 0.5, 0.75, 1, 2 / 3, 1 / 3]),
+        ("cosine", [0.25, 0.5, 0.75, 1, 0.75, 0.25]),
+    ],
+)
 def test_rates(schedule, expected):
     config = TrainConfig(steps=6, lr=1.0, warmup_steps=3, schedule=schedule)
     assert [learning_rate_at(step, config) for step in range(6)] == pytest.approx(expected)
@@ -76,10 +81,17 @@ def test_progress_is_one_line_a_second(capsys):
     assert [clock(seconds) for seconds in (5, 65, 3700)] == ["0:05", "1:05", "1:01:40"]
 
 
-@pytest.mark.parametrize(("error", "code", "text"), [
-    (None, 0, ""), (UserErrors(["a", "b"]), 2, "2 faults:\n  1. a\n  2. b\n"), (UserErrors("a"), 2, "a\n"),
-    (TrainingAborted("why"), 1, "why\n"), (KeyboardInterrupt(), 130, "Stopped; the same command begins again.\n"),
-    (PermissionError(13, "Permission denied", "x.png"), 1, "[Errno 13] Permission denied: 'x.png'\n")])
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (None, 0, ""),
+        (UserErrors(["a", "b"]), 2, "2 faults:\n  1. a\n  2. b\n"),
+        (UserErrors("a"), 2, "a\n"),
+        (TrainingAborted("why"), 1, "why\n"),
+        (KeyboardInterrupt(), 130, "Stopped; the same command begins again.\n"),
+        (PermissionError(13, "Permission denied", "x.png"), 1, "[Errno 13] Permission denied: 'x.png'\n"),
+    ],
+)
 def test_exit_codes(capsys, error, code, text):
     def run():
         say("working")

@@ -10,8 +10,11 @@ from training.evaluation.prompts import Entry
 
 
 def entries(cases, seeds=1):
-    return [Entry(case * seeds + seed + 1, Path(f"{case}-{seed}.png"), f"prompt {case}", seed=seed)
-            for case in range(cases) for seed in range(seeds)]
+    return [
+        Entry(case * seeds + seed + 1, Path(f"{case}-{seed}.png"), f"prompt {case}", seed=seed)
+        for case in range(cases)
+        for seed in range(seeds)
+    ]
 
 
 def test_differences_are_paired_and_their_p_values_one_family():
@@ -25,7 +28,8 @@ def test_differences_are_paired_and_their_p_values_one_family():
     assert (happened.only_first, happened.only_second, happened.p) == (8, 0, stats.mcnemar(8, 0))
     assert results["found"].p == 1.0
     assert {key: one.adjusted for key, one in results.items()} == pytest.approx(
-        stats.holm({key: one.p for key, one in results.items()}))
+        stats.holm({key: one.p for key, one in results.items()})
+    )
 
 
 def test_only_the_first_seed_of_a_case_enters_mcnemar():
@@ -34,7 +38,7 @@ def test_only_the_first_seed_of_a_case_enters_mcnemar():
     second = [{"swap": 0.0} for _ in own]
     (swap,) = compare(own, first, second)
     assert (swap.only_first, swap.only_second, swap.p) == (0, 0, 1.0)
-    assert swap.difference.value == .75 and swap.difference.cases == 3
+    assert swap.difference.value == 0.75 and swap.difference.cases == 3
 
 
 def test_a_measure_that_one_method_lacks_is_not_compared():

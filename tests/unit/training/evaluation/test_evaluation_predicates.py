@@ -26,9 +26,16 @@ def words(parse):
     return [Word(text, int(start), kind, role, int(head)) for text, start, kind, role, head in rows]
 
 
-@pytest.mark.parametrize(("parse", "places", "predicate"), [
-    (CHESS, [2, 30], "playing chess with"), (WEIGHTS, [2], "lifting weights"), (READING, [2], "reading a book"),
-    (DANCING, [2, 32], "partner dancing with"), (HIGH_FIVING, [2, 23], "high-fiving")])
+@pytest.mark.parametrize(
+    ("parse", "places", "predicate"),
+    [
+        (CHESS, [2, 30], "playing chess with"),
+        (WEIGHTS, [2], "lifting weights"),
+        (READING, [2], "reading a book"),
+        (DANCING, [2, 32], "partner dancing with"),
+        (HIGH_FIVING, [2, 23], "high-fiving"),
+    ],
+)
 def test_the_verb_and_what_belongs_to_it_without_subjects_and_scene(parse, places, predicate):
     assert predicate_of(words(parse), places, len(places)) == predicate
 

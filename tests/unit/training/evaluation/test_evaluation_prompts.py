@@ -25,9 +25,21 @@ def read(folder, *lines):
 
 
 def test_a_line_needs_a_picture_and_a_prompt_only(folder):
-    plain, full = read(folder, {"picture": "1.png", "prompt": "A house."}, "", {
-        "picture": "2.png", "prompt": "A cat hugs a dog.", "relation": "hugs", "references": ["a.png", "b.png"],
-        "names": ["cat", "dog"], "boxes": [[0, 0, 0.5, 1], [0.5, 0, 1, 1]], "seed": 3, "template": 23})
+    plain, full = read(
+        folder,
+        {"picture": "1.png", "prompt": "A house."},
+        "",
+        {
+            "picture": "2.png",
+            "prompt": "A cat hugs a dog.",
+            "relation": "hugs",
+            "references": ["a.png", "b.png"],
+            "names": ["cat", "dog"],
+            "boxes": [[0, 0, 0.5, 1], [0.5, 0, 1, 1]],
+            "seed": 3,
+            "template": 23,
+        },
+    )
     assert (plain.line, plain.group, plain.relation, plain.references) == (1, "", "", ())
     assert (full.line, full.group, full.relation, full.names) == (3, "multi", "hugs", ("cat", "dog"))
     assert [path.name for path in full.references] == ["a.png", "b.png"]
@@ -36,12 +48,19 @@ def test_a_line_needs_a_picture_and_a_prompt_only(folder):
 
 def test_every_fault_comes_with_its_line_in_one_report(folder):
     with pytest.raises(UserErrors) as report:
-        read(folder, "{not json", "[1]", {"prompt": "A cat."}, {"picture": "3.png", "prompt": "A cat."},
-             {"picture": "1.png", "prompt": " ", "refrences": []},
-             {"picture": "1.png", "prompt": "A cat.", "references": ["c.png"], "seed": True},
-             {"picture": "1.png", "prompt": "A cat.", "references": ["a.png"], "names": ["cat", "dog"]},
-             {"picture": "2.png", "prompt": "A cat.", "boxes": [[0.5, 0, 0.2, 1]]},
-             {"picture": "1.png", "prompt": "A cat."}, {"picture": "1.png", "prompt": "A cat."})
+        read(
+            folder,
+            "{not json",
+            "[1]",
+            {"prompt": "A cat."},
+            {"picture": "3.png", "prompt": "A cat."},
+            {"picture": "1.png", "prompt": " ", "refrences": []},
+            {"picture": "1.png", "prompt": "A cat.", "references": ["c.png"], "seed": True},
+            {"picture": "1.png", "prompt": "A cat.", "references": ["a.png"], "names": ["cat", "dog"]},
+            {"picture": "2.png", "prompt": "A cat.", "boxes": [[0.5, 0, 0.2, 1]]},
+            {"picture": "1.png", "prompt": "A cat."},
+            {"picture": "1.png", "prompt": "A cat."},
+        )
     told = [fault.split("prompts.jsonl, ")[1] for fault in report.value.messages]
     assert told[:8] == [
         "line 1: not JSON: Expecting property name enclosed in double quotes at column 2.",

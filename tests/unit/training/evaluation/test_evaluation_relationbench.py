@@ -34,8 +34,13 @@ def test_14_single_and_11_multi_templates_say_their_predicate():
 
 def test_names_come_from_files_and_folders(subjects):
     found = [(name, path.relative_to(subjects).as_posix()) for name, path in find_subjects(subjects)]
-    assert found == [("cat", "cat1.png"), ("cat", "cat2.png"), ("dog", "dog/00.png"),
-                     ("plushie bear", "plushie_bear.jpg"), ("toy gnome", "toy_gnome.png")]
+    assert found == [
+        ("cat", "cat1.png"),
+        ("cat", "cat2.png"),
+        ("dog", "dog/00.png"),
+        ("plushie bear", "plushie_bear.jpg"),
+        ("toy gnome", "toy_gnome.png"),
+    ]
     with pytest.raises(UserErrors, match="plushie_bear.jpg; found none"):
         find_subjects(subjects / "dog" / "nowhere")
 

@@ -41,22 +41,28 @@ def test_one_case_has_no_interval_and_none_is_an_error():
 
 def entries(tmp_path):
     reference = tmp_path / "a.png"
-    return [Entry(1, tmp_path / "1.png", "A cat hugs a dog.", "hugs", (reference, reference)),
-            Entry(2, tmp_path / "2.png", "A cat sleeps.", "", (reference,)),
-            Entry(3, tmp_path / "3.png", "A house.")]
+    return [
+        Entry(1, tmp_path / "1.png", "A cat hugs a dog.", "hugs", (reference, reference)),
+        Entry(2, tmp_path / "2.png", "A cat sleeps.", "", (reference,)),
+        Entry(3, tmp_path / "3.png", "A house."),
+    ]
 
 
-SCORES = [{"CLIP-T": 30.0, "CLIP-R": 20.0, "CLIP-I": 70.0, "DINO": 60.0},
-          {"CLIP-T": 20.0, "CLIP-R": None, "CLIP-I": 80.0, "DINO": 50.0},
-          {"CLIP-T": 10.0, "CLIP-R": None, "CLIP-I": None, "DINO": None}]
+SCORES = [
+    {"CLIP-T": 30.0, "CLIP-R": 20.0, "CLIP-I": 70.0, "DINO": 60.0},
+    {"CLIP-T": 20.0, "CLIP-R": None, "CLIP-I": 80.0, "DINO": 50.0},
+    {"CLIP-T": 10.0, "CLIP-R": None, "CLIP-I": None, "DINO": None},
+]
 
 
 def test_groups_are_averaged_apart_and_together(tmp_path):
     table = summaries(entries(tmp_path), SCORES)
     means = {group: {metric: score.mean for metric, score in row.items()} for group, row in table.items()}
-    assert means == {"single": {"CLIP-T": 20.0, "CLIP-I": 80.0, "DINO": 50.0},
-                     "multi": {"CLIP-T": 30.0, "CLIP-R": 20.0, "CLIP-I": 70.0, "DINO": 60.0},
-                     "overall": {"CLIP-T": 20.0, "CLIP-R": 20.0, "CLIP-I": 75.0, "DINO": 55.0}}
+    assert means == {
+        "single": {"CLIP-T": 20.0, "CLIP-I": 80.0, "DINO": 50.0},
+        "multi": {"CLIP-T": 30.0, "CLIP-R": 20.0, "CLIP-I": 70.0, "DINO": 60.0},
+        "overall": {"CLIP-T": 20.0, "CLIP-R": 20.0, "CLIP-I": 75.0, "DINO": 55.0},
+    }
 
 
 def test_the_table_says_what_it_rests_on(tmp_path):

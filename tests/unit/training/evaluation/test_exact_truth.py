@@ -26,8 +26,16 @@ def seen(asked: ScenePlan, drawn_identities, staging=None):
     wanted = render(asked, 64).boxes
     similarity = (looks(asked.identities)[:, None] == looks(drawn_identities)[None]).mean(-1)
     names = tuple(who.species for who in asked.identities)
-    return measure(Picture(similarity, names, tuple(who.species for who in drawn_identities), drawn.boxes.astype(float),
-                           wanted.astype(float)), FLOOR)[0]
+    return measure(
+        Picture(
+            similarity,
+            names,
+            tuple(who.species for who in drawn_identities),
+            drawn.boxes.astype(float),
+            wanted.astype(float),
+        ),
+        FLOOR,
+    )[0]
 
 
 @pytest.fixture(scope="module")

@@ -19,14 +19,31 @@ from training.evaluation.reproduce.manifest import differences
 from training.evaluation.reproduce.settings import MINIWORLD, SDXL, with_changes
 
 SCENES, METHODS = 3, ("ms-diffusion", "relate")
-NODES = ("RelateMiniworldLoader", "LoadImage", "RelateSubject", "RelateEncodeIdentity", "RelateApplyIdentity",
-         "RelateRelationLoader", "CLIPTextEncode", "EmptyLatentImage", "KSampler", "VAEDecode", "SaveImage")
+NODES = (
+    "RelateMiniworldLoader",
+    "LoadImage",
+    "RelateSubject",
+    "RelateEncodeIdentity",
+    "RelateApplyIdentity",
+    "RelateRelationLoader",
+    "CLIPTextEncode",
+    "EmptyLatentImage",
+    "KSampler",
+    "VAEDecode",
+    "SaveImage",
+)
 
 
 def painted(graph):
     """A picture whose colour is a hash of what was asked for."""
-    facts = json.dumps([node["inputs"] for node in graph.values() if node["class_type"] in
-                        ("CLIPTextEncode", "KSampler", "RelateRelationLoader", "RelateSubject")], sort_keys=True)
+    facts = json.dumps(
+        [
+            node["inputs"]
+            for node in graph.values()
+            if node["class_type"] in ("CLIPTextEncode", "KSampler", "RelateRelationLoader", "RelateSubject")
+        ],
+        sort_keys=True,
+    )
     colour = tuple(hashlib.sha256(facts.encode()).digest()[:3])
     data = io.BytesIO()
     Image.new("RGB", (128, 128), colour).save(data, "PNG")
@@ -54,17 +71,43 @@ def scenes(tmp_path):
     for number in range(SCENES):
         for who in ("cat", "bear"):
             Image.new("RGB", (16, 16), (number * 40, 0, 0)).save(tmp_path / f"{who}{number}.png")
-        lines.append({"picture": f"{number}.png", "prompt": f"a cat is hugging a bear, {number}", "relation": "hugging",
-                      "references": [f"cat{number}.png", f"bear{number}.png"], "names": ["cat", "bear"],
-                      "boxes": [[0, 0, .5, 1], [.5, 0, 1, 1]], "seed": number % 2})
+        lines.append(
+            {
+                "picture": f"{number}.png",
+                "prompt": f"a cat is hugging a bear, {number}",
+                "relation": "hugging",
+                "references": [f"cat{number}.png", f"bear{number}.png"],
+                "names": ["cat", "bear"],
+                "boxes": [[0, 0, 0.5, 1], [0.5, 0, 1, 1]],
+                "seed": number % 2,
+            }
+        )
     (tmp_path / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     return tmp_path
 
 
 def run(scenes, server, *more, out="out"):
-    return main(["relationbench", "run", "--prompts", str(scenes / "prompts.jsonl"), "--out", str(scenes / out),
-                 "--world", "miniworld", "--comfyui", server.url, "--run-seconds", "0.4", "--clip", "miniworld",
-                 "--device", "cpu", *more])
+    return main(
+        [
+            "relationbench",
+            "run",
+            "--prompts",
+            str(scenes / "prompts.jsonl"),
+            "--out",
+            str(scenes / out),
+            "--world",
+            "miniworld",
+            "--comfyui",
+            server.url,
+            "--run-seconds",
+            "0.4",
+            "--clip",
+            "miniworld",
+            "--device",
+            "cpu",
+            *more,
+        ]
+    )
 
 
 def drawn(scenes, out="out"):
@@ -112,8 +155,16 @@ def test_hangs_restarts_and_lost_files_cost_no_picture_and_draw_none_twice(scene
     with Server(script=("ok", "hang", "restart", "drop", "deaf", "500")) as server:
         assert run(scenes, server, "--draw-only") == 0
         asked = [graph["sample"]["inputs"] | graph["positive"]["inputs"] for graph in server.drawn]
-        assert len(asked) == SCENES * 2 == len({json.dumps([one["seed"], one["text"], one["model"], index < SCENES])
-                                                for index, one in enumerate(asked)})
+        assert (
+            len(asked)
+            == SCENES * 2
+            == len(
+                {
+                    json.dumps([one["seed"], one["text"], one["model"], index < SCENES])
+                    for index, one in enumerate(asked)
+                }
+            )
+        )
     with Server() as calm:
         run(scenes, calm, "--draw-only", out="calm")
     assert drawn(scenes) == drawn(scenes, "calm")
@@ -204,8 +255,17 @@ def test_a_foreign_picture_is_never_overwritten(scenes, capsys):
 def test_a_missing_picture_is_a_fault_unless_partial(scenes, capsys):
     with Server() as server:
         run(scenes, server, "--draw-only")
-        arguments = [str(scenes / "out" / "pictures" / "relate"), "--prompts", str(scenes / "prompts.jsonl"), "--clip",
-                     "miniworld", "--device", "cpu", "--out", str(scenes / "measured")]
+        arguments = [
+            str(scenes / "out" / "pictures" / "relate"),
+            "--prompts",
+            str(scenes / "prompts.jsonl"),
+            "--clip",
+            "miniworld",
+            "--device",
+            "cpu",
+            "--out",
+            str(scenes / "measured"),
+        ]
         (scenes / "out" / "pictures" / "relate" / "1.png").unlink()
     assert main(arguments) == 2
     assert "1.png is missing" in capsys.readouterr().err
@@ -235,15 +295,28 @@ def job(scenes, relation_file="hugging.safetensors"):
     return Job(entry, "relate", relation_file, 7, scenes / "x.png", "stamp")
 
 
-@pytest.mark.parametrize("name, settings, relation", [
-    ("miniworld_two_subjects_relation", MINIWORLD, "miniworld_hugging.safetensors"),
-    ("sdxl_two_subjects_relation", SDXL, "hugging.safetensors"), ("sdxl_two_subjects_relation", SDXL, "")])
+@pytest.mark.parametrize(
+    "name, settings, relation",
+    [
+        ("miniworld_two_subjects_relation", MINIWORLD, "miniworld_hugging.safetensors"),
+        ("sdxl_two_subjects_relation", SDXL, "hugging.safetensors"),
+        ("sdxl_two_subjects_relation", SDXL, ""),
+    ],
+)
 def test_the_graph_is_the_packs_own_example(scenes, name, settings, relation):
     """The same nodes with the same settings as the shipped workflow, the editor of boxes and previews apart."""
     shipped = json.loads((Path(__file__).parents[3] / "host" / "graphs" / f"{name}.json").read_text())
     own = graph_of(job(scenes, relation), settings, ["a.png", "b.png"])
-    ignored = {"LoadImage", "RelateMiniworldCreature", "RelateLayout", "RelateLayoutPreview", "RelateScenePrompt",
-               "PreviewImage", "ImageScaleBy", "SaveImage"} | ({"RelateRelationLoader"} if not relation else set())
+    ignored = {
+        "LoadImage",
+        "RelateMiniworldCreature",
+        "RelateLayout",
+        "RelateLayoutPreview",
+        "RelateScenePrompt",
+        "PreviewImage",
+        "ImageScaleBy",
+        "SaveImage",
+    } | ({"RelateRelationLoader"} if not relation else set())
 
     def kinds(graph):
         return sorted(node["class_type"] for node in graph.values() if node["class_type"] not in ignored)
@@ -253,8 +326,11 @@ def test_the_graph_is_the_packs_own_example(scenes, name, settings, relation):
         twin = next((one for one in shipped.values() if one["class_type"] == node["class_type"]), None)
         if twin is not None and node["class_type"] not in ignored:
             plain = {key: value for key, value in node["inputs"].items() if not isinstance(value, list)}
-            fixed = {key: value for key, value in plain.items() if key not in
-                     ("text", "name", "x0", "x1", "y0", "y1", "seed")}
+            fixed = {
+                key: value
+                for key, value in plain.items()
+                if key not in ("text", "name", "x0", "x1", "y0", "y1", "seed")
+            }
             assert fixed.items() <= twin["inputs"].items(), node["class_type"]
     assert own[SAVE]["class_type"] == "SaveImage" and "_sockets" not in own
 
@@ -282,7 +358,9 @@ def test_the_state_of_a_picture_is_in_the_picture(scenes):
 
 def test_manifests_differ_leaf_by_leaf():
     assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}, "d": 4}) == [
-        "a c was 2 and is 3", "d was null and is 4"]
+        "a c was 2 and is 3",
+        "d was null and is 4",
+    ]
     assert differences({"a": [1]}, {"a": [1]}) == []
 
 
