@@ -57,6 +57,7 @@ def errors_of_ours(page):
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_opens_with_every_node(page, comfy_server, path):
     workflow = json.loads(path.read_text(encoding="utf-8"))
+    skip_if_newer(path, comfy_server)
     nodes = page.evaluate(OPEN, workflow)
     page.wait_for_timeout(1000)
     complaints = complaints_of(page)
@@ -71,6 +72,20 @@ def test_a_workflow_opens_with_every_node(page, comfy_server, path):
     assert {name for name, folder in named_files(workflow) if offers(complaints, name, folder)} == missing
     assert bool(missing) != path.stem.startswith("miniworld_")  # these need nothing but the pack
     assert errors_of_ours(page) == []
+
+
+def twin_of(path):
+    """The graph that the page shall queue for a workflow."""
+    return json.loads((ROOT / "tests" / "host" / "graphs" / path.name).read_text(encoding="utf-8"))
+
+
+def skip_if_newer(path, comfy_server):
+    """Leave out a graph of nodes that this ComfyUI does not have yet; ours must all be there."""
+    info = comfy_server.object_info()
+    missing = sorted({node["class_type"] for node in twin_of(path).values()} - info.keys())
+    assert not [kind for kind in missing if kind.startswith("Relate")]
+    if missing:
+        pytest.skip(f"this ComfyUI has no {', '.join(missing)}")
 
 
 def complaints_of(page):
@@ -101,11 +116,20 @@ def offers(complaints, name, folder):
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_the_page_makes_the_api_twin_of_a_workflow(page, path):
-    """What the page would queue is the graph that the tests run, node by node and value by value."""
+def test_the_page_makes_the_api_twin_of_a_workflow(page, comfy_server, path):
+    """What the page would queue is the graph that the tests run, node by node and value by value.
+
+    Inputs that a node of ComfyUI got in a later version are not there in an older one.
+    """
+    skip_if_newer(path, comfy_server)
+    info = comfy_server.object_info()
     page.evaluate(OPEN, json.loads(path.read_text(encoding="utf-8")))
     queued = page.evaluate("async () => (await window.app.graphToPrompt()).output")
-    twin = json.loads((ROOT / "tests" / "host" / "graphs" / path.name).read_text(encoding="utf-8"))
+    twin = twin_of(path)
+    for node in twin.values():
+        known = {name for part in info[node["class_type"]]["input"].values() for name in part}
+        if not node["class_type"].startswith("Relate"):
+            node["inputs"] = {name: value for name, value in node["inputs"].items() if name in known}
     for node in queued.values():
         if node["class_type"] == "PreviewAny":
             node["inputs"].pop("preview", None)  # a widget in which the page shows what came out

@@ -12,7 +12,7 @@ import re
 import pytest
 
 from tests.host.conftest import PACK_FOLDER, ROOT
-from tests.host.page import has_nodes2, open_page, use_renderer
+from tests.host.page import has_nodes2, open_page, open_workflow, use_renderer
 from tests.host.pictures import photograph, png
 from tests.host.test_browser import SHOTS, errors_of_ours
 
@@ -63,7 +63,12 @@ def test_a_newcomers_first_picture_takes_twelve_actions(page, tmp_path):
     page.wait_for_timeout(1500)
     act("the pack", page.get_by_text(PACK_FOLDER, exact=True).first.click)
     page.wait_for_timeout(1000)
-    act("the graph", page.get_by_text("sdxl_two_subjects_relation", exact=True).first.click)
+    listed = page.get_by_text("sdxl_two_subjects_relation", exact=True).first
+    if not listed.count():  # the floor's template browser shows no names; without Nodes 2.0 nothing is counted there
+        open_workflow(page, json.loads(GRAPH.read_text(encoding="utf-8")))
+        if not has_nodes2(page, json.loads(GRAPH.read_text(encoding="utf-8"))):
+            pytest.skip("this ComfyUI's page has no finished Nodes 2.0")
+    act("the graph", listed.click)
     page.wait_for_timeout(3000)
     if not has_nodes2(page, json.loads(GRAPH.read_text(encoding="utf-8"))):
         pytest.skip("this ComfyUI's page has no finished Nodes 2.0")
