@@ -21,8 +21,8 @@ class RelateSubjectAdapterLoader(io.ComfyNode):
             node_id="RelateSubjectAdapterLoader",
             display_name="Load Subject Adapter",
             category="relate/subject",
-            description="Loads a Subject-Diffusion adapter from models/relate. The authors published no weights: train "
-            "one with python -m training.subject.",
+            description="Loads a Subject-Diffusion adapter from models/relate. The authors published no weights, so "
+            "one must be trained first.",
             search_aliases=["subject-diffusion", "gligen", "two subjects", "identity adapter"],
             inputs=[
                 io.Combo.Input(
@@ -46,7 +46,7 @@ class RelateSubjectAdapterLoader(io.ComfyNode):
         if adapter_name == folders.NO_FILE:
             raise ValueError(
                 "adapter_name: models/relate has no file. The authors of Subject-Diffusion published no "
-                "weights; train an adapter with python -m training.subject and put it there."
+                "weights; train an adapter and put it there."
             )
         return io.NodeOutput(loader.load(folders.identity_path(adapter_name)))
 
