@@ -78,13 +78,19 @@ class BoxEditor {
     return { scale, left: (clientWidth - width * scale) / 2, top: (clientHeight - height * scale) / 2 };
   }
 
-  // A pointer event in pixels of the picture.
-  point(event) {
+  // Where the picture lies on the page, and how large it is drawn there.
+  place() {
     const bounds = this.canvas.getBoundingClientRect();
     const zoom = bounds.width / this.canvas.clientWidth || 1;
     const { scale, left, top } = this.frame();
-    return { x: ((event.clientX - bounds.left) / zoom - left) / scale,
-      y: ((event.clientY - bounds.top) / zoom - top) / scale };
+    return { left: bounds.left + left * zoom, top: bounds.top + top * zoom, scale: scale * zoom };
+  }
+
+  // A pointer event in pixels of the picture; during a drag by the place where it began, as the page may move the
+  // editor when a value changes (its side panel does).
+  point(event) {
+    const { left, top, scale } = this.drag?.place ?? this.place();
+    return { x: (event.clientX - left) / scale, y: (event.clientY - top) / scale };
   }
 
   // A box at a point and what a drag there does: [index, "move" or borders such as "ne"], else [-1, ""]. Corners come
@@ -116,7 +122,7 @@ class BoxEditor {
     const start = this.point(event);
     const [index, part] = this.hit(boxes, start);
     this.selected = index;
-    this.drag = { start, index, part, from: index < 0 ? null : { ...boxes[index] } };
+    this.drag = { start, index, part, place: this.place(), from: index < 0 ? null : { ...boxes[index] } };
     this.draw();
   }
 

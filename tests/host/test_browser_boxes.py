@@ -182,3 +182,19 @@ def test_copy_paste_and_clone_of_a_connected_layout_raise_nothing(page, editor):
     assert page.evaluate("() => window.app.graph._nodes.filter(n => n.type === 'RelateLayout').length") == 2
     assert [said for said in page.said if said[0] == "error" and "NullGraph" in str(said)] == []
     assert errors_of_ours(page) == []
+
+
+def test_the_editor_is_right_with_the_side_panel_open(page, editor):
+    """The panel of a selected node's properties takes room from the canvas; boxes still follow the pointer."""
+    page.evaluate(f"() => window.app.canvas.selectItems([{LAYOUT}])")
+    toggle = page.locator("[aria-label*='roperties'], [aria-label*='ide panel']").first
+    if toggle.count() == 0:
+        pytest.skip("this ComfyUI's page has no side panel")
+    toggle.click()
+    page.wait_for_timeout(1000)
+    editor = frame(page)
+    drag(page, editor, (256, 512), (384, 512))
+    page.screenshot(path=SHOTS / f"box_editor_side_panel_{page.renderer}.png")
+    assert boxes(page)[0] == about(128, 0, 512, 1024, editor)
+    toggle.click()
+    page.wait_for_timeout(500)

@@ -65,3 +65,18 @@ def test_a_loader_without_files_says_what_to_get(pack, node_id, inputs, said):
 def test_a_list_without_files_has_an_entry_that_its_node_explains(pack):
     folders = pack.module("nodes.host_comfy.folders")
     assert folders.choices([]) == ["no file yet"] and folders.choices(["a"]) == ["a"]
+
+
+@pytest.mark.parametrize("white, warns", [("border", True), ("middle", False), ("nothing given", False)])
+def test_a_mask_that_keeps_the_background_is_noticed(pack, caplog, white, warns):
+    image = torch.rand(1, 32, 48, 3, generator=torch.Generator().manual_seed(0))
+    middle = torch.zeros(1, 32, 48)
+    middle[:, 4:28, 6:42] = 1
+    mask = {"border": 1 - middle, "middle": middle, "nothing given": None}[white]
+    with caplog.at_level(logging.WARNING):
+        pack.run("RelateSubject", image=image, name="cat", **({} if mask is None else {"mask": mask}))
+    assert ("keeps the background" in caplog.text) is warns
+
+
+def test_the_folder_of_identity_models_is_there_after_the_start(pack, base_directory):
+    assert (base_directory / "models" / "relate").is_dir()

@@ -288,8 +288,11 @@ def test_boxes_questions_and_views_are_read_and_checked(asked, tmp_path):
     assert entry.boxes == HALVES and entry.symmetric is False and entry.seed == 3
     assert entry.questions[1].parents == (0,) and not entry.questions[1].wanted
     assert entry.views[0][1].name == "cat1.png"
-    wrong = {"questions": [{"text": "?", "parents": [0]}], "symmetric": 1, "views": [["x.png"], ["y.png"]]}
-    path.write_text(json.dumps(line | wrong))
-    with pytest.raises(UserErrors) as report:
-        read_prompts(path, tmp_path / "pictures")
-    assert "'questions': expected" in str(report.value) and "'symmetric': expected true or false" in str(report.value)
+    for wrong, said in (
+        ({"questions": [{"text": "?", "parents": [0]}]}, "'questions': expected"),  # a question of its own answer
+        ({"symmetric": 1, "views": [["x.png"], ["y.png"]]}, "'symmetric': expected true or false"),
+    ):
+        path.write_text(json.dumps(line | wrong))
+        with pytest.raises(UserErrors) as report:
+            read_prompts(path, tmp_path / "pictures")
+        assert said in str(report.value)
