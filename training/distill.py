@@ -24,7 +24,7 @@ from core.user_files import visible_files
 
 from .common import arguments as of_type
 from .common.atomic_io import check_writable
-from .common.cli import TrainingAborted, command, going_on, shell_command
+from .common.cli import TrainingAborted, command, going_on, leave, shell_command
 from .common.errors import UserErrors, all_or_faults
 from .common.image_files import ENDINGS, image_size, open_image, to_tensor
 from .engine.clipself import Distillation, Pictures, distil
@@ -145,4 +145,4 @@ def save_visual(encoder: VisionEncoder, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -32,7 +32,7 @@ from typing import Any
 
 from .common import arguments as of_type
 from .common.atomic_io import check_writable, write_text
-from .common.cli import command, say
+from .common.cli import command, leave, say
 from .common.errors import UserErrors, all_or_faults
 from .evaluation.benchmarks import command as convert
 from .evaluation.judge import command as judge
@@ -221,4 +221,4 @@ WORLDS = Worlds(
 )
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

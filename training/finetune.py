@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from core.relation.lora import RelationCard
 
 from .common import arguments as of_type
-from .common.cli import Progress, TrainingAborted, command, say, shell_command
+from .common.cli import Progress, TrainingAborted, command, leave, say, shell_command
 from .common.errors import UserErrors
 from .common.folder_lock import FolderInUse, locked
 from .common.sheets import save_picture
@@ -276,4 +276,4 @@ def finish(recipe: RunSpec, objective: relation.RelationObjective, samples: Samp
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 from .common import arguments as of_type
 from .common.atomic_io import check_writable
-from .common.cli import command, say
+from .common.cli import command, leave, say
 from .common.errors import UserErrors, all_or_faults
 from .common.sheets import save_picture
 from .config import DataConfig
@@ -99,4 +98,4 @@ def _rounded(keypoints) -> list:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

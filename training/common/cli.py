@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from .errors import UserErrors
 from .folder_lock import FolderInUse
@@ -61,6 +62,16 @@ def command(run: Callable[[], object], log_format: str = "%(message)s") -> int:
         sys.stderr.write("Stopped; the same command begins again.\n")
         return _code_of(stop)
     return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with an exit code; a Ctrl-C that comes while Python shuts down no longer changes the code.
+
+    Python gives signals their default handlers back before it ends, but leaves those alone that are ignored.
+    """
+    if code in (130, 143):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def going_on(run: Callable[[], object], again: str) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from ..common import arguments as of_type
-from ..common.cli import command, going_on, say, shell_command
+from ..common.cli import command, going_on, leave, say, shell_command
 from ..host_diffusers.miniworld.architectures import FOLDER
 from ..host_diffusers.miniworld.bundle import load_miniworld
 from ..host_diffusers.miniworld.flux_files import FLUX_FOLDER
@@ -183,4 +183,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
