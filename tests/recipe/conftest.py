@@ -6,8 +6,9 @@ import torch
 from tests.recipe.tiny_recipe import write_all
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True)
 def _one_thread():
+    """Before each test: a command that ran in this process may have set its own number, and sums depend on it."""
     torch.set_num_threads(1)
 
 
