@@ -20,10 +20,10 @@ ASKED = ("a fox is hugging a bear", ("fox", "bear"), [torch.rand(3, 20, 30), tor
 def frozen():
     return open_frozen_models(
         ModelsConfig(
-            str(FOLDER),
-            str(FOLDER / "identity.safetensors"),
-            str(FOLDER / "clip_vision"),
-            str(FOLDER / "local_clip_vision"),
+            base=str(FOLDER),
+            identity=str(FOLDER / "identity.safetensors"),
+            clip_vision=str(FOLDER / "clip_vision"),
+            local_clip_vision=str(FOLDER / "local_clip_vision"),
         )
     )
 

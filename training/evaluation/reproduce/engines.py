@@ -148,14 +148,17 @@ class DiffusersEngine:
         self.settings, self.relations, self.device, self.dtype = settings, relations, device, dtype
         if settings.world == "miniworld":
             models = ModelsConfig(
-                str(FOLDER),
-                str(FOLDER / "identity.safetensors"),
-                str(FOLDER / "clip_vision"),
-                str(FOLDER / "local_clip_vision"),
+                base=str(FOLDER),
+                identity=str(FOLDER / "identity.safetensors"),
+                clip_vision=str(FOLDER / "clip_vision"),
+                local_clip_vision=str(FOLDER / "local_clip_vision"),
             )
         else:
             models = ModelsConfig(
-                settings.checkpoint, settings.identity, settings.clip_vision, settings.local_clip_vision
+                base=settings.checkpoint,
+                identity=settings.identity,
+                clip_vision=settings.clip_vision,
+                local_clip_vision=settings.local_clip_vision,
             )
         self.frozen = open_frozen_models(models)
         self.facts = {"kind": "diffusers", **versions(), "dtype": str(dtype).removeprefix("torch.")}
