@@ -107,6 +107,7 @@ def sam(folder: Path) -> Path:
 
 
 def sam2(folder: Path) -> Path:
+    pytest.importorskip("torchvision", reason="SAM 2's processor needs torchvision: pip install -e '.[backbones]'")
     torch.manual_seed(0)
     hiera = hf.Sam2HieraDetConfig(
         hidden_size=8,
