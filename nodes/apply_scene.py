@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..core.prompt.wording import PLACES, WORDINGS
+from . import widgets
 from .sockets import RelateIdentityModel, RelateScene, advanced, schema
 
 
@@ -77,15 +78,12 @@ class RelateApplyScene(io.ComfyNode):
             io.Int.Input(
                 "height", default=1024, min=64, max=16384, step=16, tooltip="Height of the picture in pixels."
             ),
-            io.Float.Input(
+            widgets.nats(
                 "strength",
-                default=3.0,
-                min=0.0,
-                max=20.0,
-                step=0.1,
-                tooltip="How firmly a reference is kept in its subject's box, in nats: outside, its "
-                "attention is divided by e to this power. 0 is the model's own wiring, untouched; 2 "
-                "to 4 is soft, 20 closes the border. SDXL: above 0 each subject acts in its box.",
+                3.0,
+                "How firmly a reference is kept in its subject's box, in nats: outside, its attention is "
+                "divided by e to this power. 0 is the model's own wiring, untouched; 2 to 4 is soft, 20 "
+                "closes the border. SDXL: above 0 each subject acts in its box.",
             ),
             RelateIdentityModel.Input(
                 "identity_model",
@@ -175,27 +173,13 @@ class RelateApplyScene(io.ComfyNode):
                     tooltip="Pictures to draw of this one scene.",
                 )
             ),
-            advanced(
-                io.Float.Input(
-                    "start_at",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
+            *map(
+                advanced,
+                widgets.window(
+                    "references begin to be kept in their boxes.",
+                    "that stops. Not after start_at means never.",
                     optional=True,
-                    tooltip="Fraction of the schedule at which references begin to be kept in their boxes.",
-                )
-            ),
-            advanced(
-                io.Float.Input(
-                    "end_at",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    tooltip="Fraction of the schedule at which that stops. Not after start_at means never.",
-                )
+                ),
             ),
         ]
 

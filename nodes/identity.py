@@ -6,6 +6,7 @@ import logging
 
 from comfy_api.latest import io
 
+from . import widgets
 from .pipelines.encode_identity import EncodedIdentity
 from .sockets import RelateIdentity, RelateIdentityModel, RelateScene, schema
 
@@ -146,22 +147,7 @@ class RelateApplyIdentity(io.ComfyNode):
                     tooltip="Strength of all identities. 0.6 is as published; 0.4 when a subject is a scene "
                     "or background; 0 is the untouched model.",
                 ),
-                io.Float.Input(
-                    "start_at",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Fraction of the schedule at which the identities begin to act.",
-                ),
-                io.Float.Input(
-                    "end_at",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Fraction of the schedule at which they stop. Not after start_at means never.",
-                ),
+                *widgets.window("the identities begin to act.", "they stop. Not after start_at means never."),
                 io.Combo.Input(
                     "layout",
                     options=["boxes", "attention", "none"],

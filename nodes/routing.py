@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from . import widgets
 from .sockets import RelateReferences, RelateRoutingMap, advanced, schema
 
 
 class RelateRoutingSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        from .host_comfy.samplers import SAMPLERS, SCHEDULERS
-
         return schema(
             node_id="RelateRoutingSampler",
             display_name="Routing-aware Flux Sampler",
@@ -21,98 +20,7 @@ class RelateRoutingSampler(io.ComfyNode):
             "and others). With routing_strength 0 it is KSampler after Apply References or Reference "
             "Latent, bit for bit.",
             search_aliases=["dreamo sampler", "regional reference", "attention map", "ksampler"],
-            inputs=[
-                io.Model.Input(
-                    "model",
-                    tooltip="From Load DreamO, or a model that takes references natively. It is "
-                    "not changed; a clone is.",
-                ),
-                io.Conditioning.Input("positive", tooltip="The positive prompt; the references are added here."),
-                io.Conditioning.Input(
-                    "negative",
-                    tooltip="The negative prompt, for cfg above 1. With DreamO and "
-                    "OmniGen2 it never gets references, else it does.",
-                ),
-                io.Latent.Input("latent_image", tooltip="What to start from."),
-                RelateReferences.Input("references", tooltip="From Reference Image."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Of the noise.",
-                ),
-                io.Int.Input("steps", default=12, min=1, max=10000, tooltip="12 with turbo, about 28 without."),
-                io.Float.Input(
-                    "cfg",
-                    default=1.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="True guidance. 1 as published, DreamO's LoRA makes it unnecessary; above 1 "
-                    "costs twice the time.",
-                ),
-                io.Combo.Input("sampler_name", options=SAMPLERS, default="euler", tooltip="As in KSampler."),
-                io.Combo.Input("scheduler", options=SCHEDULERS, default="simple", tooltip="As in KSampler."),
-                io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="As in KSampler."),
-                io.Float.Input(
-                    "routing_strength",
-                    default=0.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.1,
-                    tooltip="How firmly a reference is kept in its region, in nats: outside, its attention "
-                    "is divided by e to this power. 0 is plain DreamO, 2 to 4 is soft, 20 closes "
-                    "the border.",
-                ),
-                io.Float.Input(
-                    "start_at",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Fraction of the schedule at which the steering begins.",
-                ),
-                io.Float.Input(
-                    "end_at",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Fraction of the schedule at which it stops. Not after start_at means never.",
-                ),
-                io.Combo.Input(
-                    "record",
-                    options=["off", "maps"],
-                    default="off",
-                    tooltip="maps: record where each reference acts, and show it while it runs.",
-                ),
-                advanced(
-                    io.Float.Input(
-                        "isolation",
-                        default=0.0,
-                        min=0.0,
-                        max=20.0,
-                        step=0.1,
-                        optional=True,
-                        tooltip="How firmly references are kept from each other, in nats. Helps when "
-                        "two subjects look alike. 0 is plain DreamO, 20 parts them.",
-                    )
-                ),
-                advanced(
-                    io.Float.Input(
-                        "first_step_guidance",
-                        default=0.0,
-                        min=0.0,
-                        max=100.0,
-                        step=0.1,
-                        optional=True,
-                        tooltip="Distilled guidance of the first step; 0 is the same as the others, "
-                        "which Flux Guidance sets.",
-                    )
-                ),
-            ],
+            inputs=[*cls._sampling(), *cls._steering()],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The sampled latent."),
                 RelateRoutingMap.Output(
@@ -122,6 +30,82 @@ class RelateRoutingSampler(io.ComfyNode):
                 io.Mask.Output(display_name="masks", tooltip="One mask a reference, where it acts most (Otsu)."),
             ],
         )
+
+    @staticmethod
+    def _sampling() -> list[io.Input]:
+        """What KSampler takes, and the references."""
+        from .host_comfy.samplers import SAMPLERS, SCHEDULERS
+
+        return [
+            io.Model.Input(
+                "model",
+                tooltip="From Load DreamO, or a model that takes references natively. It is not changed; a clone is.",
+            ),
+            io.Conditioning.Input("positive", tooltip="The positive prompt; the references are added here."),
+            io.Conditioning.Input(
+                "negative",
+                tooltip="The negative prompt, for cfg above 1. With DreamO and "
+                "OmniGen2 it never gets references, else it does.",
+            ),
+            io.Latent.Input("latent_image", tooltip="What to start from."),
+            RelateReferences.Input("references", tooltip="From Reference Image."),
+            io.Int.Input(
+                "seed",
+                default=0,
+                min=0,
+                max=0xFFFFFFFFFFFFFFFF,
+                control_after_generate=True,
+                tooltip="Of the noise.",
+            ),
+            io.Int.Input("steps", default=12, min=1, max=10000, tooltip="12 with turbo, about 28 without."),
+            io.Float.Input(
+                "cfg",
+                default=1.0,
+                min=0.0,
+                max=100.0,
+                step=0.1,
+                tooltip="True guidance. 1 as published, DreamO's LoRA makes it unnecessary; above 1 "
+                "costs twice the time.",
+            ),
+            io.Combo.Input("sampler_name", options=SAMPLERS, default="euler", tooltip="As in KSampler."),
+            io.Combo.Input("scheduler", options=SCHEDULERS, default="simple", tooltip="As in KSampler."),
+            io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="As in KSampler."),
+        ]
+
+    @staticmethod
+    def _steering() -> list[io.Input]:
+        """How references are kept in their regions, and what is recorded."""
+        return [
+            widgets.nats(
+                "routing_strength",
+                0.0,
+                "How firmly a reference is kept in its region, in nats: outside, its attention is "
+                "divided by e to this power. 0 is plain DreamO, 2 to 4 is soft, 20 closes the border.",
+            ),
+            *widgets.window("the steering begins.", "it stops. Not after start_at means never."),
+            widgets.record("record where each reference acts, and show it while it runs."),
+            advanced(
+                widgets.nats(
+                    "isolation",
+                    0.0,
+                    "How firmly references are kept from each other, in nats. Helps when two subjects look "
+                    "alike. 0 is plain DreamO, 20 parts them.",
+                    optional=True,
+                )
+            ),
+            advanced(
+                io.Float.Input(
+                    "first_step_guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Distilled guidance of the first step; 0 is the same as the others, "
+                    "which Flux Guidance sets.",
+                )
+            ),
+        ]
 
     @classmethod
     def execute(

@@ -6,6 +6,7 @@ import logging
 
 from comfy_api.latest import io
 
+from . import widgets
 from .sockets import RelateScene, RelateSubjectAdapter, schema
 
 log = logging.getLogger(__name__)
@@ -131,22 +132,8 @@ class RelateApplySubjectAdapter(io.ComfyNode):
                     default=True,
                     tooltip="Whether the boxes are given beside the latent, where the file has learnt it.",
                 ),
-                io.Float.Input(
-                    "start_at",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Fraction of the schedule at which the adapters begin to act.",
-                ),
-                io.Float.Input(
-                    "end_at",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Fraction of the schedule at which they stop. Trained weights of the base act "
-                    "all the time.",
+                *widgets.window(
+                    "the adapters begin to act.", "they stop. Trained weights of the base act all the time."
                 ),
             ],
             outputs=[

@@ -51,7 +51,7 @@ def test_a_merge_is_w_plus_b_a(flux, base_directory):
 
 
 def test_presets_bring_their_loras_with_the_published_strengths(flux, pack):
-    chosen = pack.module("nodes.references").chosen_loras
+    chosen = pack.module("nodes.dreamo").chosen_loras
     files = [
         "a/dreamo_comfyui.safetensors",
         "dreamo_cfg_distill.safetensors",
