@@ -6,23 +6,12 @@ Screenshots are kept in out/browser/, to be looked at.
 import json
 
 import pytest
-from playwright.sync_api import sync_playwright
 
-from tests.host.comfyui import find_browser
 from tests.host.conftest import PACK_FOLDER, ROOT
+from tests.host.page import open_page, use_renderer
 
 WORKFLOWS = sorted(path for path in (ROOT / "workflows").glob("*.json") if path.stem != "index")
 SHOTS = ROOT / "out" / "browser"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-READY = "() => window.app?.graph && window.app.extensionManager && document.querySelector('canvas')"
 # Opens a workflow as a dropped file does, and tells which node types the page knows (newer pages mark a node of a
 # known type too, when its file is missing).
 OPEN = """async (workflow) => {
@@ -33,20 +22,11 @@ OPEN = """async (workflow) => {
 
 @pytest.fixture(scope="module")
 def page(comfy_server):
-    """ComfyUI's page, its console messages collected in `page.said`."""
+    """ComfyUI's page in the classic renderer, wide enough for whole graphs."""
     SHOTS.mkdir(parents=True, exist_ok=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_browser(), args=FLAGS)
-        page = browser.new_page(viewport={"width": 2560, "height": 1400})
-        page.said = []
-        page.on("console", lambda message: page.said.append((message.type, message.text, str(message.location))))
-        comfy_server.post("/settings", {"Comfy.TutorialCompleted": True})  # else the template browser covers the page
-        page.on("pageerror", lambda error: page.said.append(("error", str(error), error.stack or "")))
-        page.goto(comfy_server.url, wait_until="domcontentloaded")
-        page.wait_for_function(READY, timeout=120_000)
-        page.wait_for_timeout(3000)
+    use_renderer(comfy_server.url, nodes2=False)
+    with open_page(comfy_server.url, {"width": 2560, "height": 1400}) as page:
         yield page
-        browser.close()
 
 
 def errors_of_ours(page):
