@@ -11,7 +11,7 @@ import os
 import pickle
 import pickletools
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -19,10 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .key_report import first_few
+
 FORMAT = "relate/1"
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"  # first bytes of torch's two kinds of archive
 _LENGTH, _MAX_HEADER = 8, 100_000_000  # bytes before a safetensors header, which says its length; its limit
-SHOWN = 3  # keys of each sort that an error shows before it counts the rest
 
 SAFETENSORS, TORCH_ZIP, TORCH_PICKLE = "safetensors", "torch archive", "old torch archive"
 
@@ -110,7 +111,8 @@ def flat_tensors(content: Mapping, file: str) -> dict[str, Tensor]:
     ]
     if odd:
         raise ValueError(
-            f"{file}: expected tensors by name, but {len(odd)} of its {len(content)} entries are none ({_first(odd)})."
+            f"{file}: expected tensors by name, but {len(odd)} of its {len(content)} entries are none "
+            f"({first_few(odd)})."
         )
     return dict(content)
 
@@ -212,84 +214,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Key to shape."""
-    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-
-
-def compare_keys(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], file: str, what: str
-) -> None:
-    """Check that a file holds exactly what a model needs.
-
-    Raises:
-        ValueError: one message with every missing, unexpected and misshapen key (the first few, and how many).
-    """
-    missing = [key for key in expected if key not in found]
-    unexpected = [key for key in found if key not in expected]
-    misshapen = [
-        f"{key} is {found[key]}, expected {expected[key]}"
-        for key in expected
-        if key in found and found[key] != expected[key]
-    ]
-    faults = [
-        f"{len(keys)} {sort} ({_first(keys)})"
-        for sort, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
-        if keys
-    ]
-    if faults:
-        raise ValueError(
-            f"{file}: expected {what}, {len(expected)} tensors, and found {len(found)}: "
-            f"{'; '.join(faults)}. {describe(found)}"
-        )
-
-
-def _first(keys: list[str]) -> str:
-    more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-    return ", ".join(keys[:SHOWN]) + more
-
-
-# What whole families of files look like: (what it is, substrings one of which every one of most keys has, where to).
-_FAMILIES = (
-    (
-        "a LoRA",
-        ("lora_down", "lora_up", "lora_A", "lora_B", ".lora.", ".alpha", "lora.down", "lora.up"),
-        "models/loras and Load Relation",
-    ),
-    (
-        "a full SDXL or SD checkpoint",
-        ("model.diffusion_model.", "conditioner.", "first_stage_model.", "cond_stage_model."),
-        "models/checkpoints and Load Checkpoint",
-    ),
-    (
-        "a CLIP vision encoder",
-        ("vision_model.", "visual.", "visual_projection"),
-        "models/clip_vision and Load CLIP Vision",
-    ),
-    (
-        "a Flux diffusion model",
-        (
-            "double_blocks.",
-            "single_blocks.",
-            "img_in.",
-            "txt_in.",
-            "time_in.",
-            "vector_in.",
-            "guidance_in.",
-            "final_layer.",
-        ),
-        "models/diffusion_models and Load Diffusion Model",
-    ),
-    ("an IP-Adapter model", ("ip_adapter.", "image_proj.latents"), "models/ipadapter and an IP-Adapter pack"),
-)
-
-
-def describe(keys: Iterable[str]) -> str:
-    """One sentence that names what a set of keys belongs to, or an empty string."""
-    keys = list(keys)
-    for family, marks, place in _FAMILIES:
-        if keys and sum(any(mark in key for mark in marks) for key in keys) > 0.9 * len(keys):
-            return f"By its keys it is {family}: that belongs in {place}."
-    return ""

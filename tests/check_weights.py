@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.checkpoint import describe, kind_of, read, read_metadata, tensors_of
+from core.checkpoint import kind_of, read, read_metadata, tensors_of
 from core.cross_attention_layers import SDXL
 from core.identity.files import RELEASED, load_identity, load_vision_tower
+from core.key_report import describe
 from core.lora_keys import first, split_key
 from core.relation.lora import load_relation
 from core.routing.files import TABLES, load_tables

@@ -32,13 +32,14 @@ from .common.sheets import save_picture
 from .common.toml_config import ConfigFaults
 from .config import Config, load_config
 from .data.dataset import load_triplets, prepare
-from .data.encoding_cache import EncodedTriplets, encode, encode_negative
+from .data.encoded_triplets import EncodedTriplets
+from .data.encoding_cache import encode, encode_negative
 from .data.preview import triplet_sheet
 from .engine import objective as relation
 from .engine.batch import sample_batch
 from .engine.loss_log import LossLog
-from .engine.optim import build_optimizer, learning_rate_at, optimizer_tensors, restore_optimizer
-from .engine.run_dir import Checkpoint
+from .engine.optim import build_optimizer, learning_rate_at
+from .engine.resume import checkpoint_of, restore
 from .engine.run_spec import RunSpec, describe_run, load_run_spec, look_further, precision_of
 from .engine.validation import SamplePictures, sample_pictures
 from .host_diffusers import IdentityBatch, identity_batch, relation_parameters
@@ -216,44 +217,6 @@ def project_identity(
             unet,
         )
     return batch.to(device, recipe.dtype)
-
-
-def restore(
-    checkpoint: Checkpoint | None,
-    parameters: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    accelerator: Accelerator,
-    journal: LossLog,
-) -> int:
-    """Put a checkpoint back; returns the step to go on with."""
-    if checkpoint is None:
-        return 0
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(checkpoint.lora[name])
-    restore_optimizer(optimizer, checkpoint.optimizer)
-    if accelerator.scaler is not None:
-        accelerator.scaler.load_state_dict(checkpoint.scaler)
-    journal.restore(checkpoint)
-    return checkpoint.step
-
-
-def checkpoint_of(
-    step: int,
-    parameters: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    accelerator: Accelerator,
-    journal: LossLog,
-) -> Checkpoint:
-    """Everything a resumed run needs; its draws and rates are functions of the step."""
-    scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
-    return Checkpoint(
-        step,
-        {name: parameter.detach() for name, parameter in parameters.items()},
-        optimizer_tensors(optimizer),
-        journal.history(),
-        scaler,
-    )
 
 
 def finish(recipe: RunSpec, objective: relation.RelationObjective, samples: SamplePictures | None, speak) -> None:

@@ -23,7 +23,7 @@ from .common.sheets import save_picture
 from .config import DataConfig
 from .data.dataset import load_triplets, prepare
 from .data.preview import triplet_sheet
-from .data.triplets import Triplet
+from .data.triplet import Triplet
 
 
 def main(arguments: list[str] | None = None) -> int:

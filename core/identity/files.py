@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import compare_keys, describe, flat_tensors, read, shapes
+from ..checkpoint import flat_tensors, read
 from ..cross_attention_layers import SDXL
+from ..key_report import compare_keys, describe, shapes
 from .model import IdentityConfig, IdentityModel
 from .resampler import ResamplerConfig
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checkpoint import describe
 from ..cross_attention_layers import PROJECTIONS, UNetSpec
+from ..key_report import describe
 from ..lora_keys import BIAS, BIASES, EMBEDDINGS, OWN_ADAPTERS, TEXT_ENCODERS, first, is_embedding, split_key
 
 Address = tuple[str, str]  # a site's diffusers path, a projection

@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import SHOWN, describe, flat_tensors, read, tensors_of
+from ..checkpoint import flat_tensors, read, tensors_of
+from ..key_report import SHOWN, describe
 from ..lora_keys import (
     BIAS,
     BIASES,

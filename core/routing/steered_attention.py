@@ -23,41 +23,10 @@ from torch import Tensor
 
 from .call_layout import CallLayout, Span, Tokens, marks, tokens_of
 from .lse_attention import attend_with_lse, prepare
-from .reference_bias import HARD, Steering, picture_bias, shared_bias
+from .reference_bias import Steering
+from .steering_parts import Block, SharedRows, blocks_of, open_keys, shared_rows
 
 Backend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]  # q, k, v, mask to (B, n, H d)
-
-
-@dataclass(frozen=True, eq=False)
-class SharedRows:
-    """Queries with the same row of B.
-
-    Attributes:
-        rows: which queries.
-        columns: the keys that are open to them; None: all.
-        bias: (1, 1, 1, keys) on those, or None.
-    """
-
-    rows: Tokens
-    columns: Tokens | None
-    bias: Tensor | None
-
-
-@dataclass(frozen=True, eq=False)
-class Block:
-    """Keys to which every query of the picture adds one number.
-
-    Attributes:
-        reference: whose tokens these are.
-        columns: which keys.
-        rows: which of the picture's queries may read them, or None for all.
-        bias: (rows,) what those add, or None for nothing.
-    """
-
-    reference: int
-    columns: Tokens
-    rows: Tensor | None
-    bias: Tensor | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,12 +146,12 @@ def steered_attention(
         queries: which of the keys' tokens have queries: all, or without those that a cache has dropped.
     """
     prepare(device.type)
-    shared = _shared_rows(steering, layout, queries)
-    blocks = _blocks(steering, layout) if layout.image is not None else ()
+    shared = shared_rows(steering, layout, queries)
+    blocks = blocks_of(steering, layout) if layout.image is not None else ()
     if all(bias is None for _, bias in shared) and all(block.bias is None and block.rows is None for block in blocks):
         return None
     picture = None if layout.image is None else slice(layout.image[0] - queries[0], layout.image[1] - queries[0])
-    parts = tuple(_open(rows, bias) for rows, bias in shared)
+    parts = tuple(open_keys(rows, bias) for rows, bias in shared)
     owned = marks(layout.size, *layout.own)
     made = SteeredAttention(
         parts,
@@ -193,53 +162,6 @@ def steered_attention(
         queries[1] - queries[0],
     )
     return _on(made, device)
-
-
-def _shared_rows(steering: Steering, layout: CallLayout, queries: Span) -> list[tuple[Tensor, Tensor | None]]:
-    """Places of queries, and the row of B that they share; rows that are equal are one."""
-    picture = marks(layout.size, () if layout.image is None else (layout.image,))
-    found: list[tuple[Tensor, Tensor | None]] = []
-    for rows, bias in shared_bias(steering, layout):
-        rows = rows & ~picture
-        rows = rows[slice(*queries)]
-        if not bool(rows.any()):
-            continue
-        bias = bias if bool(bias.any()) else None
-        twin = next((at for at, (_, other) in enumerate(found) if _equal(other, bias)), None)
-        if twin is None:
-            found.append((rows, bias))
-        else:
-            found[twin] = (found[twin][0] | rows, bias)
-    return found
-
-
-def _equal(one: Tensor | None, other: Tensor | None) -> bool:
-    return one is other if one is None or other is None else torch.equal(one, other)
-
-
-def _open(rows: Tensor, bias: Tensor | None) -> SharedRows:
-    """Closed keys are left out; what is added to the open ones stays as a mask of one row."""
-    if bias is None:
-        return SharedRows(tokens_of(rows), None, None)
-    is_open = bias > -HARD
-    left = bias[is_open]
-    columns = None if bool(is_open.all()) else tokens_of(is_open)
-    return SharedRows(tokens_of(rows), columns, left[None, None, None] if bool(left.any()) else None)
-
-
-def _blocks(steering: Steering, layout: CallLayout) -> tuple[Block, ...]:
-    """The keys of each reference, closed ones left out; latents and copies are one block if B does not differ."""
-    blocks = []
-    for index, parts in enumerate(picture_bias(steering, layout)):
-        for spans, bias in parts:
-            is_open = bias > -HARD
-            if not spans or not bool(is_open.any()):
-                continue
-            rows = None if bool(is_open.all()) else is_open.nonzero()[:, 0]
-            left = bias if rows is None else bias[rows]
-            columns = tokens_of(marks(layout.size, spans))
-            blocks.append(Block(index, columns, rows, left if bool(left.any()) else None))
-    return tuple(blocks)
 
 
 def _on(made: SteeredAttention, device: torch.device) -> SteeredAttention:

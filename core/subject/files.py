@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import compare_keys, describe, flat_tensors, read, shapes
+from ..checkpoint import flat_tensors, read
+from ..key_report import compare_keys, describe, shapes
 from .adapter import GatedAdapter
 from .fused_prompt import PLACEHOLDER
 from .tokens import ObjectTokens, PreNormMLP

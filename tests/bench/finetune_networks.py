@@ -19,7 +19,7 @@ from transformers import (
 from core.identity.files import RELEASED
 from core.identity.model import IdentityConfig, IdentityModel
 from core.identity.resampler import ResamplerConfig
-from training.data.encoding_cache import EncodedTriplets
+from training.data.encoded_triplets import EncodedTriplets
 from training.host_diffusers import IdentityBatch, identity_batch, unet_layout
 from training.host_diffusers.images import encode_pictures, image_tokens
 from training.host_diffusers.single_file import SDXL, SDXL_UNET

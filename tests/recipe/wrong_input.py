@@ -371,7 +371,7 @@ by_authors(
 by_authors(
     "the authors' keypoints in pixels",
     lambda data, prompts: torch.save(
-        torch.load(data / "videos/0/motion_keyposes.pth") * 96, data / "videos/0/motion_keyposes.pth"
+        torch.load(data / "videos/0/motion_keyposes.pth", weights_only=True) * 96, data / "videos/0/motion_keyposes.pth"
     ),
     "motion_keyposes.pth: skeleton 1, joint 1 at",
     "expected fractions of the target",

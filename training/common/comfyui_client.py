@@ -9,12 +9,10 @@ POST /interrupt, POST /free, GET /object_info. Standard library only.
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 import urllib.parse
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from .comfyui_errors import (
     failure_text,
     refusal_text,
 )
+from .comfyui_graph import Finished, graph_hash, images_of
 from .comfyui_http import Connection, Patience
 
 __all__ = [
@@ -50,34 +49,6 @@ __all__ = [
 
 _IDS = uuid.UUID("6f0c1a52-3a60-4f0e-9d0c-3f5f3f1d2b7a")  # namespace of this client's prompt ids
 _IN_QUEUE = ("queue_running", "queue_pending")
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A graph that ended well.
-
-    Attributes:
-        prompt_id: the server's id of the run.
-        outputs: node id to what the node showed, e.g. `{"images": [{"filename", "subfolder", "type"}]}`.
-        pictures: the files of the nodes asked for, in order.
-        attempts: how often the graph was queued; 0 if the server had it done already.
-    """
-
-    prompt_id: str
-    outputs: Mapping[str, Mapping[str, Any]]
-    pictures: tuple[bytes, ...]
-    attempts: int
-
-
-def graph_hash(graph: Graph) -> str:
-    """SHA-256 of a graph's contents, whatever the order of its keys and whatever its titles."""
-    bare = {node: {"class_type": value["class_type"], "inputs": value["inputs"]} for node, value in graph.items()}
-    return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def images_of(outputs: Mapping[str, Mapping[str, Any]], nodes: Sequence[str]) -> list[Mapping[str, str]]:
-    """The files that some nodes wrote, in the nodes' order."""
-    return [image for node in nodes for image in outputs.get(node, {}).get("images", ())]
 
 
 class ComfyUIClient:

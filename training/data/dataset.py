@@ -17,7 +17,8 @@ from ..common.image_files import to_tensor
 from ..config import DataConfig
 from .loaded_triplet import LoadedTriplet, in_order, load_images
 from .square_crop import SquareCrop, box_of
-from .triplets import Triplet, read_triplets
+from .triplet import Triplet
+from .triplets import read_triplets
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,6 @@ import gc
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -31,51 +30,13 @@ from ..host_diffusers.frozen import FrozenModels
 from ..host_diffusers.images import encode_pictures, image_tokens
 from ..host_diffusers.text import encode_phrases, encode_prompts
 from .dataset import Example, annotation_bytes, crop_of, prepare
+from .encoded_triplets import EncodedTriplets, stack_rows
 from .prompt_spans import token_span
-from .triplets import Triplet
+from .triplet import Triplet
 
 log = logging.getLogger(__name__)
 _VERSION = 1  # of the cache; raised whenever an encoding changes
 _LENGTH = 77
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedTriplets:
-    """N crops of triplets, encoded; float32 on the CPU. Rows are padded to the largest S and P.
-
-    Attributes:
-        latents: (N, C, h, w) of the target, scaled; ``concept_latents`` (N, S, C, h, w).
-        context: (N, 77, D); ``pooled`` (N, P); ``time_ids`` (N, 6).
-        span: (N, 77) weight of each token: the mean over the predicate's.
-        boxes: (N, S, 4), zero where padded; ``present`` (N, S) 1 for a subject, 0 for padding.
-        identity: (N, S, T, D) identity tokens, or (N, S, 0, D) without an identity model.
-        region: (N, H, W) 1 where a subject is.
-        keypoints_target, keypoints_concepts: (N, S, P, 2); ``visible`` (N, S, P) 0 or 1.
-    """
-
-    latents: Tensor
-    concept_latents: Tensor
-    context: Tensor
-    pooled: Tensor
-    time_ids: Tensor
-    span: Tensor
-    boxes: Tensor
-    present: Tensor
-    identity: Tensor
-    region: Tensor
-    keypoints_target: Tensor
-    keypoints_concepts: Tensor
-    visible: Tensor
-
-    def __len__(self) -> int:
-        return len(self.latents)
-
-    def take(self, rows: Tensor) -> EncodedTriplets:
-        """Some of the crops, on the same device."""
-        return EncodedTriplets(**{name: tensor[rows] for name, tensor in vars(self).items()})
-
-    def to(self, device: torch.device) -> EncodedTriplets:
-        return EncodedTriplets(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 def encode(
@@ -108,7 +69,7 @@ def encode(
         gc.collect()
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    return _stack([load_file(file) for file in files])
+    return stack_rows([load_file(file) for file in files])
 
 
 def encode_negative(
@@ -253,26 +214,3 @@ def _photograph_tokens(
                 local = pool(dense_features(local_encoder.tower, pixels), config.identity.local_grid)[0]
                 of_subjects[subject] = torch.cat((of_subjects[subject], local.float().cpu()))
     return tokens
-
-
-def _stack(rows: list[dict[str, Tensor]]) -> EncodedTriplets:
-    """Rows of different numbers of subjects and joints, padded with zeros."""
-    subjects = max(len(row["boxes"]) for row in rows)
-    joints = max(row["visible"].shape[1] for row in rows)
-    per_joint = {"keypoints_target", "keypoints_concepts", "visible"}
-    per_subject = per_joint | {"boxes", "present", "identity", "concept_latents"}
-
-    def padded(name: str, tensor: Tensor) -> Tensor:
-        shape = list(tensor.shape)
-        shape[0] = subjects if name in per_subject else shape[0]
-        shape[1:2] = [joints] if name in per_joint else shape[1:2]
-        whole = tensor.new_zeros(shape)
-        whole[tuple(slice(0, size) for size in tensor.shape)] = tensor
-        return whole
-
-    return EncodedTriplets(
-        **{
-            name: torch.stack([padded(name, row[name]) for row in rows])
-            for name in EncodedTriplets.__dataclass_fields__
-        }
-    )

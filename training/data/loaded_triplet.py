@@ -17,8 +17,8 @@ from ..common.errors import UserErrors
 from ..common.image_files import open_image, open_mask
 from .keypoint_matching import assign_keypoints_to_masks
 from .square_crop import box_of
+from .triplet import ImageFacts, Triplet
 from .triplet_entries import box_misfits
-from .triplets import ImageFacts, Triplet
 
 log = logging.getLogger(__name__)
 _SMALLEST = 16  # pixels a side: two latents; less is a thumbnail taken for a picture

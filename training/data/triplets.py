@@ -8,7 +8,6 @@ Two layouts, read the same:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,61 +19,10 @@ from core.user_files import read_json_lines, read_json_object
 from ..common.errors import UserErrors
 from ..common.schema import check_path, checked_entry
 from .prompt_spans import find_phrase, find_predicate
+from .triplet import Triplet
 from .triplet_entries import AuthorsEntry, TripletEntry, as_tensor, box_faults, joint_faults
 
 _ORDINALS = ("one", "two", "three", "four", "five", "six")
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFacts:
-    """What is known of a triplet's files once they have been opened.
-
-    Attributes:
-        size: width and height of the upright target, pixels.
-        boxes: (S, 4) fractions of the target: as given, or the masks' tight ones.
-        digests: SHA-256 of every file, in the order of `Triplet.files`, hexadecimal.
-        visible_joints: how many joints the keypoint loss can compare, over all squares.
-    """
-
-    size: tuple[int, int]
-    boxes: Tensor
-    digests: tuple[str, ...]
-    visible_joints: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Triplet:
-    """One target and the photographs of its S subjects.
-
-    Attributes:
-        name: how the folder calls it.
-        target: the picture with the relation.
-        concepts: one photograph a subject.
-        prompt: what the target shows.
-        predicate: the relation as the prompt words it; empty if the prompt does not say it.
-        names: the subjects' words.
-        masks: one 8-bit mask of the target a subject, or none at all.
-        boxes: (S, 4) fractions of the target, or None: from the masks.
-        keypoints_target: (K, P, 3) x, y, visibility in fractions; K >= S skeletons as found, or S = K in order.
-        keypoints_concepts: (S, P, 3), each in fractions of its photograph.
-        facts: what its files hold; None until they have been opened.
-    """
-
-    name: str
-    target: Path
-    concepts: tuple[Path, ...]
-    prompt: str
-    predicate: str
-    names: tuple[str, ...]
-    masks: tuple[Path, ...]
-    boxes: Tensor | None
-    keypoints_target: Tensor
-    keypoints_concepts: Tensor
-    facts: ImageFacts | None = None
-
-    def files(self) -> tuple[Path, ...]:
-        """Every picture of it."""
-        return (self.target, *self.concepts, *self.masks)
 
 
 def read_triplets(folder: str | Path, relation: str = "") -> list[Triplet]:

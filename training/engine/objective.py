@@ -20,7 +20,7 @@ from core.relation.lora import RelationCard, load_relation, save_relation
 
 from ..common.errors import UserErrors
 from ..config import Config, LossConfig
-from ..data.encoding_cache import EncodedTriplets
+from ..data.encoded_triplets import EncodedTriplets
 from ..diffusion.noise_schedule import NoiseSchedule, denoising_loss
 from ..host_diffusers import (
     CrossAttentionExtras,

@@ -12,7 +12,7 @@ from ..common.errors import UserErrors
 from ..common.toml_config import ConfigFaults
 from ..config import Config
 from ..data.dataset import dataset_sha256, load_triplets
-from ..data.triplets import Triplet
+from ..data.triplet import Triplet
 from ..diffusion.noise_schedule import NoiseSchedule
 from ..host_diffusers import attach_relation, relation_parameters, unet_layout
 from ..host_diffusers.errors import ModelFileErrors

@@ -19,7 +19,7 @@ from ..common.atomic_io import write_text
 from ..common.image_files import open_image
 from ..common.sheets import FAINT, sample_sheet, save_picture, to_picture
 from ..config import Config
-from ..data.encoding_cache import EncodedTriplets
+from ..data.encoded_triplets import EncodedTriplets
 from ..diffusion.ddim import sample, seeded_noise
 from ..host_diffusers import CrossAttentionExtras, IdentityBatch, set_relation
 from ..host_diffusers.images import decode_latents

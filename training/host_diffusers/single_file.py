@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from core.checkpoint import SAFETENSORS, compare_keys, describe, kind_of, shapes
+from core.checkpoint import SAFETENSORS, kind_of
+from core.key_report import compare_keys, describe, shapes
 
 from .errors import ModelFileErrors, one_line
 from .schedule import schedule_of_keys
@@ -80,16 +81,11 @@ SDXL_CLIP_G = {
 SDXL = {"unet": SDXL_UNET, "vae": SDXL_VAE, "clip_l": SDXL_CLIP_L, "clip_g": SDXL_CLIP_G}
 
 
-def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) -> dict[str, Any]:
-    """The fields of ``Base`` for one checkpoint file.
-
-    Args:
-        path: a safetensors file, whatever its ending.
-        tokenizer: folder of the CLIP tokenizer, or empty.
-        sizes: the configs of its four parts; SDXL's.
+def _keys_of(path: Path) -> tuple[set[str], int]:
+    """The keys of a whole SDXL checkpoint, and how many channels its UNet reads.
 
     Raises:
-        ModelFileErrors: not safetensors, not a whole SDXL checkpoint, or one of a schedule that is not supported.
+        ModelFileErrors: not safetensors, cut off, or without one of its parts.
     """
     if kind_of(path) != SAFETENSORS:
         raise ModelFileErrors(
@@ -110,6 +106,21 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) 
             f"models.base: {path}: expected a whole SDXL checkpoint; nothing under {', '.join(absent)}. "
             f"{describe(keys)}"
         )
+    return keys, inputs
+
+
+def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) -> dict[str, Any]:
+    """The fields of ``Base`` for one checkpoint file.
+
+    Args:
+        path: a safetensors file, whatever its ending.
+        tokenizer: folder of the CLIP tokenizer, or empty.
+        sizes: the configs of its four parts; SDXL's.
+
+    Raises:
+        ModelFileErrors: not safetensors, not a whole SDXL checkpoint, or one of a schedule that is not supported.
+    """
+    keys, inputs = _keys_of(path)
     faults = []
     if inputs != 4:
         faults.append(

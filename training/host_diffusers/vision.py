@@ -9,8 +9,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from core.checkpoint import compare_keys, describe, read, read_metadata, shapes
+from core.checkpoint import read, read_metadata
 from core.identity.files import load_vision_tower
+from core.key_report import compare_keys, describe, shapes
 from core.user_files import read_json_object, visible_files
 
 # Heads cannot be read from tensors. Width: (heads, activation) of bigG, H, L and B; other widths have 64 a head.

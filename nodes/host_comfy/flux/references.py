@@ -10,8 +10,9 @@ from ....core.routing.placeholders import faults, numbers_in
 from ....core.routing.routing import Routing
 from ....core.routing.token_layout import PATCH, Reference
 from ..prompt_graph import positive_texts
+from .attach import attach_references
 from .loader import tables_of
-from .wrapper import WORDS_KEY, attach_references
+from .wrapper import WORDS_KEY
 
 log = logging.getLogger(__name__)
 

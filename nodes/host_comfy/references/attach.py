@@ -9,7 +9,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ....core.routing.call_layout import Span
 from ....core.routing.reference_regions import ReferenceRegions
-from ..flux import wrapper as flux_wrapper
+from ..flux import attach as flux_attach
 from .families import Family, check_latents, family_of
 from .steer import KEY, Placed, PlacedCond, begin_run, steer_references
 
@@ -56,7 +56,7 @@ def _placed(
     placed = []
     for embedding, entry in side:
         count = len(entry.get(family.latents[0], ()))
-        dreamo = flux_wrapper.with_regions(entry, regions)
+        dreamo = flux_attach.with_regions(entry, regions)
         if dreamo is not None:
             entry, own = dreamo
             clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begin_run(own))

@@ -10,10 +10,11 @@ from torch import Tensor
 from ....core.identity.auto_layout import AttentionRecord, Positions
 from ....core.prompt.name_tokens import mentions
 from ....core.sampling_steps import StepCounter
-from ..model_calls import CALL, Conditionings, Tiles
+from ..model_calls import CALL, Conditionings
 from ..prompt_graph import Entry, read_positive
 from ..prompt_tokens import PromptTokens
 from ..scene.recording_clip import TEXT_KEY
+from ..tiles import Tiles
 
 log = logging.getLogger(__name__)
 

@@ -7,20 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.checkpoint import (
-    SAFETENSORS,
-    TORCH_PICKLE,
-    TORCH_ZIP,
-    compare_keys,
-    describe,
-    kind_of,
-    read,
-    read_metadata,
-    save,
-)
+from core.checkpoint import SAFETENSORS, TORCH_PICKLE, TORCH_ZIP, kind_of, read, read_metadata, save
 from core.identity.files import PARTS, RELEASED, load_identity, load_vision_tower
 from core.identity.model import IdentityConfig, IdentityModel
 from core.identity.resampler import ResamplerConfig
+from core.key_report import compare_keys, describe
 
 SMALL = IdentityConfig(
     ResamplerConfig(

@@ -15,7 +15,7 @@ import numpy as np
 
 from core.user_files import read_json, read_json_lines
 
-from ...common import stats
+from ...common import agreement, stats
 from ...common.errors import UserErrors
 from .answers import Answers
 from .verdicts import THRESHOLD
@@ -63,7 +63,7 @@ class JudgeAccuracy:
     @property
     def informative(self) -> bool:
         """Whether shares can be corrected at all."""
-        return stats.corrected_share(0.5, self.sensitivity.value, self.specificity.value) is not None
+        return agreement.corrected_share(0.5, self.sensitivity.value, self.specificity.value) is not None
 
     def table(self) -> dict[str, Any]:
         return asdict(self)
@@ -133,11 +133,11 @@ def agreed(labels: Sequence[Label]) -> tuple[dict[tuple[Path, str], bool], int, 
         counts[label.by] = counts.get(label.by, 0) + 1
     people = sorted(counts, key=lambda person: (-counts[person], person))[:2]
     both = [given for given in by_item.values() if all(person in given for person in people)]
-    agreement = None
+    people_agree = None
     if len(people) == 2 and both:
-        agreement = stats.kappa([given[people[0]] for given in both], [given[people[1]] for given in both])
+        people_agree = agreement.kappa([given[people[0]] for given in both], [given[people[1]] for given in both])
     answers = {item: next(iter(given.values())) for item, given in by_item.items() if item not in disputed}
-    return answers, sum(label.answer is None for label in labels), len(disputed), agreement
+    return answers, sum(label.answer is None for label in labels), len(disputed), people_agree
 
 
 def measure_judge(
@@ -166,8 +166,8 @@ def measure_judge(
     accuracy = JudgeAccuracy(
         stats.wilson(sum(positive), len(positive)),
         stats.wilson(sum(negative), len(negative)),
-        stats.auc(list(said.values()), [truth[item] for item in said]),
-        stats.kappa([p > THRESHOLD for p in said.values()], [truth[item] for item in said]),
+        agreement.auc(list(said.values()), [truth[item] for item in said]),
+        agreement.kappa([p > THRESHOLD for p in said.values()], [truth[item] for item in said]),
         people,
         unclear,
         disputed,
@@ -192,7 +192,7 @@ def corrected(
         None where the judge says too little (sensitivity + specificity <= 1.2).
     """
     means = np.array(list(stats.case_means(values, cases).values()))
-    value = stats.corrected_share(float(means.mean()), accuracy.sensitivity.value, accuracy.specificity.value)
+    value = agreement.corrected_share(float(means.mean()), accuracy.sensitivity.value, accuracy.specificity.value)
     if value is None:
         return None
     rng = np.random.default_rng((seed, 1))
@@ -201,7 +201,7 @@ def corrected(
         for rate in (accuracy.sensitivity, accuracy.specificity)
     ]
     shares = means[stats.resampled_rows(len(means), seed)].mean(1)
-    resampled = [stats.corrected_share(*row) for row in zip(shares, *rates)]
+    resampled = [agreement.corrected_share(*row) for row in zip(shares, *rates)]
     low, high = np.percentile([one for one in resampled if one is not None], stats.QUANTILES).tolist()
     return stats.Estimate(value, low, high, len(means), len(values))
 

@@ -40,8 +40,13 @@ def graph_of(job: Job, settings: DrawingSettings, photographs: Sequence[str]) ->
             strength=settings.relation_strength,
         )
         model["model"] = ["relation", 0]
+    return graph | _drawing(job, settings, model, scene)
+
+
+def _drawing(job: Job, settings: DrawingSettings, model: dict[str, Any], scene: list | None) -> dict[str, Any]:
+    """The nodes from the scene and the models to the saved picture."""
     local = {"local_clip_vision": model["local_clip_vision"]} if "local_clip_vision" in model else {}
-    graph |= {
+    return {
         "identity": node(
             "RelateEncodeIdentity",
             scene=scene,
@@ -80,7 +85,6 @@ def graph_of(job: Job, settings: DrawingSettings, photographs: Sequence[str]) ->
         "decode": node("VAEDecode", samples=["sample", 0], vae=model["vae"]),
         SAVE: node("SaveImage", images=["decode", 0], filename_prefix="relate/evaluate"),
     }
-    return graph
 
 
 def _loaders(settings: DrawingSettings) -> dict[str, Any]:

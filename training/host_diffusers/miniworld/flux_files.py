@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from core.checkpoint import compare_keys, read, save, shapes
+from core.checkpoint import read, save
+from core.key_report import compare_keys, shapes
 from core.routing.files import TABLES, load_tables
 
 from ...common.atomic_io import write_text

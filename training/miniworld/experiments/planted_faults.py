@@ -17,18 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ...common import arguments as of_type
 from ...common import stats
 from ...common.atomic_io import write_text
 from ...common.cli import command, say
-from ...common.sheets import INK, PAPER, font, save_picture
+from ...common.sheets import save_picture
 from ...evaluation.assignment.subjects import SubjectModels, measure_subjects
 from ...evaluation.columns import COLUMNS
-from ...evaluation.judge.accuracy import Label, accuracy_text, measure_judge
+from ...evaluation.judge.accuracy import accuracy_text, measure_judge
 from ...evaluation.judge.answers import Answers
-from ...evaluation.judge.questions import HAPPENED, PRESENT, questions_of
 from ...evaluation.judge.verdicts import judge_pictures
 from ...evaluation.prompts import Entry
 from ...evaluation.score_images import score_pictures
@@ -38,13 +37,10 @@ from ..world.relations import PAIRS
 from ..world.renderer import render
 from ..world.scene import ScenePlan, draw_plan, portrait, stage
 from ..world.triplets import evaluation_plans
+from .planted_faults_report import FAULTS, HONEST, SIDE, labels_of, mean_rate, rates_text, sheet, table_text
 from .yes_no_judge import DIRECTED, open_judge
 
-HONEST = "honest"
-FAULTS = ("swapped", "duplicate", "missing", "bled", "other relation", "reversed")
-SIDE, SEED, _STREAM = 128, 2000, 37
-WHOLE = ("CLIP-T", "CLIP-R", "CLIP-I", "DINO")
-_SHOWN, _GAP, _HEAD = 8, 6, 26
+SEED, _STREAM = 2000, 37
 
 
 def with_fault(plan: ScenePlan, fault: str, rng: np.random.Generator) -> ScenePlan | None:
@@ -154,78 +150,7 @@ def preferences(rows: Mapping[str, Sequence[dict | None]]) -> dict[str, dict[str
             share = preference(*zip(*pairs), COLUMNS[key].higher_is_better) if pairs else None
             if share is not None:
                 table.setdefault(key, {})[fault] = share
-    return dict(sorted(table.items(), key=lambda item: -_mean(item[1])))
-
-
-def _mean(row: Mapping[str, stats.Estimate]) -> float:
-    return sum(estimate.value for estimate in row.values()) / len(row)
-
-
-def table_text(table: Mapping[str, Mapping[str, stats.Estimate]]) -> str:
-    """Markdown, best measure first; measures of a whole picture in italics."""
-    lines = ["| measure | " + " | ".join(FAULTS) + " | mean |", "|---" * (len(FAULTS) + 2) + "|"]
-    for key, row in table.items():
-        name = {"DINO": "local encoder"}.get(key, COLUMNS[key].title.removesuffix(" %"))
-        cells = [row[fault].text(100, 0) if fault in row else "-" for fault in FAULTS]
-        lines.append(
-            f"| {f'*{name}, whole picture*' if key in WHOLE else name} | {' | '.join(cells)} | {100 * _mean(row):.0f} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def rates_text(rows: Mapping[str, Sequence[dict | None]]) -> str:
-    """What the measures of the spec's laws come out at, kind by kind: swap, duplicate, found, confusion, reversed."""
-    keys = ("found", "count_exact", "swap", "duplicate", "confusion", "happened", "reversed")
-    lines = [
-        "| renders | pictures | " + " | ".join(COLUMNS[key].title for key in keys) + " |",
-        "|---" * (len(keys) + 2) + "|",
-    ]
-    for kind, own in rows.items():
-        present = [row for row in own if row]
-        cells = []
-        for key in keys:
-            values = [row[key] for row in present if row.get(key) is not None]
-            cells.append(stats.share(values, range(len(values))).text(100, 0) if values else "-")
-        lines.append(f"| {kind} | {len(present)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def labels_of(entries: Mapping[str, Sequence[Entry | None]]) -> list[Label]:
-    """True answers of the questions whether it happened and who is there, of honest renders and of faults."""
-    labels = []
-    for kind, truths in (
-        (HONEST, {HAPPENED: True, PRESENT: True}),
-        ("other relation", {HAPPENED: False}),
-        ("reversed", {HAPPENED: False}),
-    ):
-        for entry in filter(None, entries[kind]):
-            labels += [
-                Label(entry.picture, question.text, truths[question.kind])
-                for question in questions_of(entry, entry.relation)
-                if question.kind in truths
-            ]
-    for entry in filter(None, entries["missing"]):
-        presence = [one for one in questions_of(entry, entry.relation) if one.kind == PRESENT]
-        labels += [Label(entry.picture, question.text, number == 0) for number, question in enumerate(presence)]
-    return labels
-
-
-def sheet(entries: Mapping[str, Sequence[Entry | None]]) -> Image.Image:
-    """A row for each kind, a column for each scene."""
-    kinds = list(entries)
-    columns = list(range(0, len(entries[HONEST]), max(1, len(entries[HONEST]) // _SHOWN)))[:_SHOWN]
-    picture = Image.new("RGB", (120 + len(columns) * (SIDE + _GAP), _HEAD + len(kinds) * (SIDE + _GAP)), PAPER)
-    pen = ImageDraw.Draw(picture)
-    for row, kind in enumerate(kinds):
-        pen.text((8, _HEAD + row * (SIDE + _GAP) + SIDE // 2), kind, INK, font(14))
-        for column, index in enumerate(columns):
-            entry = entries[kind][index]
-            if entry is not None:
-                with Image.open(entry.picture) as image:
-                    picture.paste(image, (120 + column * (SIDE + _GAP), _HEAD + row * (SIDE + _GAP)))
-    for column, index in enumerate(columns):
-        pen.text((120 + column * (SIDE + _GAP), 6), entries[HONEST][index].relation, INK, font(12))
-    return picture
+    return dict(sorted(table.items(), key=lambda item: -mean_rate(item[1])))
 
 
 def run(out: Path, scenes: int, seed: int = SEED) -> dict[str, Sequence[dict | None]]:

@@ -13,8 +13,8 @@ from training.common.comfyui_client import (
     Refused,
     TimedOut,
     Unreachable,
-    graph_hash,
 )
+from training.common.comfyui_graph import graph_hash
 
 QUICK = Patience(request_seconds=2, absent_seconds=5, run_seconds=0.3, poll_seconds=0.02, attempts=3)
 GRAPH = {

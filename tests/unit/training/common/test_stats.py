@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.common import stats
+from training.common import agreement, stats
 
 SHARES = st.lists(st.floats(0, 1), min_size=2, max_size=12)
 
@@ -47,18 +47,18 @@ def test_power_is_the_share_of_simulated_significant_tests():
 
 @pytest.mark.parametrize("share, corrected", [(0.60, 0.60), (0.10, 0)])
 def test_rogan_gladen_correction_is_cut_to_a_share(share, corrected):
-    assert stats.corrected_share(share, 0.90, 0.85) == pytest.approx(corrected)
+    assert agreement.corrected_share(share, 0.90, 0.85) == pytest.approx(corrected)
 
 
 def test_a_judge_that_knows_nothing_is_not_corrected():
-    assert stats.corrected_share(0.5, 0.6, 0.6) is None
-    assert stats.corrected_share(0.5, 0.6, 0.61) is not None
+    assert agreement.corrected_share(0.5, 0.6, 0.6) is None
+    assert agreement.corrected_share(0.5, 0.6, 0.61) is not None
 
 
 @given(st.floats(0.6, 1), st.floats(0.6, 1), st.floats(0, 1))
 def test_correction_recovers_the_share_behind_an_imperfect_judge(sensitivity, specificity, truth):
     seen = truth * sensitivity + (1 - truth) * (1 - specificity)
-    corrected = stats.corrected_share(seen, sensitivity, specificity)
+    corrected = agreement.corrected_share(seen, sensitivity, specificity)
     assert corrected is None or corrected == pytest.approx(truth, abs=1e-6)
 
 
@@ -131,21 +131,21 @@ def test_holm_never_lowers_a_p_value_and_keeps_their_order(family):
 
 
 def test_kappa_is_one_zero_and_negative():
-    assert stats.kappa("yynn", "yynn") == 1
-    assert stats.kappa("yynn", "ynyn") == 0
-    assert stats.kappa("yn", "ny") == -1
-    assert stats.kappa("yy", "yy") is None
+    assert agreement.kappa("yynn", "yynn") == 1
+    assert agreement.kappa("yynn", "ynyn") == 0
+    assert agreement.kappa("yn", "ny") == -1
+    assert agreement.kappa("yy", "yy") is None
 
 
 def test_kappa_of_cohens_table():
     first = "y" * 25 + "n" * 25  # 20 yes-yes, 5 yes-no, 10 no-yes, 15 no-no: observed .7, by chance .5
     second = "y" * 20 + "n" * 5 + "y" * 10 + "n" * 15
-    assert stats.kappa(first, second) == pytest.approx(0.4)
+    assert agreement.kappa(first, second) == pytest.approx(0.4)
 
 
 def test_auc_counts_ties_half():
-    assert stats.auc([0.9, 0.5, 0.5, 0.1], [True, True, False, False]) == 3.5 / 4
-    assert stats.auc([0.9], [True]) is None
+    assert agreement.auc([0.9, 0.5, 0.5, 0.1], [True, True, False, False]) == 3.5 / 4
+    assert agreement.auc([0.9], [True]) is None
 
 
 def test_a_share_has_wilsons_interval_unless_cases_repeat():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from training.common import stats
+from training.common import agreement, stats
 from training.common.errors import UserErrors
 from training.evaluation.judge import accuracy
 from training.evaluation.judge.answers import Answers, CannotAnswer
@@ -245,7 +245,7 @@ def test_a_judges_accuracy(tmp_path):
     assert result.sensitivity == stats.wilson(2, 3) and result.specificity == stats.wilson(1, 2)
     assert result.auc == pytest.approx(5 / 6)  # .3 of a yes is below .6 of a no
     assert (result.unclear, result.disputed, result.kappa_people, len(said)) == (1, 0, None, 5)
-    assert result.kappa == pytest.approx(stats.kappa([1, 1, 0, 0, 1], [1, 1, 1, 0, 0]))
+    assert result.kappa == pytest.approx(agreement.kappa([1, 1, 0, 0, 1], [1, 1, 1, 0, 0]))
     assert not result.informative and "does not tell" in accuracy.accuracy_text(result)
 
 

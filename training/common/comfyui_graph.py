@@ -1,0 +1,41 @@
+"""Graphs in API format, and what a finished one gave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .comfyui_errors import (
+    Graph,
+)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A graph that ended well.
+
+    Attributes:
+        prompt_id: the server's id of the run.
+        outputs: node id to what the node showed, e.g. `{"images": [{"filename", "subfolder", "type"}]}`.
+        pictures: the files of the nodes asked for, in order.
+        attempts: how often the graph was queued; 0 if the server had it done already.
+    """
+
+    prompt_id: str
+    outputs: Mapping[str, Mapping[str, Any]]
+    pictures: tuple[bytes, ...]
+    attempts: int
+
+
+def graph_hash(graph: Graph) -> str:
+    """SHA-256 of a graph's contents, whatever the order of its keys and whatever its titles."""
+    bare = {node: {"class_type": value["class_type"], "inputs": value["inputs"]} for node, value in graph.items()}
+    return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def images_of(outputs: Mapping[str, Mapping[str, Any]], nodes: Sequence[str]) -> list[Mapping[str, str]]:
+    """The files that some nodes wrote, in the nodes' order."""
+    return [image for node in nodes for image in outputs.get(node, {}).get("images", ())]
