@@ -116,6 +116,12 @@ def test_a_stage_that_is_done_is_not_run_again(run):
     assert train_all.train_all(run, 1.0, "tiny", 2) == 0
 
 
+def test_a_stage_of_fixed_work_needs_no_minutes(run):
+    (run / "plans" / "export.done").unlink()
+    assert train_all.train_all(run, 1.0, "tiny", 1) == 0
+    assert train_all.is_done(run, "export")
+
+
 def test_a_failed_stage_is_reported_and_ends_the_run(tmp_path):
     (tmp_path / "plans").mkdir()
     for name in stages.STAGES:

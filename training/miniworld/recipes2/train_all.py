@@ -87,7 +87,9 @@ def train_all(out: Path, minutes: float, size: str, workers: int) -> int:
 
 def _start(out: Path, name: str, size: str, minutes: float) -> subprocess.Popen:
     command = [sys.executable, "-m", "training.miniworld.recipes2.train_all", "--out", str(out.resolve())]
-    command += ["--stage", name, "--size", size, "--minutes", repr(minutes)]
+    command += ["--stage", name, "--size", size]
+    if minutes:  # a stage of fixed work has none
+        command += ["--minutes", repr(minutes)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with open(out / "logs" / f"{name}.log", "a", encoding="utf-8") as log:
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
