@@ -4,7 +4,7 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint():
-    """Called once by ComfyUI (V3 registration): returns the extension that lists the nodes."""
+    """Return the extension that lists the nodes; ComfyUI calls this once (V3 registration)."""
     from .nodes import RelateExtension
 
     return RelateExtension()

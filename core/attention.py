@@ -27,5 +27,5 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor |
 
 
 def as_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A bool mask as 0 / -inf, so that kernels need not convert it in every call."""
+    """Return a bool mask as 0 / -inf, so that kernels need not convert it in every call."""
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))

@@ -29,7 +29,7 @@ SAFETENSORS, TORCH_ZIP, TORCH_PICKLE = "safetensors", "torch archive", "old torc
 
 
 def kind_of(path: str | Path) -> str | None:
-    """What a file is by its first bytes, whatever its name says: one of the three kinds, or None."""
+    """Return what a file is by its first bytes, whatever its name says: one of the three kinds, or None."""
     with Path(path).open("rb") as file:
         first = file.read(_LENGTH + 1)
     # first of all: the length of a header may begin with the byte that begins a pickle
@@ -99,7 +99,7 @@ def _load_archive(path: Path, kind: str) -> object:
 
 
 def flat_tensors(content: Mapping, file: str) -> dict[str, Tensor]:
-    """A file's content as tensors by key.
+    """Return a file's content as tensors by key.
 
     Raises:
         ValueError: other keys than text, or other values than tensors.
@@ -118,13 +118,13 @@ def flat_tensors(content: Mapping, file: str) -> dict[str, Tensor]:
 
 
 def tensors_of(content: Mapping) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The tensors of a file that may hold more, and the names of all else (numbers of epochs, nested dictionaries)."""
+    """Return the tensors of a file that may hold more, and the names of all else (epochs, nested dictionaries)."""
     tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
     return tensors, tuple(str(key) for key in content if key not in tensors)
 
 
 def _checked_kind(path: Path) -> str:
-    """The kind of a file of tensors; what was saved in place of one by a failed download is said.
+    """Return the kind of a file of tensors; what was saved in place of one by a failed download is said.
 
     Raises:
         ValueError: the file is empty, or none of the kinds.
@@ -210,7 +210,7 @@ def _sort_metadata(path: Path) -> None:
 
 
 def _umask() -> int:
-    """The permissions new files are denied; mkstemp denies more."""
+    """Return the permissions new files are denied; mkstemp denies more."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -55,7 +55,7 @@ class UNetSpec:
         context_width: int,
         middle: int | None = None,
     ) -> UNetSpec:
-        """A UNet whose residual blocks of one level all have the same transformer depth; the middle as the last."""
+        """Return a UNet with one transformer depth for all residual blocks of a level; the middle has the last one."""
         return cls(
             widths=widths,
             resnets=(resnets,) * len(widths),

@@ -88,7 +88,7 @@ def split_key(key: str) -> LoraKey | None:
 
 
 def bare_name(module: str) -> str:
-    """A module without the prefixes that tools put before it, one behind the other ("unet.base_model.model.")."""
+    """Return a module without the prefixes that tools put before it, e.g. "unet.base_model.model."."""
     while (prefix := next((each for each in _MODEL_PREFIXES if module.startswith(each)), None)) is not None:
         module = module[len(prefix) :]
     return module
@@ -180,7 +180,7 @@ def _is_alone(path: Path) -> bool:
 
 
 def _json(text: str | None) -> dict:
-    """A dictionary, or an empty one for anything else that a stranger wrote there."""
+    """Return a dictionary, or an empty one for anything else that a stranger wrote there."""
     try:
         value = json.loads(text or "{}")
     except json.JSONDecodeError:
@@ -189,7 +189,7 @@ def _json(text: str | None) -> dict:
 
 
 def _number(value: object) -> float | None:
-    """A finite number, written as one or as text; None for anything else ("None", "nan", a list)."""
+    """Return a finite number, written as one or as text; None for anything else ("None", "nan", a list)."""
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -203,7 +203,7 @@ def is_embedding(key: str) -> bool:
 
 
 def first(names: Iterable[str], shown: int = 3) -> str:
-    """The first few of many names, and how many more there are."""
+    """Return the first few of many names, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more

@@ -25,7 +25,7 @@ class StepCounter:
         self._ends_steps = False  # the sampler evaluates at the end of a step, as Heun's does
 
     def see(self, sigma: float, schedule: Sequence[float]) -> int:
-        """The step of the next evaluation.
+        """Return the step of the next evaluation.
 
         Args:
             sigma: of the evaluation.
@@ -47,7 +47,7 @@ class StepCounter:
 
 
 def _place(sigma: float, schedule: Sequence[float]) -> int | None:
-    """The step whose sigmas a sigma lies among, its beginning included."""
+    """Return the step whose sigmas a sigma lies among, its beginning included."""
     if len(schedule) < 2:
         return None
     rising = schedule[-1] > schedule[0]

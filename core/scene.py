@@ -46,7 +46,7 @@ class Box:
         return torch.tensor([self.x0, self.y0, self.x1, self.y1], dtype=torch.float32)
 
     def seen_through(self, window: Box) -> Box | None:
-        """The part of it inside a window, in fractions of the window; None if there is none."""
+        """Return the part of it inside a window, in fractions of the window; None if there is none."""
         across, down = window.x1 - window.x0, window.y1 - window.y0
         x0, x1 = ((x - window.x0) / across for x in (self.x0, self.x1))
         y0, y1 = ((y - window.y0) / down for y in (self.y0, self.y1))
@@ -157,5 +157,5 @@ class Scene:
         return torch.tensor([subject.weight for subject in self.subjects], dtype=torch.float32)
 
     def with_subject(self, subject: Subject) -> Scene:
-        """A new scene with one subject more, last."""
+        """Return a new scene with one subject more, last."""
         return Scene((*self.subjects, subject))

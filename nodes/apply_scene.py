@@ -57,7 +57,7 @@ class RelateApplyScene(io.ComfyNode):
 
     @classmethod
     def _scene(cls) -> list[io.Input]:
-        """The scene and what draws it."""
+        """Return the scene and what draws it."""
         return [
             io.Model.Input(
                 "model", tooltip="The model itself, from its loader, with its LoRAs. It is not changed; a clone is."
@@ -151,7 +151,7 @@ class RelateApplyScene(io.ComfyNode):
 
     @classmethod
     def _drawing(cls) -> list[io.Input]:
-        """The negative, how many pictures, and when references are kept in place."""
+        """Return the negative, how many pictures, and when references are kept in place."""
         return [
             advanced(
                 io.String.Input(

@@ -15,7 +15,7 @@ MEANINGS = {
 
 
 def adapter_inputs(files: list[str]) -> list:
-    """A file and a strength for every LoRA of the presets."""
+    """Return a file and a strength for every LoRA of the presets."""
     inputs = []
     for adapter in ADAPTERS:
         name, meaning = adapter.name, MEANINGS[adapter.name]

@@ -33,7 +33,7 @@ class RelateRoutingSampler(io.ComfyNode):
 
     @staticmethod
     def _sampling() -> list[io.Input]:
-        """What KSampler takes, and the references."""
+        """Return what KSampler takes, and the references."""
         from .host_comfy.samplers import SAMPLERS, SCHEDULERS
 
         return [

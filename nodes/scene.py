@@ -112,7 +112,7 @@ class RelateSubject(io.ComfyNode):
 
 
 def scene_notices(scene: Scene) -> list[str]:
-    """What of a finished scene is probably not meant: subjects of one name, or with the whole picture for their box."""
+    """Return what is probably not meant: subjects of one name, or with the whole picture for their box."""
     notices = []
     names = [subject.name.lower() for subject in scene.subjects]
     if same := sorted({name for name in names if names.count(name) > 1}):

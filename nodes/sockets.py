@@ -18,11 +18,11 @@ _KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
 
 
 def schema(**fields) -> io.Schema:
-    """A node's schema; fields this ComfyUI does not know yet (``search_aliases`` before 0.11) are left out."""
+    """Return a node's schema; fields this ComfyUI does not know yet (``search_aliases`` before 0.11) are left out."""
     return io.Schema(**{name: value for name, value in fields.items() if name in _KNOWN})
 
 
 def advanced(widget: io.Input) -> io.Input:
-    """The same input behind "show advanced inputs", in a frontend that has that; older ones show it."""
+    """Return the same input behind "show advanced inputs", in a frontend that has that; older ones show it."""
     widget.extra_dict = {**(widget.extra_dict or {}), "advanced": True}
     return widget

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 
 def window(begins: str, stops: str, optional: bool = False) -> list[io.Float.Input]:
-    """The part of the schedule in which something acts: `start_at` and `end_at`, fractions from 0 to 1.
+    """Return the part of the schedule in which something acts: `start_at` and `end_at`, fractions from 0 to 1.
 
     Args:
         begins, stops: what a tooltip says behind "Fraction of the schedule at which".
@@ -20,7 +20,7 @@ def window(begins: str, stops: str, optional: bool = False) -> list[io.Float.Inp
 
 
 def nats(name: str, default: float, tooltip: str, optional: bool = False) -> io.Float.Input:
-    """A bias on attention, 0 to 20 nats: 0 is off, 20 closes."""
+    """Return a bias on attention, 0 to 20 nats: 0 is off, 20 closes."""
     return io.Float.Input(name, default=default, min=0.0, max=20.0, step=0.1, optional=optional, tooltip=tooltip)
 
 

@@ -40,7 +40,7 @@ def help_page(locale: str, node_id: str) -> str:
 
 
 def translations(locale: str) -> dict:
-    """The nodes' words in a language, by id."""
+    """Return the nodes' words in a language, by id."""
     return json.loads((ROOT / "locales" / locale / "nodeDefs.json").read_text(encoding="utf-8"))
 
 

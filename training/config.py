@@ -210,7 +210,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def _across_tables(settings: dict[str, Any]) -> list[str]:
-    """What is wrong between tables, read from the raw settings, so that it is said beside all other faults."""
+    """Return what is wrong between tables, read from the raw settings, so that it is said beside all other faults."""
     relation, output = settings.get("relation"), settings.get("output")
     if not isinstance(relation, str) or not isinstance(output, dict) or output.get("name"):
         return []

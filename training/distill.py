@@ -64,7 +64,7 @@ def folder_pictures(folder: Path) -> Pictures:
 
 
 def main() -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.distill", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -134,7 +134,7 @@ def _rebuilder(encoder: VisionEncoder) -> Callable[[nn.Module], VisionEncoder]:
 
 
 def save_visual(encoder: VisionEncoder, path: Path) -> None:
-    """Writes the vision tower alone, in half precision; open_clip's keys get their usual `visual.` prefix."""
+    """Write the vision tower alone, in half precision; open_clip's keys get their usual `visual.` prefix."""
     prefix = "" if hasattr(encoder.module, "vision_model") else "visual."
     tensors = {
         prefix + name: value.half().contiguous().clone()

@@ -43,7 +43,7 @@ from .evaluation.reproduce import command as reproduce
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command and return its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     first = arguments[0] if arguments else ""
     verbs = {
@@ -125,7 +125,7 @@ def _miniworld_parser() -> argparse.ArgumentParser:
 
 
 def write_relationbench(options: argparse.Namespace) -> None:
-    """The verb `relationbench`.
+    """Add the verb `relationbench`.
 
     Raises:
         UserErrors: no subjects; the file exists.
@@ -146,7 +146,7 @@ def write_relationbench(options: argparse.Namespace) -> None:
 
 
 def write_miniworld(options: argparse.Namespace) -> None:
-    """The verb `miniworld`.
+    """Add the verb `miniworld`.
 
     Raises:
         UserErrors: no such relation, no scenes; the file exists.
@@ -179,7 +179,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def count_exactly(entries: Sequence[Entry]) -> tuple[str, dict[str, Any]]:
-    """The miniworld's own scores, as Markdown and for JSON.
+    """Return the miniworld's own scores, as Markdown and for JSON.
 
     Raises:
         UserErrors: lines without a plan.
@@ -192,21 +192,21 @@ def count_exactly(entries: Sequence[Entry]) -> tuple[str, dict[str, Any]]:
 
 
 def open_miniworld_detector() -> Any:
-    """The detector that `--detector miniworld` names."""
+    """Return the detector that `--detector miniworld` names."""
     from .miniworld.recipes.find_creatures import load_detector
 
     return load_detector()
 
 
 def open_miniworld_judge() -> Any:
-    """The judge that `--judge miniworld` names."""
+    """Return the judge that `--judge miniworld` names."""
     from .miniworld.experiments.yes_no_judge import open_judge
 
     return open_judge()
 
 
 def open_miniworld_encoder() -> Any:
-    """The encoder of looks that `--encoder miniworld` names."""
+    """Return the encoder of looks that `--encoder miniworld` names."""
     from .miniworld.recipes.classifiers import load_shipped
     from .miniworld.recipes.find_creatures import TraitEncoder
 

@@ -47,7 +47,7 @@ from .host_diffusers.errors import ModelFileErrors
 
 
 def main(arguments: list[str] | None = None, again: str = "") -> int:
-    """The command; returns its exit code.
+    """Run the command and return its exit code.
 
     Args:
         arguments: of the command line; None: this process's.
@@ -220,7 +220,7 @@ def project_identity(
 
 
 def finish(recipe: RunSpec, objective: relation.RelationObjective, samples: SamplePictures | None, speak) -> None:
-    """The promised file, read back before anyone is told of it."""
+    """Write the promised file, and read it back before anyone is told of it."""
     config: Config = recipe.config
     card = RelationCard(
         base=recipe.frozen.base.name,

@@ -76,7 +76,7 @@ class _WholeMap:
         return cls(maps.new_zeros(*maps.shape[:2], height, width), count, torch.full_like(count, -1.0))
 
     def resized(self, height: int, width: int) -> _WholeMap:
-        """The same on another grid."""
+        """Return the same on another grid."""
         count = F.interpolate(self.count[None, None], size=(height, width), mode="nearest-exact")[0, 0]
         mean = F.interpolate(self.mean, size=(height, width), mode="bilinear", antialias=True)
         latest = F.interpolate(self.latest[None, None], size=(height, width), mode="nearest-exact")[0, 0]

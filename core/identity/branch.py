@@ -71,7 +71,7 @@ class ProjectedIdentity:
         return tuple(key.shape[-1] for key, _ in self.sites)
 
     def cpu(self) -> ProjectedIdentity:
-        """The same on the CPU, where it waits for its sampler."""
+        """Return the same on the CPU, where it waits for its sampler."""
         tokens = IdentityTokens(
             self.tokens.subjects.cpu(),
             self.tokens.background.cpu(),
@@ -87,7 +87,7 @@ class ProjectedIdentity:
 
 
 def image_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor) -> Tensor:
-    """What the identity tokens add at one site, before the site's output projection.
+    """Return what the identity tokens add at one site, before the site's output projection.
 
     Args:
         query: (B, N, C) of the text cross-attention, its LoRA included.

@@ -69,7 +69,7 @@ def load_identity(path: str | Path) -> tuple[dict[str, Tensor], IdentityConfig]:
 
 
 def _head_width(metadata: dict[str, str], file: str) -> int:
-    """The width of a head in the resampler, which no tensor tells."""
+    """Return the width of a head in the resampler, which no tensor tells."""
     given = metadata.get("head_width", "64")
     if not (given.isascii() and given.isdigit() and int(given) > 0):
         raise ValueError(f"{file}: expected the metadata's head_width to be a whole number from 1 up, got {given!r}.")
@@ -77,7 +77,7 @@ def _head_width(metadata: dict[str, str], file: str) -> int:
 
 
 def flatten(content: dict, file: str) -> dict[str, Tensor]:
-    """The published nesting to prefixed keys; a prefixed file as it is.
+    """Turn the published nesting into prefixed keys; return a prefixed file as it is.
 
     Raises:
         ValueError: other top-level names than the three of ``PARTS``.
@@ -96,7 +96,7 @@ def flatten(content: dict, file: str) -> dict[str, Tensor]:
 
 
 def load_vision_tower(path: str | Path) -> dict[str, Tensor]:
-    """The vision tower of an open_clip or CLIPSelf checkpoint, nothing else of it touched.
+    """Return the vision tower of an open_clip or CLIPSelf checkpoint, nothing else of it touched.
 
     A CLIPSelf training checkpoint holds the text tower and the optimizer too (6 GB and more): it is memory-mapped,
     and only the pages of the tensors returned are ever read.
@@ -126,7 +126,7 @@ def load_vision_tower(path: str | Path) -> dict[str, Tensor]:
 
 
 def _tower_shapes(tower: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """The key set of an open_clip vision tower with the sizes its first tensors tell, ViT-bigG's where they do not."""
+    """Return an open_clip vision tower's key set, with the sizes its first tensors tell or else ViT-bigG's."""
 
     def sized(key: str, *published: int) -> Tensor:
         tensor = tower.get(key)

@@ -63,7 +63,7 @@ class VisionTower:
 
     @classmethod
     def of(cls, vision: Any, run: Callable[[nn.Module, Tensor], Tensor]) -> VisionTower:
-        """The parts of a vision transformer with transformers' module names; ComfyUI's classes have them too.
+        """Return the parts of a vision transformer with transformers' module names; ComfyUI's classes have them too.
 
         Args:
             vision: the module with ``embeddings``, ``pre_layrnorm``, ``encoder.layers``, ``post_layernorm``.

@@ -114,7 +114,7 @@ class Resampler(nn.Module):
         self.norm_out = ops.LayerNorm(config.context_width, **factory)
 
     def queries(self, phrases: Tensor, boxes: Tensor, grounded: Tensor) -> Tensor:
-        """The latents that ask: from name and box, or the learned ones where not grounded. (S, T, W)."""
+        """Return the latents that ask: from name and box, or the learned ones where not grounded. (S, T, W)."""
         asked = torch.cat((phrases, fourier_features(boxes).to(phrases.dtype)), dim=-1)
         asked = rearrange(self.latent_proj(asked), "s (t w) -> s t w", t=self.config.tokens)
         learned = self.grounding_latents.to(device=asked.device, dtype=asked.dtype)

@@ -45,7 +45,7 @@ def layout_prompt(scene: Scene, prompt: str, dialect: str) -> str:
 
 
 def flux3_rows(scene: Scene) -> list[dict]:
-    """The rows of FLUX.3: with references if any subject has one, else as for a picture from words alone.
+    """Return the rows of FLUX.3: with references if any subject has one, else as for a picture from words alone.
 
     Raises:
         ValueError: more than MAX_ROWS subjects.
@@ -72,7 +72,7 @@ def flux3_rows(scene: Scene) -> list[dict]:
 
 
 def ideogram_caption(scene: Scene, prompt: str) -> dict:
-    """The object that ComfyUI's Build JSON Prompt (Ideogram) makes, without a style."""
+    """Return the object that ComfyUI's Build JSON Prompt (Ideogram) makes, without a style."""
     elements = [{"type": "obj", "bbox": _edges(subject.box), "desc": subject.name} for subject in scene.subjects]
     caption: dict = {"high_level_description": prompt} if prompt.strip() else {}
     return {**caption, "compositional_deconstruction": {"background": "", "elements": elements}}

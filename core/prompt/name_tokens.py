@@ -55,7 +55,7 @@ def _equal(tokens: Sequence[int | None], name: Sequence[int | None]) -> bool:
 
 
 def plain_text(text: str) -> str:
-    """A prompt as an encoder reads it: without ComfyUI's weights and brackets, single spaces, composed accents."""
+    """Return a prompt as encoders read it: no weights or brackets, single spaces, composed accents."""
     text = _BRACKET.sub("", _WEIGHT.sub("", text)).replace("\\(", "(").replace("\\)", ")")
     return " ".join(unicodedata.normalize("NFC", text).split())
 

@@ -33,7 +33,8 @@ _PUNCTUATION = ".,;:!?\"'()"
 
 
 def find_predicate(prompt: str, names: Sequence[str]) -> str:
-    """The predicate of a prompt, e.g. "hugging" of "a fox is hugging a bear in a meadow"; empty if there is none.
+    """Return the predicate of a prompt, e.g. "hugging" of "a fox is hugging a bear in a meadow"; empty if there is
+    none.
 
     Args:
         prompt: the sentence.

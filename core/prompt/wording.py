@@ -156,7 +156,7 @@ def _places_sentence(mentions: Sequence[Mention]) -> str:
 
 
 def _followed_by(text: str, sentences: Sequence[str]) -> str:
-    """A prompt and further sentences, parted by a full stop where the prompt ends without one."""
+    """Return a prompt and further sentences, parted by a full stop where the prompt ends without one."""
     if not sentences:
         return text
     text = text.rstrip()
@@ -165,7 +165,7 @@ def _followed_by(text: str, sentences: Sequence[str]) -> str:
 
 
 def _whole_words(name: str) -> re.Pattern:
-    """The name as whole words, however a prompt may write it.
+    """Return the name as whole words, however a prompt may write it.
 
     Any space stands between its words, with ComfyUI's brackets and weights ("(red:1.2) fox"), or none beside
     punctuation: CLIP's tokenizer writes "St. Bernard" as "st . bernard". Accents may be composed or not.

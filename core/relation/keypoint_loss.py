@@ -40,7 +40,7 @@ class KeypointPairs:
 
 
 def sample_at(latents: Tensor, points: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-    """The latent cell under each point.
+    """Return the latent cell under each point.
 
     Args:
         latents: (..., C, H, W).
@@ -82,7 +82,7 @@ def keypoint_distances(
 
 
 def keypoint_loss(clean: Tensor, concepts: Tensor, pairs: KeypointPairs, gate: Tensor) -> Tensor:
-    """The paper's form: the mean over a picture's visible keypoints.
+    """Return the paper's form: the mean over a picture's visible keypoints.
 
     Args:
         clean, concepts, pairs: as for ``keypoint_distances``.
@@ -100,7 +100,7 @@ def keypoint_loss(clean: Tensor, concepts: Tensor, pairs: KeypointPairs, gate: T
 
 
 def keypoint_loss_as_released(clean: Tensor, concepts: Tensor, pairs: KeypointPairs, gate: Tensor) -> Tensor:
-    """The released code's form, its error included: concept keypoints in the corner, mean over channels as well.
+    """Return the released code's form, its error included: concept keypoints in the corner, mean over channels as well.
 
     Every keypoint counts there, visible or not. Arguments and result as for ``keypoint_loss``.
     """

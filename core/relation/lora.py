@@ -83,7 +83,7 @@ class RelationLoRA:
         return text + (f", alpha from {self.alpha_source}" if self.alpha_source else "")
 
     def remarks(self) -> list[str]:
-        """What of the file is not applied, a sentence for each sort."""
+        """Return what of the file is not applied, a sentence for each sort."""
         sentences = [
             f"{len(names)} tensors of the {sort} are not applied: {first(names)}" for sort, names in self.unused.items()
         ]
@@ -101,7 +101,7 @@ class RelationLoRA:
         return sentences
 
     def state(self) -> dict[str, Tensor]:
-        """The tensors under the keys of the file format, and further ones under ComfyUI's; without magnitudes."""
+        """Return the tensors by the file format's keys, further ones by ComfyUI's; no magnitudes."""
         tensors = {}
         for (site, projection), pair in self.pairs.items():
             module = module_name(site, projection)
@@ -114,7 +114,7 @@ class RelationLoRA:
 
 
 def module_name(site: str, projection: str) -> str:
-    """A module in the spelling of the file format."""
+    """Return a module in the spelling of the file format."""
     return "lora_unet_" + f"{site}.{projection}".replace(".", "_")
 
 

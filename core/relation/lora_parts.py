@@ -20,7 +20,7 @@ def changes_module(part: dict[str, Tensor]) -> bool:
 def sort_parts(
     state: dict[str, Tensor], layout: UNetSpec
 ) -> tuple[dict[Address, dict[str, Tensor]], dict[Address, str], set[str], dict[str, tuple[str, ...]]]:
-    """The parts by address, how each address is spelled, modules of other places, and what is not applied."""
+    """Return the parts by address, how each address is spelled, modules of other places, and what is not applied."""
     addresses = _addresses(layout)
     parts: dict[Address, dict[str, Tensor]] = {}
     spelled: dict[Address, str] = {}
@@ -63,7 +63,7 @@ def what_else(state: dict[str, Tensor]) -> str:
 
 
 def base_name(context_width: int) -> str:
-    """The field's name of a UNet by its context width."""
+    """Return the field's name of a UNet by its context width."""
     names = {2048: "SDXL", 768: "SD 1.5", 1024: "SD 2"}
     return names.get(context_width, f"a UNet of context width {context_width}")
 

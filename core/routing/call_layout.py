@@ -105,7 +105,7 @@ def marks(size: int, *parts: Iterable[Span]) -> Tensor:
 
 
 def tokens_of(marked: Tensor) -> Tokens:
-    """A slice where the marked tokens follow each other, else their places."""
+    """Return a slice where the marked tokens follow each other, else their places."""
     where = marked.nonzero()[:, 0]
     if len(where) and int(where[-1] - where[0]) + 1 == len(where):
         return slice(int(where[0]), int(where[-1]) + 1)

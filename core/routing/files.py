@@ -114,7 +114,7 @@ class FluxLoRA:
         }
 
     def remarks(self) -> list[str]:
-        """What of the file is not applied, a sentence for each sort."""
+        """Return what of the file is not applied, a sentence for each sort."""
         sentences = [
             f"{len(keys)} tensors of the {sort} are not applied: {first(keys)}" for sort, keys in self.unused.items()
         ]
@@ -126,7 +126,7 @@ class FluxLoRA:
 
 
 def load_tables(path: str | Path) -> DreamOEmbeddings:
-    """The embedding tables of ``embedding.safetensors``, or of a root LoRA that holds them too.
+    """Return the embedding tables of ``embedding.safetensors``, or of a root LoRA that holds them too.
 
     Raises:
         ValueError: unreadable, a table missing or misshapen.
@@ -152,7 +152,7 @@ def load_tables(path: str | Path) -> DreamOEmbeddings:
 
 
 def load_flux_lora(path: str | Path) -> FluxLoRA:
-    """A LoRA of Flux in any published layout.
+    """Return a LoRA of Flux in any published layout.
 
     Raises:
         ValueError: unreadable, no LoRA of Flux in it, or pairs without their other half.
@@ -227,7 +227,7 @@ def _add_alphas(state: dict[str, Tensor], halves: dict[str, dict[str, Tensor]], 
 
 
 def _fused(key: str) -> LoraKey | None:
-    """A key of the root files under ComfyUI's name; None if it is none."""
+    """Return a key of the root files under ComfyUI's name; None if it is none."""
     match = _FUSED.search(key)
     if match is None or (name := _FUSED_NAMES.get((match["stream"], match["name"]))) is None:
         return None
@@ -236,7 +236,7 @@ def _fused(key: str) -> LoraKey | None:
 
 
 def find_file(adapter: Adapter, available: list[str]) -> str | None:
-    """The published file of an adapter among file names with folders, ComfyUI's layout first; None if absent."""
+    """Return the published file of an adapter among file names with folders, ComfyUI's layout first; None if absent."""
     for wanted in adapter.files:
         for name in available:
             if Path(name.replace("\\", "/")).name.lower() == wanted.lower():

@@ -38,7 +38,7 @@ def on_white(picture: Tensor, mask: Tensor) -> Tensor:
 
 
 def cut_face(picture: Tensor, mask: Tensor) -> Tensor:
-    """A square around the mask, white outside the mask and outside the picture.
+    """Return a square around the mask, white outside the mask and outside the picture.
 
     Args:
         picture: (3, H, W) in [0, 1].
@@ -69,7 +69,7 @@ def resize(picture: Tensor, height: int, width: int) -> Tensor:
 
 
 def on_8_bits(picture: Tensor) -> Tensor:
-    """The published pipeline works on 8-bit pictures."""
+    """Round to 8 bits, as the published pipeline does."""
     return (picture.clamp(0, 1) * 255).round() / 255
 
 
@@ -96,7 +96,7 @@ def _linear_weights(before: int, after: int) -> Tensor:
 
 
 def prepare(picture: Tensor, mask: Tensor | None, task: str, resolution: int) -> Tensor:
-    """A reference as the model was trained to see it.
+    """Return a reference as the model was trained to see it.
 
     Args:
         picture: (3, H, W) in [0, 1].

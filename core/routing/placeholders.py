@@ -13,12 +13,12 @@ _WORD = re.compile(r"\[ref#(\d+)\]")
 
 
 def numbers_in(text: str) -> tuple[int, ...]:
-    """The numbers of the placeholders of a prompt, each once, in order; also those above 9."""
+    """Return the numbers of the placeholders of a prompt, each once, in order; also those above 9."""
     return tuple(dict.fromkeys(int(number) for number in _WORD.findall(text)))
 
 
 def faults(numbers: Sequence[int], slots: Sequence[int]) -> list[str]:
-    """What a prompt's placeholders and the references connected lack of each other.
+    """Return what a prompt's placeholders and the references connected lack of each other.
 
     Args:
         numbers: of the placeholders in the prompt; empty means a prompt without them, which is fine.

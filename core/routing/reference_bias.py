@@ -122,7 +122,7 @@ def shared_bias(steering: Steering, layout: CallLayout) -> Iterator[tuple[Tensor
 
 
 def _row_of_text(steering: Steering, layout: CallLayout) -> Tensor:
-    """The text's row: the weights of references, and of their copies where those are pictures."""
+    """Return the text's row: the weights of references, and of their copies where those are pictures."""
     row = _closed(steering, layout, None)
     for index, latent in enumerate(layout.references):
         _add_weight(row, steering, layout, index, latent)
@@ -130,7 +130,10 @@ def _row_of_text(steering: Steering, layout: CallLayout) -> Tensor:
 
 
 def _row_of_reference(steering: Steering, layout: CallLayout, index: int, is_copy: bool) -> Tensor:
-    """The row of a reference's latents, or of its copies in the text: the picture outside its region, the others."""
+    """Return the row of a reference (latents or copies in the text).
+
+    It weighs the picture outside the reference's region, and the other references.
+    """
     row = _closed(steering, layout, index)
     outside = steering.outside(index)
     if outside is not None and layout.image is not None and (steering.to_image or is_copy):

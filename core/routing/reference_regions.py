@@ -72,7 +72,7 @@ class ReferenceRegions:
         inside: bool = True,
         device: torch.device | str = "cpu",
     ) -> SteeredAttention | None:
-        """What attends in the place of plain attention, made once for each layout; None for plain.
+        """Return what attends in the place of plain attention, made once for each layout; None for plain.
 
         Args:
             layout: of the attention's keys.
@@ -90,7 +90,7 @@ class ReferenceRegions:
         return self._made[key]
 
     def steering(self, grid: Grid, area: Area | None, picture: tuple[int, int] | None, inside: bool) -> Steering:
-        """The settings on a token grid."""
+        """Return the settings on a token grid."""
         regions = tuple(
             None if region is None or not inside else self._on_grid(region, grid, area, picture)
             for region in self.regions
@@ -104,7 +104,7 @@ class ReferenceRegions:
         )
 
     def _on_grid(self, region: Tensor, grid: Grid, area: Area | None, picture: tuple[int, int] | None) -> Tensor:
-        """A region on the token grid, cut to the area of a regional conditioning."""
+        """Return a region on the token grid, cut to the area of a regional conditioning."""
         region = region.float().cpu()
         if area is None or picture is None:
             return resize(region, *grid)

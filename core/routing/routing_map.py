@@ -46,7 +46,7 @@ def logit_map(query: Tensor, key: Tensor, layout: CallLayout) -> Tensor:
 
 
 def mass_map(query: Tensor, key: Tensor, layout: CallLayout, chunk: int = 1024, bias: Tensor | None = None) -> Tensor:
-    """The share of a picture token's attention that goes to each reference.
+    """Return the share of a picture token's attention that goes to each reference.
 
     Steered attention gives it without this (``steered_attention``); here it is by its definition.
 
@@ -88,7 +88,7 @@ def competitive_map(logits: Tensor) -> Tensor:
 
 
 def otsu_mask(values: Tensor, bins: int = 256) -> Tensor:
-    """The mask that splits a map's values best in two: Otsu's threshold (IEEE SMC 9, 1979).
+    """Return the mask that splits a map's values best in two: Otsu's threshold (IEEE SMC 9, 1979).
 
     Args:
         values: (..., h, w).
@@ -106,7 +106,7 @@ def _above(values: Tensor, threshold: float | None) -> Tensor:
 
 
 def _otsu_threshold(values: Tensor, bins: int) -> float | None:
-    """The bin edge with the largest variance between the two classes."""
+    """Return the bin edge with the largest variance between the two classes."""
     low, high = float(values.min()), float(values.max())
     if not high > low:
         return None
@@ -174,7 +174,7 @@ class Recorder:
         self._means[kind] = now if mean is None else mean + (now - mean) / self.calls[kind]
 
     def result(self, slots: tuple[int, ...]) -> RoutingMap | None:
-        """What was recorded so far, of the steered calls if there were any; None if nothing was."""
+        """Return what was recorded so far, of the steered calls if there were any; None if nothing was."""
         kind = next((kind for kind in KINDS if kind in self._means), None)
         return None if kind is None else RoutingMap(self._means[kind], slots, self.calls[kind], kind)
 
@@ -192,5 +192,5 @@ class Recording:
     slots: tuple[int, ...]
 
     def read(self) -> RoutingMap | None:
-        """The last run's maps so far; None if nothing has run."""
+        """Return the last run's maps so far; None if nothing has run."""
         return self.recorder.result(self.slots)

@@ -87,7 +87,7 @@ class SteeredAttention:
     def _merge(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
     ) -> tuple[Tensor, Tensor]:
-        """The picture's queries over the base, then one reference after another merged into the result."""
+        """Return the picture's queries over the base, then one reference after another merged into the result."""
         out, total = attend_with_lse(
             query, pick(key, self.base), pick(value, self.base), part_of(mask, self.picture, self.base), scale
         )
@@ -138,7 +138,7 @@ def part_of(
 def steered_attention(
     steering: Steering, layout: CallLayout, queries: Span, device: torch.device
 ) -> SteeredAttention | None:
-    """The form of one steering on one layout; None if it adds nothing there.
+    """Return the form of one steering on one layout; None if it adds nothing there.
 
     Args:
         steering: what is to be kept apart.
@@ -165,7 +165,7 @@ def steered_attention(
 
 
 def _on(made: SteeredAttention, device: torch.device) -> SteeredAttention:
-    """The same with its tensors on a device."""
+    """Return the same with its tensors on a device."""
 
     def move(value):
         return value.to(device) if isinstance(value, Tensor) else value

@@ -66,7 +66,7 @@ def _equal(one: Tensor | None, other: Tensor | None) -> bool:
 
 
 def open_keys(rows: Tensor, bias: Tensor | None) -> SharedRows:
-    """Closed keys are left out; what is added to the open ones stays as a mask of one row."""
+    """Leave closed keys out; what is added to the open ones stays as a mask of one row."""
     if bias is None:
         return SharedRows(tokens_of(rows), None, None)
     is_open = bias > -HARD
@@ -76,7 +76,10 @@ def open_keys(rows: Tensor, bias: Tensor | None) -> SharedRows:
 
 
 def blocks_of(steering: Steering, layout: CallLayout) -> tuple[Block, ...]:
-    """The keys of each reference, closed ones left out; latents and copies are one block if B does not differ."""
+    """Return the keys of each reference, closed ones left out.
+
+    Latents and copies are one block if B does not differ.
+    """
     blocks = []
     for index, parts in enumerate(picture_bias(steering, layout)):
         for spans, bias in parts:

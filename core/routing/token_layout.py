@@ -71,7 +71,7 @@ class Reference:
 
 
 def next_slot(references: tuple[Reference, ...]) -> int:
-    """The lowest slot from 1 that is free.
+    """Return the lowest slot from 1 that is free.
 
     Raises:
         ValueError: all are taken.
@@ -86,7 +86,7 @@ def next_slot(references: tuple[Reference, ...]) -> int:
 
 
 def with_reference(references: tuple[Reference, ...], reference: Reference) -> tuple[Reference, ...]:
-    """The references in the order of their slots, one more.
+    """Return the references with one more, in the order of their slots.
 
     Raises:
         ValueError: the slot is taken.
@@ -128,7 +128,7 @@ class DreamOEmbeddings:
         return torch.stack((self.task[IMAGE_ROW], *references))
 
     def embedding(self, image_tokens: int, lengths: tuple[int, ...], slots: tuple[int, ...]) -> Tensor:
-        """The same row by row: what is added after the input projection.
+        """Return the same row by row: what is added after the input projection.
 
         Args:
             image_tokens: N.
@@ -205,7 +205,7 @@ class TokenLayout:
         return self.text + length(self.image) + self.others + sum(map(length, self.references))
 
     def layout(self, words: tuple[tuple[int, ...], ...] = ()) -> CallLayout:
-        """The same as spans; ``words`` are the text positions of each reference's placeholder."""
+        """Return the same as spans; ``words`` are the text positions of each reference's placeholder."""
         image = self.image_tokens
         places = (self.reference_tokens(index) for index in range(len(self.references)))
         return CallLayout(

@@ -20,7 +20,7 @@ PHOTOGRAPH_ALPHA = 180
 
 
 def draw_layout(scene: Scene, width: int, height: int) -> Tensor:
-    """The boxes of a scene with each subject's photograph and name inside: (1, H, W, 3) in [0, 1]."""
+    """Return the boxes of a scene with each subject's photograph and name inside: (1, H, W, 3) in [0, 1]."""
     canvas = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(canvas)
     for step in range(1, 8):
@@ -47,7 +47,7 @@ def _edges(subject: Subject, size: tuple[int, int]) -> tuple[int, int, int, int]
 
 
 def _draw_photograph(canvas: Image.Image, subject: Subject) -> None:
-    """The first photograph, fitted into the box, half transparent."""
+    """Paste the first photograph, fitted into the box, half transparent."""
     left, top, right, bottom = _edges(subject, canvas.size)
     photograph = _picture(subject.photographs[0])
     alpha = Image.new("L", photograph.size, 255) if subject.mask is None else _picture(subject.mask[:1]).convert("L")

@@ -16,7 +16,7 @@ _SWAPPED = "swapped"
 
 
 def draw_scores(images: Tensor, scores: Sequence, names: Sequence[str]) -> Tensor:
-    """A table of scores.
+    """Return a table of scores.
 
     Args:
         images: (B, H, W, 3) in [0, 1], in the order of the batch.
@@ -80,5 +80,5 @@ def _fitted(pen: ImageDraw.ImageDraw, text: str, font) -> str:
 
 
 def reorder(images: Tensor, scores: Sequence) -> Tensor:
-    """The batch, best first."""
+    """Return the batch, best first."""
     return images[torch.tensor([score.index for score in scores], device=images.device)]

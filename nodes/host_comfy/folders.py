@@ -102,7 +102,11 @@ def creatures() -> list[str]:
 
 
 def creature_path(name: str) -> Path:
-    """The picture of a creature. Raises ValueError for a name that `creatures` lacks (ComfyUI lets it through)."""
+    """Return the picture of a creature.
+
+    Raises:
+        ValueError: `creatures` lacks the name (ComfyUI lets it through).
+    """
     if name not in creatures():
         raise ValueError(f"creature: expected one of {', '.join(creatures())}; got '{name}'.")
     return CREATURES / f"{name}.png"

@@ -72,11 +72,11 @@ class Conditionings:
         return getattr(self._guider, "conds", None) or {}
 
     def positive(self) -> list[dict]:
-        """The positive ones, in order; empty for a guider that names its groups in a way of its own."""
+        """Return the positive ones, in order; empty for a guider that names its groups in a way of its own."""
         return [cond for name, group in self._groups.items() if name.startswith("positive") for cond in group or []]
 
     def uuids(self, group: str) -> set:
-        """What the guider knows a group's conditionings by, e.g. those of "negative"."""
+        """Return what the guider knows a group's conditionings by, e.g. those of "negative"."""
         return {cond.get("uuid") for cond in self._groups.get(group) or []} - {None}
 
     @contextmanager
@@ -102,7 +102,10 @@ class Conditionings:
         return place == 0 if uuid is None or not known else uuid in known
 
     def group(self, place: int) -> str | None:
-        """The guider's name of a list that is predicted from, "" for a list that it does not know; None outside."""
+        """Return the guider's name of the list that is predicted from.
+
+        "" is a list that it does not know; None is outside of a prediction.
+        """
         return self._lists[place] if self._lists is not None and place < len(self._lists) else None
 
     def _group_of(self, conds: list[dict] | None) -> str:
@@ -121,7 +124,7 @@ class Conditionings:
         return "positive" if part else ""
 
     def window(self, uuid: object) -> Box:
-        """The part of the picture a conditioning is computed on: the whole, or the area the user limited it to."""
+        """Return the part of the picture that a conditioning is computed on: the whole, or the user's area."""
         if uuid not in self._windows:
             conds = (cond for group in self._groups.values() for cond in group or [])
             area = next((cond["area"] for cond in conds if cond.get("uuid") == uuid and "area" in cond), None)
@@ -138,7 +141,7 @@ class Conditionings:
 
 
 def plain_call(options: dict, batch: int, conditionings: Conditionings | None = None) -> ModelCall:
-    """A call of whole pictures: one chunk of rows for each conditioning, in ComfyUI's order."""
+    """Return a call of whole pictures: one chunk of rows for each conditioning, in ComfyUI's order."""
     places = options.get("cond_or_uncond") or [0]
     uuids = options.get("uuids") or [None] * len(places)
     size = batch // len(places)

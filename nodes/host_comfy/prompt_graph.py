@@ -59,13 +59,13 @@ def read_positive() -> list[Entry] | None:
 
 
 def positive_texts() -> list[str]:
-    """The texts of the positive conditioning of the node that runs now, as far as they are known."""
+    """Return the texts of the positive conditioning of the node that runs now, as far as they are known."""
     known = [piece for entry in read_positive() or [] for piece in entry if piece is not None]
     return list(dict.fromkeys(text for piece in known for text in piece.texts.values()))
 
 
 def _running_graph(prompt_id: str) -> Graph | None:
-    """The API graph of the prompt that runs now."""
+    """Return the API graph of the prompt that runs now."""
     from server import PromptServer  # at run time: the server does not exist while packs load
 
     server = getattr(PromptServer, "instance", None)
@@ -76,12 +76,12 @@ def _running_graph(prompt_id: str) -> Graph | None:
 
 
 def _node_class(kind: str) -> type | None:
-    """A node's class in ComfyUI's own ``nodes``, whose name this package has too."""
+    """Return a node's class in ComfyUI's own ``nodes``, whose name this package has too."""
     return sys.modules["nodes"].NODE_CLASS_MAPPINGS.get(kind)
 
 
 def _positive_input(graph: Graph, node_id: str) -> list | None:
-    """The link to the positive conditioning of a sampler, through its guider if it has one."""
+    """Return the link to the positive conditioning of a sampler, through its guider if it has one."""
     inputs = graph[node_id].get("inputs", {})
     guider = inputs.get("guider")
     if _is_link(guider):
@@ -90,7 +90,7 @@ def _positive_input(graph: Graph, node_id: str) -> list | None:
 
 
 def _entries(graph: Graph, link: list, depth: int) -> list[Entry] | None:
-    """The entries that a CONDITIONING output gives; None where its node is not known."""
+    """Return the entries that a CONDITIONING output gives; None where its node is not known."""
     node = graph.get(str(link[0]))
     if node is None or depth > _MAX_DEPTH:
         return None
@@ -120,7 +120,7 @@ def _entries(graph: Graph, link: list, depth: int) -> list[Entry] | None:
 
 
 def _passed_through(kind: str, output: int, inputs: dict) -> str | None:
-    """The conditioning input that a node only adds something to: the one named as its output, or its only one."""
+    """Return the conditioning input that a node only adds to: named as its output, or the only one."""
     node = _node_class(kind)
     if node is None:
         return None
@@ -134,7 +134,7 @@ def _passed_through(kind: str, output: int, inputs: dict) -> str | None:
 
 
 def _value(graph: Graph, value: Any, depth: int) -> Any:
-    """A widget's value, or what a text node of ComfyUI makes; None if it is not known."""
+    """Return a widget's value, or what a text node of ComfyUI makes; None if it is not known."""
     if not _is_link(value):
         return value
     node = graph.get(str(value[0]), {})

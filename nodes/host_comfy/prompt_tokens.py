@@ -64,7 +64,7 @@ class PromptTokens:
         return self.tokenizer.tokenize_with_weights(text)[encoder]
 
     def _words(self, text: str, encoder: str) -> list[tuple[int, int | None]]:
-        """The position of each token between a chunk's start and end, and its id; None for a learned embedding."""
+        """Return the position of each token between a chunk's start and end, and its id (None: a learned embedding)."""
         tokenizer = getattr(self.tokenizer, f"clip_{encoder}")
         words, begin = [], 0
         for chunk in self._chunks(text, encoder):

@@ -26,12 +26,12 @@ class Tiles:
         self._picture = picture
 
     def begin_prediction(self, picture: Tensor) -> None:
-        """What a guider, or guidance such as SAG, has predicted; a window of the picture changes nothing."""
+        """Keep what a guider, or guidance such as SAG, has predicted; a window of the picture changes nothing."""
         if self._picture is None or picture.shape == self._picture.shape:
             self._picture = picture
 
     def read(self, x: Tensor, options: dict, conditionings: Conditionings) -> ModelCall:
-        """The rows of a call, each with its part of the picture.
+        """Return the rows of a call, each with its part of the picture.
 
         Args:
             x: (rows, C, h, w), as the model gets it.

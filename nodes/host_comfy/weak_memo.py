@@ -25,7 +25,7 @@ class WeakMemo:
         self._kept = WeakIdKeyDictionary()
 
     def once(self, owners: tuple[object | None, ...], what: Hashable, compute: Callable[[], Any]) -> Any:
-        """What ``compute`` returns, computed once.
+        """Return what ``compute`` returns, computed once.
 
         Args:
             owners: objects the result was made from, None for one that is absent.

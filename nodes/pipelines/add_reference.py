@@ -71,7 +71,7 @@ def _encoded(vae, picture: Tensor, task: str, slot: int, region: Tensor | None, 
 
 
 def _region(region: Tensor | None, who: str) -> Tensor | None:
-    """A MASK socket's mask, (1, H, W) or (H, W), as (H, W) on the CPU."""
+    """Return a MASK socket's mask, (1, H, W) or (H, W), as (H, W) on the CPU."""
     if region is None:
         return None
     if region.ndim == 3 and region.shape[0] == 1:

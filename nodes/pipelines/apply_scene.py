@@ -157,7 +157,7 @@ def _wire(
 def _bind(
     engine: Engine, clip, prompt: str, subjects: tuple[Subject, ...], images: list[ReferenceImage], wording: str
 ) -> BoundPrompt:
-    """The prompt with its references named, and a warning for each name that it lacked."""
+    """Return the prompt with its references named, and a warning for each name that it lacked."""
     label = engine.label
     if engine.name == "dreamo" and not dreamo.knows_placeholders(clip):
         label = "image {}"
@@ -176,7 +176,7 @@ def _bind(
 
 
 def _warn(engine: Engine, settings: SceneSettings, subjects: tuple[Subject, ...]) -> None:
-    """What is allowed and probably not meant."""
+    """Warn of what is allowed and probably not meant."""
     found = []
     if settings.megapixels and engine.name not in _SCALED_BY_HAND:
         found.append(f"reference_size: {engine.title} scales references itself; the setting does nothing.")

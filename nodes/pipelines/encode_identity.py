@@ -59,7 +59,7 @@ def encode(
 
 
 def _check_widths(identity_model, image_width: int, phrase_width: int) -> None:
-    """The encoders must be those the identity model was trained with."""
+    """Check that the encoders are those the identity model was trained with."""
     config, faults = identity_model.config.resampler, []
     if image_width != config.image_width:
         faults.append(

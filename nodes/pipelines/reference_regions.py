@@ -93,7 +93,7 @@ def region_of(box: Box) -> Tensor | None:
 
 
 def regions_of(masks: Tensor, count: int) -> list[Tensor]:
-    """The masks of a MASK socket, (R, H, W) or (H, W), one for each reference.
+    """Return the masks of a MASK socket, (R, H, W) or (H, W), one for each reference.
 
     Raises:
         ValueError: another number, an empty one, or one that is no numbers.

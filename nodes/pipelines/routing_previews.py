@@ -20,7 +20,7 @@ def pictures_of(routing_map: RoutingMap | None, size: tuple[int, int]) -> tuple[
 
 
 def preview(routing_map: RoutingMap | Recording | None, number: int, image: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The maps of one reference: pictures (B, H, W, 3) and masks (B, H, W).
+    """Return the maps of one reference: pictures (B, H, W, 3) and masks (B, H, W).
 
     Args:
         routing_map: as a sampler recorded it, or the recording that a sampler fills before this runs.

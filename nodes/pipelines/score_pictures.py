@@ -154,7 +154,7 @@ def square_batch(pictures: Sequence[Tensor], size: int) -> Tensor:
 
 
 def score_text(scores: Sequence[PictureScore], names: Sequence[str]) -> str:
-    """The table as Markdown, best picture first; pictures are counted from 1."""
+    """Return the table as Markdown, best picture first; pictures are counted from 1."""
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f}"

@@ -18,7 +18,7 @@ _read = WeakMemo()
 
 
 def read_photographs(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """A picture socket's pictures as views of one subject.
+    """Return a picture socket's pictures as views of one subject.
 
     Args:
         image: (V, H, W, 3 or 4 or 1) in [0, 1]; an alpha channel serves as mask when none is given.

@@ -13,7 +13,7 @@ from .schema import check_path
 
 
 def path(text: str) -> Path:
-    """A path that file systems take, with ``~`` expanded."""
+    """Return a path that file systems take, with ``~`` expanded."""
     if not text:
         raise argparse.ArgumentTypeError("expected a path, got nothing")
     try:
@@ -23,7 +23,7 @@ def path(text: str) -> Path:
 
 
 def whole(low: int = 1, high: int = 2**31) -> Callable[[str], int]:
-    """A whole number in a range, both ends included."""
+    """Return a whole number in a range, both ends included."""
 
     def read(text: str) -> int:
         if not text.removeprefix("-").isdecimal() or len(text) > 20 or not low <= int(text) <= high:
@@ -34,7 +34,7 @@ def whole(low: int = 1, high: int = 2**31) -> Callable[[str], int]:
 
 
 def positive(text: str) -> float:
-    """A finite number above 0."""
+    """Return a finite number above 0."""
     try:
         number = float(text)
     except ValueError:
@@ -45,7 +45,7 @@ def positive(text: str) -> float:
 
 
 def device(text: str) -> str:
-    """A device of torch that this machine has, e.g. ``cpu``, ``cuda``, ``cuda:1``."""
+    """Return a device of torch that this machine has, e.g. ``cpu``, ``cuda``, ``cuda:1``."""
     try:
         wanted = torch.device(text)
     except RuntimeError as error:

@@ -126,7 +126,7 @@ def _stop(number: int, _frame: object) -> None:
 
 
 def shell_command(module: str, arguments: Sequence[str], processes: int = 1) -> str:
-    """A command as it can be typed here, quoted where it must be.
+    """Return a command as it can be typed here, quoted where it must be.
 
     Args:
         module: e.g. ``training.finetune``.
@@ -139,7 +139,7 @@ def shell_command(module: str, arguments: Sequence[str], processes: int = 1) -> 
 
 
 def _python() -> str:
-    """The interpreter that runs now, as short as the shell finds it."""
+    """Return the interpreter that runs now, as short as the shell finds it."""
     known, here = shutil.which("python"), Path(sys.executable)
     if known and os.path.abspath(known) == os.path.abspath(here):
         return "python"
@@ -162,7 +162,7 @@ class Progress:
         return time.monotonic() - self.spoken >= 1 or done == self.last
 
     def tell(self, done: int, losses: Mapping[str, float], rate: float) -> None:
-        """The line after ``done`` steps."""
+        """Show the line after ``done`` steps."""
         self.spoken = time.monotonic()
         a_second = (done - self.first) / max(self.spoken - self.started, 1e-9)
         left = (self.last - done) / max(a_second, 1e-9)

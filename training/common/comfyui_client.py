@@ -87,7 +87,7 @@ class ComfyUIClient:
         return sorted({value["class_type"] for value in graph.values()} - set(known))
 
     def choices(self, class_type: str, name: str) -> list[str]:
-        """What a combo input offers, e.g. the files of `LoraLoader`'s `lora_name`; empty if there is no such combo."""
+        """Return what a combo input offers, e.g. the files of `LoraLoader`'s `lora_name`; empty without one."""
         info = self.connection.json("GET", f"/object_info/{urllib.parse.quote(class_type)}").get(class_type, {})
         inputs = {key: spec for group in info.get("input", {}).values() for key, spec in group.items()}
         kind, *options = inputs.get(name, [[]])
@@ -174,7 +174,7 @@ class ComfyUIClient:
         return bool(self._in_queue(prompt_id) or self.connection.json("GET", f"/history/{prompt_id}"))
 
     def _outputs(self, prompt_id: str) -> Mapping[str, Any] | Failed | None:
-        """What a run ended with: its outputs, its failure, or None if it has not ended."""
+        """Return what a run ended with: its outputs, its failure, or None if it has not ended."""
         entry = self.connection.json("GET", f"/history/{prompt_id}").get(prompt_id)
         if entry is None:
             return None

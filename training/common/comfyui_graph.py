@@ -37,5 +37,5 @@ def graph_hash(graph: Graph) -> str:
 
 
 def images_of(outputs: Mapping[str, Mapping[str, Any]], nodes: Sequence[str]) -> list[Mapping[str, str]]:
-    """The files that some nodes wrote, in the nodes' order."""
+    """Return the files that some nodes wrote, in the nodes' order."""
     return [image for node in nodes for image in outputs.get(node, {}).get("images", ())]

@@ -26,7 +26,7 @@ class UserErrors(Exception):
 
 
 def all_or_faults(*steps: Callable[[], Any]) -> list[Any]:
-    """The results of all steps, or what is wrong with any of them in one report.
+    """Return the results of all steps, or what is wrong with any of them in one report.
 
     Args:
         steps: each may raise UserErrors, or ValueError for one fault.

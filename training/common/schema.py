@@ -50,7 +50,7 @@ class Checked(BaseModel):
 
 
 def sentences(error: ValidationError, kind: type[BaseModel]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """The faults of a value as (place, sentence); a place is keys and indices from 0, outermost first."""
+    """Yield the faults of a value as (place, sentence); a place is keys and indices from 0, outermost first."""
     for fault in error.errors(include_url=False):
         place, sort, given = fault["loc"], fault["type"], shown(fault["input"])
         context = fault.get("ctx", {})
@@ -78,7 +78,7 @@ def sentences(error: ValidationError, kind: type[BaseModel]) -> Iterator[tuple[t
 
 
 def checked_entry(kind: type[Checked], entry: Any, where: str, faults: list[str]) -> Any:
-    """An entry of a kind, or None with its faults added."""
+    """Return an entry of a kind, or None with its faults added."""
     if not isinstance(entry, dict):
         faults.append(f"{where}: expected a JSON object, got {json.dumps(entry)[:80]}.")
         return None
@@ -90,7 +90,7 @@ def checked_entry(kind: type[Checked], entry: Any, where: str, faults: list[str]
 
 
 def entry_faults(error: ValidationError, kind: type[BaseModel], where: str) -> list[str]:
-    """The faults of a JSON object, at most a few of each key."""
+    """Return the faults of a JSON object, at most a few of each key."""
     by_key: dict[Any, list[str]] = {}
     for place, sentence in sentences(error, kind):
         key, *inner = place or ("",)
@@ -109,13 +109,13 @@ def _few(faults: list[str], what: str) -> Iterable[str]:
 
 
 def shown(value: Any) -> str:
-    """A wrong value, cut short."""
+    """Return a wrong value, cut short."""
     text = repr(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
 def did_you_mean(key: str, known: list[str]) -> str:
-    """The closest known key, or all of them."""
+    """Return the closest known key, or all of them."""
     close = difflib.get_close_matches(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], 1)
     whole = next((name for name in known if close and name.rpartition(".")[2] == close[0]), "")
     return f"Did you mean {whole}?" if whole else f"Known here: {', '.join(known)}."
@@ -131,7 +131,7 @@ def _model_at(kind: type[BaseModel], place: tuple[str | int, ...]) -> type[BaseM
 
 
 def _field(kind: type[BaseModel], place: tuple[str | int, ...]) -> Any:
-    """The field a place lies in: the last key that names one."""
+    """Return the field a place lies in: the last key that names one."""
     keys = [key for key in place if isinstance(key, str)]
     model = _model_at(kind, tuple(keys[:-1]))
     return model.model_fields.get(keys[-1]) if model else None
@@ -162,7 +162,7 @@ def _range(kind: type[BaseModel], place: tuple[str | int, ...], context: dict[st
 
 
 def check_path(text: str) -> str:
-    """A path as users write it, with ``~`` expanded.
+    """Return a path as users write it, with ``~`` expanded.
 
     Raises:
         ValueError: it cannot be the path of anything, whatever is on the disk.
@@ -189,7 +189,7 @@ def check_path(text: str) -> str:
 
 
 def check_file_name(name: str) -> str:
-    """A name for a file that stays in its folder, on every system.
+    """Return a name for a file that stays in its folder, on every system.
 
     Raises:
         ValueError: separators, reserved letters or names, too long.

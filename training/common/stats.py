@@ -80,7 +80,7 @@ def case_means(values: Sequence[float], cases: Sequence[Hashable]) -> dict[Hasha
 
 
 def resampled_rows(count: int, seed: int = 0) -> np.ndarray:
-    """Indices of RESAMPLES bootstrap samples of `count` units: (RESAMPLES, count)."""
+    """Return indices of RESAMPLES bootstrap samples of `count` units: (RESAMPLES, count)."""
     return np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
 
 
@@ -119,7 +119,7 @@ def bootstrap_ratio(numerators: Sequence[float], denominators: Sequence[float], 
 
 
 def wilson(successes: int, trials: int) -> Estimate:
-    """A share with Wilson's 95 % interval.
+    """Return a share with Wilson's 95 % interval.
 
     Raises:
         ValueError: no trials, or more successes than trials.
@@ -133,7 +133,8 @@ def wilson(successes: int, trials: int) -> Estimate:
 
 
 def share(values: Sequence[float], cases: Sequence[Hashable]) -> Estimate:
-    """A share of yes-or-no values: Wilson's interval where every case has one, the bootstrap over cases elsewhere.
+    """Return a share of yes-or-no values: Wilson's interval where every case has one, the bootstrap over cases
+    elsewhere.
 
     Args:
         values: 0 or 1, or fractions of a picture's subjects (then always the bootstrap).

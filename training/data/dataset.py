@@ -111,7 +111,7 @@ def crop_of(triplet: Triplet, config: DataConfig, crop: int, seed: int) -> Squar
 
 
 def _number(text: str) -> int:
-    """A seed from words."""
+    """Return a seed from words."""
     return int.from_bytes(sha256(text.encode()).digest()[:7], "big")
 
 

@@ -40,7 +40,7 @@ class EncodedTriplets:
         return len(self.latents)
 
     def take(self, rows: Tensor) -> EncodedTriplets:
-        """Some of the crops, on the same device."""
+        """Return some of the crops, on the same device."""
         return EncodedTriplets(**{name: tensor[rows] for name, tensor in vars(self).items()})
 
     def to(self, device: torch.device) -> EncodedTriplets:

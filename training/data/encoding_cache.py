@@ -75,7 +75,7 @@ def encode(
 def encode_negative(
     config: Config, frozen: FrozenModels, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """The negative prompt for guidance: context (1, 77, D) and pooled (1, P), from the cache if it is there."""
+    """Return the negative prompt for guidance: context (1, 77, D) and pooled (1, P), from the cache if it is there."""
     key = sha256(json.dumps([_VERSION, config.samples.negative, frozen.fingerprint(), str(dtype)]).encode()).hexdigest()
     file = Path(config.output.cache) / f"{key}.safetensors"
     if not _whole(file):
@@ -102,7 +102,7 @@ def _key(triplet: Triplet, crop: int, config: Config, models: str, dtype: torch.
 
 
 def _whole(file: Path) -> bool:
-    """A cache file that can be read; a damaged one is made again."""
+    """Return a cache file that can be read; a damaged one is made again."""
     if not file.is_file():
         return False
     try:

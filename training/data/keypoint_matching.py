@@ -36,7 +36,7 @@ def inside_share(skeletons: Tensor, masks: np.ndarray) -> Tensor:
 
 
 def assign_keypoints_to_masks(skeletons: Tensor, masks: np.ndarray) -> tuple[tuple[int, ...], str]:
-    """The skeleton of each subject: the order with the most keypoints inside the right masks.
+    """Return the skeleton of each subject: the order with the most keypoints inside the right masks.
 
     Args:
         skeletons: (K, P, 3), K >= S.

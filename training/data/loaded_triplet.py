@@ -76,7 +76,7 @@ def _misfits(
     photographs: Sequence[Image.Image | None],
     masks: Sequence[np.ndarray | None],
 ) -> list[str]:
-    """What does not fit among those images that could be decoded; the others are None."""
+    """Return what does not fit among those images that could be decoded; the others are None."""
     files = zip((triplet.target, *triplet.concepts), (target, *photographs))
     faults = [
         f"{path}: expected at least {_SMALLEST} pixels a side, got {image.width} x {image.height}."

@@ -18,7 +18,7 @@ def find_phrase(prompt: str, phrase: str) -> tuple[int, int] | None:
 
 
 def find_predicate(prompt: str, names: Sequence[str], relation: str = "") -> str | None:
-    """The relation as a prompt words it.
+    """Return the relation as a prompt words it.
 
     Args:
         prompt: e.g. "A wolf shakes hands with a leopard."

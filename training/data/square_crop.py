@@ -31,13 +31,13 @@ class SquareCrop:
 
     @classmethod
     def centred(cls, width: int, height: int, fit: str) -> SquareCrop:
-        """The largest square inside (``crop``) or the smallest one around (``pad``), in the middle."""
+        """Return the largest square inside (``crop``) or the smallest one around (``pad``), in the middle."""
         side = min(width, height) if fit == "crop" else max(width, height)
         return cls(width, height, (width - side) // 2, (height - side) // 2, side)
 
     @classmethod
     def random(cls, width: int, height: int, fit: str, keep: Tensor, generator: torch.Generator) -> SquareCrop:
-        """A random square of 80 to 100 % of the centred one's side that keeps the subjects where it can.
+        """Return a random square of 80 to 100 % of the centred one's side that keeps the subjects where it can.
 
         Args:
             keep: (4,) box around all subjects, fractions of the source.
@@ -54,7 +54,7 @@ class SquareCrop:
         return cls(width, height, left, top, side)
 
     def crop_image(self, image: Image.Image, canvas: int) -> Image.Image:
-        """The window as a square picture, black outside the source."""
+        """Return the window as a square picture, black outside the source."""
         window = image.crop((self.left, self.top, self.left + self.side, self.top + self.side))
         return window if self.side == canvas else window.resize((canvas, canvas), Image.Resampling.LANCZOS)
 
@@ -81,7 +81,7 @@ class SquareCrop:
 
 
 def _between(low: float, high: float, side: int, size: int, generator: torch.Generator) -> int:
-    """A window's start that keeps [low, high] inside it and, where the picture is long enough, itself inside."""
+    """Return a window's start that keeps [low, high] inside it and, where the picture is long enough, itself inside."""
     first, last = int(np.ceil(high)) - side, int(low)
     if size >= side:
         first, last = max(first, 0), min(last, size - side)
@@ -93,7 +93,7 @@ def _between(low: float, high: float, side: int, size: int, generator: torch.Gen
 
 
 def box_of(mask: np.ndarray) -> Tensor | None:
-    """The tight box (4,) of a (H, W) bool mask in fractions, outer pixel edges; None for an empty mask."""
+    """Return the tight box (4,) of a (H, W) bool mask in fractions, outer pixel edges; None for an empty mask."""
     rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
     if not len(rows):
         return None

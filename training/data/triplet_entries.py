@@ -77,7 +77,7 @@ class AuthorsEntry(Checked):
 
 
 def box_faults(boxes: Tensor, names: Sequence[str]) -> list[str]:
-    """What is wrong with (S, 4) boxes, read as x0, y0, x1, y1 in fractions of the target."""
+    """Return what is wrong with (S, 4) boxes, read as x0, y0, x1, y1 in fractions of the target."""
     outside = (boxes < -_BEYOND) | (boxes > 1 + _BEYOND)
     reversed_ = (boxes[:, 0] >= boxes[:, 2]) | (boxes[:, 1] >= boxes[:, 3])
     as_sizes = bool(reversed_.any() and (boxes[:, :2] + boxes[:, 2:] <= 1 + _BEYOND).all() and (boxes > 0).all())
@@ -102,7 +102,7 @@ def box_faults(boxes: Tensor, names: Sequence[str]) -> list[str]:
 
 
 def box_misfits(name: str, box: Tensor, of_mask: Tensor) -> list[str]:
-    """What is wrong with a box beside the tight box of its mask, each (4,) fractions of the target."""
+    """Return what is wrong with a box beside the tight box of its mask, each (4,) fractions of the target."""
     as_size = torch.cat((box[:2], box[:2] + box[2:]))
     overlap, otherwise = _overlap(box, of_mask), _overlap(as_size, of_mask)
     if overlap >= _SAME_PLACE and not (otherwise > _EQUAL > overlap + _CLEAR):
@@ -128,7 +128,7 @@ def _overlap(a: Tensor, b: Tensor) -> float:
 
 
 def joint_faults(skeletons: Tensor, of: str) -> list[str]:
-    """What is wrong with (K, P, 3) skeletons: x, y in fractions of an image, and visibility.
+    """Return what is wrong with (K, P, 3) skeletons: x, y in fractions of an image, and visibility.
 
     Args:
         of: what the fractions are of, e.g. "the target".
@@ -156,7 +156,7 @@ def joint_faults(skeletons: Tensor, of: str) -> list[str]:
 
 
 def as_tensor(value: Any, shape: tuple[int | None, ...], key: str, where: str, faults: list[str]) -> Tensor | None:
-    """A nested list of numbers as a tensor; None in ``shape`` is any size."""
+    """Return a nested list of numbers as a tensor; None in ``shape`` is any size."""
     if value is None:
         return None
     try:

@@ -138,7 +138,7 @@ def _authors(folder: Path, name: str, entry: Any, relation: str, faults: list[st
 def _predicate(
     said: str | None, prompt: str, names: Sequence[str], relation: str, where: str, faults: list[str]
 ) -> str:
-    """The given one, or the one found; a given one that the prompt does not say is looked for as well."""
+    """Return the given one, or the one found; a given one that the prompt does not say is looked for as well."""
     if said and find_phrase(prompt, said):
         return said
     found = find_predicate(prompt, names, relation)
@@ -151,7 +151,7 @@ def _predicate(
 
 
 def _poses(path: Path, of: str, faults: list[str]) -> Tensor | None:
-    """An authors' keypoint file, (K, P, 2), with visibility 1 added."""
+    """Return an authors' keypoint file, (K, P, 2), with visibility 1 added."""
     if not path.is_file():
         faults.append(f"{path}: missing; expected keypoints as a torch file of shape (subjects, 17, 2).")
         return None
@@ -186,7 +186,7 @@ def _count_fault(where: str, names: Sequence[str], count: int, what: str) -> str
 
 
 def _faults_of(triplet: Triplet, folder: Path) -> list[str]:
-    """What does not fit together in one triplet."""
+    """Return what does not fit together in one triplet."""
     where, subjects = f"{folder}, triplet {triplet.name}", len(triplet.names)
     faults = [f"{path}: missing; triplet {triplet.name} needs it." for path in triplet.files() if not path.is_file()]
     for what, count in (("concepts", len(triplet.concepts)), ("masks", len(triplet.masks) or subjects)):

@@ -11,7 +11,7 @@ from .noise_schedule import TIMESTEPS, NoiseSchedule
 
 
 def sampling_timesteps(steps: int, spacing: str = "trailing") -> list[int]:
-    """The timesteps at which the network is asked, falling.
+    """Return the timesteps at which the network is asked, falling.
 
     Args:
         steps: how many.

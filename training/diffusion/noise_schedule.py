@@ -37,7 +37,7 @@ class NoiseSchedule:
     def of_betas(
         cls, prediction: str, start: float = 0.00085, end: float = 0.012, spacing: str = "scaled_linear"
     ) -> NoiseSchedule:
-        """The usual schedules; the defaults are SDXL's. ``scaled_linear`` is linear in sqrt(beta).
+        """Return the usual schedules; the defaults are SDXL's. ``scaled_linear`` is linear in sqrt(beta).
 
         Raises:
             ValueError: another prediction or spacing.
@@ -78,7 +78,7 @@ class NoiseSchedule:
         return clean_factor * noise - noise_factor * latents
 
     def clean(self, noisy: Tensor, predicted: Tensor, timesteps: Tensor) -> Tensor:
-        """The clean latents that a prediction implies, float32."""
+        """Return the clean latents that a prediction implies, float32."""
         clean_factor, noise_factor = self.signal(timesteps)
         noisy, predicted = noisy.float(), predicted.float()
         if self.prediction == "epsilon":
@@ -88,7 +88,7 @@ class NoiseSchedule:
         return clean_factor * noisy - noise_factor * predicted
 
     def noise(self, noisy: Tensor, predicted: Tensor, clean: Tensor, timesteps: Tensor) -> Tensor:
-        """The noise that a prediction implies, float32; ``clean`` are the clean latents that it implies."""
+        """Return the noise that a prediction implies, float32; ``clean`` are the clean latents that it implies."""
         if self.prediction == "epsilon":
             return predicted.float()
         clean_factor, noise_factor = self.signal(timesteps)

@@ -34,7 +34,7 @@ class Draw:
 
 
 def sample_batch(seed: int, step: int, batch_size: int, crops: int, latent: tuple[int, ...]) -> Draw:
-    """The draw of one step, on the CPU.
+    """Return the draw of one step, on the CPU.
 
     Args:
         seed: of the run.

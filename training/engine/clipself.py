@@ -107,7 +107,7 @@ def distil(
 
 
 def grid_boxes(draw: np.random.Generator) -> np.ndarray:
-    """The cells of a random grid, at most MOST_REGIONS of them: (K, 4) x0 y0 x1 y1 fractions, row by row."""
+    """Return the cells of a random grid, at most MOST_REGIONS of them: (K, 4) x0 y0 x1 y1 fractions, row by row."""
     rows, columns = GRIDS[int(draw.integers(len(GRIDS)))]
     y, x = (axis.ravel() for axis in np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"))
     boxes = np.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], axis=1)

@@ -37,7 +37,7 @@ class LossLog:
             self._losses.setdefault(name, []).append(loss.float())
 
     def last(self) -> dict[str, float]:
-        """The newest losses as numbers.
+        """Return the newest losses as numbers.
 
         Raises:
             TrainingAborted: one of them is not a number.
@@ -48,7 +48,7 @@ class LossLog:
         return newest
 
     def sync_losses(self, accelerator: Accelerator) -> None:
-        """The means over all processes of the steps since the last time."""
+        """Log the means over all processes of the steps since the last time."""
         for name, values in self._losses.items():
             fresh = accelerator.reduce(torch.stack(values), "mean").cpu()
             self._gathered[name] = torch.cat((self._gathered.get(name, fresh[:0]), fresh))
@@ -81,7 +81,7 @@ class LossLog:
         self._written = checkpoint.step
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """The checkpoint first, then what people look at."""
+        """Write the checkpoint first, then what people look at."""
         self.folder.write_checkpoint(checkpoint)
         rates = [learning_rate_at(step, self.config.train) for step in range(checkpoint.step)]
         self.folder.write_history(self._gathered, rates)
@@ -103,7 +103,7 @@ class LossLog:
         self._written = len(rates)
 
     def resume_hint(self) -> str:
-        """What is safe, and how to go on."""
+        """Return what is safe, and how to go on."""
         step = self.folder.checkpoint_step()
         if step is None:
             return f"There is no checkpoint yet; begin again with: {self.again}"

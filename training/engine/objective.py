@@ -61,7 +61,7 @@ class RelationObjective(nn.Module):
     def forward(
         self, batch: EncodedTriplets, identity: IdentityBatch | None, timesteps: Tensor, noise: Tensor
     ) -> dict[str, Tensor]:
-        """The losses of a batch on the UNet's device.
+        """Return the losses of a batch on the UNet's device.
 
         Args:
             batch: B crops.

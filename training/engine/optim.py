@@ -56,7 +56,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> 
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimiser's state as ``optimizer.<parameter>.<name>`` tensors; numbers become float64 scalars."""
+    """Return the optimiser's state as ``optimizer.<parameter>.<name>`` tensors; numbers become float64 scalars."""
     return {
         f"optimizer.{index}.{name}": torch.as_tensor(value, dtype=None if torch.is_tensor(value) else torch.float64)
         for index, entry in optimizer.state_dict()["state"].items()

@@ -56,7 +56,7 @@ class RunDir:
         self._made_of |= {"dataset": dataset, "models": models}
 
     def check(self, resume: bool, needed: int) -> None:
-        """What may be started here.
+        """Check what may be started here.
 
         Args:
             resume: whether the user asked to go on.

@@ -105,7 +105,7 @@ def load_run_spec(config: Config, device: torch.device, processes: int, resume: 
 
 
 def look_further(config: ConfigFaults) -> UserErrors:
-    """The faults of a config, and those of the triplets and models that its right tables name."""
+    """Return the faults of a config, and those of the triplets and models that its right tables name."""
     faults, relation = list(config.messages), config.settings.get("relation")
     if "data" in config.tables:
         _or_faults(lambda: load_triplets(config.tables["data"], relation if isinstance(relation, str) else ""), faults)
@@ -129,7 +129,7 @@ def _or_faults(read: Callable[[], Any], faults: list[str]) -> Any:
 
 
 def precision_of(config: Config) -> torch.dtype:
-    """The asked precision; automatically bfloat16 on cards that have it, float16 on older ones, float32 elsewhere."""
+    """Return the precision asked for; "auto" is bfloat16 on cards that have it, float16 on older ones, else float32."""
     wanted, on_card = config.train.precision, config.train.device in ("auto", "cuda") and torch.cuda.is_available()
     if wanted != "auto":
         return _PRECISIONS[wanted]
@@ -171,7 +171,7 @@ def trainable_parameters(recipe: RunSpec) -> int:
 
 
 def describe_run(recipe: RunSpec, processes: int) -> str:
-    """What will be done, in words and numbers."""
+    """Return what will be done, in words and numbers."""
     config, base = recipe.config, recipe.frozen.base
     layout = unet_layout(base.empty_unet())
     crops = len(recipe.triplets) * config.data.crops

@@ -80,7 +80,7 @@ class State:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """The owner of step `step`'s randomness, on the CPU."""
+    """Return the owner of step `step`'s randomness, on the CPU."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step) % 2**63)
 
 
@@ -169,7 +169,7 @@ def update_ema(state: State, model: nn.Module, decay: float) -> None:
 
 
 def save(folder: Path, state: State, model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """Writes weights, average and moments in shards, then points `latest.json` at them, then drops the older ones."""
+    """Write weights, average and moments in shards, then point `latest.json` at them, then drop the older ones."""
     tensors = {f"weights.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"average.{name}": value for name, value in state.average.items()}
     for index, slot in optimiser.state_dict()["state"].items():
@@ -195,7 +195,7 @@ def save(folder: Path, state: State, model: nn.Module, optimiser: torch.optim.Op
 
 
 def resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None = None) -> State:
-    """Loads the latest state of a run into the model and optimiser; a fresh State where there is none."""
+    """Load the latest state of a run into the model and optimiser; a fresh State where there is none."""
     latest = _latest(folder)
     if latest is None:
         average = {
@@ -222,7 +222,7 @@ def resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | No
 
 
 def load_ema_weights(folder: Path) -> tuple[dict[str, Tensor], dict]:
-    """The moving average of the latest state, and the pointer's facts (step, seconds).
+    """Return the moving average of the latest state, and the pointer's facts (step, seconds).
 
     Raises:
         FileNotFoundError: nothing trained there yet.

@@ -59,7 +59,7 @@ class SamplePictures:
         self.load_vae, self.config, self.folder = load_vae, config, folder
 
     def draw_without(self) -> None:
-        """The untouched base: drawn once, and again where one of its pictures is gone, broken or made otherwise."""
+        """Draw the untouched base once, and again where one of its pictures is gone, broken or made otherwise."""
         facts = self.config.samples.model_dump(exclude={"every", "count"})
         made = _made_with(self.folder.samples / _SETTINGS) == facts
         if made and all(_opened(file) for file in self._files(_WITHOUT)):
@@ -86,7 +86,7 @@ class SamplePictures:
         save_picture(sample_sheet(columns, self.prompts), self.folder.path / "samples.png")
 
     def thumbnail(self, step: int) -> str:
-        """The first picture of a step as a data URI, for LoRA managers; drawn again if it is gone."""
+        """Return the first picture of a step as a data URI, for LoRA managers; drawn again if it is gone."""
         file = self._files(f"step-{step:06d}")[0]
         if _opened(file) is None:
             self._draw(f"step-{step:06d}")
@@ -160,7 +160,7 @@ def sample_pictures(
 
 
 def _opened(file: Path) -> Image.Image | None:
-    """A sample picture, or None where there is none that can be decoded."""
+    """Return a sample picture, or None where there is none that can be decoded."""
     try:
         return open_image(file)
     except ValueError:
@@ -168,7 +168,7 @@ def _opened(file: Path) -> Image.Image | None:
 
 
 def _made_with(file: Path) -> dict | None:
-    """The sample settings that the pictures without LoRA were drawn with."""
+    """Return the sample settings that the pictures without LoRA were drawn with."""
     try:
         return read_json_object(file)
     except ValueError:
@@ -176,6 +176,6 @@ def _made_with(file: Path) -> dict | None:
 
 
 def _shown(file: Path, side: int) -> Image.Image:
-    """A sample picture as the sheet has it; an empty frame where there is none."""
+    """Return a sample picture as the sheet has it; an empty frame where there is none."""
     picture = _opened(file) or Image.new("RGB", (1, 1), FAINT)
     return picture.resize((side, side), Image.Resampling.LANCZOS)

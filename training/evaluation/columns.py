@@ -97,7 +97,7 @@ def estimates(
 
 
 def markdown(table: Mapping[str, Mapping[str, Estimate]], columns: Sequence[Column]) -> str:
-    """Groups as rows; a cell of fewer pictures than its row has says how many."""
+    """Group as rows; a cell of fewer pictures than its row has says how many."""
     shown = [column for column in columns if any(column.key in row for row in table.values())]
     lines = [
         "| " + " | ".join(["", "pictures", "cases", *(column.title for column in shown)]) + " |",

@@ -90,7 +90,7 @@ def _compared(column: Column, entries: Sequence[Entry], first: Sequence[float], 
 
 
 def comparison_text(results: Sequence[Comparison], first: str, second: str, cases: int) -> str:
-    """The paired table, Markdown.
+    """Return the paired table, Markdown.
 
     Args:
         results: of `compare`.

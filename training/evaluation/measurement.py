@@ -139,7 +139,7 @@ def _grades(grades: dict[str, float] | None) -> dict[str, float | None]:
 
 
 def find_predicates(entries: Sequence[Entry], model: str) -> list[str | None]:
-    """The given ones, and spaCy's for the rest; None where there is no verb, with a message.
+    """Return the given ones, and spaCy's for the rest; None where there is no verb, with a message.
 
     Raises:
         UserErrors: spaCy is needed and not installed.

@@ -21,7 +21,7 @@ NONE = "none"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that say what is measured with what."""
+    """Add the options that say what is measured with what."""
     add = parser.add_argument
     add(
         "--clip",
@@ -123,7 +123,7 @@ def _open_subjects(options: argparse.Namespace, dtype: torch.dtype, worlds: Worl
 
 
 def open_judge_model(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> Any:
-    """The judge that `--judge` names.
+    """Return the judge that `--judge` names.
 
     Raises:
         ValueError: no such judge.

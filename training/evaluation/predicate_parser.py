@@ -73,7 +73,7 @@ class Parser:
 
 
 def stand_in(prompt: str, names: Sequence[str]) -> tuple[str, list[int]]:
-    """Puts a plain noun in each subject's place; also where these begin in the new text.
+    """Put a plain noun in each subject's place; return where these begin in the new text too.
 
     Args:
         prompt: e.g. "A plushie bear hugs a toy duck."
@@ -100,7 +100,7 @@ def stand_in(prompt: str, names: Sequence[str]) -> tuple[str, list[int]]:
 
 
 def predicate_of(words: Sequence[Word], places: Sequence[int], subjects: int) -> str | None:
-    """The predicate of a parsed prompt.
+    """Return the predicate of a parsed prompt.
 
     Args:
         words: all words of it.
@@ -147,7 +147,7 @@ def predicate_of(words: Sequence[Word], places: Sequence[int], subjects: int) ->
 
 
 def _text(words: Sequence[Word]) -> str:
-    """The words with the spaces that stood between them: "high-fiving" is three."""
+    """Return the words with the spaces that stood between them: "high-fiving" is three."""
     text = words[0].text
     for before, word in zip(words, words[1:]):
         text += ("" if before.start + len(before.text) == word.start else " ") + word.text
@@ -155,7 +155,7 @@ def _text(words: Sequence[Word]) -> str:
 
 
 def _main_verb(words: Sequence[Word]) -> int | None:
-    """The root, or, where that is "is", the first full verb after it."""
+    """Return the root, or, where that is "is", the first full verb after it."""
     root = next((index for index, word in enumerate(words) if word.head == index), 0)
     return next((index for index, word in enumerate(words) if index >= root and word.kind == "VERB"), None)
 

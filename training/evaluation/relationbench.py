@@ -30,7 +30,7 @@ _BLANK = "{ }"
 
 @cache
 def relationbench() -> dict[str, Any]:
-    """The shipped facts: `templates` (`prompt` and its predicate, `relation`), `settings`, `published`."""
+    """Return the shipped facts: `templates` (`prompt` and its predicate, `relation`), `settings`, `published`."""
     return json.loads(Path(__file__).with_name("relationbench.json").read_text(encoding="utf-8"))
 
 
@@ -130,7 +130,7 @@ def cases(subjects: list[tuple[str, Path]], seeds: int, plan: str = "100") -> It
 
 
 def prompts_text(folder: Path, beside: Path, seeds: int, plan: str = "100") -> str:
-    """The prompts file of a folder of subjects.
+    """Return the prompts file of a folder of subjects.
 
     Args:
         folder: see `find_subjects`.

@@ -34,7 +34,7 @@ def summaries(entries: Sequence[Entry], scores: Scores) -> dict[str, dict[str, S
 
 
 def table_text(table: Mapping[str, Mapping[str, Score]], backbones: Mapping[str, str]) -> str:
-    """The table as Markdown: means, 95 % intervals, and the paper's numbers below.
+    """Return the table as Markdown: means, 95 % intervals, and the paper's numbers below.
 
     Args:
         table: of `summaries`.
@@ -65,7 +65,7 @@ def table_text(table: Mapping[str, Mapping[str, Score]], backbones: Mapping[str,
 
 
 def _cell(score: Score | None, pictures: int) -> str:
-    """A mean with its interval, and of how many pictures where that is not all."""
+    """Return a mean with its interval, and of how many pictures where that is not all."""
     if score is None:
         return "-"
     interval = "" if score.low is None else f" [{score.low:.1f}, {score.high:.1f}]"

@@ -55,7 +55,7 @@ def score_pictures(
 
 
 def embed_files(encoders: Sequence[Callable], files: Sequence[Path], batch: int) -> list[Tensor]:
-    """Decodes each file once and shows it to each encoder: one (F, E) an encoder.
+    """Decode each file once and show it to each encoder: one (F, E) an encoder.
 
     Raises:
         UserErrors: every file that is not a whole picture.

@@ -33,7 +33,7 @@ def sections_text(measured: Measured, accuracy: Any) -> str:
 
 
 def sets_of(measured: Measured) -> list[str]:
-    """The public sets that the lines name."""
+    """Return the public sets that the lines name."""
     return [name for name in dict.fromkeys(entry.set for entry in measured.entries) if name in SETS]
 
 
@@ -77,7 +77,7 @@ def _judge_text(measured: Measured, accuracy: Any) -> str:
 
 
 def corrected_happened(measured: Measured, accuracy: Any) -> Any:
-    """The share that lies behind the verdicts, or None."""
+    """Return the share that lies behind the verdicts, or None."""
     from .judge.accuracy import corrected
 
     pairs = [
@@ -102,7 +102,7 @@ def _corrected_text(measured: Measured, accuracy: Any) -> str:
 
 
 def sections_facts(measured: Measured, accuracy: Any) -> dict[str, Any]:
-    """The same for JSON."""
+    """Return the same for JSON."""
     facts: dict[str, Any] = {"notes": list(measured.notes), "seconds": round(measured.seconds, 2)}
     licences = {name: licence_of(name) for name in sets_of(measured)}
     if licences:

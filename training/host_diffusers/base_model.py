@@ -120,7 +120,7 @@ def _read_configs(path: Path) -> tuple[dict[str, dict], list[str]]:
 
 
 def misfits_of(unet: dict, vae: dict, clip_l: dict, clip_g: dict) -> str:
-    """What keeps four configs from being one base of SDXL's architecture, or nothing."""
+    """Return what keeps four configs from being one base of SDXL's architecture, or nothing."""
     context = unet.get("cross_attention_dim")
     if unet.get("addition_embed_type") != "text_time":
         return (

@@ -35,7 +35,7 @@ class VisionEncoder:
 
 
 def encoder_of_transformers(model: nn.Module) -> VisionEncoder:
-    """Takes a `CLIPVisionModelWithProjection` apart."""
+    """Take a `CLIPVisionModelWithProjection` apart."""
 
     def run(layer: nn.Module, x: Tensor) -> Tensor:
         out = layer(x, attention_mask=None)
@@ -53,7 +53,7 @@ def encoder_of_transformers(model: nn.Module) -> VisionEncoder:
 
 
 def encoder_of_open_clip(visual: nn.Module) -> VisionEncoder:
-    """Takes an open_clip `VisionTransformer` (a CLIP's `.visual`) apart."""
+    """Take an open_clip `VisionTransformer` (a CLIP's `.visual`) apart."""
     layers, size = visual.transformer.resblocks, visual.image_size
     last = layers[-1]
     width = last.attn.embed_dim
@@ -78,7 +78,7 @@ def encoder_of_open_clip(visual: nn.Module) -> VisionEncoder:
 
 
 def load_encoder(name: str, weights: Path | None = None) -> VisionEncoder:
-    """Opens an encoder by name.
+    """Open an encoder by name.
 
     Args:
         name: a folder of transformers' CLIPVisionModelWithProjection, or an open_clip architecture such as ViT-bigG-14.

@@ -38,7 +38,7 @@ class Embedder:
 
 
 def load_clip(name: str, weights: str, device: str, dtype: torch.dtype) -> Embedder:
-    """Opens a CLIP.
+    """Open a CLIP.
 
     Args:
         name: `miniworld`; a folder of transformers or a hub's `owner/name`; or an open_clip architecture.
@@ -60,7 +60,7 @@ def load_clip(name: str, weights: str, device: str, dtype: torch.dtype) -> Embed
 
 
 def load_dino(name: str, device: str, dtype: torch.dtype) -> Embedder:
-    """Opens a DINO (any vision transformer of transformers whose first token is the class): a folder or `owner/name`.
+    """Open a DINO (any vision transformer of transformers whose first token is the class): a folder or `owner/name`.
 
     Raises:
         ValueError: no such model.
@@ -78,7 +78,7 @@ def load_dino(name: str, device: str, dtype: torch.dtype) -> Embedder:
 
 
 def load_image_encoder(name: str, device: str, dtype: torch.dtype) -> Embedder:
-    """Opens an encoder of looks: DINO of any generation, CLIP, SigLIP.
+    """Open an encoder of looks: DINO of any generation, CLIP, SigLIP.
 
     Args:
         name: `miniworld`, `miniworld-local` (its CLIPSelf encoder), a folder of transformers, or a hub's `owner/name`.
@@ -125,7 +125,7 @@ def _pictures(
 
 
 def _pixels(name: str) -> Callable[[Sequence[Image.Image]], Tensor]:
-    """A transformers folder's own preprocessing; PIL's, so that it is the same with and without torchvision."""
+    """Return a transformers folder's own preprocessing; PIL's, so that it is the same with and without torchvision."""
     from transformers import AutoImageProcessor
 
     processor = AutoImageProcessor.from_pretrained(name, backend="pil")
@@ -195,7 +195,7 @@ def _miniworld(device: str, dtype: torch.dtype) -> Embedder:
 
 
 def _miniworld_local(device: str, dtype: torch.dtype) -> Embedder:
-    """The class token of its local encoder, which CLIPSelf has trained on parts of pictures."""
+    """Return the class token of its local encoder, which CLIPSelf has trained on parts of pictures."""
     from transformers import CLIPVisionModelWithProjection
 
     from .miniworld.architectures import FOLDER

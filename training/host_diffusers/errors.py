@@ -18,5 +18,5 @@ class ModelFileErrors(ValueError):
 
 
 def one_line(error: BaseException) -> str:
-    """A library's message without its line breaks."""
+    """Return a library's message without its line breaks."""
     return " ".join(str(error).split()) or type(error).__name__

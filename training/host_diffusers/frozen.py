@@ -52,7 +52,7 @@ class FrozenModels:
     identity_config: IdentityConfig | None
 
     def identity(self) -> IdentityModel:
-        """The identity model, float32 on the CPU."""
+        """Return the identity model, float32 on the CPU."""
         state, config = load_identity(self.paths["identity"])
         with torch.device("meta"):
             model = IdentityModel(config)
@@ -150,7 +150,7 @@ def _misfits(base: BaseModelFiles, identity: IdentityConfig | None, config: Mode
 
 
 def _sampled(path: Path) -> bytes:
-    """A file's size and 64 blocks spread over it, hashed."""
+    """Return a file's size and 64 blocks spread over it, hashed."""
     size = path.stat().st_size
     digest = sha256(str(size).encode())
     with path.open("rb") as file:

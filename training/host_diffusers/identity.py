@@ -48,7 +48,7 @@ class IdentityBatch:
     masks: dict[int, Tensor]
 
     def take(self, rows: Tensor) -> IdentityBatch:
-        """The pictures with these indices, (B',) on the same device."""
+        """Return the pictures with these indices, (B',) on the same device."""
         return self._map(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device, dtype: torch.dtype) -> IdentityBatch:

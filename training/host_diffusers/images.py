@@ -19,7 +19,7 @@ def fold_of(vae: nn.Module) -> int:
 
 @torch.no_grad()
 def encode_pictures(vae: nn.Module, pixels: Tensor) -> Tensor:
-    """The mode of the posterior, scaled as the UNet expects it, one picture at a time.
+    """Return the mode of the posterior, scaled as the UNet expects it, one picture at a time.
 
     Args:
         vae: an ``AutoencoderKL``.

@@ -16,7 +16,10 @@ from .miniworld.flux import FLUX, RoutedFlux, grid_ids
 
 
 def autoencoder_config(channels: int) -> dict:
-    """A stock KL autoencoder behind space-to-depth by 4, factor 8 overall; its scale is measured after training."""
+    """Return a stock KL autoencoder behind space-to-depth by 4, factor 8 overall.
+
+    Its scale is measured after training.
+    """
     return {**first.VAE, "latent_channels": channels, "scaling_factor": 1.0}
 
 

@@ -15,7 +15,7 @@ def is_transformers(name: str) -> bool:
 
 
 def opened(what: str, load: Callable[[], Model]) -> Model:
-    """The model that `load` opens.
+    """Return the model that `load` opens.
 
     Args:
         what: the option and its value, for the message, e.g. `--detector IDEA-Research/grounding-dino-tiny`.

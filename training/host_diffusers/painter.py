@@ -142,7 +142,7 @@ class Painter:
         return decode_latents(self.vae, latents)[0]
 
     def _scheduler(self):
-        """A fresh sampler with the base's noise, as its own files tell it."""
+        """Return a fresh sampler with the base's noise, as its own files tell it."""
         from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
         kind = {"euler": EulerDiscreteScheduler, "ddim": DDIMScheduler}[self.settings.sampler]
@@ -172,7 +172,7 @@ class Painter:
         boxes: Sequence[Sequence[float]],
         cells: tuple[int, int],
     ):
-        """The subjects' keys and values at every cross-attention."""
+        """Set the subjects' keys and values at every cross-attention."""
         tokens = tuple(self._tokens(photograph) for photograph in photographs)
         features = SubjectFeatures(tokens, encode_phrases(self.text, list(names)).float())
         layout = Layout(tuple(Box(*map(float, box)) for box in boxes))

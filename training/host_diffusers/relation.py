@@ -55,7 +55,7 @@ def _layers(unet: nn.Module):
 
 
 def relation_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
-    """What is trained, by ``<site>.<projection>.down`` or ``.up``, in the published order."""
+    """Return what is trained, by ``<site>.<projection>.down`` or ``.up``, in the published order."""
     parameters = {}
     for site, projection, layer in _layers(unet):
         parameters[f"{site}.{projection}.down"] = layer.lora_A[_ADAPTER].weight
@@ -64,7 +64,7 @@ def relation_parameters(unet: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def relation_of(unet: nn.Module, alpha: float) -> RelationLoRA:
-    """The attached pairs as the file format knows them: copies on the CPU."""
+    """Return the attached pairs as the file format knows them: copies on the CPU."""
     parameters = {name: parameter.detach().cpu().clone() for name, parameter in relation_parameters(unet).items()}
     pairs = {
         (site, projection): LowRank(

@@ -19,7 +19,7 @@ _ALL_NOISE = 1e-6  # of alpha: diffusers writes 0 or 2**-24
 
 
 def read_schedule(path: Path) -> NoiseSchedule:
-    """The noise schedule that a folder names; SDXL's where it names none.
+    """Return the noise schedule that a folder names; SDXL's where it names none.
 
     Raises:
         ValueError: one that training cannot follow exactly.
@@ -60,7 +60,7 @@ def read_schedule(path: Path) -> NoiseSchedule:
 
 
 def with_alphas(prediction: str, alphas: Tensor) -> NoiseSchedule:
-    """A schedule from its (1000,) cumulative products of 1 - beta.
+    """Return a schedule from its (1000,) cumulative products of 1 - beta.
 
     Raises:
         ValueError: epsilon is predicted where the last timestep is all noise: it says nothing of the picture there
@@ -82,7 +82,7 @@ def zero_terminal_alphas() -> Tensor:
 
 
 def schedule_of_keys(keys: Collection[str]) -> NoiseSchedule:
-    """The noise schedule that the keys of a checkpoint file tell, as ComfyUI reads them.
+    """Return the noise schedule that the keys of a checkpoint file tell, as ComfyUI reads them.
 
     Raises:
         ValueError: EDM's.

@@ -82,7 +82,7 @@ SDXL = {"unet": SDXL_UNET, "vae": SDXL_VAE, "clip_l": SDXL_CLIP_L, "clip_g": SDX
 
 
 def _keys_of(path: Path) -> tuple[set[str], int]:
-    """The keys of a whole SDXL checkpoint, and how many channels its UNet reads.
+    """Return the keys of a whole SDXL checkpoint, and how many channels its UNet reads.
 
     Raises:
         ModelFileErrors: not safetensors, cut off, or without one of its parts.
@@ -110,7 +110,7 @@ def _keys_of(path: Path) -> tuple[set[str], int]:
 
 
 def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) -> dict[str, Any]:
-    """The fields of ``Base`` for one checkpoint file.
+    """Return the fields of ``Base`` for one checkpoint file.
 
     Args:
         path: a safetensors file, whatever its ending.
@@ -199,7 +199,7 @@ def _clip_g(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _build(kind: type, config: dict, state: dict[str, Tensor], dtype: torch.dtype, path: Path) -> nn.Module:
-    """A text encoder from a state dict; transformers names its body with or without ``text_model.``."""
+    """Return a text encoder from a state dict; transformers names its body with or without ``text_model.``."""
     model = kind(CLIPTextConfig(**config))
     wanted = model.state_dict()
     wrapped = any(key.startswith("text_model.") for key in wanted)

@@ -128,5 +128,5 @@ def detach(unet: nn.Module, adapter: SubjectAdapter) -> None:
 
 
 def object_arguments(patches: Tensor, boxes: Tensor, present: Tensor, locate_single: bool = True) -> dict[str, object]:
-    """What "gligen" must be in ``cross_attention_kwargs``: the arguments of `ObjectTokens.forward`."""
+    """Return what "gligen" must be in ``cross_attention_kwargs``: the arguments of `ObjectTokens.forward`."""
     return {"patches": patches, "boxes": boxes, "present": present, "locate_single": locate_single}

@@ -16,7 +16,7 @@ _LAYOUTS = (("vocab.json", "merges.txt"), ("tokenizer.json",))  # transformers w
 
 
 def find_tokenizer(named: str = "") -> Path:
-    """A folder with CLIP's ``vocab.json`` and ``merges.txt``, or its ``tokenizer.json``.
+    """Return a folder with CLIP's ``vocab.json`` and ``merges.txt``, or its ``tokenizer.json``.
 
     Args:
         named: where the user says it is; empty looks in the ComfyUI this pack is installed in, then in the one of the
@@ -66,5 +66,5 @@ def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """What it is made of, for fingerprints."""
+    """Return what it is made of, for fingerprints."""
     return visible_files(folder, {".json", ".txt"})

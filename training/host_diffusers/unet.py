@@ -13,7 +13,7 @@ from core.cross_attention_layers import CrossAttentionLayer, UNetSpec
 
 
 def unet_layout(unet: nn.Module) -> UNetSpec:
-    """The layout of any UNet of SDXL's architecture, read from its config.
+    """Return the layout of any UNet of SDXL's architecture, read from its config.
 
     Args:
         unet: a ``UNet2DConditionModel``, wide or tiny.
@@ -92,6 +92,6 @@ def grid_of(latent_size: tuple[int, int], level: int) -> tuple[int, int]:
 
 
 def empty_unet(config: dict) -> nn.Module:
-    """A UNet without weights, on the meta device."""
+    """Return a UNet without weights, on the meta device."""
     with torch.device("meta"):
         return UNet2DConditionModel.from_config(config)

@@ -19,7 +19,7 @@ _KNOWN = {1664: (16, "gelu"), 1280: (16, "gelu"), 1024: (16, "quick_gelu"), 768:
 
 
 def load_vision(path: str | Path, dtype: torch.dtype) -> nn.Module:
-    """A CLIP vision encoder (``CLIPVisionModelWithProjection``), frozen.
+    """Return a CLIP vision encoder (``CLIPVisionModelWithProjection``), frozen.
 
     Args:
         path: a folder of transformers, or a file: transformers' names (``vision_model.``) or open_clip's and CLIPSelf's
@@ -41,7 +41,7 @@ def load_vision(path: str | Path, dtype: torch.dtype) -> nn.Module:
 
 
 def vision_width(path: Path) -> int:
-    """The width of an encoder's tokens, from its config or its tensors' shapes; weights are not loaded.
+    """Return the width of an encoder's tokens, from its config or its tensors' shapes; weights are not loaded.
 
     Raises:
         ValueError: not such an encoder.

@@ -69,7 +69,7 @@ class VisionLanguageJudge:
 
     @torch.no_grad()
     def answer(self, images: Sequence[Image.Image], text: str, longest: int = 256) -> str:
-        """The greedy answer to a text, at most `longest` tokens."""
+        """Return the greedy answer to a text, at most `longest` tokens."""
         inputs = self._inputs(images, text)
         ids = self.model.generate(**inputs, max_new_tokens=longest, do_sample=False)
         return self.processor.tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
@@ -87,7 +87,7 @@ class VisionLanguageJudge:
 
 
 def shrunk(image: Image.Image) -> Image.Image:
-    """The picture in RGB with at most a million pixels."""
+    """Return the picture in RGB with at most a million pixels."""
     factor = math.sqrt(MEGAPIXEL / (image.width * image.height))
     if factor >= 1:
         return image.convert("RGB")

@@ -13,7 +13,7 @@ from .wrapper import KEY, WORDS_KEY, Diagonal, ReferenceCond, apply_references
 
 
 def attach_references(model, positive: list, routing: Routing) -> tuple:
-    """A clone of the MODEL and new CONDITIONING with the references; both untouched if there are none.
+    """Return a clone of the MODEL and new CONDITIONING with the references; both untouched if there are none.
 
     Reference latents of other nodes (Kontext's), set before this or after it, stay first, under their own position
     rule. Our own from an earlier Apply References are replaced.
@@ -30,7 +30,7 @@ def attach_references(model, positive: list, routing: Routing) -> tuple:
 
 
 def _with_references(entry: dict, routing: Routing) -> dict:
-    """A conditioning entry's dictionary, copied."""
+    """Return a conditioning entry's dictionary, copied."""
     before = _without_ours(entry)
     others = before.get("reference_latents", [])
     added = {
@@ -43,7 +43,7 @@ def _with_references(entry: dict, routing: Routing) -> dict:
 
 
 def with_regions(entry: dict, regions: ReferenceRegions) -> tuple[dict, ReferenceRegions] | None:
-    """A conditioning entry of Apply References whose references act in other regions; None if it is none.
+    """Return a conditioning entry of Apply References whose references act in other regions; None if it is none.
 
     Args:
         entry: a conditioning entry's dictionary.
@@ -80,7 +80,7 @@ def with_regions(entry: dict, regions: ReferenceRegions) -> tuple[dict, Referenc
 
 
 def _without_ours(entry: dict) -> dict:
-    """A conditioning entry without references of an earlier Apply References."""
+    """Return a conditioning entry without references of an earlier Apply References."""
     conds = entry.get("model_conds", {})
     if KEY not in conds:
         return entry

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def detect_config(state: dict[str, Tensor], sizes: dict) -> dict:
-    """The config that ComfyUI's detection reads off the weights, with sizes that it takes for granted put right.
+    """Return the config that ComfyUI's detection reads off the weights, with sizes that it takes for granted put right.
 
     Detection counts blocks and reads most widths, but presumes what every published file of a family shares (Flux's
     head count and axes, whole channel multipliers): small models say those themselves.

@@ -96,7 +96,7 @@ def _patch(clone, path: str, strength: float) -> None:
 
 
 def _known_name(module: str, names: dict) -> str | None:
-    """A module under one of the names that ComfyUI's loader has for it."""
+    """Return a module under one of the names that ComfyUI's loader has for it."""
     bare = bare_name(module)
     return next(
         (name for name in (module, bare, f"transformer.{bare}", f"diffusion_model.{bare}") if name in names), None
@@ -104,7 +104,7 @@ def _known_name(module: str, names: dict) -> str | None:
 
 
 def _modules_of(key: str) -> list[str]:
-    """What stands before each dot of a key, the longest first: one of them is its module."""
+    """Return what stands before each dot of a key, the longest first: one of them is its module."""
     parts = key.split(".")
     return [".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
 
@@ -143,7 +143,7 @@ def linear_shape(model, name: str) -> tuple[int, int]:
 
 
 def tables_of(model) -> DreamOEmbeddings:
-    """The tables that Load DreamO put onto a MODEL.
+    """Return the tables that Load DreamO put onto a MODEL.
 
     Raises:
         ValueError: none there.

@@ -75,7 +75,7 @@ class PlaceholderTokenizer:
 
 
 def _with_words(tokenizer, marks_spaces: bool):
-    """A copy of a tokenizer with the placeholders; of T5's with spaces around them as DreamO was trained.
+    """Return a copy of a tokenizer with the placeholders; of T5's with spaces around them as DreamO was trained.
 
     Version 5 of transformers splits at spaces first, and so loses the one before an added token and puts one after it.
     The tokenizer's own file, and version 4, only mark the beginning of a text.
@@ -117,7 +117,7 @@ def _copy_as(kind: type, clip):
 
 
 def with_placeholders(clip, table: Tensor, reader: PlaceholderTarget = T5):
-    """A clone of a Flux CLIP that knows the placeholders.
+    """Return a clone of a Flux CLIP that knows the placeholders.
 
     Args:
         table: (10, E), E the width of its reader.

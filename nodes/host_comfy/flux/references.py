@@ -38,7 +38,7 @@ def apply(model, positive: list, references: tuple[Reference, ...], **routing) -
 
 
 def check_channels(references: tuple[Reference, ...], channels: int) -> None:
-    """References must be latents of the model's own kind.
+    """Check that references are latents of the model's own kind.
 
     Raises:
         ValueError: another number of channels, or odd sides.

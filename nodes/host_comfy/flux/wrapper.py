@@ -64,7 +64,7 @@ class Embed:
 
 
 def apply_references(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds):
-    """The APPLY_MODEL wrapper."""
+    """Run one call of the model: the APPLY_MODEL wrapper."""
     given = conds.pop(KEY, None)
     options = transformer_options or {}
     if given is None:
@@ -90,7 +90,7 @@ def apply_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
 
 
 def ours_last(conds: dict, routing: Routing, model) -> dict:
-    """A call's conditions with our latents behind those of other nodes, which keep their own position rule.
+    """Return a call's conditions with our latents behind those of other nodes, which keep their own position rule.
 
     Nodes before Apply References and after it add theirs on either side, so ours are told by what they hold.
 
@@ -133,7 +133,7 @@ def find_ours(latents: list[Tensor], routing: Routing, model) -> tuple[int, ...]
 
 
 def sequence_of(routing: Routing, x: Tensor, context: Tensor, latents: list[Tensor]) -> TokenLayout:
-    """The layout of this call; our references are the last of the latents, see ``ours_last``."""
+    """Return the layout of this call; our references are the last of the latents, see ``ours_last``."""
     others = latents[: len(latents) - len(routing.references)]
     return TokenLayout(
         context.shape[1],

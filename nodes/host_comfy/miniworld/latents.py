@@ -24,7 +24,7 @@ _FITTED_ON = 4  # pictures
 
 
 def format_of(folder: Path) -> comfy.latent_formats.LatentFormat:
-    """The latents of a miniworld's autoencoder, as its config has them.
+    """Return the latents of a miniworld's autoencoder, as its config has them.
 
     Latents of SDXL's channels and scale are SDXL's. Any others are a format of their own and not Flux's: what is drawn
     in Flux's format has Flux's scale, shift and preview colours, none of which these latents have. Empty latents of any

@@ -134,7 +134,7 @@ def load_text(transformer: nn.Module, state: dict[str, Tensor], folder: Path) ->
 
 
 def text_sizes(config: dict) -> dict:
-    """The sizes of a text encoder, for ComfyUI."""
+    """Return the sizes of a text encoder, for ComfyUI."""
     names = (
         "hidden_size",
         "intermediate_size",

@@ -21,7 +21,7 @@ TEXT_KEY = "relate_text"  # where words and pictures stand in a CONDITIONING: co
 def attach_regions(
     model, positive: list, negative: list, regions: ReferenceRegions, names: tuple[str, ...] = (), last: bool = False
 ) -> tuple:
-    """A clone of the MODEL and new CONDITIONING whose reference latents act inside their regions.
+    """Return a clone of the MODEL and new CONDITIONING whose reference latents act inside their regions.
 
     Both sides are steered wherever they carry references: guidance multiplies the difference between them. Maps are
     taken from the positive side. Entries without references, and everything where nothing is steered or recorded, stay
@@ -117,7 +117,7 @@ def count_references(model, side: list) -> int:
 
 
 def zeroed(side: list) -> list:
-    """A conditioning of zeros with everything else of it, as ComfyUI's Conditioning Zero Out makes it."""
+    """Return a conditioning of zeros with everything else of it, as ComfyUI's Conditioning Zero Out makes it."""
     found = []
     for embedding, entry in side:
         pooled = entry.get("pooled_output")

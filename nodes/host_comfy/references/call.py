@@ -32,7 +32,7 @@ class Call:
     conds: dict = field(default_factory=dict)
 
     def layout(self, parts: Parts, patch: int, alone: bool = False) -> CallLayout:
-        """The layout of parts named "text", "image" and the numbers of the latents.
+        """Return the layout of parts named "text", "image" and the numbers of the latents.
 
         Args:
             parts: in order; missing ones are not in this attention.

@@ -33,7 +33,7 @@ def apply(model, positive: list, negative: list, references: tuple[Reference, ..
 
 
 def _check_latents(references: tuple[Reference, ...], latent_format) -> None:
-    """The references must be latents of the model's own kind."""
+    """Check that the references are latents of the model's own kind."""
     channels, axes = latent_format.latent_channels, latent_format.latent_dimensions + 2
     for reference in references:
         shape = tuple(reference.latent.shape)
@@ -46,7 +46,7 @@ def _check_latents(references: tuple[Reference, ...], latent_format) -> None:
 
 
 def _chained(side: list, references: tuple[Reference, ...], family: Family) -> list:
-    """What a chain of ComfyUI's Reference Latent nodes would add, and the method that the family cannot do without."""
+    """Return what ComfyUI's chained Reference Latent nodes would add, and the method that the family needs."""
     added, key = [], family.latents[0]
     for embedding, entry in side:
         latents = [*entry.get(key, ()), *(reference.latent for reference in references)]

@@ -69,13 +69,13 @@ REFUSED = {
 
 
 def network_of(base: Any) -> Any:
-    """The diffusion model of a BaseModel, out of what compiles it."""
+    """Return the diffusion model of a BaseModel, out of what compiles it."""
     network = base.diffusion_model
     return getattr(network, "_orig_mod", network)
 
 
 def family_of(base: torch.nn.Module) -> Family:
-    """The family of a BaseModel.
+    """Return the family of a BaseModel.
 
     Raises:
         ValueError: it takes no references, or another pack's class stands for ComfyUI's.
@@ -92,7 +92,7 @@ def family_of(base: torch.nn.Module) -> Family:
 
 
 def check_latents(family: Family, shapes: tuple[tuple[int, ...], ...]) -> None:
-    """Reference latents that the family's class can take; ComfyUI itself would fail inside the network.
+    """Check that the family's class can take the reference latents; ComfyUI itself would fail inside the network.
 
     Raises:
         ValueError: too many, or of sides that it cannot read.

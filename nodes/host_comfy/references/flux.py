@@ -18,7 +18,7 @@ def stages(call: Call) -> list[Stage]:
 
 
 def text_image_references(call: Call, patch: int, blocks: int) -> Stage:
-    """The layout that most families share."""
+    """Return the layout that most families share."""
     parts = Parts().add("text", call.text).add("image", tokens_in(call.image, patch))
     cached = (0, parts.size)
     tokens = tuple(tokens_in(shape, patch) for shape in call.latents)
@@ -28,7 +28,10 @@ def text_image_references(call: Call, patch: int, blocks: int) -> Stage:
 
 
 def padded(conds: dict, size: int) -> dict:
-    """A call's conditions, their attention mask (Redux) lengthened by tokens it has no say on; ComfyUI does not."""
+    """Return a call's conditions with their attention mask (Redux's) lengthened to all tokens.
+
+    ComfyUI's own mask covers the text and the picture alone.
+    """
     mask = conds.get("attention_mask")
     if mask is None or mask.shape[-1] == size:
         return conds

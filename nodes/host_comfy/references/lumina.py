@@ -54,7 +54,7 @@ def vision_parts(call: Call, parts: Parts) -> Parts:
 
 
 def pictures(call: Call, parts: Parts) -> Parts:
-    """References, then the picture and its padding."""
+    """Return references, then the picture and its padding."""
     patch = call.network.patch_size
     for index, shape in enumerate(call.latents):
         parts.add(index, padded(tokens_in(shape, patch), call.network))

@@ -13,14 +13,14 @@ def stages(call: Call) -> list[Stage]:
 
 
 def joint(call: Call):
-    """The layout of the layers."""
+    """Return the layout of the layers."""
     patch = call.network.patch_size
     parts = references(call, Parts().add("text", call.text)).add("image", tokens_in(call.image, patch))
     return call.layout(parts, patch)
 
 
 def references(call: Call, parts: Parts) -> Parts:
-    """The reference latents, one after another."""
+    """Return the reference latents, one after another."""
     for index, shape in enumerate(call.latents):
         parts.add(index, tokens_in(shape, call.network.patch_size))
     return parts

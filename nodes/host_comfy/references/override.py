@@ -73,7 +73,7 @@ class Override:
         return out if named.get("skip_output_reshape", False) else rearrange(out, "b h s d -> b s (h d)")
 
     def _stage(self, keys: int) -> Stage | None:
-        """The next stage with so many keys; the last such, where one runs more often than it should."""
+        """Return the next stage with so many keys; the last such, where one runs more often than it should."""
         self._sizes.add(keys)
         fitting = [at for at, stage in enumerate(self.stages) if stage.size == keys]
         if not fitting:
@@ -122,7 +122,10 @@ def _separated(query: Tensor, key: Tensor, value: Tensor, heads: int) -> tuple[T
 
 
 def _backend(run: Callable, heads: int, named: dict) -> Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]:
-    """The attention that would have run, for separate heads and our mask; its result has heads in the channels."""
+    """Return the attention that would have run, for separate heads and our mask.
+
+    Its result has heads in the channels.
+    """
     options = {name: value for name, value in named.items() if name not in ("mask", "skip_output_reshape")}
 
     def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
@@ -133,7 +136,7 @@ def _backend(run: Callable, heads: int, named: dict) -> Callable[[Tensor, Tensor
 
 
 def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """A mask as numbers to add; True attends."""
+    """Return a mask as numbers to add; True attends."""
     if mask is None or mask.dtype != torch.bool:
         return mask
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))

@@ -71,7 +71,7 @@ class PlacedCond(comfy.conds.CONDConstant):
 
 
 def steer_references(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds):
-    """The APPLY_MODEL wrapper."""
+    """Run one call of the model: the APPLY_MODEL wrapper."""
     given = conds.pop(KEY, None)
     options = transformer_options or {}
     if given is None:
@@ -106,7 +106,7 @@ def shifted(copies: tuple[tuple[Span, ...], ...], padding: int) -> tuple[tuple[S
 
 
 def stages_of(regions: ReferenceRegions, family: Family, call: Call) -> list[Stage] | None:
-    """The attentions of a call; None, with a warning, where its layout is not known."""
+    """Return the attentions of a call; None, with a warning, where its layout is not known."""
     if any(index >= len(call.latents) for index in call.ours):
         warn(
             regions,
@@ -130,7 +130,7 @@ def override_of(
     records: tuple[bool, ...],
     x: Tensor,
 ) -> Override | None:
-    """The override of a call; None where nothing is steered and nothing is recorded.
+    """Return the override of a call; None where nothing is steered and nothing is recorded.
 
     Args:
         stages: its attentions.
@@ -201,7 +201,7 @@ def warn(regions: ReferenceRegions, family: str, what: str) -> None:
 
 
 def begin_run(regions: ReferenceRegions):
-    """An OUTER_SAMPLE wrapper: forgets the maps and warnings of the run before, and notes the picture's size."""
+    """Forget the maps and warnings of the run before, and note the picture's size: the OUTER_SAMPLE wrapper."""
 
     def wrapper(executor, *args, **kwargs):
         noise = args[0] if args else kwargs["noise"]

@@ -68,7 +68,7 @@ def _fits(engine: Engine, model) -> bool:
 
 
 def network_of(model):
-    """A MODEL's network, without what torch.compile wraps around it."""
+    """Return a MODEL's network, without what torch.compile wraps around it."""
     network = model.model.diffusion_model
     return getattr(network, "_orig_mod", network)
 
@@ -88,7 +88,7 @@ def _check_network(model) -> None:
 
 
 def _refuse_old_comfyui(engine: Engine) -> None:
-    """A node that is not there says that ComfyUI is too old; versions are not compared.
+    """Raise that ComfyUI is too old where it lacks a node; versions are not compared.
 
     Raises:
         ValueError: the engine's node is missing.
@@ -102,7 +102,7 @@ def _refuse_old_comfyui(engine: Engine) -> None:
 
 
 def core_node(path: str):
-    """A node class of ComfyUI's, by "module.Class" below comfy_extras; None where this ComfyUI has none."""
+    """Return a node class of ComfyUI's, by "module.Class" below comfy_extras; None where this ComfyUI has none."""
     module, name = path.split(".")
     try:
         return getattr(importlib.import_module(f"comfy_extras.{module}"), name, None)
@@ -113,7 +113,7 @@ def core_node(path: str):
 
 
 def check_clip(engine: Engine, clip) -> None:
-    """The CLIP must be the engine's: a wrong one encodes without error, and the model cannot read it.
+    """Check that the CLIP is the engine's: a wrong one encodes without error, and the model cannot read it.
 
     Raises:
         ValueError: another family's tokenizer.
@@ -124,7 +124,7 @@ def check_clip(engine: Engine, clip) -> None:
 
 
 def check_vae(engine: Engine, model, vae) -> None:
-    """The VAE must make the model's latents.
+    """Check that the VAE makes the model's latents.
 
     Raises:
         ValueError: another number of channels, or latents with or without a time axis.

@@ -31,12 +31,12 @@ class ReferenceImage:
 
 
 def referenced_subjects(scene: Scene) -> tuple[Subject, ...]:
-    """The subjects that have references, in order: those with a weight above 0."""
+    """Return the subjects that have references, in order: those with a weight above 0."""
     return tuple(subject for subject in scene.subjects if subject.weight > 0)
 
 
 def reference_images(subjects: tuple[Subject, ...], photographs: str, most: int) -> list[ReferenceImage]:
-    """The photographs that become references, in the order of the subjects.
+    """Return the photographs that become references, in the order of the subjects.
 
     Args:
         photographs: FIRST for one view of each subject, ALL for every view.
@@ -78,7 +78,10 @@ def scaled(pixels: Tensor, megapixels: float) -> Tensor:
 
 
 def region_of(box: Box, width: int, height: int) -> Tensor | None:
-    """A box as a mask on the latent's cells; None for the whole picture, which keeps a reference from nowhere."""
+    """Return a box as a mask on the latent's cells.
+
+    None for the whole picture, which keeps a reference from nowhere.
+    """
     if (box.x0, box.y0, box.x1, box.y1) == (0, 0, 1, 1):
         return None
     return _cells(box, height // 8, width // 8)

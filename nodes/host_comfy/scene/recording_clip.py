@@ -60,7 +60,7 @@ def context_encoder(clip, tokens: dict) -> ContextEncoder | None:
 
 
 def with_text_positions(clip):
-    """A clone of a CLIP whose CONDITIONING carries a ``TextPositions`` under TEXT_KEY."""
+    """Return a clone of a CLIP whose CONDITIONING carries a ``TextPositions`` under TEXT_KEY."""
     clone = clip.clone()
     if isinstance(clone, _RecordsText):
         return clone
@@ -68,7 +68,7 @@ def with_text_positions(clip):
 
 
 def text_positions(conditioning: list) -> list[TextPositions]:
-    """What the entries of a CONDITIONING know of their text; entries of another CLIP know nothing."""
+    """Return what the entries of a CONDITIONING know of their text; entries of another CLIP know nothing."""
     return [entry[TEXT_KEY] for _, entry in conditioning if TEXT_KEY in entry]
 
 

@@ -94,7 +94,7 @@ class IdentityPatch:
         self._added: list[tuple[Callable, dict]] = []
 
     def clone(self) -> IdentityPatch:
-        """The same for a clone of the MODEL: its own list of added callbacks, shared keys and values."""
+        """Return the same for a clone of the MODEL: its own list of added callbacks, shared keys and values."""
         before = self.wrapped.clone() if isinstance(self.wrapped, IdentityPatch) else self.wrapped
         twin = IdentityPatch(self.identity, self.index, before)
         twin._added = list(self._added)
@@ -169,7 +169,7 @@ class IdentityPatch:
 
 
 def positive_call(options: dict, run: Run | None, batch: int) -> ModelCall:
-    """The rows that identities act on; as ComfyUI stacks them where the call was not announced."""
+    """Return the rows that identities act on; as ComfyUI stacks them where the call was not announced."""
     call = options.get(CALL)
     if call is not None and call.batch == batch:
         return call
@@ -203,7 +203,7 @@ def attach_identity(
     window: tuple[float, float],
     layout: str,
 ):
-    """A clone of the MODEL whose cross-attentions also see the subjects.
+    """Return a clone of the MODEL whose cross-attentions also see the subjects.
 
     Args:
         model: a MODEL that ``projected`` fits.

@@ -25,7 +25,7 @@ _remembered = WeakMemo()
 
 
 def _once(subject: Subject, model, what: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-    """A subject's features by one encoder, computed once while its photographs and the encoder live."""
+    """Return a subject's features by one encoder, computed once while its photographs and the encoder live."""
     return _remembered.once((subject.photographs, model), what, compute)
 
 
@@ -90,7 +90,7 @@ def encode_subjects(scene: Scene, clip_vision, local_clip_vision=None, grid: int
 
 
 def feature_progress(scene: Scene, local_clip_vision) -> Callable[[], None]:
-    """A step of a progress bar over all blocks of all photographs; raises when the user cancels."""
+    """Return the step of a progress bar over all blocks of all photographs; it raises when the user cancels."""
     blocks = 0 if local_clip_vision is None else len(local_clip_vision.model.vision_model.encoder.layers) - 1
     photographs = sum(len(subject.photographs) for subject in scene.subjects)
     bar = comfy.utils.ProgressBar(len(scene.subjects) + blocks * photographs)

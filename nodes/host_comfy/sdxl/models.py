@@ -35,7 +35,7 @@ class LoadedIdentityModel:
     file: str
 
     def ready(self) -> IdentityModel:
-        """The model, on its device."""
+        """Return the model, on its device."""
         comfy.model_management.load_models_gpu([self.patcher])
         return self.patcher.model
 
@@ -118,7 +118,7 @@ def check_fits(identity_widths: tuple[int, ...], context_width: int, layout: UNe
 
 
 def vision_tower(clip_vision) -> VisionTower:
-    """The parts of a ComfyUI CLIP vision encoder; load it first.
+    """Return the parts of a ComfyUI CLIP vision encoder; load it first.
 
     Raises:
         ValueError: it is no CLIP (SigLIP and DINOv2 have no class token or other blocks).

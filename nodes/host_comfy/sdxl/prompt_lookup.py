@@ -38,7 +38,7 @@ class Run:
         self._sigmas: dict[int, tuple[float, float]] = {}
 
     def start(self, identity, sigmas: tuple[float, float], places: dict[object, tuple[Positions, ...]]) -> None:
-        """An identity's window as sigmas (from, to), and by conditioning where its names stand."""
+        """Note an identity's window as sigmas (from, to), and by conditioning where its names stand."""
         if identity.layout == "attention":
             self.steps = self.steps or StepCounter()
         self._records[id(identity)] = AttentionRecord()
@@ -66,7 +66,7 @@ def attach_run(model, identity, names: tuple[str, ...], tokens: PromptTokens) ->
 
 
 def _begin_run(identity, names: tuple[str, ...], tokens: PromptTokens):
-    """The OUTER_SAMPLE wrapper: reads the schedule and the prompt, and lets go of the device's memory afterwards."""
+    """Read the schedule and the prompt, and free the device's memory afterwards: the OUTER_SAMPLE wrapper."""
 
     def wrapper(executor, *args, **kwargs):
         guider = executor.class_obj
@@ -90,7 +90,7 @@ def _begin_run(identity, names: tuple[str, ...], tokens: PromptTokens):
 
 
 def _begin_step(executor, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed=None):
-    """The PREDICT_NOISE wrapper: one call for each evaluation that a sampler asks for."""
+    """Note one evaluation that a sampler asks for: the PREDICT_NOISE wrapper."""
     options = (model_options or {}).get("transformer_options", {})
     run = options.get(RUN)
     if run is not None:
@@ -102,7 +102,7 @@ def _begin_step(executor, x: Tensor, timestep: Tensor, model_options: dict | Non
 
 
 def _begin_prediction(executor, model, conds, x_in: Tensor, timestep: Tensor, model_options: dict):
-    """The CALC_COND_BATCH wrapper: guidance may predict from other lists and another picture than the sampler's."""
+    """Note what is predicted from (guidance may take other lists and pictures): the CALC_COND_BATCH wrapper."""
     run = model_options.get("transformer_options", {}).get(RUN)
     if run is None:
         return executor(model, conds, x_in, timestep, model_options)
@@ -121,7 +121,7 @@ def _begin_call(
     transformer_options: dict | None = None,
     **conds,
 ):
-    """The APPLY_MODEL wrapper: which rows of this call are positive, and what they show."""
+    """Note which rows of this call are positive, and what they show: the APPLY_MODEL wrapper."""
     options = dict(transformer_options or {})
     run = options.get(RUN)
     if run is not None:

@@ -9,7 +9,7 @@ from ..weight_adapters import with_magnitudes
 
 
 def attach_relation(model, lora: RelationLoRA, strength: float):
-    """A clone of the MODEL with what the relation changes as weight patches.
+    """Return a clone of the MODEL with what the relation changes as weight patches.
 
     Raises:
         ValueError: ComfyUI's key map knows fewer of its places than the file has.

@@ -64,7 +64,7 @@ class AppliedSubjects:
         return [self.adapter.patcher]
 
     def begin_run(self, executor, *args, **kwargs):
-        """The OUTER_SAMPLE wrapper: reads the schedule and the guider's conditionings, and forgets them afterwards."""
+        """Read the schedule and the guider's conditionings, and forget them afterwards: the OUTER_SAMPLE wrapper."""
         guider = executor.class_obj
         noise = args[0] if args else kwargs["noise"]
         sampling = guider.model_patcher.get_model_object("model_sampling")
@@ -76,7 +76,7 @@ class AppliedSubjects:
             self._sigmas = self._conditionings = None
 
     def begin_prediction(self, executor, model, conds, x_in: Tensor, timestep: Tensor, model_options: dict):
-        """The CALC_COND_BATCH wrapper: which of the guider's groups are predicted from."""
+        """Note which of the guider's groups are predicted from: the CALC_COND_BATCH wrapper."""
         if self._conditionings is None:
             return executor(model, conds, x_in, timestep, model_options)
         with self._conditionings.predicting(conds):
@@ -197,7 +197,7 @@ def _weights(adapter: LoadedSubjectAdapter, sites: dict[str, CrossAttentionLayer
 
 
 def _changes(model, weights: dict[str, Tensor]) -> dict[str, tuple]:
-    """What the trained weights differ by from the base's own, as ComfyUI's patches."""
+    """Return what the trained weights differ by from the base's own, as ComfyUI's patches."""
     own = model.get_key_patches("diffusion_model.") if weights else {}  # as loaded: without LoRAs, before any merge
     return {
         key: ("diff", (tensor.float() - held_weight(own[key][0]).float().cpu(),)) for key, tensor in weights.items()

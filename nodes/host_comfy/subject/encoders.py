@@ -142,7 +142,7 @@ def _is(token: object, number: int) -> bool:
 
 
 def _encoder_of_width(clip, width: int, file: str) -> str:
-    """The key of the CLIP's tokens whose encoder has word embeddings of a width."""
+    """Return the key of the CLIP's tokens whose encoder has word embeddings of a width."""
     found = {}
     for key in clip.tokenize(""):
         encoder = getattr(clip.cond_stage_model, f"clip_{key}", None)
@@ -158,7 +158,7 @@ def _encoder_of_width(clip, width: int, file: str) -> str:
 
 
 def _with_trained_text(clip, adapter: LoadedSubjectAdapter):
-    """A clone of the CLIP with the text encoder's trained weights, or the CLIP itself where the file has none."""
+    """Return a clone of the CLIP with the trained text encoder, or the CLIP itself where the file has none."""
     trained = {
         key.removeprefix("text_encoder."): tensor
         for key, tensor in adapter.changes.items()

@@ -34,7 +34,7 @@ class LoadedSubjectAdapter:
     file: str
 
     def ready(self) -> SubjectAdapter:
-        """The modules, on their device."""
+        """Return the modules, on their device."""
         comfy.model_management.load_models_gpu([self.patcher])
         return self.patcher.model
 

@@ -138,7 +138,7 @@ def _duplicate(S: np.ndarray) -> bool:
 
 
 def placed(boxes: np.ndarray, detected: np.ndarray) -> list[int]:
-    """The detection that each box gets: by IoU, or by the distance of centres where boxes do not touch.
+    """Return the detection that each box gets: by IoU, or by the distance of centres where boxes do not touch.
 
     Args:
         boxes: (R, 4).

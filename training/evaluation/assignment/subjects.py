@@ -83,7 +83,7 @@ class SubjectResults:
 
 
 def detection_name(name: str) -> str:
-    """What a detector is asked for: people by their class, everything else by its name."""
+    """Return what a detector is asked for: people by their class, everything else by its name."""
     words = name.lower().split()
     return PERSON if words and words[-1] in _PEOPLE else name
 
@@ -120,13 +120,13 @@ def measure_subjects(
 
 
 def photographs_of(entry: Entry) -> list[tuple[Path, ...]]:
-    """The files of each subject: its reference first, then its further views."""
+    """Return the files of each subject: its reference first, then its further views."""
     views = entry.views or ((),) * len(entry.references)
     return [tuple(dict.fromkeys((reference, *more))) for reference, more in zip(entry.references, views)]
 
 
 def measured_floor(looks: Sequence[Tensor]) -> float:
-    """The 95 % quantile of the cosines between different subjects.
+    """Return the 95 % quantile of the cosines between different subjects.
 
     Raises:
         UserErrors: fewer than two subjects.
@@ -142,7 +142,7 @@ def measured_floor(looks: Sequence[Tensor]) -> float:
 
 
 def find_subjects(image: Image.Image, names: Sequence[str], models: SubjectModels) -> list[Detection]:
-    """Detections of a picture under its different names, selected, with masks where there is a segmenter."""
+    """Return detections of a picture under its different names, selected, with masks where there is a segmenter."""
     asked = list(dict.fromkeys(map(detection_name, names)))
     found = select(models.detector.detect(image, asked), image.size)
     if models.segmenter is None or not found:

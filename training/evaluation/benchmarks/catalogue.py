@@ -91,5 +91,5 @@ SETS = {
 
 
 def licence_of(name: str) -> str:
-    """The licence of a set that a prompts file names; empty for other sets."""
+    """Return the licence of a set that a prompts file names; empty for other sets."""
     return SETS[name].licence if name in SETS else ""

@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def read_cases(chosen: Benchmark, source: Path) -> list[Case]:
-    """A set's cases; what is not in its format is one fault, not a traceback.
+    """Return a set's cases; what is not in its format is one fault, not a traceback.
 
     Raises:
         UserErrors: see the set's reader.
@@ -96,7 +96,7 @@ def table(cases: list[Case]) -> str:
 
 
 def facts(name: str, cases: list[Case], seeds: int) -> dict:
-    """What a report must say of the set."""
+    """Return what a report must say of the set."""
     return {
         "set": name,
         "title": SETS[name].title,
@@ -109,7 +109,7 @@ def facts(name: str, cases: list[Case], seeds: int) -> dict:
 
 
 def sheet(chosen: Benchmark, cases: list[Case]) -> Image.Image:
-    """References and prompts of cases taken evenly from the set."""
+    """Return references and prompts of cases taken evenly from the set."""
     count = min(_SHOWN, len(cases))
     shown = [cases[index * len(cases) // count] for index in range(count)]
     width = 2 * _GAP + 4 * (_SIDE + _GAP) + 640

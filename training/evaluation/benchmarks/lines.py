@@ -50,7 +50,7 @@ class Case:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file.
+    """Return a JSON file.
 
     Raises:
         UserErrors: it is not there, or no JSON.
@@ -62,7 +62,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_text_file(path: Path) -> str:
-    """A text file.
+    """Return a text file.
 
     Raises:
         UserErrors: it is not there, or no UTF-8.
@@ -79,14 +79,14 @@ def pictures_in(folder: Path) -> tuple[Path, ...]:
 
 
 def picture_like(path: Path) -> Path:
-    """A picture under the name given or with another picture's suffix: benchmarks mix .jpg and .png."""
+    """Return a picture under the name given or with another picture's suffix: benchmarks mix .jpg and .png."""
     if path.is_file():
         return path
     return next((other for suffix in PICTURES if (other := path.with_suffix(suffix)).is_file()), path)
 
 
 def limited(cases: Sequence[Case], limit: int | None) -> list[Case]:
-    """A fixed pseudo-random subset in the original order; that of 50 is a part of that of 100."""
+    """Return a fixed pseudo-random subset in the original order; that of 50 is a part of that of 100."""
     if limit is None or limit >= len(cases):
         return list(cases)
     ranked = sorted(cases, key=lambda case: hashlib.sha256(case.id.encode()).hexdigest())
@@ -117,7 +117,7 @@ def check_cases(cases: Sequence[Case], source: Path) -> None:
 
 
 def prompts_lines(cases: Sequence[Case], name: str, beside: Path, seeds: int) -> str:
-    """The prompts file.
+    """Return the prompts file.
 
     Args:
         cases: checked.
@@ -152,7 +152,7 @@ def prompts_lines(cases: Sequence[Case], name: str, beside: Path, seeds: int) ->
 
 
 def picture_name(pattern: str, seed: int, seeds: int) -> str:
-    """A picture's name: `{k}` replaced, or a number before the suffix where several seeds need one."""
+    """Return a picture's name: `{k}` replaced, or a number before the suffix where several seeds need one."""
     if "{k}" in pattern:
         return pattern.replace("{k}", str(seed))
     path = Path(pattern)
@@ -160,7 +160,7 @@ def picture_name(pattern: str, seed: int, seeds: int) -> str:
 
 
 def relative(path: Path, folder: Path) -> str:
-    """A path relative to a folder; from one drive of Windows to another it stays whole."""
+    """Return a path relative to a folder; from one drive of Windows to another it stays whole."""
     try:
         return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
     except ValueError:

@@ -55,7 +55,10 @@ def msbench(folder: Path) -> list[Case]:
 
 
 def _groups(folder: Path, categories: list[str]) -> list[tuple[Path, ...]]:
-    """Combinations within a category, products of different ones: "living_living" never pairs a dog with itself."""
+    """Return combinations within a category, products of different ones.
+
+    "living_living" never pairs a dog with itself.
+    """
     parts = [
         list(combinations(pictures_in(folder / category), len(list(same)))) for category, same in groupby(categories)
     ]

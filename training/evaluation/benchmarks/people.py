@@ -47,7 +47,7 @@ def xversebench(folder: Path) -> list[Case]:
 
 
 def _graph(graphs: Any, index: Any, position: int) -> Mapping[str, Any]:
-    """The DSG of one case: by index in an object, by position in a list."""
+    """Return the DSG of one case: by index in an object, by position in a list."""
     if isinstance(graphs, Mapping):
         return graphs.get(str(index), {})
     return graphs[position] if position < len(graphs) else {}

@@ -70,7 +70,7 @@ class JudgeAccuracy:
 
     @classmethod
     def read(cls, path: Path) -> JudgeAccuracy:
-        """The accuracy.json of an earlier `judge --labels`.
+        """Return the accuracy.json of an earlier `judge --labels`.
 
         Raises:
             UserErrors: not such a file.
@@ -117,7 +117,7 @@ def read_labels(path: Path, pictures: Path) -> list[Label]:
 
 
 def agreed(labels: Sequence[Label]) -> tuple[dict[tuple[Path, str], bool], int, int, float | None]:
-    """What people agree on.
+    """Return what people agree on.
 
     Returns:
         (picture, question) to the answer, number of unclear labels, number of disputed pictures, kappa of the two
@@ -180,7 +180,7 @@ def measure_judge(
 def corrected(
     values: Sequence[float], cases: Sequence[Hashable], accuracy: JudgeAccuracy, seed: int = 0
 ) -> stats.Estimate | None:
-    """The share that lies behind a judge's verdicts; its interval is a bootstrap over cases and labels.
+    """Return the share that lies behind a judge's verdicts; its interval is a bootstrap over cases and labels.
 
     Args:
         values: the judge's verdicts, 0 or 1.
@@ -207,7 +207,7 @@ def corrected(
 
 
 def accuracy_text(accuracy: JudgeAccuracy) -> str:
-    """The table, Markdown."""
+    """Return the table, Markdown."""
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"

@@ -32,7 +32,7 @@ class Judge(Protocol):
         ...
 
     def answer(self, images: Sequence[Image.Image], text: str, longest: int = 256) -> str:
-        """The greedy answer."""
+        """Return the greedy answer."""
         ...
 
 
@@ -79,13 +79,13 @@ class Answers:
         return 1 / (1 + math.exp(min(700.0, no - yes))), min(1.0, math.exp(yes) + math.exp(no))
 
     def text(self, pictures: Sequence[Path], text: str) -> str:
-        """The judge's greedy answer about some pictures in order."""
+        """Return the judge's greedy answer about some pictures in order."""
         return self._once(
             ("text", text), pictures, lambda: self.judge.answer([open_picture(picture) for picture in pictures], text)
         )
 
     def _once(self, what: tuple, pictures: Sequence[Path], ask: Any) -> Any:
-        """An answer from memory, or from the judge."""
+        """Return an answer from memory, or from the judge."""
         parts = [self.identity, json.dumps(what), *(self._hash(picture) for picture in pictures)]
         key = hashlib.sha256("\n".join(parts).encode()).hexdigest()
         if key not in self.memory:

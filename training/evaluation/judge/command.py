@@ -113,7 +113,7 @@ def run_page(options: argparse.Namespace) -> None:
 
 
 def mistakes_sheet(labels: Sequence[Label], said: Mapping[tuple[Path, str], float]) -> Image.Image:
-    """The pictures on which the judge differs from people, surest first."""
+    """Return the pictures on which the judge differs from people, surest first."""
     truth = agreed(labels)[0]
     wrong = sorted(
         (item for item, p in said.items() if (p > THRESHOLD) != truth[item]),

@@ -32,7 +32,7 @@ class Grades:
 
 
 def grading_text(entry: Entry) -> str:
-    """What the judge is told, in five lines."""
+    """Return what the judge is told, in five lines."""
     references = len(entry.references)
     keys = ["relation", *(f"identity_{number}" for number in range(1, references + 1)), "quality"]
     first = {0: "You see one picture.", 1: "The first picture shows a subject, the last one is to be graded."}.get(
@@ -57,7 +57,7 @@ def grading_text(entry: Entry) -> str:
 
 
 def parse_grades(answer: str, references: int) -> dict[str, float] | None:
-    """The grades of an answer, or None unless it holds exactly one JSON object with exactly the right keys.
+    """Return the grades of an answer, or None unless it holds exactly one JSON object with exactly the right keys.
 
     Args:
         answer: may wrap the object in words or a code block.

@@ -17,7 +17,7 @@ _PAGE = Path(__file__).with_name("page.html")
 def labelling_page(
     entries: Sequence[Entry], predicates: Sequence[str | None], beside: Path, kind: str = HAPPENED
 ) -> str:
-    """The page as HTML; it shows pictures by their paths relative to itself and needs no server.
+    """Return the page as HTML; it shows pictures by their paths relative to itself and needs no server.
 
     Args:
         entries, predicates: N each.

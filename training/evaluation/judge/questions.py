@@ -40,7 +40,7 @@ class CaseQuestion:
 
 
 def questions_of(entry: Entry, predicate: str | None) -> list[CaseQuestion]:
-    """The questions of a case; none without a predicate or names.
+    """Return the questions of a case; none without a predicate or names.
 
     Args:
         entry: one or more subjects' names; a relation is asked of the first two.
@@ -72,7 +72,7 @@ def questions_of(entry: Entry, predicate: str | None) -> list[CaseQuestion]:
 
 
 def facts_of(predicate: str) -> dict[str, bool]:
-    """What is known of a predicate of RelationBench: whether it is symmetric, and whether the subjects touch."""
+    """Return what is known of a predicate of RelationBench: whether it is symmetric, and whether the subjects touch."""
     for template in relationbench()["templates"]:
         if predicate in (template["relation"], template.get("gerund")):
             return {key: template[key] for key in ("symmetric", "contact") if key in template}
@@ -84,7 +84,7 @@ def article(name: str) -> str:
 
 
 def gerund(predicate: str) -> str:
-    """A predicate's first verb as "-ing": "hugs" to "hugging", "shakes hands with" to "shaking hands with".
+    """Return a predicate's first verb as "-ing": "hugs" to "hugging", "shakes hands with" to "shaking hands with".
 
     A predicate that holds an "-ing" word already ("partner dancing with") stays as it is.
     """

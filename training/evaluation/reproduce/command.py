@@ -132,7 +132,7 @@ def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
 
 
 def prompts_file(options: argparse.Namespace) -> Path:
-    """The prompts file given, or the one written for the subjects.
+    """Return the prompts file given, or the one written for the subjects.
 
     Raises:
         UserErrors: no subjects, or other subjects than those of the file that is there.
@@ -174,14 +174,14 @@ def read_shard(text: str) -> tuple[int, int]:
 
 
 def relation_files(entries: Sequence[Entry], methods: Sequence[str], settings: DrawingSettings) -> list[str]:
-    """The LoRAs that the run needs, one for each predicate."""
+    """Return the LoRAs that the run needs, one for each predicate."""
     if "relate" not in methods:
         return []
     return list(dict.fromkeys(settings.relation_file(entry.relation) for entry in entries if entry.relation))
 
 
 def open_engine(options: argparse.Namespace, settings: DrawingSettings) -> Engine:
-    """The engine that was asked for.
+    """Return the engine that was asked for.
 
     Raises:
         UserErrors: no ComfyUI there; models that are not there.

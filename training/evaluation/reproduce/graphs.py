@@ -12,7 +12,7 @@ SAVE = "save"
 
 
 def graph_of(job: Job, settings: DrawingSettings, photographs: Sequence[str]) -> dict[str, Any]:
-    """The graph that draws a job.
+    """Return the graph that draws a job.
 
     Args:
         job: what to draw.
@@ -44,7 +44,7 @@ def graph_of(job: Job, settings: DrawingSettings, photographs: Sequence[str]) ->
 
 
 def _drawing(job: Job, settings: DrawingSettings, model: dict[str, Any], scene: list | None) -> dict[str, Any]:
-    """The nodes from the scene and the models to the saved picture."""
+    """Return the nodes from the scene and the models to the saved picture."""
     local = {"local_clip_vision": model["local_clip_vision"]} if "local_clip_vision" in model else {}
     return {
         "identity": node(
@@ -88,7 +88,7 @@ def _drawing(job: Job, settings: DrawingSettings, model: dict[str, Any], scene: 
 
 
 def _loaders(settings: DrawingSettings) -> dict[str, Any]:
-    """The nodes that load models, and under `_sockets` where each model comes out."""
+    """Return the nodes that load models, and under `_sockets` where each model comes out."""
     if settings.world == "miniworld":
         names = ("model", "clip", "vae", "clip_vision", "local_clip_vision", "identity")
         return {

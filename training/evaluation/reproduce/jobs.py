@@ -110,7 +110,7 @@ def state_of(job: Job) -> str:
 
 
 def remaining(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs that are not drawn yet.
+    """Return the jobs that are not drawn yet.
 
     Raises:
         UserErrors: files that are there and are not these jobs' pictures, all of them.

@@ -35,7 +35,7 @@ def build_manifest(
     engine: Mapping[str, Any],
     weights: Mapping[str, Mapping[str, str]],
 ) -> dict[str, Any]:
-    """The manifest of a run.
+    """Return the manifest of a run.
 
     Args:
         prompts: the prompts file.

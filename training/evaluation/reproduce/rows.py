@@ -61,7 +61,7 @@ def reproduction_text(measured: Mapping[str, Measured], complete: Mapping[str, b
 
 
 def _verdict(checks: list[tuple[str, float | None]]) -> list[str]:
-    """What the baseline's row says of encoders and scoring."""
+    """Return what the baseline's row says of encoders and scoring."""
     known = [(group, gap) for group, gap in checks if gap is not None]
     if not known:
         return ["No published row is comparable with these pictures; read own rows against one another."]

@@ -48,7 +48,7 @@ class DrawingSettings:
     relation_files: str
 
     def relation_file(self, relation: str) -> str:
-        """The LoRA of a predicate."""
+        """Return the LoRA of a predicate."""
         return self.relation_files.format(relation=relation.strip().replace(" ", "_"))
 
 
@@ -96,7 +96,7 @@ _CHANGEABLE = {field: type(getattr(SDXL, field)) for field in DrawingSettings.__
 
 
 def with_changes(settings: DrawingSettings, changes: list[str]) -> DrawingSettings:
-    """Settings with some of them changed, each given as `name=value`.
+    """Return settings with some of them changed, each given as `name=value`.
 
     Raises:
         UserErrors: unknown names and values of the wrong kind, all of them.

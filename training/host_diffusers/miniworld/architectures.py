@@ -108,17 +108,17 @@ BACKGROUND_TOKENS = 4
 
 
 def build_vae() -> nn.Module:
-    """A stock KL autoencoder on space-to-depth pixels: (B, 48, 32, 32) to 4 latent channels on 16 x 16."""
+    """Return a stock KL autoencoder on space-to-depth pixels: (B, 48, 32, 32) to 4 latent channels on 16 x 16."""
     return AutoencoderKL(**VAE)
 
 
 def build_text_l(vocabulary: int = VOCABULARY) -> nn.Module:
-    """The counterpart of SDXL's CLIP-L: no projection; `vocabulary` rows of embeddings."""
+    """Return the counterpart of SDXL's CLIP-L: no projection; `vocabulary` rows of embeddings."""
     return CLIPTextModel(_text_config(TEXT_L, vocabulary))
 
 
 def build_text_g(vocabulary: int = VOCABULARY) -> nn.Module:
-    """The counterpart of SDXL's CLIP-G: its projected pooled embedding conditions the UNet."""
+    """Return the counterpart of SDXL's CLIP-G: its projected pooled embedding conditions the UNet."""
     return CLIPTextModelWithProjection(_text_config(TEXT_G, vocabulary))
 
 
@@ -132,7 +132,7 @@ def _text_config(config: dict, vocabulary: int) -> CLIPTextConfig:
 
 
 def build_vision() -> nn.Module:
-    """The vision tower, in the layout of transformers' CLIPVisionModelWithProjection."""
+    """Return the vision tower, in the layout of transformers' CLIPVisionModelWithProjection."""
     return CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION))
 
 
@@ -142,7 +142,7 @@ def build_unet() -> nn.Module:
 
 
 def build_identity() -> IdentityModel:
-    """The identity model that fits `build_unet`."""
+    """Return the identity model that fits `build_unet`."""
     return IdentityModel(
         IdentityConfig(IDENTITY, tuple(site.width for site in unet_layout(build_unet()).sites()), BACKGROUND_TOKENS)
     )

@@ -127,7 +127,7 @@ def encode_subjects(
 
 
 def save_miniworld(world: Miniworld, folder: Path) -> int:
-    """Writes every model in half precision, as a diffusers folder.
+    """Write every model in half precision, as a diffusers folder.
 
     Args:
         world: what to write.
@@ -177,7 +177,7 @@ def _settle(path: Path, prefix: str) -> None:
 
 
 def load_miniworld(folder: Path = sizes.FOLDER) -> Miniworld:
-    """Reads the miniworld in float32, frozen, on the CPU.
+    """Read the miniworld in float32, frozen, on the CPU.
 
     Raises:
         FileNotFoundError: names every part that is missing.

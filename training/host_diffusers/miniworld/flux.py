@@ -97,7 +97,7 @@ class RoutedFlux(nn.Module):
                 nn.init.zeros_(part.bias)
 
     def rows(self) -> DreamOEmbeddings:
-        """The tables, with their gradients."""
+        """Return the tables, with their gradients."""
         return DreamOEmbeddings(self.tables["task"], self.tables["index"], self.tables["words"])
 
     def positions(self, grid: Grid, references: tuple[Grid, ...]) -> Tensor:
@@ -174,5 +174,5 @@ def pack(latents: Tensor) -> Tensor:
 
 
 def unpack(tokens: Tensor, grid: Grid) -> Tensor:
-    """The inverse of `pack`."""
+    """Return the inverse of `pack`."""
     return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=grid[0], p=PATCH, q=PATCH)

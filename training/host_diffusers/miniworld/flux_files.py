@@ -23,7 +23,7 @@ EMBEDDING = "embedding.safetensors"
 
 
 def save_flux(model: RoutedFlux, folder: Path) -> int:
-    """Writes a model in half precision; returns the bytes of weights.
+    """Write a model in half precision; return the bytes of weights.
 
     Args:
         model: what to write.
@@ -41,7 +41,7 @@ def save_flux(model: RoutedFlux, folder: Path) -> int:
 
 
 def load_flux(folder: Path = FLUX_FOLDER) -> RoutedFlux:
-    """Reads a model in float32, frozen, on the CPU.
+    """Read a model in float32, frozen, on the CPU.
 
     Raises:
         FileNotFoundError: nothing exported there.

@@ -44,7 +44,7 @@ class PlaceholderWords:
 
 
 def with_placeholders(prompt: str, names: tuple[str, ...], slots: tuple[int, ...]) -> str:
-    """`a fox is hugging a bear` to `a fox [ref#1] is hugging a bear [ref#2]`.
+    """Turn `a fox is hugging a bear` into `a fox [ref#1] is hugging a bear [ref#2]`.
 
     Args:
         prompt: holds every name as a word of its own.

@@ -74,7 +74,7 @@ class RecordingVAE:
         return getattr(self._vae, name)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """The VAE's latent of (1, H, W, 3)."""
+        """Return the VAE's latent of (1, H, W, 3)."""
         for seen, latent in self._encoded:
             if seen.shape == pixels.shape and torch.equal(seen, pixels):
                 return latent
@@ -83,12 +83,12 @@ class RecordingVAE:
         return latent
 
     def seen(self) -> list[Tensor]:
-        """What the network got: ComfyUI cuts pictures to multiples of the VAE's factor."""
+        """Return what the network got: ComfyUI cuts pictures to multiples of the VAE's factor."""
         return [self._vae.vae_encode_crop_pixels(pixels) for pixels, _ in self._encoded]
 
 
 def call(node: str, *args, **inputs) -> tuple:
-    """The outputs of one of ComfyUI's nodes, by "module.Class" below comfy_extras."""
+    """Return the outputs of one of ComfyUI's nodes, by "module.Class" below comfy_extras."""
     return (
         core_node(node)
         .execute(  # pyright: ignore[reportOptionalMemberAccess] (offered where it is there)
@@ -104,7 +104,7 @@ def encode_text(clip, text: str) -> list:
 
 
 def with_references(conditioning: list, latents: list[Tensor]) -> list:
-    """A chain of Reference Latent nodes."""
+    """Return a chain of Reference Latent nodes."""
     for latent in latents:
         (conditioning,) = call("nodes_edit_model.ReferenceLatent", conditioning, {"samples": latent})
     return conditioning

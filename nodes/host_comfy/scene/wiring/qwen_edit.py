@@ -12,13 +12,13 @@ TIMESTEP_ZERO = "index_timestep_zero"  # what ComfyUI's detection writes down of
 
 
 def wire(request: Request) -> Wiring:
-    """The wiring of 2509 and 2511."""
+    """Return the wiring of 2509 and 2511."""
     method = request.model.model.model_config.unet_config.get("default_ref_method")
     return _both_sides(request, "nodes_qwen.TextEncodeQwenImageEditPlus", method if method == TIMESTEP_ZERO else None)
 
 
 def wire_first(request: Request) -> Wiring:
-    """The wiring of the first Qwen-Image-Edit."""
+    """Return the wiring of the first Qwen-Image-Edit."""
     return _both_sides(request, "nodes_qwen.TextEncodeQwenImageEdit", None)
 
 
