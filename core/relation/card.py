@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 
+from .flux_bases import FLUX_BASES
+
+_ARCHITECTURES = {  # ModelSpec's names, as sd-scripts and musubi-tuner write them
+    "sdxl": "stable-diffusion-xl-v1-base",
+    "flux": "flux-1-dev",
+    **{name: base.architecture for name, base in FLUX_BASES.items()},
+}
+
 
 @dataclass(frozen=True)
 class RelationCard:
     """What the file says of itself: the metadata of section 4 of the file format.
 
     Attributes:
-        base: sdxl, miniworld or flux.
+        base: sdxl, miniworld, or one of `flux_bases.FLUX_BASES`.
         relation: the predicate, e.g. "shaking hands with".
         example_prompt: a sentence that shows how to ask for it.
         losses: weight of each loss in training.
+        sites: where a Flux-class relation sits, e.g. "T" (text-stream projections); empty for a UNet's.
+        reference_method: how reference images stood in the sequence: uxo, index, offset; empty without references.
+        data_licences: licences of the training data, each once.
         thumbnail: a ``data:image/...;base64,`` URI, or empty.
     """
 
@@ -28,10 +39,12 @@ class RelationCard:
     dataset_sha256: str = ""
     created_with: str = ""
     thumbnail: str = ""
+    sites: str = ""
+    reference_method: str = ""
+    data_licences: tuple[str, ...] = ()
 
     def metadata(self) -> dict[str, str]:
         """Flat strings, with the ModelSpec keys that LoRA managers show."""
-        architecture = {"sdxl": "stable-diffusion-xl-v1-base/lora", "flux": "flux-1-dev/lora"}
         flat = {
             "kind": "relation",
             "base": self.base,
@@ -44,8 +57,14 @@ class RelationCard:
             "dataset_sha256": self.dataset_sha256,
             "created_with": self.created_with,
             "modelspec.sai_model_spec": "1.0.0",
-            "modelspec.architecture": architecture.get(self.base, f"{self.base}/lora"),
+            "modelspec.architecture": f"{_ARCHITECTURES.get(self.base, self.base)}/lora",
             "modelspec.title": f"Relate: {self.relation}",
             "modelspec.trigger_phrase": self.relation,
         }
-        return flat | ({"modelspec.thumbnail": self.thumbnail} if self.thumbnail else {})
+        further = {
+            "sites": self.sites,
+            "reference_method": self.reference_method,
+            "data_licences": ", ".join(dict.fromkeys(self.data_licences)),
+            "modelspec.thumbnail": self.thumbnail,
+        }
+        return flat | {key: value for key, value in further.items() if value}
