@@ -133,6 +133,17 @@ def test_a_grid_that_changes_goes_on_with_the_resized_map(sizes):
     assert coverage[..., 0].all() and not coverage[..., -1].any()
 
 
+def test_a_resized_map_keeps_the_weight_of_its_steps():
+    """Two steps on the left at 1, then one on another grid on the right at 0.9: a third of it is below the middle."""
+    record = AttentionRecord(first_step=3)
+    left, right = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 8, 8)
+    left[..., :2], right[..., 4:] = 1.0, 0.9
+    assert record.observe("site", 0, left) is None
+    assert record.observe("site", 1, left) is None
+    coverage = record.observe("site", 2, right)
+    assert coverage[..., 0].all() and not coverage[..., -1].any()
+
+
 @pytest.mark.parametrize("widths", [(2, 2), (3, 1), (3, 3)], ids=["equal tiles", "unequal tiles", "tiles that overlap"])
 def test_tiles_make_one_map_of_the_picture(widths):
     """Each tile gets its own part of the layout that the whole picture would have had."""

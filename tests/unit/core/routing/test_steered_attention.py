@@ -215,6 +215,25 @@ def test_a_device_without_kernels_attends_in_chunks(monkeypatch):
     torch.testing.assert_close(found, dense(*inputs(layout), bias), atol=2e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 10], ids=["one row for all queries", "a row for each query"])
+def test_chunks_take_their_rows_of_a_mask(monkeypatch, rows):
+    from core.routing import lse_attention
+
+    monkeypatch.setattr(lse_attention, "CHUNK", 4)
+    query, key, value, mask = random(1, 2, 10, 8), random(1, 2, 6, 8), random(1, 2, 6, 8, seed=1), random(1, 1, rows, 6)
+    found, lse = _chunked(query, key, value, mask, 0.3)
+    wanted = F.scaled_dot_product_attention(query, key, value, mask, scale=0.3)
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
+    logits = query @ key.transpose(-1, -2) * 0.3 + mask
+    torch.testing.assert_close(lse, logits.logsumexp(-1), atol=1e-5, rtol=1e-5)
+
+
+def test_a_hard_border_runs_where_a_soft_region_is_half():
+    region = torch.tensor([[0.49, 0.5, 0.51, 1.0]]).expand(3, -1)
+    outside = steering(HARD, regions=(region, None, None)).outside(0).reshape(3, 4)
+    assert (outside[:, 0] <= -HARD).all() and (outside[:, 1:] == 0).all()
+
+
 def test_kernels_that_raise_or_give_other_numbers_are_not_used(caplog):
     def fails(*_):
         raise NotImplementedError("no such kernel")

@@ -124,6 +124,19 @@ def test_keypoints_outside_or_unseen_do_not_count(tmp_path):
     assert visible.sum() > 20
 
 
+@pytest.mark.parametrize(("width", "height"), [(100, 40), (40, 100)])
+def test_a_random_padded_square_moves_about_a_picture_that_stays_whole(width, height):
+    """Along the short side, where the square is larger than the picture; the long side keeps the subjects."""
+    keep = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    starts = set()
+    for seed in range(20):
+        place = SquareCrop.random(width, height, "pad", keep, torch.Generator().manual_seed(seed))
+        start, size = (place.top, height) if height < width else (place.left, width)
+        assert start <= 0 and start + place.side >= size
+        starts.add(start)
+    assert len(starts) > 5
+
+
 def test_micro_conditioning_tells_the_crop():
     place = SquareCrop.centred(1536, 1024, "crop")
     assert place.time_ids(1024).tolist() == [1024, 1536, 0, 256, 1024, 1024]
