@@ -95,3 +95,22 @@ def test_files_that_texts_and_comments_cite_are_there():
                 and not cited.split("/")[-1].split(".")[0].isupper()
             ]  # NODE.md stands for any node's
     assert absent == []
+
+
+def test_definitions_that_texts_place_in_a_file_are_there():
+    """`folder/file.py: name` means a function or a class of that file."""
+    placed, absent = re.compile(r"`([\w/]+\.py): (\w+)`"), []
+    found = 0
+    for path in (*TEXTS, *(ROOT / "docs").glob("*.md")):
+        for file, name in placed.findall(path.read_text(encoding="utf-8")):
+            if not (ROOT / file).exists():
+                continue  # a place in ComfyUI, which tests/unit/test_host_map.py looks after
+            found += 1
+            defined = {
+                node.name
+                for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+            }
+            if name not in defined:
+                absent.append(f"{path.name}: {file} defines no {name}")
+    assert found and absent == []
