@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 from comfy_api.latest import io
 
 from .sockets import schema
-
-log = logging.getLogger(__name__)
 
 
 class RelateRelationLoader(io.ComfyNode):
@@ -28,8 +24,9 @@ class RelateRelationLoader(io.ComfyNode):
             node_id="RelateRelationLoader",
             display_name="Load Relation",
             category="relate/relation",
-            description="Adds a relation LoRA (hugging, shaking hands, ...) to the model. Reads files made with this "
-            "pack's training, the DreamRelation authors' files, and peft and kohya layouts.",
+            description="Adds a relation LoRA (hugging, shaking hands, ...) to an SDXL or Flux model. Reads files made "
+            "with this pack's training, the DreamRelation authors' files, and every common layout: diffusers, peft, "
+            "kohya, LyCORIS, ai-toolkit. A file for another base model is refused by name.",
             search_aliases=[
                 "lora",
                 "relation lora",
@@ -39,9 +36,15 @@ class RelateRelationLoader(io.ComfyNode):
                 "two subjects",
                 "dreamrelation",
                 "relationbooth",
+                "flux lora",
+                "klein lora",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="An SDXL model. It is not changed; a clone is."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The model the relation was trained for: SDXL, FLUX.1, Kontext, FLUX.2 dev or Klein. It "
+                    "is not changed; a clone is.",
+                ),
                 lora_name,
                 io.Float.Input(
                     "strength",
@@ -63,12 +66,7 @@ class RelateRelationLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, lora_name, strength) -> io.NodeOutput:
-        from ..core.relation.lora import load_relation
         from .host_comfy import folders
-        from .host_comfy.sdxl import models, relation
+        from .pipelines.load_relation import load_onto
 
-        lora = load_relation(folders.lora_path(lora_name), models.unet_layout(model))
-        log.info("Relate: relation %s, %s%s", lora_name, lora.report(), f", '{lora.relation}'" if lora.relation else "")
-        for remark in lora.remarks():
-            log.warning("Relate: %s: %s", lora_name, remark)
-        return io.NodeOutput(relation.attach_relation(model, lora, strength), lora.relation)
+        return io.NodeOutput(*load_onto(model, folders.lora_path(lora_name), lora_name, strength))

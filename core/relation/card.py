@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .flux_bases import FLUX_BASES
@@ -68,3 +69,8 @@ class RelationCard:
             "modelspec.thumbnail": self.thumbnail,
         }
         return flat | {key: value for key, value in further.items() if value}
+
+
+def predicate_of(metadata: Mapping[str, str]) -> str:
+    """Return the predicate that a file's metadata names; empty if it names none."""
+    return metadata.get("relation") or metadata.get("modelspec.trigger_phrase", "")

@@ -1,12 +1,18 @@
-"""The Flux-class transformers a relation LoRA is made for, told apart by their sizes.
+"""Tell the Flux-class transformers apart that a LoRA may be made for: by what its file says, else by its sizes.
 
-Two models of one size are one here: FLUX.1 dev, schnell, Krea and Kontext share every shape, and so do the base and the
-distilled Klein. Counts: the published configs.
+Two models of one shape are one here: FLUX.1 dev, schnell, Krea and Kontext share every tensor's size, and so do the
+base and the distilled Klein. Counts are those of the published configs.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..lora_keys import bare_name, split_key
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,14 @@ class FluxShape:
     double: int
     single: int
 
+    def title(self) -> str:
+        """Its name for people; of several models of this shape, the first."""
+        known = (base.title for base in FLUX_BASES.values() if base.shape == self)
+        return next(
+            known,
+            f"a Flux.{self.generation} of width {self.width} with {self.double} double and {self.single} single blocks",
+        )
+
 
 @dataclass(frozen=True)
 class FluxBase:
@@ -32,6 +46,21 @@ class FluxBase:
     title: str
     shape: FluxShape
     architecture: str
+
+
+@dataclass(frozen=True)
+class FileBase:
+    """The base that a file was made for.
+
+    Attributes:
+        title: its name for people.
+        shape: None: no Flux.
+        source: what said so, for messages.
+    """
+
+    title: str
+    shape: FluxShape | None
+    source: str
 
 
 _FLUX1 = FluxShape(1, 3072, 19, 38)
@@ -43,3 +72,113 @@ FLUX_BASES = {  # by the value of ``base`` in a file's metadata
     "flux2-dev": FluxBase("FLUX.2 dev", FluxShape(2, 6144, 8, 48), "Flux.2-dev"),
     "miniworld-flux": FluxBase("the miniworld's Flux", FluxShape(1, 160, 3, 6), "miniworld-flux"),
 }
+# what tools write into ``modelspec.architecture`` or ``ss_base_model_version``, letters and digits only
+_WRITTEN = (
+    (r"miniworldflux", "miniworld-flux"),
+    (r"klein.*4b", "klein-4b"),
+    (r"klein.*9b", "klein-9b"),
+    (r"kontext", "kontext"),
+    (r"flux2(dev)?(lora)?$", "flux2-dev"),
+    (r"flux1?(dev|schnell|krea)?(lora)?$", "flux1-dev"),
+)
+_OTHERS = {
+    "sdxl": "SDXL",
+    "stablediffusionxl": "SDXL",
+    "stablediffusionv1": "SD 1.5",
+    "miniworld": "the miniworld's SDXL",
+    "qwenimage": "Qwen-Image",
+}
+_BLOCK = re.compile(r"(?P<single>single_)?(?:transformer_)?(?P<double>double_)?blocks_(?P<number>\d+)_(?P<name>.+)$")
+_ATTENTION = re.compile(r"(attn_(to_[qkv]|add_[qkv]_proj|to_qkv_mlp_proj)|(img|txt)_attn_qkv|linear1(_qkv)?)$")
+_OF_1 = re.compile(r"(single_transformer_blocks_\d+_(proj_out|proj_mlp|norm_linear)|(img_mod|txt_mod|modulation)_lin)$")
+_OF_2 = re.compile(r"(attn_to_qkv_mlp_proj|single_transformer_blocks_\d+_attn_to_out)$|_stream_modulation")
+_UNET = {2048: "SDXL", 768: "SD 1.5", 1024: "SD 2"}  # by the width of the text that attn2's to_k and to_v read
+
+
+def base_of_file(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> FileBase | None:
+    """Name the base that a LoRA was made for; None if nothing in the file tells.
+
+    Args:
+        state: its tensors, in any spelling.
+        metadata: what it says of itself; this comes first.
+    """
+    for key in ("base", "modelspec.architecture", "ss_base_model_version"):
+        if (found := _written(metadata.get(key, ""), f"by its metadata ({key})")) is not None:
+            return found
+    halves: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in state.items():
+        read_key = split_key(key)
+        if read_key is not None and not read_key.text_encoder and read_key.role in ("down", "up") and tensor.ndim == 2:
+            halves.setdefault(bare_name(read_key.module), {})[read_key.role] = tensor
+    pairs = {module: (len(pair["up"]), pair["down"].shape[1]) for module, pair in halves.items() if len(pair) == 2}
+    context = {into for module, (_, into) in pairs.items() if module.endswith(("attn2_to_k", "attn2_to_v"))}
+    if len(context) == 1:
+        width = context.pop()
+        return FileBase(_UNET.get(width, f"a UNet of context width {width}"), None, "by its text cross-attentions")
+    shape = _shape_of(pairs)
+    return None if shape is None else FileBase(shape.title(), shape, "by its blocks")
+
+
+def _written(text: str, source: str) -> FileBase | None:
+    """Read a name that stands in the metadata; None if it means nothing here."""
+    plain = re.sub(r"[^a-z0-9]", "", text.lower())
+    for pattern, name in _WRITTEN:
+        if re.search(pattern, plain):
+            return FileBase(FLUX_BASES[name].title, FLUX_BASES[name].shape, source)
+    other = next((title for start, title in _OTHERS.items() if plain.startswith(start)), None)
+    return None if other is None else FileBase(other, None, source)
+
+
+def _shape_of(pairs: Mapping[str, tuple[int, int]]) -> FluxShape | None:
+    """Find the published shape that (out, in) sizes by module belong to; None where they fit none, or several alike.
+
+    A file that touches just as many blocks as a model has belongs to that model, though a larger one would take it:
+    the text stream of Klein 4B has the names and sizes of the first five double blocks of FLUX.1.
+    """
+    widths, blocks, generation = set(), {"double": set(), "single": set()}, None
+    for module, (out, into) in pairs.items():
+        match = _BLOCK.match(module)
+        if match is None and not _OF_2.search(module):
+            continue
+        if match is not None:
+            blocks["single" if match["single"] else "double"].add(int(match["number"]))
+        if _ATTENTION.search(module):
+            widths.add(into)
+            if module.endswith("linear1"):
+                generation = {7: 1, 9: 2}.get(round(out / into), generation)
+        generation = 1 if _OF_1.search(module) else 2 if _OF_2.search(module) else generation
+    if not blocks["double"] and not blocks["single"]:
+        return None
+    double, single = (max(blocks[kind], default=-1) + 1 for kind in ("double", "single"))
+    known = dict.fromkeys(base.shape for base in FLUX_BASES.values())
+    fitting = [
+        shape
+        for shape in known
+        if generation in (None, shape.generation)
+        and widths <= {shape.width}
+        and double <= shape.double
+        and single <= shape.single
+    ]
+    exact = [shape for shape in fitting if double in (0, shape.double) and single in (0, shape.single)]
+    fitting = exact or fitting
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def check_base(base: FileBase | None, model: FluxShape, file: str) -> None:
+    """Check that a LoRA was made for a model of this shape.
+
+    A model of no published shape (pruned, or a test's) is only asked for its generation: the pairs themselves are
+    compared with its weights when they are attached.
+
+    Raises:
+        ValueError: it was made for another.
+    """
+    if base is None or base.shape == model:
+        return
+    published = any(known.shape == model for known in FLUX_BASES.values())
+    if base.shape is not None and not published and base.shape.generation == model.generation:
+        return
+    raise ValueError(
+        f"{file}: it was made for {base.title} ({base.source}), the model is {model.title()}. Load {base.title}, or "
+        f"choose a relation for {model.title()}."
+    )

@@ -188,7 +188,11 @@ def load_flux_pairs(path: str | Path) -> tuple[dict[str, LowRank], dict[str, str
 
 
 def _check_names(pairs: Mapping[str, LowRank]) -> None:
-    """Raises ValueError: nothing to write, or names that are not diffusers' of a Flux block."""
+    """Check what is to be written.
+
+    Raises:
+        ValueError: nothing, or names that are not diffusers' of a Flux block.
+    """
     if not pairs:
         raise ValueError("expected the pairs of a relation, got none.")
     odd = [name for name in pairs if not _MODULE.match(name)]

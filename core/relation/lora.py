@@ -19,7 +19,7 @@ from torch import Tensor
 from ..checkpoint import read, save, tensors_of
 from ..cross_attention_layers import PROJECTIONS, UNetSpec
 from ..lora_keys import SUFFIXES, Alphas, first, read_alphas
-from .card import RelationCard
+from .card import RelationCard, predicate_of
 from .lora_parts import Address, base_name, changes_module, check_parts, sort_parts, what_else
 
 
@@ -64,7 +64,7 @@ class RelationLoRA:
     @property
     def relation(self) -> str:
         """The predicate the file names; empty if it names none."""
-        return self.metadata.get("relation") or self.metadata.get("modelspec.trigger_phrase", "")
+        return predicate_of(self.metadata)
 
     @property
     def addresses(self) -> set[Address]:
@@ -155,7 +155,7 @@ def parse_lora_keys(
     if not any(changes_module(part) for part in parts.values()):
         raise ValueError(
             f"{file}: 0 of {len(layout.sites())} text cross-attentions of this model found in it. "
-            f"{what_else(state)} Expected a relation LoRA for {base_name(layout.context_width)}."
+            f"{what_else(state, metadata)} Expected a relation LoRA for {base_name(layout.context_width)}."
         )
     check_parts(parts, layout, file, metadata)
 

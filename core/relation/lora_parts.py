@@ -8,6 +8,7 @@ from torch import Tensor
 from ..cross_attention_layers import PROJECTIONS, UNetSpec
 from ..key_report import describe
 from ..lora_keys import BIAS, BIASES, EMBEDDINGS, OWN_ADAPTERS, TEXT_ENCODERS, first, is_embedding, split_key
+from .flux_bases import base_of_file
 
 Address = tuple[str, str]  # a site's diffusers path, a projection
 
@@ -45,12 +46,15 @@ def sort_parts(
     return parts, spelled, left_out, {sort: tuple(names) for sort, names in unused.items()}
 
 
-def what_else(state: dict[str, Tensor]) -> str:
+def what_else(state: dict[str, Tensor], metadata: dict[str, str]) -> str:
     """One sentence on a file without anything for this model's text cross-attentions."""
     keys = [key for key in map(split_key, state) if key is not None]
     if not keys:
         return describe(state) or "Its keys are of no known LoRA layout."
     names = sorted({key.spelled for key in keys})
+    base = base_of_file(state, metadata)
+    if base is not None and base.shape is not None:
+        return f"{base.source.capitalize()} it is a LoRA of {base.title} ({first(names, 2)})."
     if all(key.text_encoder for key in keys):
         sort = "a LoRA of text encoders alone"
     elif any(

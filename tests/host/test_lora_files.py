@@ -307,7 +307,7 @@ def test_packed_layers_of_other_packs(pack):
     """GGUF and bitsandbytes keep bytes in the weight; the layer says how it computes."""
     from types import SimpleNamespace
 
-    shape = pack.module("nodes.host_comfy.flux.loader").linear_shape
+    shape = pack.module("nodes.host_comfy.flux.lora_patches").linear_shape
     layer = torch.nn.Linear(64, 192)
     layer.weight = torch.nn.Parameter(torch.zeros(6144, 1, dtype=torch.uint8), requires_grad=False)
     bare = torch.nn.Module()

@@ -67,18 +67,18 @@ def load_identity_model(path: str) -> LoadedIdentityModel:
     return LoadedIdentityModel(patcher, config, Path(path).name)
 
 
-def unet_layout(model) -> UNetSpec:
+def unet_layout(model, expected: str = "an SDXL model (a UNet with text cross-attention)") -> UNetSpec:
     """Where the UNet of a MODEL has cross-attentions.
+
+    Args:
+        expected: what the caller takes, for the message.
 
     Raises:
         ValueError: the MODEL is no UNet with text cross-attention (Flux, SD3 and the like).
     """
     config = model.model.model_config.unet_config
     if not config.get("transformer_depth") or config.get("context_dim") is None:
-        raise ValueError(
-            "model: expected an SDXL model (a UNet with text cross-attention), got "
-            f"{base_of(model)}. Load an SDXL checkpoint."
-        )
+        raise ValueError(f"model: expected {expected}, got {base_of(model)}. Load such a checkpoint.")
     resnets = tuple(config["num_res_blocks"])
     context = config["context_dim"]
     return UNetSpec(

@@ -1,73 +1,16 @@
-"""Every published layout of DreamO's files, and a clear word for those that are none."""
+"""DreamO's tables and presets, and a clear word for files that are none."""
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.routing.files import PRESETS, find_file, load_flux_lora, load_tables, to_comfy_keys
+from core.routing.files import PRESETS, find_file, load_tables
+from tests.unit.core.test_flux_lora_keys import pair
 
 
-def pair(stem, rank=2, into=6, out=9, names=("down", "up")):
-    return {f"{stem}.{names[0]}.weight": torch.ones(rank, into), f"{stem}.{names[1]}.weight": torch.ones(out, rank)}
-
-
-@pytest.mark.parametrize(("stem", "wanted"), [
-    ("double_blocks_3_processor_qkv_lora1", "diffusion_model.double_blocks.3.img_attn.qkv"),
-    ("double_blocks.3.processor.qkv_lora1", "diffusion_model.double_blocks.3.img_attn.qkv"),
-    ("double_blocks_12.processor.qkv_lora2", "diffusion_model.double_blocks.12.txt_attn.qkv"),
-    ("double_blocks_0.proj_lora1", "diffusion_model.double_blocks.0.img_attn.proj"),
-    ("model.double_blocks_18_proj_lora2", "diffusion_model.double_blocks.18.txt_attn.proj"),
-    ("single_blocks_37_processor_qkv_lora", "diffusion_model.single_blocks.37.linear1_qkv"),
-    ("single_blocks.7.processor.proj_lora", "diffusion_model.single_blocks.7.linear2"),
-])  # fmt: skip
-def test_fused_names_with_dots_and_underscores(stem, wanted):
-    lora = to_comfy_keys(pair(stem), "file")
-    assert set(lora.state) == {f"{wanted}.lora_down.weight", f"{wanted}.lora_up.weight"}
-    assert lora.layout == "fused" and lora.pairs == 1 and lora.left_out == ()
-
-
-def test_a_whole_root_file_has_152_pairs():
-    state = {}
-    for block in range(19):
-        for name in ("qkv_lora1", "qkv_lora2", "proj_lora1", "proj_lora2"):
-            state |= pair(f"double_blocks_{block}_{name}")
-    for block in range(38):
-        for name in ("qkv_lora", "proj_lora"):
-            state |= pair(f"single_blocks_{block}_{name}")
-    lora = to_comfy_keys({**state, "dreamo_task_embedding.weight": torch.ones(2, 4)}, "file")
-    assert len(state) == 304 and lora.pairs == 152 and lora.left_out == ()
-
-
-@pytest.mark.parametrize("names", [("lora_A", "lora_B"), ("lora_down", "lora_up"), ("lora.down", "lora.up"),
-                                   ("lora_A.default", "lora_B.default")])  # fmt: skip
-def test_split_names(names):
-    module = "transformer.single_transformer_blocks.5.attn.to_q"
-    lora = to_comfy_keys({**pair(module, names=names), f"{module}.alpha": torch.tensor(1.0)}, "file")
-    assert set(lora.state) == {f"{module}.lora_down.weight", f"{module}.lora_up.weight", f"{module}.alpha"}
-    assert lora.layout == "split"
-
-
-def test_what_is_no_lora_of_flux_is_reported():
-    lora = to_comfy_keys({**pair("double_blocks_0_qkv_lora1"), "notes": torch.ones(1)}, "file")
-    assert lora.left_out == ("notes",)
-
-
-def test_half_a_pair_is_refused():
-    state = pair("double_blocks_0_qkv_lora1")
-    del state["double_blocks_0_qkv_lora1.up.weight"]
-    with pytest.raises(ValueError, match="f.safetensors: 1 of 1 pairs have only one half: diffusion_model.double_b"):
-        to_comfy_keys(state, "f.safetensors")
-
-
-def test_a_file_of_something_else_is_named(tmp_path):
+def test_a_file_without_tables_is_named(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({f"double_blocks.{i}.img_mod.lin.weight": torch.ones(1) for i in range(20)}, path)
-    with pytest.raises(
-        ValueError,
-        match=r"other.safetensors: expected a LoRA for Flux, found none among its 20 .*"
-        r"a Flux diffusion model",
-    ):
-        load_flux_lora(path)
     with pytest.raises(
         ValueError,
         match=r"expected DreamO's embeddings .* but dreamo_task_embedding.weight, "
@@ -103,14 +46,6 @@ def test_a_misshapen_table_is_named_with_its_file(tmp_path):
     )
     with pytest.raises(ValueError, match=r"t.safetensors: dreamo_task_embedding.weight: expected shape \(2, D\)"):
         load_tables(tmp_path / "t.safetensors")
-
-
-def test_a_truncated_file_is_named(tmp_path):
-    path = tmp_path / "cut.safetensors"
-    save_file(pair("double_blocks_0_qkv_lora1"), path)
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(ValueError, match="cut.safetensors: expected a whole file of tensors"):
-        load_flux_lora(path)
 
 
 def test_presets_are_the_published_ones():

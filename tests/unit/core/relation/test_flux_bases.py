@@ -1,0 +1,110 @@
+"""Which model a LoRA was made for: full-size shapes on the meta device, and what tools write into the metadata."""
+
+import pytest
+import torch
+
+from core.cross_attention_layers import SDXL
+from core.relation.flux_bases import FLUX_BASES, FluxShape, base_of_file, check_base
+from core.relation.lora import parse_lora_keys
+
+TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+
+
+def pair(module, out, into):
+    sizes = {"lora_A": (4, into), "lora_B": (out, 4)}
+    return {f"{module}.{half}.weight": torch.empty(size, device="meta") for half, size in sizes.items()}
+
+
+def text_stream(base, prefix="transformer."):
+    """A LoRA on the text-stream projections of every double block: site T."""
+    shape, state = FLUX_BASES[base].shape, {}
+    for block in range(shape.double):
+        for name in TEXT:
+            state |= pair(f"{prefix}transformer_blocks.{block}.attn.{name}", shape.width, shape.width)
+    return state
+
+
+def single_blocks(base):
+    shape, state = FLUX_BASES[base].shape, {}
+    for block in range(shape.single):
+        name, width = f"transformer.single_transformer_blocks.{block}", shape.width
+        if shape.generation == 1:
+            state |= pair(f"{name}.attn.to_q", width, width) | pair(f"{name}.proj_out", width, 5 * width)
+        else:
+            state |= pair(f"{name}.attn.to_qkv_mlp_proj", 9 * width, width) | pair(f"{name}.attn.to_out", width, width)
+    return state
+
+
+def fused(base):
+    shape, state = FLUX_BASES[base].shape, {}
+    rows = 7 if shape.generation == 1 else 9
+    for block in range(shape.double):
+        state |= pair(f"diffusion_model.double_blocks.{block}.txt_attn.qkv", 3 * shape.width, shape.width)
+    for block in range(shape.single):
+        state |= pair(f"diffusion_model.single_blocks.{block}.linear1", rows * shape.width, shape.width)
+    return state
+
+
+@pytest.mark.parametrize("make", [text_stream, single_blocks, fused])
+@pytest.mark.parametrize("base", [base for base in FLUX_BASES if base != "kontext"])  # of FLUX.1's very shape
+def test_a_file_that_says_nothing_is_known_by_its_blocks(base, make):
+    found = base_of_file(make(base), {})
+    assert (found.title, found.shape) == (FLUX_BASES[base].title, FLUX_BASES[base].shape)
+    check_base(found, FLUX_BASES[base].shape, "file")
+
+
+def test_the_text_stream_of_klein_4b_would_fit_flux1_and_is_refused():
+    """Its five double blocks have the names and sizes of FLUX.1's first five: nothing else would tell."""
+    klein, flux = FLUX_BASES["klein-4b"].shape, FLUX_BASES["flux1-dev"].shape
+    with pytest.raises(
+        ValueError,
+        match=r"hug.safetensors: it was made for FLUX.2 Klein 4B \(by its blocks\), the model is FLUX.1. Load FLUX.2 "
+        r"Klein 4B, or choose a relation for FLUX.1.",
+    ):
+        check_base(base_of_file(text_stream("klein-4b"), {}), flux, "hug.safetensors")
+    with pytest.raises(ValueError, match="made for FLUX.1 .*, the model is FLUX.2 Klein 4B"):
+        check_base(base_of_file(text_stream("flux1-dev"), {}), klein, "hug.safetensors")
+    said = base_of_file(text_stream("klein-4b"), {"base": "flux1-dev"})
+    check_base(said, flux, "five_blocks.safetensors")  # the file's own word is before its blocks
+
+
+@pytest.mark.parametrize(("key", "text", "title"), [
+    ("base", "flux1-dev", "FLUX.1"), ("base", "flux", "FLUX.1"), ("base", "kontext", "FLUX.1 Kontext"),
+    ("base", "klein-9b", "FLUX.2 Klein 9B"), ("base", "flux2-dev", "FLUX.2 dev"), ("base", "sdxl", "SDXL"),
+    ("base", "miniworld", "the miniworld's SDXL"), ("base", "miniworld-flux", "the miniworld's Flux"),
+    ("modelspec.architecture", "flux-1-dev/lora", "FLUX.1"), ("modelspec.architecture", "Flux.1-dev/lora", "FLUX.1"),
+    ("modelspec.architecture", "Flux.2-klein-4b/lora", "FLUX.2 Klein 4B"),
+    ("modelspec.architecture", "stable-diffusion-xl-v1-base/lora", "SDXL"),
+    ("modelspec.architecture", "Qwen-Image/lora", "Qwen-Image"),
+    ("ss_base_model_version", "flux2_klein_4b", "FLUX.2 Klein 4B"), ("ss_base_model_version", "flux2", "FLUX.2 dev"),
+    ("ss_base_model_version", "flux1", "FLUX.1"), ("ss_base_model_version", "sdxl_base_v1-0", "SDXL"),
+])  # fmt: skip
+def test_what_tools_write_of_the_base(key, text, title):
+    found = base_of_file({}, {key: text})
+    assert found.title == title and found.source == f"by its metadata ({key})"
+
+
+@pytest.mark.parametrize("metadata", [{}, {"base": ""}, {"modelspec.architecture": "my own/lora"}])
+def test_what_says_nothing(metadata):
+    assert base_of_file(pair("transformer.transformer_blocks.0.ff.net.2", 8, 8), metadata) is None
+    check_base(None, FLUX_BASES["klein-4b"].shape, "file")
+
+
+def test_a_lora_of_a_unet_is_known_by_its_text():
+    unet = pair("unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k", 640, 2048)
+    with pytest.raises(ValueError, match="made for SDXL .by its text cross-attentions., the model is FLUX.1"):
+        check_base(base_of_file(unet, {}), FLUX_BASES["kontext"].shape, "hug.safetensors")
+
+
+def test_a_lora_of_flux_on_sdxl_is_called_by_its_base():
+    with pytest.raises(ValueError, match="By its blocks it is a LoRA of FLUX.2 Klein 9B .* a relation LoRA for SDXL"):
+        parse_lora_keys(text_stream("klein-9b"), SDXL, "hug.safetensors", {})
+
+
+def test_models_of_no_published_shape_are_asked_for_their_generation_only():
+    pruned = FluxShape(1, 3072, 8, 38)
+    check_base(base_of_file({}, {"base": "flux1-dev"}), pruned, "file")
+    with pytest.raises(ValueError, match="the model is a Flux.1 of width 3072 with 8 double and 38 single blocks"):
+        check_base(base_of_file({}, {"base": "klein-4b"}), pruned, "file")
+    with pytest.raises(ValueError, match="made for SDXL"):
+        check_base(base_of_file({}, {"base": "sdxl"}), pruned, "file")
