@@ -24,6 +24,8 @@ class FakeComfyUI:
             fails. "hang": runs until it is interrupted. "drop": the file is gone. "silent": no file is named.
             "restart": everything is forgotten, and nothing answered for a moment. "deaf": queued, but the connection
             breaks before the answer. "500": an internal error, nothing is queued.
+            "partial": 200 with node_errors, the rest of the graph is drawn. "late": a node fails after others have
+            written pictures. "slow": ends after `slow` seconds.
 
     Attributes:
         queued: graphs accepted, in order; drawn: those that ended with a picture.
@@ -40,6 +42,9 @@ class FakeComfyUI:
         self.history: dict[str, dict] = {}
         self.running: dict[str, dict] = {}
         self.nodes = ("SaveImage", "LoadImage", "KSampler")
+        self.info: dict[str, dict] = {}  # of nodes whose inputs matter
+        self.rename = ""  # what is put before the names of uploads
+        self.slow = 0.2
         self.down_until = 0.0
         self.lock = threading.RLock()
         self.server: ThreadingHTTPServer | None = None
@@ -103,7 +108,7 @@ class FakeComfyUI:
         if path == "/upload/image":
             name = body.split(b'filename="')[1].split(b'"')[0].decode()
             self.uploads[name] = body
-            return 200, json.dumps({"name": name, "subfolder": "", "type": "input"}).encode()
+            return 200, json.dumps({"name": self.rename + name, "subfolder": "", "type": "input"}).encode()
         if path == "/prompt":
             return self.prompt(json.loads(body))
         return 200, json.dumps(self.facts(path, json.loads(body) if body else {})).encode()
@@ -124,7 +129,7 @@ class FakeComfyUI:
             for prompt_id in list(self.running):
                 self.end(prompt_id, "execution_interrupted", {})
         if path.startswith("/object_info"):
-            return {name: {} for name in self.nodes}
+            return {name: self.info.get(name, {}) for name in self.nodes}
         return {"system": {"comfyui_version": "fake"}} if path == "/system_stats" else {}
 
     def prompt(self, body: dict) -> tuple[int, bytes]:
@@ -150,13 +155,33 @@ class FakeComfyUI:
                 "execution_error",
                 {"node_id": "3", "node_type": "KSampler", "exception_message": "mat1 and mat2 do not fit"},
             )
+        elif act == "late":
+            self.draw(prompt_id, graph, "silent")
+            outputs = {node: {"images": [{"filename": "part.png"}]} for node in saved(graph)[:1]}
+            failure = {"node_id": "9", "node_type": "SaveImage", "exception_message": "the disk is full"}
+            self.history[prompt_id] = {"status": {"messages": [["execution_error", failure]]}, "outputs": outputs}
+        elif act == "slow":
+            threading.Timer(self.slow, self.finish, (prompt_id, graph)).start()
         elif act == "restart":
             self.forget()
             self.down_until = time.monotonic() + 0.2
             return 0, b""
         elif act != "hang":
             self.draw(prompt_id, graph, act)
-        return (0, b"") if act == "deaf" else (200, json.dumps({"prompt_id": prompt_id}).encode())
+        faults = {
+            "7": {
+                "class_type": "PreviewImage",
+                "errors": [{"message": "Required input is missing", "details": "images"}],
+            }
+        }
+        answer = {"prompt_id": prompt_id, "node_errors": faults if act == "partial" else {}}
+        return (0, b"") if act == "deaf" else (200, json.dumps(answer).encode())
+
+    def finish(self, prompt_id: str, graph: dict) -> None:
+        """End a slow run, unless it was interrupted meanwhile."""
+        with self.lock:
+            if prompt_id in self.running:
+                self.draw(prompt_id, graph, "ok")
 
     def draw(self, prompt_id: str, graph: dict, act: str) -> None:
         outputs = {}

@@ -27,6 +27,7 @@ from .comfyui_errors import (
     TimedOut,
     Unreachable,
     failure_text,
+    fault_text,
     refusal_text,
 )
 from .comfyui_graph import Finished, graph_hash, images_of
@@ -161,9 +162,13 @@ class ComfyUIClient:
         self.connection.request("POST", "/history", {"delete": [prompt_id]})  # an old failure is not an answer
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": "relate"}
         try:
-            self.connection.json("POST", "/prompt", body, sent=lambda: self._known(prompt_id))
+            answer = self.connection.json("POST", "/prompt", body, sent=lambda: self._known(prompt_id))
         except HttpRefusal as refusal:
             raise Refused(f"ComfyUI at {self.url} refused the graph: {refusal_text(refusal, graph)}") from refusal
+        if answer.get("node_errors"):  # accepted without the outputs that are not valid
+            self._stop(prompt_id)
+            reasons = fault_text(answer, graph, "some outputs are not valid")
+            raise Refused(f"ComfyUI at {self.url} refused a part of the graph: {reasons}")
 
     def _in_queue(self, prompt_id: str) -> str:
         """`queue_running`, `queue_pending`, or nothing."""

@@ -56,9 +56,20 @@ def refusal_text(refusal: HttpRefusal, graph: Graph) -> str:
         answer = json.loads(refusal.body)
     except ValueError:
         return f"HTTP {refusal.status}, {refusal.body[:200].decode(errors='replace')!r}"
+    return fault_text(answer, graph, f"HTTP {refusal.status}")
+
+
+def fault_text(answer: Mapping[str, Any], graph: Graph, otherwise: str) -> str:
+    """Read the errors in an answer to POST /prompt.
+
+    Args:
+        answer: with `error`, `node_errors` or both.
+        graph: that was sent.
+        otherwise: what to say where there is no `error`.
+    """
     error = answer.get("error", {})
     head = error if isinstance(error, str) else " ".join(filter(None, (error.get("message"), error.get("details"))))
-    lines = [head or f"HTTP {refusal.status}"]
+    lines = [head or otherwise]
     for node, own in answer.get("node_errors", {}).items():
         title = own.get("class_type") or graph.get(node, {}).get("class_type", "?")
         lines += [

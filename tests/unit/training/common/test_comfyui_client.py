@@ -68,6 +68,28 @@ def test_a_refused_graph_is_not_asked_again_and_every_reason_is_given():
         assert server.requests.count("POST /prompt") == 1
 
 
+def test_a_graph_that_is_accepted_in_part_is_refused_and_its_run_removed():
+    """200 with node_errors: the server drops the outputs that are not valid and draws the rest."""
+    with FakeComfyUI(script=("partial",)) as server:
+        with pytest.raises(
+            Refused, match=r"refused a part .*node 7 \(PreviewImage\): Required input is missing: images"
+        ):
+            client(server).run(GRAPH, ["2"])
+        assert server.requests[-2:] == ["POST /interrupt", "POST /queue"]
+
+
+def test_pictures_of_a_run_that_failed_later_do_not_count():
+    with FakeComfyUI(script=("late",)) as server:
+        with pytest.raises(Failed, match=r"node 9 \(SaveImage\) failed: the disk is full"):
+            client(server).run(GRAPH, ["2"])
+
+
+def test_a_slow_graph_is_waited_for():
+    with FakeComfyUI(script=("slow",)) as server:
+        assert client(server, run_seconds=5).run(GRAPH, ["2"]).pictures == (b"picture",)
+        assert len(server.queued) == 1
+
+
 def test_a_failing_node_is_named_with_its_message():
     with FakeComfyUI(script=("error",)) as server:
         with pytest.raises(Failed, match=r"node 3 \(KSampler\) failed: mat1 and mat2 do not fit"):
