@@ -32,7 +32,7 @@ STOREYS = (
     ("nodes", "training/config.py", "training/diffusion", "training/miniworld/world"),
     ("training/host_diffusers", "training/miniworld/world2"),
     ("training/data",),
-    ("training/engine", "training/evaluation"),
+    ("training/engine", "training/evaluation", "training/generation"),
     ("training/finetune.py", "training/prepare.py", "training/miniworld/recipes"),
     ("training/miniworld/experiments", "training/miniworld/recipes2"),
     ("training/distill.py", "training/evaluate.py", "training/miniworld"),

@@ -167,6 +167,7 @@ class ComfyUIClient:
             raise Refused(f"ComfyUI at {self.url} refused the graph: {refusal_text(refusal, graph)}") from refusal
         if answer.get("node_errors"):  # accepted without the outputs that are not valid
             self._stop(prompt_id)
+            self.connection.request("POST", "/history", {"delete": [prompt_id]})
             reasons = fault_text(answer, graph, "some outputs are not valid")
             raise Refused(f"ComfyUI at {self.url} refused a part of the graph: {reasons}")
 

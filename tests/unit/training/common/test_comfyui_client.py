@@ -75,7 +75,7 @@ def test_a_graph_that_is_accepted_in_part_is_refused_and_its_run_removed():
             Refused, match=r"refused a part .*node 7 \(PreviewImage\): Required input is missing: images"
         ):
             client(server).run(GRAPH, ["2"])
-        assert server.requests[-2:] == ["POST /interrupt", "POST /queue"]
+        assert server.requests[-3:] == ["POST /interrupt", "POST /queue", "POST /history"] and not server.history
 
 
 def test_pictures_of_a_run_that_failed_later_do_not_count():

@@ -1,0 +1,217 @@
+"""Rounds of drawing and annotating against a server that misbehaves: no picture is drawn twice, none is lost."""
+
+import json
+import time
+
+import pytest
+from PIL import Image
+
+from tests.unit.training.generation.orders import accepting, engine_of, fake_server, order_of, write
+from training.common.cli import TrainingAborted
+from training.common.comfyui_client import graph_hash
+from training.common.errors import UserErrors
+from training.generation.engines.miniworld import MiniworldEngine
+from training.generation.picture_store import PictureStore
+from training.generation.recipes import RECIPES
+from training.generation.request import EDIT
+from training.generation.rounds import Verdicts, run_rounds
+from training.generation.run_settings import check_folder, write_settings
+
+
+def check(engine, order):
+    engine.check(RECIPES[order.recipe].roles(2), order.relation, list(order.groups))
+
+
+def draw(engine, order, out, annotate=accepting, say=None):
+    """One call of the command, without its command line."""
+    lines = []
+    check(engine, order)
+    store = PictureStore(out / ".work" / "drawn", engine, say or lines.append)
+    progress = run_rounds(order, engine, annotate, out, store, lines.append)
+    progress.store, progress.lines = store, lines
+    return progress
+
+
+def drawn_once(server):
+    hashes = [graph_hash(graph) for graph in server.drawn]
+    return len(hashes) == len(set(hashes))
+
+
+@pytest.mark.parametrize("act", ("ok", "restart", "deaf", "drop", "silent", "slow", "hang", "500"))
+def test_whatever_happens_to_one_picture_all_are_there_and_none_twice(tmp_path, act):
+    with fake_server(script=("ok", act)) as server:
+        progress = draw(engine_of(server, tmp_path), order_of(), tmp_path / "out")
+        assert (progress.accepted, progress.store.drawn) == ({1}, 3)
+        assert len(server.drawn) == 3 and drawn_once(server)
+        raw = tmp_path / "out" / "raw" / "01-1"
+        names = {"target.png", "wolf.png", "owl.png", "subjects.txt", "prompt.txt", "origin.json"}
+        assert {path.name for path in raw.iterdir()} == names
+        assert (raw / "subjects.txt").read_text(encoding="utf-8").split() == ["wolf", "owl"]
+        colours = {Image.open(raw / name).getpixel((0, 0)) for name in ("target.png", "wolf.png", "owl.png")}
+        assert len(colours) == 3
+
+
+def test_uploads_that_the_server_renames_are_used_under_their_new_name(tmp_path):
+    with fake_server() as server:
+        server.rename = "copy of "
+        draw(engine_of(server, tmp_path), order_of(), tmp_path / "out")
+        used = {
+            node["inputs"]["image"]
+            for graph in server.drawn[1:]
+            for node in graph.values()
+            if "image" in node["inputs"]
+        }
+        assert len(used) == 1 and used.pop().startswith("copy of relate-")
+        assert all("6" not in graph and "7" not in graph for graph in server.drawn)  # the place of a second picture
+        assert server.requests.count("POST /upload/image") == 1
+
+
+@pytest.mark.parametrize("act, words", [("error", "mat1 and mat2"), ("late", "the disk is full")])
+def test_a_failing_picture_costs_its_attempt_and_the_next_is_made(tmp_path, act, words):
+    with fake_server(script=("ok", act)) as server:
+        progress = draw(engine_of(server, tmp_path), order_of(), tmp_path / "out")
+        assert progress.accepted == {1} and progress.attempts == 2
+        assert words in progress.failures[0] and progress.yields() == "1 could not be drawn"
+        assert not (tmp_path / "out" / "raw" / "01-1").exists() and drawn_once(server)
+
+
+def test_an_engine_that_fails_every_time_is_given_up(tmp_path):
+    with fake_server(script=("error",) * 9) as server:
+        with pytest.raises(
+            TrainingAborted, match=r"3 attempts in a row could not be drawn:\n01-1: .*KSampler\) failed"
+        ):
+            draw(engine_of(server, tmp_path), order_of(count=5), tmp_path / "out")
+        assert len(server.queued) == 3
+
+
+@pytest.mark.parametrize(
+    "act, words", [("refuse", r"refused the graph: .*hug.safetensors"), ("partial", "refused a part of the graph")]
+)
+def test_a_refusal_ends_the_run_and_the_same_command_draws_only_the_rest(tmp_path, act, words):
+    with fake_server(script=("ok", act)) as server:
+        with pytest.raises(TrainingAborted, match=f"01-1: .*{words}.*no picture is drawn twice"):
+            draw(engine_of(server, tmp_path), order_of(), tmp_path / "out")
+        assert not (tmp_path / "out" / "raw").exists()
+        server.drawn.clear()
+        progress = draw(engine_of(server, tmp_path), order_of(), tmp_path / "out")
+        assert (progress.store.kept, progress.store.drawn, len(server.drawn)) == (1, 2, 2)
+        again = draw(engine_of(server, tmp_path), order_of(), tmp_path / "out")
+        assert (again.store.kept, again.store.drawn, len(server.drawn)) == (0, 0, 2)
+
+
+def test_ctrl_c_between_pictures_keeps_what_is_drawn(tmp_path):
+    def stop(line):
+        raise KeyboardInterrupt
+
+    with fake_server() as server:
+        with pytest.raises(TrainingAborted, match="Stopped: 1 pictures drawn now, 0 of 1 triplets accepted") as caught:
+            draw(engine_of(server, tmp_path), order_of(), tmp_path / "out", say=stop)
+        assert isinstance(caught.value.__cause__, KeyboardInterrupt)
+        assert draw(engine_of(server, tmp_path), order_of(), tmp_path / "out").store.kept == 1
+        assert len(server.drawn) == 3 and drawn_once(server)
+
+
+def test_ctrl_c_while_comfyui_draws_fetches_the_picture_next_time(tmp_path, monkeypatch):
+    def stop(seconds):
+        raise KeyboardInterrupt
+
+    with fake_server(script=("slow",)) as server:
+        engine = engine_of(server, tmp_path, run_seconds=5)
+        check(engine, order_of())
+        with monkeypatch.context() as context, pytest.raises(TrainingAborted):
+            context.setattr(time, "sleep", stop)
+            run_rounds(order_of(), engine, accepting, tmp_path, PictureStore(tmp_path / "drawn", engine, print), print)
+        store = PictureStore(tmp_path / "drawn", engine, print)
+        run_rounds(order_of(), engine, accepting, tmp_path, store, print)
+        assert store.drawn == 3 and len(server.queued) == 3 and drawn_once(server)
+
+
+def test_what_is_no_picture_costs_its_attempt(tmp_path):
+    with fake_server() as server:
+        server.picture = lambda graph: b"<html>"
+        engine = engine_of(server, tmp_path)
+        with pytest.raises(TrainingAborted, match="01-1 target, as drawn: not a whole picture"):
+            draw(engine, order_of(tries=3), tmp_path / "out")
+        assert list((tmp_path / "out").rglob("*.png")) == []
+
+
+def test_rejected_slots_are_drawn_again_and_the_yield_is_counted(tmp_path):
+    def picky(raw, out):
+        rejected = {name: ("alone",) for name in ("01-1", "02-1", "02-2") if (raw / name).exists()}
+        names = {path.name for path in raw.iterdir()}
+        return Verdicts(frozenset(names - set(rejected)), rejected)
+
+    with fake_server() as server:
+        progress = draw(engine_of(server, tmp_path), order_of(count=3, tries=2), tmp_path / "out", picky)
+        assert progress.accepted == {1, 3} and progress.attempts == 5
+        assert progress.yields() == '3 failed "alone"'
+        assert progress.lines[-1] == 'round 2: 2 of 3 triplets accepted after 5 attempts; 3 failed "alone"'
+
+
+def test_every_fault_of_templates_and_server_comes_before_anything_is_drawn(tmp_path):
+    with fake_server() as server:
+        server.nodes = ("SaveImage", "LoadImage", "KSampler", "CLIPTextEncode", "EmptyLatentImage", "VAEEncode")
+        engine = engine_of(server, tmp_path)
+        with pytest.raises(
+            UserErrors, match=r'edit.json: ComfyUI at .* \(version fake\) does not know "TextEncodePictures"'
+        ):
+            check(engine, order_of())
+        server.nodes += ("TextEncodePictures",)
+        server.info = {"EmptyLatentImage": {"input": {"required": {"width": ["COMBO", {"options": ["a", "b"]}]}}}}
+        with pytest.raises(UserErrors, match=r'refuses node 2 EmptyLatentImage: width "8" is not in its list \(a, b\)'):
+            check(engine, order_of())
+        write(tmp_path / "edit.json", {"nodes": [], "links": []})
+    with pytest.raises(UserErrors) as caught:
+        check(engine, order_of())
+    text = str(caught.value)
+    assert text.startswith("2 faults") and "--edit-template" in text and "--server: ComfyUI at" in text
+    assert server.queued == []
+
+
+def test_a_graph_of_which_nothing_is_left_is_named(tmp_path):
+    with fake_server() as server:
+        engine = engine_of(server, tmp_path)
+        server.info = {**server.info, "TextEncodePictures": {"input": {"required": {"image2": ["IMAGE"]}}}}
+        server.info["KSampler"] = {"input": {"required": {"positive": ["CONDITIONING"]}}}
+        server.info["SaveImage"] = {"input": {"required": {"images": ["IMAGE"]}}}
+        with pytest.raises(TrainingAborted, match="nothing is left of the graph"):
+            draw(engine, order_of(tries=3), tmp_path / "out")
+
+
+def test_a_folder_is_of_one_order_only(tmp_path):
+    engine, order = MiniworldEngine(), order_of(groups=[("fox", "bear")])
+    check_folder(tmp_path / "new", order, engine)
+    write_settings(tmp_path / "new", order, engine)
+    check_folder(tmp_path / "new", order_of(groups=[("fox", "bear")], count=9, tries=1), engine)
+    with pytest.raises(UserErrors, match="2 faults:(.|\n)*relation was .hugging. and is(.|\n)*seed was 0 and is 1"):
+        check_folder(tmp_path / "new", order_of(groups=[("fox", "bear")], seed=1, relation="riding"), engine)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("dear", encoding="utf-8")
+    with pytest.raises(UserErrors, match="holds files that this command did not draw"):
+        check_folder(tmp_path / "other", order, engine)
+    (tmp_path / "new" / "generation.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserErrors, match="cannot be read"):
+        check_folder(tmp_path / "new", order, engine)
+    with pytest.raises(UserErrors, match="is a file"):
+        check_folder(tmp_path / "other" / "letter.txt", order, engine)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_miniworld_draws_by_every_recipe(tmp_path, recipe):
+    order = order_of(groups=[("fox", "bear")], recipe=recipe, size=96, count=2)
+    progress = draw(MiniworldEngine(), order, tmp_path)
+    assert progress.accepted == {1, 2}
+    for name in ("01-1", "02-1"):
+        pictures = [Image.open(tmp_path / "raw" / name / f"{file}.png") for file in ("target", "fox", "bear")]
+        assert all(80 <= picture.width <= 96 and picture.height == 96 for picture in pictures)
+        assert "hugging a bear" in (tmp_path / "raw" / name / "prompt.txt").read_text(encoding="utf-8")
+        origin = json.loads((tmp_path / "raw" / name / "origin.json").read_text(encoding="utf-8"))
+        assert origin["licence"] == "MIT" and origin["recipe"] == recipe
+    assert draw(MiniworldEngine(), order, tmp_path).store.drawn == 0
+
+
+def test_the_miniworld_says_what_it_cannot_draw():
+    with pytest.raises(UserErrors) as caught:
+        MiniworldEngine().check({EDIT: 1}, "knitting", [("wolf", "fox"), ("bear",)])
+    for part in ("--relation knitting", "--subjects wolf", "relations of two"):
+        assert part in str(caught.value)
