@@ -117,14 +117,20 @@ def test_masks_of_sixteen_bits_and_empty_ones(tmp_path):
             open_mask(saved(tmp_path, image))
 
 
-def test_images_are_upright_and_their_size_is_that_of_the_upright_one(tmp_path):
+@pytest.mark.parametrize(
+    ("orientation", "turned", "corner"),
+    [(3, False, (-1, -1)), (6, True, (-1, 0)), (7, True, (-1, -1)), (8, True, (0, -1))],
+)
+def test_images_are_upright_and_their_size_is_that_of_the_upright_one(tmp_path, orientation, turned, corner):
+    """`corner` is where the stored first pixel stands in the upright image: x and y, 0 or the last."""
     image = Image.new("RGB", SIZE)
     image.putpixel((0, 0), RED)
     note = image.getexif()
-    note[0x0112] = 6
+    note[0x0112] = orientation
     path = saved(tmp_path, image, exif=note)
-    assert open_image(path).size == image_size(path) == SIZE[::-1]
-    assert open_image(path).getpixel((SIZE[1] - 1, 0)) == RED
+    upright = open_image(path)
+    assert upright.size == image_size(path) == (SIZE[::-1] if turned else SIZE)
+    assert upright.getpixel(tuple(last % size for last, size in zip(corner, upright.size))) == RED
 
 
 def broken(tmp_path):

@@ -96,6 +96,12 @@ def test_a_ratio_is_of_sums_not_a_mean_of_ratios():
         stats.bootstrap_ratio([0, 0], [0, 0])
 
 
+def test_resamples_without_a_denominator_do_not_count():
+    """A quarter of the resamples of these two cases holds the empty one alone; the rest all give 1/2."""
+    estimate = stats.bootstrap_ratio([1, 0], [2, 0])
+    assert (estimate.value, estimate.low, estimate.high) == (0.5, 0.5, 0.5)
+
+
 @given(SHARES)
 def test_a_method_does_not_differ_from_itself(values):
     difference = stats.paired_difference(values, values, range(len(values)))

@@ -20,6 +20,7 @@ def test_draws_are_functions_of_seed_and_step():
     )
     assert torch.equal(one.noise, same.noise) and torch.equal(one.rows, same.rows)
     assert not torch.equal(one.noise, other.noise)
+    assert not torch.equal(sample_batch(1, 23, 8, 5, (1,)).noise, sample_batch(12, 3, 8, 5, (1,)).noise)
     assert one.noise.shape == (8, 4, 8, 8)
     assert int(one.rows.max()) < 5 and 0 <= int(one.timesteps.min()) <= int(one.timesteps.max()) < 1000
     assert torch.equal(torch.cat((one.part(0, 3).noise, one.part(3, 8).noise)), one.noise)
