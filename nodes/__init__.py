@@ -21,6 +21,7 @@ GROUPS = {
     "reference_regions": ("RelateReferenceRegions",),
     "routing": ("RelateRoutingSampler", "RelateRoutingPreview"),
     "scoring": ("RelateScorePictures",),
+    "training_data": ("RelateSaveTriplet",),
 }
 
 

@@ -13,6 +13,7 @@ RelateSubjectAdapter = io.Custom("RELATE_SUBJECT_ADAPTER")
 # ComfyUI 0.15 brought the box socket, 0.27 the editor that feeds it; before that the name alone connects.
 BoundingBox = getattr(io, "BoundingBox", None) or io.Custom("BOUNDING_BOX")
 Array = getattr(io, "Array", None) or io.Custom("ARRAY")
+PoseKeypoint = io.Custom("POSE_KEYPOINT")  # OpenPose frames, as SDPose and the preprocessors of ControlNet give them
 
 _KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
 

@@ -38,6 +38,21 @@ def register() -> None:
     folder_paths.add_model_folder_path("loras", str(MINIWORLD / "relations"))
 
 
+def below_output(name: str) -> Path:
+    """Resolve a folder below ComfyUI's output folder.
+
+    Raises:
+        ValueError: no name, or a place outside.
+    """
+    root = Path(folder_paths.get_output_directory()).resolve()
+    place = (root / name.strip().replace("\\", "/")).resolve()
+    if not name.strip() or place == root or not place.is_relative_to(root):
+        raise ValueError(
+            f"folder: expected a folder below ComfyUI's output folder, e.g. 'relate/hugging', got '{name}'."
+        )
+    return place
+
+
 def choices(files: list[str]) -> list[str]:
     """Options of a list of files: where there is none, one entry that says so, for its node to explain."""
     return files or [NO_FILE]
