@@ -1,10 +1,12 @@
-"""Triplets on disk, from the authors' layout to ours.
+"""Triplets on disk: from the authors' layout to ours, and to the trainers that people own.
 
     python -m training.prepare --convert data/hug data/hugging                  triplets.jsonl, pictures beside it
     python -m training.prepare --convert data/shake data/shaking --relation "shaking hands with"
+    python -m training.prepare --export ai-toolkit data/hugging out/hugging     or musubi, fal, replicate
 
 Nothing is lost: pictures are copied as they are, skeletons are put in the subjects' order, boxes are the masks' tight
-ones, and a predicate that the folder does not name is found in the prompt.
+ones, and a predicate that the folder does not name is found in the prompt. An exported folder holds the trainer's
+files, captions that name the reference images, a filled-in config, and a triplets.jsonl that points at the same files.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import argparse
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from .common import arguments as of_type
@@ -21,9 +25,12 @@ from .common.cli import command, leave, say
 from .common.errors import UserErrors, all_or_faults
 from .common.sheets import save_picture
 from .config import DataConfig
+from .data import exporters
 from .data.dataset import load_triplets, prepare
+from .data.exporters import LAYOUTS
 from .data.preview import triplet_sheet
 from .data.triplet import Triplet
+from .data.triplet_lines import triplet_line
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,10 +38,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--convert", nargs=2, type=of_type.path, metavar=("FROM", "TO"), required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--convert", nargs=2, type=of_type.path, metavar=("FROM", "TO"))
+    what.add_argument("--export", nargs=3, metavar=("KIND", "FROM", "OUT"), help=f"KIND: {', '.join(LAYOUTS)}")
     parser.add_argument("--relation", default="", help="its name; helps to find the predicate in the prompts")
     options = parser.parse_args(arguments)
-    return command(lambda: convert(*options.convert, options.relation))
+    if options.convert:
+        return command(lambda: convert(*options.convert, options.relation))
+    kind, *paths = options.export
+    if kind not in LAYOUTS:
+        parser.error(f"argument --export: expected KIND to be one of {', '.join(LAYOUTS)}, got '{kind}'")
+    try:
+        source, target = map(of_type.path, paths)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"argument --export: {error}")
+    return command(lambda: export(kind, source, target, options.relation))
 
 
 def convert(source: Path, target: Path, relation: str = "") -> None:
@@ -51,17 +69,54 @@ def convert(source: Path, target: Path, relation: str = "") -> None:
     triplets, _ = all_or_faults(
         lambda: load_triplets(DataConfig(folder=str(source), fit="pad"), relation), lambda: _check_target(target)
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        whole = Path(temporary) / "whole"
-        whole.mkdir()
-        lines = [json.dumps(_entry(triplet, index, whole)) for index, triplet in enumerate(triplets)]
+    with _whole_folder(target) as whole:
+        lines = [json.dumps(_line(triplet, index, whole)) for index, triplet in enumerate(triplets)]
         (whole / "triplets.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         pictures = DataConfig(folder=str(whole), fit="pad", image_px=512)
         examples = [prepare(triplet, pictures) for triplet in load_triplets(pictures, relation)]
         save_picture(triplet_sheet(examples), whole / "preview.png")
-        whole.replace(target)
     say(f"wrote {len(triplets)} triplets to {target / 'triplets.jsonl'}; look at {target / 'preview.png'}")
+
+
+def export(kind: str, source: Path, target: Path, relation: str = "") -> None:
+    """Write ``target`` as a trainer's data folder with its config, the whole folder or nothing.
+
+    Args:
+        kind: a key of `exporters.LAYOUTS`.
+        source: a folder of triplets in either layout.
+        target: a folder that does not exist yet.
+        relation: its name.
+
+    Raises:
+        UserErrors: of the triplets; the target exists; subjects that the trainer cannot take.
+    """
+
+    def load() -> list[Triplet]:
+        triplets = load_triplets(DataConfig(folder=str(source), fit="pad"), relation)
+        if faults := exporters.export_faults(triplets, kind):
+            raise UserErrors(faults)
+        return triplets
+
+    triplets, _ = all_or_faults(load, lambda: _check_target(target))
+    with _whole_folder(target) as whole:
+        exporters.export(triplets, kind, whole, target)
+    say(f"wrote {len(triplets)} triplets for {kind} to {target}: {', '.join(_configs(target))}")
+
+
+def _configs(folder: Path) -> list[str]:
+    """List the files for the trainer itself."""
+    return sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != "triplets.jsonl")
+
+
+@contextmanager
+def _whole_folder(target: Path) -> Iterator[Path]:
+    """Give a folder that becomes ``target`` if all goes well, and is gone otherwise."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+        whole = Path(temporary) / "whole"
+        whole.mkdir()
+        yield whole
+        whole.replace(target)
 
 
 def _check_target(target: Path) -> None:
@@ -70,8 +125,8 @@ def _check_target(target: Path) -> None:
     check_writable(target.parent)
 
 
-def _entry(triplet: Triplet, index: int, folder: Path) -> dict:
-    """One line of the file; copies the pictures."""
+def _line(triplet: Triplet, index: int, folder: Path) -> dict:
+    """Copy the pictures of a triplet; return its line of the file."""
 
     def copied(path: Path, name: str) -> str:
         file = f"{index}/{name}{path.suffix.lower()}"
@@ -79,22 +134,7 @@ def _entry(triplet: Triplet, index: int, folder: Path) -> dict:
         shutil.copyfile(path, folder / file)
         return file
 
-    return {
-        "target": copied(triplet.target, "target"),
-        "concepts": [copied(path, f"concept{i}") for i, path in enumerate(triplet.concepts)],
-        "prompt": triplet.prompt,
-        "relation": triplet.predicate,
-        "names": list(triplet.names),
-        "boxes": [[round(edge, 6) for edge in box] for box in triplet.facts.boxes.tolist()],
-        "masks": [copied(path, f"mask{i}") for i, path in enumerate(triplet.masks)],
-        "keypoints_target": _rounded(triplet.keypoints_target),
-        "keypoints_concepts": _rounded(triplet.keypoints_concepts),
-    }
-
-
-def _rounded(keypoints) -> list:
-    """Six decimals: a thousandth of a pixel."""
-    return [[[round(number, 6) for number in joint] for joint in skeleton] for skeleton in keypoints.tolist()]
+    return triplet_line(triplet, copied)
 
 
 if __name__ == "__main__":
