@@ -10,28 +10,9 @@ from torch import Tensor
 
 from ..common.sheets import COLOURS, INK, PAPER, font, to_picture
 from .dataset import Example
+from .skeletons import bones_of
 
 _GAP = 8
-# AP-10K: 0 left eye, 1 right eye, 2 nose, 3 neck, 4 tail, 5-7 and 8-10 front legs, 11-13 and 14-16 back legs.
-_BONES = (
-    (0, 1),
-    (0, 2),
-    (1, 2),
-    (2, 3),
-    (3, 4),
-    (3, 5),
-    (5, 6),
-    (6, 7),
-    (3, 8),
-    (8, 9),
-    (9, 10),
-    (4, 11),
-    (11, 12),
-    (12, 13),
-    (4, 14),
-    (14, 15),
-    (15, 16),
-)
 
 
 def triplet_sheet(examples: Sequence[Example], side: int = 320) -> Image.Image:
@@ -48,7 +29,7 @@ def triplet_sheet(examples: Sequence[Example], side: int = 320) -> Image.Image:
         sheet.paste(_annotated_target(example, side), (_GAP, top + title))
         for subject, name in enumerate(triplet.names):
             concept = to_picture(example.concepts[subject], side)
-            _draw_skeleton(concept, example.keypoints_concepts[subject], example.visible[subject], subject)
+            _draw_skeleton(concept, example, example.keypoints_concepts[subject], subject)
             _label(concept, name, (4, 4), subject)
             sheet.paste(concept, (_GAP + (subject + 1) * (side + _GAP), top + title))
     return sheet
@@ -63,18 +44,19 @@ def _annotated_target(example: Example, side: int) -> Image.Image:
     for subject, name in enumerate(example.triplet.names):
         x0, y0, x1, y1 = (example.boxes[subject] * side).tolist()
         draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=COLOURS[subject % len(COLOURS)], width=2)
-        _draw_skeleton(picture, example.keypoints_target[subject], example.visible[subject], subject)
+        _draw_skeleton(picture, example, example.keypoints_target[subject], subject)
         _label(picture, name, (int(x0) + 3, max(2, int(y0) - 18)), subject)
     return picture
 
 
-def _draw_skeleton(picture: Image.Image, points: Tensor, visible: Tensor, subject: int) -> None:
-    """Numbered joints; those that do not count are hollow."""
+def _draw_skeleton(picture: Image.Image, example: Example, points: Tensor, subject: int) -> None:
+    """Numbered joints, and the bones of the subject's kind; joints that do not count are hollow."""
+    visible = example.visible[subject]
     draw = ImageDraw.Draw(picture)
     colour = COLOURS[subject % len(COLOURS)]
     places = [tuple(point) for point in (points * picture.width).tolist()]
     if len(places) == 17:
-        for a, b in _BONES:
+        for a, b in bones_of(example.triplet.extra, subject):
             if visible[a] and visible[b]:
                 draw.line((*places[a], *places[b]), fill=colour, width=2)
     for joint, (x, y) in enumerate(places):

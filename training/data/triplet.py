@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -41,6 +43,7 @@ class Triplet:
         keypoints_target: (K, P, 3) x, y, visibility in fractions; K >= S skeletons as found, or S = K in order.
         keypoints_concepts: (S, P, 3), each in fractions of its photograph.
         facts: what its files hold; None until they have been opened.
+        extra: further keys of its line, which training does not read (`skeletons` names the joints).
     """
 
     name: str
@@ -54,6 +57,7 @@ class Triplet:
     keypoints_target: Tensor
     keypoints_concepts: Tensor
     facts: ImageFacts | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def files(self) -> tuple[Path, ...]:
         """Every picture of it."""

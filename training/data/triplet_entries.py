@@ -27,7 +27,7 @@ def _listed(value: Any) -> Any:
 
 
 class TripletEntry(Checked):
-    """One line of ``triplets.jsonl``; further keys are kept by whoever writes the file, and not read here."""
+    """One line of ``triplets.jsonl``; further keys are kept, and not read by training."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -44,6 +44,11 @@ class TripletEntry(Checked):
     skeletons: Any = Field(None, description="the names of the joints; not read by training")
     scores: Any = Field(None, description="measurements of the target; not read by training")
     origin: Any = Field(None, description="engine, models, licence; not read by training")
+
+    def extra(self) -> dict[str, Any]:
+        """Keys that training does not read, those it does not know among them."""
+        known = {key: getattr(self, key) for key in ("kinds", "skeletons", "scores", "origin")}
+        return {key: value for key, value in known.items() if value is not None} | (self.model_extra or {})
 
     def contradictions(self) -> list[tuple[str, str]]:
         known = list(type(self).model_fields)

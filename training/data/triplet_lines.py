@@ -15,7 +15,7 @@ def triplet_line(triplet: Triplet, place: Callable[[Path, str], str]) -> dict[st
     """Write down a triplet whose images have been opened.
 
     Args:
-        triplet: with its facts.
+        triplet: with its facts; further keys of its line are kept.
         place: puts an image of it where the line says; called with its path and what it is (``target``, ``concept0``,
             ``mask0``, ...), returns the path from the folder of ``triplets.jsonl``.
     """
@@ -29,6 +29,7 @@ def triplet_line(triplet: Triplet, place: Callable[[Path, str], str]) -> dict[st
         "masks": [place(path, f"mask{i}") for i, path in enumerate(triplet.masks)],
         "keypoints_target": _rounded(triplet.keypoints_target),
         "keypoints_concepts": _rounded(triplet.keypoints_concepts),
+        **triplet.extra,
     }
 
 

@@ -89,6 +89,7 @@ def _ours(folder: Path, name: str, entry: Any, relation: str, faults: list[str])
         keypoints_concepts=_keypoints(
             given.keypoints_concepts, subjects, "keypoints_concepts", "its concept", where, faults
         ),
+        extra=given.extra(),
     )
 
 

@@ -1,0 +1,185 @@
+"""Raw pictures to triplets that finetune reads: boxes, masks, joints, the sentence, and gates that judge them.
+
+    python -m training.annotate RAW OUT --relation "hugging"                       then look at OUT/review.html
+    python -m training.annotate RAW OUT --relation "hugging" --backend miniworld   pictures of the miniworld
+    python -m training.annotate OUT --apply                read back what you have edited and decided, do the rest again
+    python -m training.annotate OUT --import-coco FILE     the same with COCO keypoints edited elsewhere
+    python -m training.annotate --convert-pose vitpose+_base.pth DIR      the AP-10K model out of ViTPose+'s six experts
+
+RAW has one folder for each triplet: target.png and one picture of each subject named after it ("polar bear.png"), and
+if you like prompt.txt with your own sentence. What is written, and how to edit it: docs/data_engine.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from .annotation.annotate import annotate_folder, check_out, read_state
+from .annotation.backends import Backends
+from .annotation.options import KINDS, LABELME, XANYLABELING, AnnotateOptions
+from .annotation.raw import RawTriplet, read_raw
+from .annotation.report import Report
+from .annotation.sentence import say_faults
+from .annotation.thresholds import read_thresholds
+from .common import arguments as of_type
+from .common.cli import command, leave, say
+from .common.errors import UserErrors, all_or_faults
+
+MINIWORLD, TRANSFORMERS = "miniworld", "transformers"
+
+
+def annotate(raw: Path, out: Path, options: AnnotateOptions) -> Report:
+    """Annotate a folder of raw triplets; call it again with more of them, and only those are worked on.
+
+    Args:
+        raw: a folder for each triplet, see `annotation.raw`.
+        out: receives triplets.jsonl of what the gates accept; new, or of an earlier call.
+        options: the relation, and models by name.
+
+    Returns:
+        A verdict for each triplet; none may be accepted.
+
+    Raises:
+        UserErrors: the pictures, the options or the models are at fault; OUT is untouched.
+        TrainingAborted: a model failed on the way; what is finished stays.
+    """
+    triplets, backends, limits = _prepared(lambda: _outside(raw, out), options)
+    return annotate_folder(triplets, out, options, backends, limits)
+
+
+def apply(out: Path, coco: Path | None = None) -> Report:
+    """Read back what people have edited and decided in OUT, and do everything that depends on it again.
+
+    Raises:
+        UserErrors: as `annotate`; no earlier annotation; files that cannot be read.
+    """
+    triplets, kept = read_state(out)
+    kept["thresholds"] = Path(kept["thresholds"]) if kept["thresholds"] else None
+    options = replace(AnnotateOptions(""), **kept)
+    triplets, backends, limits = _prepared(lambda: triplets, options)
+    return annotate_folder(triplets, out, options, backends, limits, coco)
+
+
+def open_backends(options: AnnotateOptions) -> Backends:
+    """Choose the models that options name; none is loaded yet."""
+    if options.backend == MINIWORLD:
+        from .miniworld.experiments.annotator import backends
+
+        return backends()
+    from .annotation.models import backends
+
+    return backends(options)
+
+
+def _outside(raw: Path, out: Path) -> list[RawTriplet]:
+    if raw.resolve() == out.resolve():
+        raise UserErrors(f"{out}: RAW and OUT are one folder; choose another OUT.")
+    check_out(out)
+    return read_raw(raw)
+
+
+def _prepared(read, options: AnnotateOptions):
+    """Triplets, backends and limits, or everything that is wrong with any of them."""
+    triplets, backends, _ = all_or_faults(read, lambda: open_backends(options), lambda: _check_options(options))
+    return triplets, backends, read_thresholds(options.thresholds, backends.thresholds)
+
+
+def _check_options(options: AnnotateOptions) -> None:
+    faults = say_faults(options.say, options.relation)
+    faults += [
+        f"--kind {name}={kind}: expected one of {', '.join(KINDS)}."
+        for name, kind in options.kinds.items()
+        if kind not in KINDS
+    ]
+    if faults:
+        raise UserErrors(faults)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    return command(lambda: _run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.annotate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = AnnotateOptions("")
+    add = parser.add_argument
+    add("folders", nargs="+", type=of_type.path, metavar="RAW OUT", help="OUT alone with --apply and --import-coco")
+    add("--relation", default="", help="as the sentence says it, e.g. hugging")
+    add("--kind", action="append", default=[], metavar="NAME=KIND", help=f"what a subject is: {', '.join(KINDS)}")
+    add("--say", default="", help='the sentence, e.g. "A {a} is {relation} a {b} {place}."')
+    add("--backend", choices=[TRANSFORMERS, MINIWORLD], default=TRANSFORMERS)
+    add("--detector", default=default.detector, help="a Grounding DINO, OWLv2 or SAM 3 of transformers")
+    add("--segmenter", default="", help="a SAM or SAM 2; SAM 2.1 large with a GPU, else tiny; none: boxes alone")
+    add("--pose-animal", default="", help="folder that --convert-pose wrote; without it animals have no joints")
+    add("--pose-person", default=default.pose_person, help="a ViTPose of transformers")
+    add("--reader", default=default.reader, help="an image-text-to-text model that says whether it happened, or none")
+    add("--embedder", default=default.embedder, help="looks of subjects: a DINOv2 of transformers, or none")
+    add("--device", default="auto", help="auto, cpu, cuda, mps")
+    add("--thresholds", type=of_type.path, help="TOML that changes the gates' numbers")
+    add("--hide-others", action="store_true", help="paint the other subjects over before joints are looked for")
+    add("--keep-rejected", action="store_true", help="write lines of rejected triplets to rejected/triplets.jsonl")
+    add("--editor", choices=[XANYLABELING, LABELME], default=XANYLABELING, help="4 or 2 points for a rectangle")
+    add("--dry-run", action="store_true", help="check pictures, options and models; write nothing")
+    add("--apply", action="store_true", help="read back edited JSON, COCO and decisions.json")
+    add("--import-coco", type=of_type.path, metavar="FILE", help="read back COCO keypoints, then as --apply")
+    add("--convert-pose", action="store_true", help="folders: FILE.pth DIR")
+    add("--dataset", choices=["ap10k", "apt36k"], default="ap10k", help="whose expert --convert-pose takes")
+    return parser
+
+
+def _run(options) -> None:
+    wanted = 1 if options.apply or options.import_coco else 2
+    if len(options.folders) != wanted:
+        raise UserErrors(f"expected {'OUT' if wanted == 1 else 'RAW OUT'}, got {len(options.folders)} folders.")
+    if options.convert_pose:
+        from .host_diffusers.pose_conversion import convert
+
+        try:
+            say(convert(*options.folders, options.dataset))
+        except ValueError as error:
+            raise UserErrors(str(error)) from error
+        return
+    if wanted == 1:
+        _tell(apply(options.folders[0], options.import_coco), options.folders[0])
+        return
+    raw, out = options.folders
+    chosen = _chosen(options)
+    if options.dry_run:
+        triplets, backends, _ = _prepared(lambda: _outside(raw, out), chosen)
+        all_or_faults(*(part.check for part in backends.parts().values()))
+        say(f"{len(triplets)} triplets; nothing is written.")
+        for role, part in backends.parts().items():
+            say(f"  {role}: {part.name} ({part.licence}){'. ' + part.note if part.note else ''}")
+        return
+    _tell(annotate(raw, out, chosen), out)
+
+
+def _chosen(options) -> AnnotateOptions:
+    kinds = dict(pair.partition("=")[::2] for pair in options.kind)
+    names = [name for name in AnnotateOptions.__dataclass_fields__ if name not in ("kinds", "origin")]
+    return AnnotateOptions(kinds=kinds, **{name: getattr(options, name) for name in names})
+
+
+def _tell(report: Report, out: Path) -> None:
+    """Say what became of the triplets.
+
+    Raises:
+        UserErrors: none is accepted, with every reason.
+    """
+    for one in report.triplets:
+        for text in (*one.notes, *one.reasons):
+            say(f"{text}" if text.startswith(one.name) else f"{one.name}: {text}")
+    if not report.accepted:
+        raise UserErrors(f"none of {len(report.triplets)} triplets is accepted; look at {out / 'review.html'}.")
+    kept = f"{len(report.accepted)} of {len(report.triplets)} triplets"
+    say(f"wrote {kept} to {out / 'triplets.jsonl'}; look at {out / 'review.html'}")
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,27 @@
+"""What people have changed in the files beside the pictures; it is never overwritten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .backends import Box
+
+
+@dataclass
+class PictureEdits:
+    """A person's corrections of one picture, by number of the subject in it.
+
+    Attributes:
+        boxes: fractions.
+        masks: (H, W) bool.
+        joints: by number of the joint: x, y in fractions, and 2 counts, 1 hidden, 0 not there.
+    """
+
+    boxes: dict[int, Box] = field(default_factory=dict)
+    masks: dict[int, np.ndarray] = field(default_factory=dict)
+    joints: dict[int, dict[int, tuple[float, float, int]]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.boxes or self.masks or self.joints)

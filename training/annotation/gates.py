@@ -1,0 +1,227 @@
+"""Numbers to verdicts: each gate passes, warns or rejects on its worst subject, and says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image
+
+from ..common.image_files import open_image
+from ..data.skeletons import NO_SKELETON, SKELETONS
+from .annotated import Annotated, SeenPicture, SeenSubject
+from .choose import area, overlap, rival, second
+from .measures import counted_in_both, grey_crop, grey_picture, likeness, pose_distance
+from .report import NOT_JUDGED, PASS, REJECT, WARN, GateResult
+from .thresholds import Limits, Thresholds
+
+Measured = tuple[float | None, str]  # a number, and what it says of whom
+
+
+def judge(one: Annotated, everyone: Sequence[Annotated], limits: Thresholds) -> dict[str, GateResult]:
+    """Judge a triplet by every gate.
+
+    Args:
+        one: the triplet.
+        everyone: all triplets; subjects of one name are told apart across them.
+        limits: the gates' numbers.
+    """
+    results = {"found": _found(one, limits)}
+    if not one.complete():
+        return results
+    results["alone"] = _alone(one, limits)
+    gates: dict[str, Iterable[Measured]] = {
+        "box": _boxes(one),
+        "mask": _each(one, lambda subject, _: subject.quality, "the segmenter trusts its mask of {name} {value:.2f}"),
+        "area": _each(one, lambda subject, _: area(subject.box), "{name} fills {value:.3f} of the picture"),
+        "identity": _identity(one),
+        "identity_margin": _margins(one, everyone),
+        "pose_differs": _poses(one),
+        "joints": _joints(one),
+        "picture_px": (
+            (float(min(picture.size)), f"{_file(one, number)}: {min(picture.size)} pixels on the shorter side")
+            for number, picture in enumerate(one.pictures)
+        ),
+        "subject_px": _each(one, _longer_side, "{name} is {value:.0f} pixels long"),
+        "relation": [(one.shown.get("relation"), f'{one.raw.name}/target.png: "{one.predicate}" is not to be seen')],
+        "relation_margin": _above_decoys(one),
+    }
+    for gate, measured in gates.items():
+        results[gate] = _worst(list(measured), getattr(limits, gate), below=True)
+    for gate, measured in {"copy_paste": _copies(one), "unchanged": _unchanged(one)}.items():
+        results[gate] = _worst(measured, getattr(limits, gate), below=False)
+    return results
+
+
+def _worst(measured: Sequence[Measured], limits: Limits, below: bool) -> GateResult:
+    """Judge the worst of several numbers; `below` says on which side of the limits bad ones lie."""
+    known = [(value, text) for value, text in measured if value is not None]
+    if not known:
+        return GateResult(NOT_JUDGED, None, limits.reject)
+    value, text = (min if below else max)(known)
+    bad: Callable[[float], bool] = (lambda limit: value < limit) if below else (lambda limit: value >= limit)
+    status = REJECT if bad(limits.reject) else WARN if bad(limits.warn) else PASS
+    sign, limit = "<" if below else ">=", limits.reject if status == REJECT else limits.warn
+    sentence = "" if status == PASS else f"{text} ({value:.2f} {sign} {limit:g})."
+    return GateResult(status, round(float(value), 4), limits.reject, sentence)
+
+
+def _file(one: Annotated, number: int) -> str:
+    return f"{one.raw.name}/{one.raw.stems()[number]}.png"
+
+
+def _each(one: Annotated, number: Callable[[SeenSubject, SeenPicture], float | None], text: str) -> Iterable[Measured]:
+    """Measure every subject in every picture."""
+    for index, picture in enumerate(one.pictures):
+        names = one.raw.names if index == 0 else (one.raw.names[index - 1],)
+        for name, subject in zip(names, picture.subjects):
+            value = number(subject, picture)
+            yield value, "" if value is None else f"{_file(one, index)}: " + text.format(name=name, value=value)
+
+
+def _longer_side(subject: SeenSubject, picture: SeenPicture) -> float:
+    x0, y0, x1, y1 = subject.box
+    return max((x1 - x0) * picture.size[0], (y1 - y0) * picture.size[1])
+
+
+def _found(one: Annotated, limits: Thresholds) -> GateResult:
+    """Reject a triplet in which a name has no box, and warn of a rival in the target."""
+    least, texts, values = limits.detection.score, [], []
+    for number, picture in enumerate(one.pictures):
+        names = one.raw.names if number == 0 else (one.raw.names[number - 1],)
+        for name, subject in zip(names, picture.subjects):
+            values.append(subject.best)
+            if subject.box:
+                continue
+            file, edit = _file(one, number), f"{one.raw.name}/{one.raw.stems()[number]}.json"
+            if subject.best >= least:
+                others = " and ".join(f'"{other}"' for other in names)
+                texts.append(f"{file}: {others} both lie on one animal; draw their boxes in {edit}, or rename one.")
+            else:
+                texts.append(
+                    f'{file}: no "{name}" found (best {subject.best:.2f}, needed {least:.2f}). Name it as a child '
+                    f'would ("animal"), draw its box in {edit}, or pass --detector.'
+                )
+    value = round(min(values), 4)
+    if texts:
+        return GateResult(REJECT, value, least, " ".join(dict.fromkeys(texts)))
+    boxes = [subject.box for subject in one.target.subjects]
+    for name, subject in zip(one.raw.names, one.target.subjects):
+        others = [box for box in boxes if box is not subject.box]
+        close = rival(subject.found, one.target.candidates.get(name, ()), others, limits.detection.rival)
+        if close and subject.found.score < 1:
+            text = f'{_file(one, 0)}: another "{name}" scores {close.score:.2f} beside {subject.found.score:.2f}.'
+            return GateResult(WARN, value, least, text)
+    return GateResult(PASS, value, least)
+
+
+def _alone(one: Annotated, limits: Thresholds) -> GateResult:
+    """Reject photographs of more than one subject."""
+    for number, (name, _, concept, subject) in enumerate(one.pairs(), 1):
+        file, edit = _file(one, number), f"{one.raw.name}/{one.raw.stems()[number]}.json"
+        if subject.found.score == 1.0:
+            continue  # a person has drawn whom it is of
+        least = limits.detection.score
+        twin = second(subject.found, concept.candidates.get(name, ()), least, limits.detection.second)
+        if twin:
+            share = area(twin.box) / area(subject.found.box)
+            text = f"{file}: two of {name} (the second {share:.2f} of the first's size); crop it or mark one in {edit}."
+            return GateResult(REJECT, round(share, 4), limits.detection.second, text)
+        for other in {*one.raw.names} - {name}:
+            for seen in concept.candidates.get(other, ()):
+                if seen.score >= least and overlap(seen.box, subject.found.box) < 0.5:
+                    if area(seen.box) >= limits.detection.second * area(subject.found.box):
+                        text = f'{file}: a "{other}" is in it too; expected {name} alone. Crop it or draw it anew.'
+                        return GateResult(REJECT, seen.score, least, text)
+    return GateResult(PASS, 0.0)
+
+
+def _boxes(one: Annotated) -> Iterable[Measured]:
+    """Measure how well the masks fill the detector's boxes; boxes drawn by people are right."""
+
+    def fit(subject: SeenSubject, _: SeenPicture) -> float | None:
+        known = subject.mask is not None and subject.found.score < 1
+        return overlap(subject.box, subject.found.box) if known else None
+
+    return _each(one, fit, "mask and box of {name} differ, IoU {value:.2f}")
+
+
+def _identity(one: Annotated) -> Iterable[Measured]:
+    for name, seen, _, concept in one.pairs():
+        if seen.vector is not None and concept.vector is not None:
+            yield float(seen.vector @ concept.vector), f"{one.raw.name}: {name} does not look like its photograph"
+
+
+def _margins(one: Annotated, everyone: Sequence[Annotated]) -> Iterable[Measured]:
+    """Measure how much nearer a subject is to its own photograph than to others, of its name elsewhere too."""
+    for index, (name, seen, _, concept) in enumerate(one.pairs()):
+        if seen.vector is None or concept.vector is None:
+            continue
+        others = [
+            (other.vector, f'"{other_name}"' if triplet is one else f"the {other_name} of {triplet.raw.name}")
+            for triplet in everyone
+            for number, (other_name, _, _, other) in enumerate(triplet.pairs())
+            if other.vector is not None and (number != index if triplet is one else other_name == name)
+        ]
+        own = float(seen.vector @ concept.vector)
+        margins = [(own - float(seen.vector @ vector), whom) for vector, whom in others]
+        if margins:
+            margin, whom = min(margins)
+            yield margin, f"{one.raw.name}: {name} is hardly nearer to its photograph than to {whom}"
+
+
+def _poses(one: Annotated) -> Iterable[Measured]:
+    for index, (name, seen, concept_picture, concept) in enumerate(one.pairs()):
+        if one.skeletons[index] != NO_SKELETON:
+            first, second_ = (
+                subject.joints * np.array([*picture.size, 1.0])
+                for subject, picture in ((seen, one.target), (concept, concept_picture))
+            )
+            yield (
+                pose_distance(first, second_, SKELETONS[one.skeletons[index]]),
+                f'{one.raw.name}: "{name}" stands as in the target: the LoRA would learn to copy. Draw it anew in '
+                "another pose",
+            )
+
+
+def _joints(one: Annotated) -> Iterable[Measured]:
+    for index, (name, seen, _, concept) in enumerate(one.pairs()):
+        if one.skeletons[index] in seen.scored or seen.joints.any():
+            yield float(counted_in_both(seen.joints, concept.joints)), f"{one.raw.name}: few joints of {name} count"
+
+
+def _above_decoys(one: Annotated) -> Iterable[Measured]:
+    relation, decoy = one.shown.get("relation"), one.shown.get("decoy")
+    if relation is not None and decoy is not None:
+        yield relation - decoy, f"{one.raw.name}/target.png: a decoy is as likely as {one.predicate}"
+
+
+@lru_cache(maxsize=64)
+def _opened(path: str, digest: str) -> Image.Image:
+    return open_image(path)
+
+
+def _copies(one: Annotated) -> list[Measured]:
+    target = _opened(str(one.target.path), one.target.digest)
+    return [
+        (
+            likeness(
+                grey_crop(target, seen.box, seen.mask),
+                grey_crop(_opened(str(picture.path), picture.digest), concept.box, concept.mask),
+            ),
+            f"{one.raw.name}: {name}'s photograph is a copy of the target's pixels; draw it anew",
+        )
+        for name, seen, picture, concept in one.pairs()
+    ]
+
+
+def _unchanged(one: Annotated) -> list[Measured]:
+    target = grey_picture(_opened(str(one.target.path), one.target.digest))
+    return [
+        (
+            likeness(target, grey_picture(_opened(str(picture.path), picture.digest))),
+            f"{one.raw.name}: {name}'s photograph is the target unchanged; draw it anew",
+        )
+        for name, _, picture, _ in one.pairs()
+    ]

@@ -1,0 +1,191 @@
+"""LabelMe's JSON, which X-AnyLabeling edits too: a rectangle, outlines and joints of each subject, tied by group_id.
+
+What we wrote carries `flags.machine` and a hash of its numbers in `description`. Any other hash, or none, is a person's
+work: read as such, and written back as it is. Masks are PNG files; the outlines here are a view of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.user_files import read_json_object
+
+from ..data.skeletons import SKELETONS
+from .edits import PictureEdits
+from .joints import COUNTS, HIDDEN, NOWHERE
+from .masks import outlines, rasterise
+from .options import LABELME
+
+_STAMP = "relate "
+_WRITTEN = "relate_joints"  # joints that were in the file, so that a deleted one is known
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One subject as a file shows it.
+
+    Attributes:
+        name: its word.
+        skeleton: `ap10k`, `coco` or `none`.
+        box: fractions, or None.
+        mask: (H, W) bool, or None.
+        joints: (17, 3) x, y, visibility.
+    """
+
+    name: str
+    skeleton: str
+    box: Sequence[float] | None
+    mask: np.ndarray | None
+    joints: np.ndarray
+
+
+def write_labelme(
+    picture: str, size: tuple[int, int], subjects: Sequence[Shown], edits: PictureEdits, editor: str
+) -> dict:
+    """Make the file's content.
+
+    Args:
+        picture: file name beside it.
+        size: width and height.
+        subjects: what is known, a person's work included.
+        edits: what of that is a person's.
+        editor: labelme writes rectangles as 2 points, X-AnyLabeling as 4.
+    """
+    shapes: list[dict[str, Any]] = []
+    written: dict[str, list[int]] = {}
+    scale = np.array(size, float)
+    for index, subject in enumerate(subjects):
+        if subject.box is not None:
+            x0, y0, x1, y1 = np.asarray(subject.box, float) * np.tile(scale, 2)
+            corners = [[x0, y0], [x1, y1]] if editor == LABELME else [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+            shapes.append(_shape(subject.name, "rectangle", corners, index, index not in edits.boxes))
+        if subject.mask is not None:
+            for outline in outlines(subject.mask):
+                shapes.append(_shape(subject.name, "polygon", outline, index, index not in edits.masks))
+        written[str(index)] = []
+        names = SKELETONS[subject.skeleton].joints if subject.skeleton in SKELETONS else ()
+        for joint, (name, (x, y, seen)) in enumerate(zip(names, subject.joints)):
+            if seen > NOWHERE:
+                machine = joint not in edits.joints.get(index, {})
+                point = _shape(name, "point", [[x * size[0], y * size[1]]], index, machine, bool(seen == HIDDEN))
+                shapes.append(point)
+            if seen > NOWHERE or joint in edits.joints.get(index, {}):
+                written[str(index)].append(joint)
+    return {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": picture,
+        "imageData": None,
+        "imageHeight": size[1],
+        "imageWidth": size[0],
+        _WRITTEN: written,
+    }
+
+
+def _shape(label: str, kind: str, points: Sequence, group: int, machine: bool, hidden: bool = False) -> dict[str, Any]:
+    numbers = [[round(float(x), 4), round(float(y), 4)] for x, y in points]
+    shape = {"label": label, "points": numbers, "group_id": group, "shape_type": kind, "difficult": hidden}
+    shape |= {"flags": {"machine": machine}, "attributes": {}, "mask": None}
+    return shape | {"description": _STAMP + _hash(shape) if machine else ""}
+
+
+def _hash(shape: dict[str, Any]) -> str:
+    """Hash what a person may change; a rectangle of 2 points is one of 4."""
+    points = np.round(np.asarray(shape["points"], float), 2) + 0.0
+    if shape["shape_type"] == "rectangle":
+        points = np.array([points.min(0), points.max(0)])
+    words = (shape["label"], shape.get("group_id"), shape["shape_type"], bool(shape.get("difficult")), points.tolist())
+    return sha256(repr(words).encode()).hexdigest()[:12]
+
+
+def read_labelme(path: Path, size: tuple[int, int], names: Sequence[str], skeletons: Sequence[str]) -> PictureEdits:
+    """Read a person's changes.
+
+    Args:
+        path: of the JSON; no file is no change.
+        size: of the picture.
+        names: of the subjects in this picture; a shape without group_id belongs to the first of its name.
+        skeletons: of the subjects.
+
+    Raises:
+        ValueError: not such a file; a shape without a subject, an unknown joint, numbers that are none.
+    """
+    edits = PictureEdits()
+    if not path.is_file():
+        return edits
+    content = read_json_object(path)
+    drawn: dict[int, list[Any]] = {}
+    machine: dict[int, int] = {}
+    seen: dict[str, set[int]] = {}
+    for number, shape in enumerate(content.get("shapes") or (), 1):
+        where = f"{path}, shape {number}"
+        points = _points(shape, where)
+        kind, label = shape.get("shape_type"), str(shape.get("label", ""))
+        group = _group(shape, names, where)
+        by_machine = shape.get("description") == _STAMP + _hash(shape)
+        if kind == "rectangle" and not by_machine:
+            edits.boxes[group] = _box(points, size, where)
+        elif kind == "polygon":
+            drawn.setdefault(group, []).append(points)
+            machine[group] = machine.get(group, 0) + by_machine
+        elif kind == "point":
+            joint = _joint(label, skeletons[group], where)
+            seen.setdefault(str(group), set()).add(joint)
+            if not by_machine:
+                x, y = (float(points[0][axis] / size[axis]) for axis in (0, 1))
+                place = (x, y, HIDDEN if shape.get("difficult") else COUNTS)
+                edits.joints.setdefault(group, {})[joint] = place
+    for group, polygons in drawn.items():
+        if machine[group] < len(polygons):
+            edits.masks[group] = rasterise(polygons, size)
+            if not edits.masks[group].any():
+                raise ValueError(f"{path}: the outline of {names[group]} holds no pixel; draw it again.")
+    for group, joints in (content.get(_WRITTEN) or {}).items():
+        for joint in joints:
+            if joint not in seen.get(group, set()) and joint not in edits.joints.get(int(group), {}):
+                edits.joints.setdefault(int(group), {})[joint] = (0.0, 0.0, NOWHERE)
+    return edits
+
+
+def _points(shape: Any, where: str) -> np.ndarray:
+    try:
+        points = np.asarray(shape["points"], float)
+        if points.ndim == 2 and points.shape[1] == 2 and len(points) and np.isfinite(points).all():
+            return points
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise ValueError(f"{where}: expected 'points', a list of [x, y] in pixels. Draw it again in the editor.")
+
+
+def _group(shape: dict[str, Any], names: Sequence[str], where: str) -> int:
+    group, label = shape.get("group_id"), shape.get("label")
+    if isinstance(group, int) and 0 <= group < len(names):
+        return group
+    if label in names:
+        return list(names).index(label)
+    if len(names) == 1:
+        return 0
+    raise ValueError(
+        f"{where}: whose is it? Expected the label {' or '.join(names)}, or a group_id from 0, got {label!r}."
+    )
+
+
+def _box(points: np.ndarray, size: tuple[int, int], where: str) -> tuple[float, float, float, float]:
+    low, high = (points.min(0) / size).clip(0, 1), (points.max(0) / size).clip(0, 1)
+    if (high - low).min() <= 0:
+        raise ValueError(f"{where}: the rectangle has no area inside the picture; draw it again.")
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def _joint(label: str, skeleton: str, where: str) -> int:
+    names = SKELETONS[skeleton].joints if skeleton in SKELETONS else ()
+    if label not in names:
+        raise ValueError(f"{where}: {label!r} is no joint of this subject; expected one of {', '.join(names)}.")
+    return names.index(label)

@@ -1,0 +1,155 @@
+"""Raw triplets: a folder each with `target.*` and one picture of each subject named after it, or the same laid flat."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from core.user_files import read_json_object, read_text, visible, visible_files
+
+from ..common.errors import UserErrors
+from ..common.image_files import ENDINGS, open_image
+
+TARGET = "target"
+_SMALLEST, _MOST_SUBJECTS = 16, 6
+_FLAT = re.compile(r"(?P<triplet>[^_ ]+)[_ ](?P<stem>.+)")
+
+
+@dataclass(frozen=True)
+class RawTriplet:
+    """Pictures of a target and of its subjects.
+
+    Attributes:
+        name: of its folder.
+        target: file in which the relation happens.
+        concepts: one file for each subject.
+        names: what the subjects are called, in the sentence's order.
+        prompt: its own sentence, or empty.
+        origin: who drew it, see `AnnotateOptions.origin`.
+    """
+
+    name: str
+    target: Path
+    concepts: tuple[Path, ...]
+    names: tuple[str, ...]
+    prompt: str = ""
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    def pictures(self) -> tuple[Path, ...]:
+        """List the target, then the concepts."""
+        return (self.target, *self.concepts)
+
+    def stems(self) -> tuple[str, ...]:
+        """Name its pictures in OUT: target, then names, made different by a number."""
+        stems = [TARGET]
+        for name in self.names:
+            count = sum(stem == name or stem.startswith(f"{name}_") for stem in stems)
+            stems.append(f"{name}_{count + 1}" if count else name)
+        return tuple(stems)
+
+
+def read_raw(folder: Path) -> list[RawTriplet]:
+    """Read a folder of raw triplets; every picture is decoded once.
+
+    Raises:
+        UserErrors: everything that is missing, unreadable or without a name.
+    """
+    if not folder.is_dir():
+        raise UserErrors(f"{folder}: expected a folder of raw triplets, found none.")
+    groups = {path.name: visible_files(path, ENDINGS) for path in visible(folder) if path.is_dir()}
+    places = {name: folder / name for name in groups}
+    if not groups:
+        for path in visible_files(folder, ENDINGS):
+            match = _FLAT.fullmatch(path.stem)
+            groups.setdefault(match["triplet"] if match else path.stem, []).append(path)
+        places = dict.fromkeys(groups, folder)
+    faults: list[str] = []
+    if not groups:
+        faults.append(f"{folder}: no pictures; expected a folder for each triplet with target.png and its subjects.")
+    triplets = [_triplet(name, places[name], files, places[name] == folder, faults) for name, files in groups.items()]
+    if faults:
+        raise UserErrors(faults)
+    return [triplet for triplet in triplets if triplet]
+
+
+def subject_name(stem: str) -> str:
+    """Read what a picture's file name calls its subject: "2 polar_bear-3" is the second subject, "polar bear"."""
+    return " ".join(re.sub(r"[ _-]+\d+$", "", re.sub(r"^\d+[ _-]+", "", stem)).replace("_", " ").split())
+
+
+def _triplet(name: str, folder: Path, files: Sequence[Path], flat: bool, faults: list[str]) -> RawTriplet | None:
+    before, where = len(faults), folder if not flat else f"{folder}, {name}_*"
+
+    def stem(path: Path) -> str:
+        match = _FLAT.fullmatch(path.stem) if flat else None
+        return match["stem"] if match else path.stem
+
+    targets = [path for path in files if stem(path).lower() == TARGET]
+    subjects = [path for path in files if path not in targets]
+    if len(targets) != 1:
+        faults.append(f"{where}: expected one picture named target, found {len(targets)}.")
+    if not 1 <= len(subjects) <= _MOST_SUBJECTS:
+        faults.append(
+            f"{where}: expected 1 to {_MOST_SUBJECTS} pictures of single subjects beside the target, each named after "
+            f'its subject ("polar bear.png"), found {len(subjects)}.'
+        )
+    named = {path: subject_name(stem(path)) for path in subjects}
+    for path, words in named.items():
+        if not re.search(r"[^\W\d_]", words) or "." in words:
+            faults.append(f'{path}: "{words}" names no subject; call the file what it shows, e.g. "wolf.png".')
+    for path in (*targets, *subjects):
+        try:
+            image = open_image(path)
+            if min(image.size) < _SMALLEST:
+                faults.append(
+                    f"{path}: expected {_SMALLEST} pixels a side or more, got {image.width} x {image.height}."
+                )
+        except ValueError as error:
+            faults.append(str(error))
+    texts = {} if flat else _texts(folder, faults)
+    subjects = _ordered(subjects, named, texts, folder, faults)
+    if len(faults) > before:
+        return None
+    return (
+        RawTriplet(
+            name, targets[0], tuple(subjects), tuple(named[path] for path in subjects), texts["prompt"], texts["origin"]
+        )
+        if texts
+        else RawTriplet(name, targets[0], tuple(subjects), tuple(named[path] for path in subjects))
+    )
+
+
+def _texts(folder: Path, faults: list[str]) -> dict[str, Any]:
+    """Read prompt.txt, subjects.txt and origin.json of a folder, each where it is there."""
+    texts: dict[str, Any] = {"prompt": "", "subjects": "", "origin": {}}
+    for key in texts:
+        path = folder / (f"{key}.json" if key == "origin" else f"{key}.txt")
+        try:
+            if path.is_file():
+                texts[key] = read_json_object(path) if key == "origin" else read_text(path).strip()
+        except ValueError as error:
+            faults.append(str(error))
+    texts["prompt"] = " ".join(texts["prompt"].split())
+    return texts
+
+
+def _ordered(
+    subjects: Sequence[Path], named: dict[Path, str], texts: dict[str, Any], folder: Path, faults: list[str]
+) -> list[Path]:
+    """Put subjects in the order of subjects.txt, else of prompt.txt, else of their files' names."""
+    wanted = [" ".join(line.split()) for line in texts.get("subjects", "").splitlines() if line.strip()]
+    left = sorted(subjects)
+    if wanted:
+        if sorted(wanted) != sorted(named.values()):
+            faults.append(
+                f"{folder / 'subjects.txt'}: expected the subjects {', '.join(sorted(named.values()))}, one a line, "
+                f"got {', '.join(wanted)}."
+            )
+            return left
+        return [left.pop(next(i for i, path in enumerate(left) if named[path] == name)) for name in wanted]
+    prompt = texts.get("prompt", "").lower()
+    places = {path: prompt.find(named[path].lower()) for path in left}
+    return sorted(left, key=lambda path: places[path]) if prompt and min(places.values(), default=-1) >= 0 else left

@@ -1,0 +1,65 @@
+"""The stages that ask a reader: what a subject is, whether the relation is to be seen, and where it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..common.image_files import open_image
+from .annotated import Annotated, SeenPicture
+from .backends import Backends
+from .options import ANIMAL, AnnotateOptions
+from .sentence import known_kind, predicate_of
+from .store import Store
+
+DECOY = "standing next to"
+
+
+def kinds(triplets: Sequence[Annotated], backends: Backends, options: AnnotateOptions, store: Store) -> None:
+    """Decide what each subject is: as told, by its word, as the reader sees it, else an animal."""
+    asked = [(one, index) for one in triplets for index in range(len(one.raw.names))]
+    unknown = [(one, index) for one, index in asked if not known_kind(one.raw.names[index], options.kinds)]
+    answers: dict[tuple[str, int], str] = {}
+    if backends.reader is not None and unknown:
+        jobs = [_kind_job(one.pictures[index + 1], one.raw.names[index]) for one, index in unknown]
+        for (one, index), kind in zip(unknown, store.run("kind", backends.reader, jobs)):
+            answers[one.raw.name, index] = kind
+    for one in triplets:
+        one.kinds = [
+            known_kind(name, options.kinds) or answers.get((one.raw.name, index)) or ANIMAL
+            for index, name in enumerate(one.raw.names)
+        ]
+
+
+def _kind_job(picture: SeenPicture, name: str) -> tuple[dict, Callable]:
+    return {"picture": picture.digest, "name": name}, lambda reader: reader.is_kind(open_image(picture.path), name)
+
+
+def read(triplets: Sequence[Annotated], backends: Backends, options: AnnotateOptions, store: Store) -> dict[str, str]:
+    """Ask whether the relation is to be seen, against decoys; returns where each target is, by triplet."""
+    if backends.reader is None:
+        return {}
+    relation = predicate_of(options.relation)
+
+    def job(one: Annotated) -> tuple[dict, Callable]:
+        names = list(one.raw.names)
+
+        def look(reader: Any) -> dict:
+            image = open_image(one.target.path)
+            decoys = [reader.shows(image, names, DECOY)]
+            if len(names) == 2 and names[0] != names[1]:
+                decoys.append(reader.shows(image, names[::-1], relation))
+            return {
+                "relation": reader.shows(image, names, relation),
+                "decoys": decoys,
+                "place": reader.place(image),
+            }
+
+        return {"picture": one.target.digest, "names": names, "relation": relation}, look
+
+    places = {}
+    for one, answer in zip(triplets, store.run("read", backends.reader, [job(one) for one in triplets])):
+        known = [p for p in answer["decoys"] if p is not None]
+        one.shown = {"relation": answer["relation"], "decoy": max(known, default=None)}
+        places[one.raw.name] = answer["place"]
+    return places

@@ -1,0 +1,166 @@
+"""What an annotation leaves in OUT: pictures, masks, files to edit, the review page, and triplets.jsonl last of all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..common.atomic_io import atomic_write, write_text
+from ..common.image_files import open_image
+from ..common.sheets import save_picture
+from ..config import DataConfig
+from ..data.dataset import load_triplets, prepare
+from ..data.preview import triplet_sheet
+from ..data.skeletons import SKELETONS
+from .annotated import Annotated
+from .coco import write_coco
+from .edits import PictureEdits
+from .joints import COUNTS
+from .labelme import Shown, write_labelme
+from .options import AnnotateOptions
+from .report import Report, TripletReport
+from .review import review_page
+from .store import FOLDER
+
+REJECTED, LINES, WRITTEN_COCO = "rejected", "triplets.jsonl", "written_coco.json"
+
+
+def home_of(out: Path, name: str) -> Path:
+    """Find a triplet's folder: among the accepted, or the rejected."""
+    return out / REJECTED / name if (out / REJECTED / name).is_dir() else out / name
+
+
+def shown_subjects(one: Annotated, number: int) -> list[Shown]:
+    """Describe the subjects of a triplet's picture as files for editors show them."""
+    names = one.raw.names if number == 0 else (one.raw.names[number - 1],)
+    skeletons = one.skeletons if number == 0 else [one.skeletons[number - 1]]
+    return [
+        Shown(name, skeleton, subject.box, subject.mask, subject.joints)
+        for name, skeleton, subject in zip(names, skeletons, one.pictures[number].subjects)
+    ]
+
+
+def write_all(
+    out: Path,
+    triplets: Sequence[Annotated],
+    report: Report,
+    edits: Mapping[tuple[str, int], PictureEdits],
+    options: AnnotateOptions,
+) -> None:
+    """Write or rewrite every file of OUT."""
+    for one, verdict in zip(triplets, report.triplets):
+        home = out / one.raw.name if verdict.accepted else out / REJECTED / one.raw.name
+        elsewhere = out / REJECTED / one.raw.name if verdict.accepted else out / one.raw.name
+        if elsewhere.is_dir():
+            home.parent.mkdir(parents=True, exist_ok=True)
+            elsewhere.replace(home)
+        _write_pictures(one, out, home, edits, options)
+    lines = {
+        kind: [
+            json.dumps(_line(one, verdict, kind == REJECTED), ensure_ascii=False)
+            for one, verdict in zip(triplets, report.triplets)
+            if verdict.complete and verdict.accepted == (kind != REJECTED)
+        ]
+        for kind in ("", REJECTED)
+    }
+    shapes = [
+        (
+            f"{_folder(verdict)}{one.raw.name}/{stem}.png",
+            one.raw.name,
+            number,
+            picture.size,
+            shown_subjects(one, number),
+        )
+        for one, verdict in zip(triplets, report.triplets)
+        for number, (stem, picture) in enumerate(zip(one.raw.stems(), one.pictures))
+    ]
+    _write_json(out / "coco_keypoints.json", write_coco(shapes))
+    _write_json(out / FOLDER / WRITTEN_COCO, write_coco(shapes))
+    write_text(out / "skeletons.yaml", _skeletons_yaml())
+    write_text(out / "review.html", review_page(triplets, report, {one[0]: one[4] for one in shapes}))
+    _write_json(out / "report.json", report.table())
+    kept = out / REJECTED / LINES
+    if options.keep_rejected and lines[REJECTED]:
+        write_text(kept, "\n".join(lines[REJECTED]) + "\n")
+    else:
+        kept.unlink(missing_ok=True)
+    if not lines[""]:
+        (out / LINES).unlink(missing_ok=True)
+        return
+    write_text(out / LINES, "\n".join(lines[""]) + "\n")
+    config = DataConfig(folder=str(out), fit="pad", image_px=512)
+    loaded = load_triplets(config, options.relation)  # whoever trains on it reads it in the same way
+    save_picture(triplet_sheet([prepare(triplet, config) for triplet in loaded]), out / "preview.png")
+
+
+def _folder(verdict: TripletReport) -> str:
+    return "" if verdict.accepted else f"{REJECTED}/"
+
+
+def _write_pictures(
+    one: Annotated, out: Path, home: Path, edits: Mapping[tuple[str, int], PictureEdits], options: AnnotateOptions
+) -> None:
+    """Write the pictures upright as RGB PNG, their JSON for editors, and the masks."""
+    for number, (stem, picture) in enumerate(zip(one.raw.stems(), one.pictures)):
+        file = home / f"{stem}.png"
+        if not file.is_file():
+            save_picture(open_image(picture.path), file)
+        picture.path = file
+        edit = edits.get((one.raw.name, number), PictureEdits())
+        shown = shown_subjects(one, number)
+        _write_json(home / f"{stem}.json", write_labelme(file.name, picture.size, shown, edit, options.editor))
+        for index, subject in enumerate(picture.subjects):
+            if subject.mask is not None:
+                path = out / _mask_file(one, number, index)
+                image = Image.fromarray(subject.mask.astype(np.uint8) * 255)
+                atomic_write(path, lambda temporary, image=image: image.save(temporary, format="PNG"))
+
+
+def _mask_file(one: Annotated, number: int, index: int) -> str:
+    stems = one.raw.stems()
+    whose = stems[index + 1] if number == 0 else stems[number]
+    return f"masks/{one.raw.name}_{stems[number]}_{whose}.png"
+
+
+def _line(one: Annotated, verdict: TripletReport, rejected: bool) -> dict[str, Any]:
+    """Make a line of triplets.jsonl; paths are relative to the folder that the file is in."""
+    stems = [f"{one.raw.name}/{stem}.png" for stem in one.raw.stems()]
+    pairs = one.pairs()
+    line: dict[str, Any] = {
+        "target": stems[0],
+        "concepts": stems[1:],
+        "prompt": one.prompt,
+        "relation": one.predicate,
+        "names": list(one.raw.names),
+        "boxes": [[round(float(edge), 6) for edge in seen.box] for _, seen, _, _ in pairs],
+        "keypoints_target": [_counted(seen.joints) for _, seen, _, _ in pairs],
+        "keypoints_concepts": [_counted(concept.joints) for _, _, _, concept in pairs],
+        "kinds": list(one.kinds),
+        "skeletons": list(one.skeletons),
+        "scores": {name: gate.value for name, gate in verdict.gates.items() if gate.value is not None},
+        "origin": one.origin,
+    }
+    if all(seen.mask is not None for _, seen, _, _ in pairs):
+        above = "../" if rejected else ""
+        line["masks"] = [above + _mask_file(one, 0, index) for index in range(len(pairs))]
+    return line
+
+
+def _counted(joints: np.ndarray) -> list[list[float]]:
+    """Joints as training reads them: those that do not count have visibility 0."""
+    return [[round(float(x), 6), round(float(y), 6), int(seen == COUNTS)] for x, y, seen in joints]
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def _skeletons_yaml() -> str:
+    """X-AnyLabeling's list of joints."""
+    rows = [f"  {one.category}: [{', '.join(one.joints)}]" for one in SKELETONS.values()]
+    return "\n".join(["has_visible: true", "classes:", *rows]) + "\n"
