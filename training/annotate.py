@@ -26,6 +26,7 @@ from .annotation.thresholds import read_thresholds
 from .common import arguments as of_type
 from .common.cli import command, leave, say
 from .common.errors import UserErrors, all_or_faults
+from .data.skeletons import AP10K, SKELETONS
 
 MINIWORLD, TRANSFORMERS = "miniworld", "transformers"
 
@@ -141,7 +142,7 @@ def _run(options) -> None:
         from .host_diffusers.pose_conversion import convert
 
         try:
-            say(convert(*options.folders, options.dataset))
+            say(convert(*options.folders, options.dataset, SKELETONS[AP10K].joints))
         except ValueError as error:
             raise UserErrors(str(error)) from error
         return

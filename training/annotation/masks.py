@@ -29,12 +29,6 @@ def clean(mask: np.ndarray) -> np.ndarray:
     return result
 
 
-def exclusive(masks: Sequence[np.ndarray], confidences: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Give each pixel that lies in several masks to the one with the highest confidence there."""
-    best = np.argmax(np.stack(confidences), axis=0)
-    return [mask & (best == index) for index, mask in enumerate(masks)]
-
-
 def dilate(mask: np.ndarray, pixels: float) -> np.ndarray:
     """Grow a mask by a number of pixels, at least one."""
     from scipy import ndimage

@@ -32,3 +32,14 @@ def opened(what: str, load: Callable[[], Model]) -> Model:
         raise ValueError(f"{what}: {error}. Install it with: pip install -e '.[backbones]'") from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ValueError(f"{what}: cannot be opened ({error})") from error
+
+
+def check_config(option: str, name: str) -> str:
+    """Look at a model's config alone; returns its type.
+
+    Raises:
+        ValueError: no such model.
+    """
+    from transformers import AutoConfig
+
+    return opened(f"{option} {name}", lambda: AutoConfig.from_pretrained(name).model_type)

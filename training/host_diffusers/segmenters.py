@@ -54,9 +54,21 @@ class BoxSegmenter:
     def __init__(self, name: str, model, processor, device: str, dtype: torch.dtype) -> None:
         self.name, self.model, self.processor, self.device, self.dtype = name, model, processor, device, dtype
 
-    @torch.no_grad()
     def masks(self, image: Image.Image, boxes: Sequence[Sequence[float]]) -> list[np.ndarray]:
         """See `Segmenter.masks`."""
+        return [logits > 0 for logits, _ in self._answers(image, boxes)]
+
+    def cut(self, image: Image.Image, boxes: Sequence[Sequence[float]]) -> list[tuple[np.ndarray, float | None]]:
+        """Cut out as `masks`, but give a pixel that is in several masks to the surest one; and its estimated IoU."""
+        answers = self._answers(image, boxes)
+        if not answers:
+            return []
+        surest = np.argmax([logits for logits, _ in answers], axis=0)
+        return [((logits > 0) & (surest == index), quality) for index, (logits, quality) in enumerate(answers)]
+
+    @torch.no_grad()
+    def _answers(self, image: Image.Image, boxes: Sequence[Sequence[float]]) -> list[tuple[np.ndarray, float]]:
+        """For each box the logits (H, W), and the model's own estimate of the mask's IoU."""
         if not len(boxes):
             return []
         scale = np.array([image.width, image.height] * 2)
@@ -69,5 +81,6 @@ class BoxSegmenter:
             multimask_output=False,
         )
         sizes = [inputs[key] for key in ("original_sizes", "reshaped_input_sizes") if key in inputs]
-        (masks,) = self.processor.post_process_masks(output.pred_masks.float().cpu(), *sizes)
-        return [mask[0].bool().numpy() for mask in masks]
+        (logits,) = self.processor.post_process_masks(output.pred_masks.float().cpu(), *sizes, binarize=False)
+        quality = output.iou_scores.float().cpu().flatten()
+        return [(one[0].numpy(), round(float(sure), 4)) for one, sure in zip(logits, quality)]

@@ -16,7 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from ...annotation.backends import Backends, Box, Part
+from ...annotation.choose import area
 from ...annotation.thresholds import DetectionLimits, Limits, Thresholds
+from ...common.boxes import mask_box, non_maximum_suppression
 from ...common.vision import Detection
 from ...data.skeletons import AP10K
 from ...evaluation.judge.answers import CannotAnswer
@@ -28,11 +30,14 @@ from .yes_no_judge import ClassifierJudge, open_judge
 LICENCE = "MIT"
 # Measured on renders (tests/bench/annotate.py): cosines of traits, and pictures of 128 pixels.
 THRESHOLDS = Thresholds(
-    detection=DetectionLimits(score=0.10),
-    identity=Limits(reject=0.45, warn=0.60),
+    detection=DetectionLimits(score=0.03),
+    identity=Limits(reject=0.30, warn=0.45),
     picture_px=Limits(reject=64, warn=96),
     subject_px=Limits(reject=16, warn=32),
 )
+_SAME = 0.5  # IoU of two peaks of one creature
+_FAINTEST = 0.06  # of a peak
+_FILLED = 0.25  # of its box that a creature fills at least
 _MARGIN = 0.06  # of a box's sides
 _NEAR = 0.055  # colour distance from the backdrop below which a pixel is backdrop
 _ROWS = 4  # above and below a pixel, in which the backdrop's colours are looked for
@@ -46,7 +51,10 @@ def pixels_of(image: Image.Image) -> Tensor:
 
 
 class Finder:
-    """`common.vision.Detector`: every creature, scored by its detection, half of it by the chance of its species."""
+    """`common.vision.Detector`: every creature, with half of its score by the chance of its species.
+
+    The network's peaks are checked by colours: a box that holds backdrop alone is no creature.
+    """
 
     name = "miniworld"
 
@@ -55,13 +63,24 @@ class Finder:
 
     def detect(self, image: Image.Image, names: Sequence[str]) -> list[Detection]:
         """See the protocol; names of other things find nothing."""
-        boxes, scores, chances = self.detector.find(pixels_of(image))
+        pixels = pixels_of(image)
+        boxes, scores, _ = self.detector.find(pixels)
+        kept = [row for row in non_maximum_suppression(np.array(boxes), scores, _SAME) if scores[row] >= _FAINTEST]
+        if not kept:
+            return []
+        grown = [_grown(boxes[row]) for row in kept]
+        masks = cut_by_colour((pixels[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8), grown)
+        filled = [float(mask.sum() / mask.size / area(box)) for mask, box in zip(masks, grown)]
+        tight = [mask_box(mask) or box for mask, box in zip(masks, grown)]
+        crops, _ = classifiers.crop_boxes(pixels, torch.tensor([tight], dtype=torch.float32))
+        chances = self.detector.judges.identity(crops)[0]["species"].softmax(-1)
         known = {name: name.lower().split()[-1] for name in names if name.split()}
         return [
-            Detection(name, box, score * (1 + float(chance[SPECIES.index(species)])) / 2)
+            Detection(name, box, scores[row] * (1 + float(chance[SPECIES.index(species)])) / 2)
             for name, species in known.items()
             if species in SPECIES
-            for box, score, chance in zip(boxes, scores, chances)
+            for row, box, share, chance in zip(kept, tight, filled, chances)
+            if share >= _FILLED
         ]
 
 

@@ -1,0 +1,214 @@
+"""Files that people edit: what we wrote is read back as nothing new, what they changed is kept for good."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.unit.training.annotation.made_scenes import HONEST, draw, made_backends, write_raw
+from training.annotation.annotate import annotate_folder, read_state
+from training.annotation.coco import read_coco
+from training.annotation.edits import PictureEdits
+from training.annotation.labelme import read_labelme
+from training.annotation.masks import clean, outlines, rasterise
+from training.annotation.options import AnnotateOptions
+from training.annotation.raw import read_raw, subject_name
+from training.annotation.thresholds import Thresholds
+from training.common.errors import UserErrors
+from training.data.skeletons import AP10K, SKELETONS
+
+SIZE = (160, 160)
+
+
+@pytest.fixture
+def out(tmp_path):
+    write_raw(tmp_path / "raw")
+    again(tmp_path)
+    return tmp_path / "out"
+
+
+def again(tmp_path, calls=None, editor="xanylabeling", coco=None, back=False):
+    triplets = read_state(tmp_path / "out")[0] if back else read_raw(tmp_path / "raw")
+    options = AnnotateOptions("hugging", editor=editor)
+    return annotate_folder(triplets, tmp_path / "out", options, made_backends(calls), Thresholds(), coco)
+
+
+def line(out):
+    return json.loads((out / "triplets.jsonl").read_text(encoding="utf-8").splitlines()[0])
+
+
+def edited(path, change):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def shape(content, label, kind=None):
+    return next(one for one in content["shapes"] if one["label"] == label and kind in (None, one["shape_type"]))
+
+
+@pytest.mark.parametrize("editor", ["xanylabeling", "labelme"])
+def test_what_we_wrote_is_no_edit_and_holds_what_training_reads(out, editor):
+    again(out.parent, editor=editor)
+    path = out / "01/target.json"
+    assert not read_labelme(path, SIZE, ["wolf", "leopard"], [AP10K] * 2)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rectangles = [one for one in content["shapes"] if one["shape_type"] == "rectangle"]
+    assert [len(one["points"]) for one in rectangles] == [4 if editor == "xanylabeling" else 2] * 2
+    for subject, rectangle in enumerate(rectangles):
+        points = np.array(rectangle["points"])
+        box = np.concatenate((points.min(0), points.max(0))) / 160
+        assert box == pytest.approx(line(out)["boxes"][subject], abs=1e-3 / 160)
+    for one in (one for one in content["shapes"] if one["shape_type"] == "point"):
+        joint = SKELETONS[AP10K].joints.index(one["label"])
+        x, y, counts = line(out)["keypoints_target"][one["group_id"]][joint]
+        assert one["points"][0] == pytest.approx([x * 160, y * 160], abs=1e-3) and counts == (not one["difficult"])
+
+
+def test_a_rectangle_of_two_points_is_the_one_of_four(out):
+    def change(content):
+        for one in content["shapes"]:
+            if one["shape_type"] == "rectangle":
+                one["points"] = [one["points"][0], one["points"][2]]
+
+    edited(out / "01/target.json", change)
+    assert not read_labelme(out / "01/target.json", SIZE, ["wolf", "leopard"], [AP10K] * 2)
+
+
+def test_edits_are_kept_through_every_further_run(out):
+    def change(content):
+        shape(content, "wolf", "rectangle")["points"] = [[2, 20], [70, 150]]
+        shape(content, "nose")["points"] = [[33.25, 44.5]]
+        shape(content, "left eye")["difficult"] = True
+        content["shapes"].remove(shape(content, "neck"))
+
+    edited(out / "01/target.json", change)
+    before = line(out)
+    for back in (True, False, True):
+        again(out.parent, back=back)
+        after = line(out)
+        assert after["boxes"][0] == pytest.approx([2 / 160, 20 / 160, 70 / 160, 150 / 160], abs=1e-5)
+        eye, _, nose, neck = after["keypoints_target"][0][:4]
+        assert nose == pytest.approx([33.25 / 160, 44.5 / 160, 1], abs=1e-5) and eye[2] == 0 and neck == [0, 0, 0]
+        assert after["boxes"][1] == before["boxes"][1] and after["keypoints_target"][1] == before["keypoints_target"][1]
+        edit = read_labelme(out / "01/target.json", SIZE, ["wolf", "leopard"], [AP10K] * 2)
+        assert set(edit.boxes) == {0} and set(edit.joints) == {0} and set(edit.joints[0]) == {0, 2, 3}
+
+
+def test_an_outline_becomes_the_mask_and_others_keep_their_png(out):
+    other = (out / "masks/01_target_leopard.png").read_bytes()
+    edited(
+        out / "01/target.json",
+        lambda content: shape(content, "wolf", "polygon").update(points=[[10, 40], [60, 40], [60, 140], [10, 140]]),
+    )
+    again(out.parent, back=True)
+    mask = np.asarray(Image.open(out / "masks/01_target_wolf.png")) > 0
+    assert mask[50, 20] and mask.sum() == pytest.approx(51 * 101, rel=0.02) and not mask[30].any()
+    assert (out / "masks/01_target_leopard.png").read_bytes() == other
+    assert line(out)["boxes"][0] == pytest.approx([10 / 160, 40 / 160, 61 / 160, 141 / 160], abs=1e-5)
+
+
+def test_a_box_drawn_for_a_subject_that_was_not_found_saves_the_triplet(tmp_path):
+    write_raw(tmp_path / "raw", {**HONEST, "2 leopard": [("cub", (0.1, 0.2, 0.7, 0.95), HONEST["1 wolf"][0][2])]})
+    assert again(tmp_path).rejected == ["01"]
+    out = tmp_path / "out"
+    assert not (out / "triplets.jsonl").exists() and (out / "rejected/01/leopard.json").is_file()
+    edited(
+        out / "rejected/01/leopard.json",
+        lambda content: content["shapes"].append(
+            {"label": "leopard", "shape_type": "rectangle", "points": [[16, 32], [112, 152]]}
+        ),
+    )
+    report = again(tmp_path, back=True)
+    assert report.triplets[0].complete and report.triplets[0].gates["found"].status == "pass"
+    assert report.triplets[0].gates["identity"].status == "reject"  # it is a cub all the same
+    (out / "decisions.json").write_text('{"01": "accept"}', encoding="utf-8")
+    assert again(tmp_path, back=True).accepted == ["01"]
+    assert (out / "01/leopard.json").is_file() and not (out / "rejected/01").exists()
+
+
+def test_coco_is_read_back_and_counts_more(out):
+    path = out / "coco_keypoints.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    assert not read_coco(path, content)
+    one = content["annotations"][0]
+    assert (one["attributes"]["name"], one["attributes"]["picture"], len(one["keypoints"])) == ("wolf", 0, 51)
+    assert content["categories"][0]["skeleton"][0] == [1, 2] and content["categories"][1]["name"] == "person"
+    for joint in range(17):
+        x, y, seen = one["keypoints"][3 * joint : 3 * joint + 3]
+        exact = line(out)["keypoints_target"][0][joint]
+        assert [x / 160, y / 160] == pytest.approx(exact[:2], abs=1e-3 / 160) and (seen == 2) == exact[2]
+    one["keypoints"][6:9] = [12.5, 13.5, 2]
+    one.pop("attributes")  # tools that drop them: by order
+    copy = out.parent / "edited.json"
+    copy.write_text(json.dumps(content), encoding="utf-8")
+    again(out.parent, back=True, coco=copy)
+    again(out.parent, back=True)
+    assert line(out)["keypoints_target"][0][2] == pytest.approx([12.5 / 160, 13.5 / 160, 1], abs=1e-5)
+
+
+def test_a_second_run_asks_no_model_and_a_new_triplet_only_for_itself(out):
+    calls = []
+    again(out.parent, calls)
+    assert calls == []
+    write_raw(out.parent / "raw", name="02", noise=9)
+    assert len(again(out.parent, calls).triplets) == 2
+    assert sum(call.startswith("detect") for call in calls) == 6
+
+
+def test_decisions_count_before_gates(out):
+    (out / "decisions.json").write_text('{"01": "reject"}', encoding="utf-8")
+    report = again(out.parent, back=True)
+    assert report.rejected == ["01"] and "decisions.json" in report.triplets[0].reasons[0]
+    assert not (out / "triplets.jsonl").exists()
+    (out / "decisions.json").write_text('{"01": "maybe", "09": "accept"}', encoding="utf-8")
+    with pytest.raises(UserErrors, match="2 faults"):
+        again(out.parent, back=True)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (
+            lambda c: c["shapes"].append({"label": "cow", "shape_type": "rectangle", "points": [[1, 1], [9, 9]]}),
+            "whose",
+        ),
+        (lambda c: c["shapes"][0].update(points="x", description=""), "expected 'points'"),
+        (lambda c: shape(c, "nose").update(label="snout"), "'snout' is no joint"),
+        (lambda c: c["shapes"][0].update(points=[[5, 5], [5, 5]]), "no area"),
+        (lambda c: shape(c, "wolf", "polygon").update(points=[[500, 500], [600, 500], [600, 600]]), "no pixel"),
+    ],
+)
+def test_odd_shapes_are_one_message_and_change_nothing(out, change, said):
+    before = (out / "triplets.jsonl").read_bytes()
+    edited(out / "01/target.json", change)
+    with pytest.raises(UserErrors, match=said):
+        again(out.parent, back=True)
+    assert (out / "triplets.jsonl").read_bytes() == before
+
+
+def test_another_picture_under_an_edited_name_is_refused(out):
+    edited(out / "01/wolf.json", lambda content: shape(content, "nose").update(points=[[80, 80]]))
+    draw(HONEST["1 wolf"], 77).save(out.parent / "raw/01/1 wolf.png")
+    with pytest.raises(UserErrors, match="not the picture that"):
+        again(out.parent)
+
+
+def test_outlines_follow_masks_with_islands_and_single_pixels():
+    mask = np.zeros((60, 80), bool)
+    mask[10:30, 5:40] = mask[12:50, 20:30] = mask[40:45, 60:70] = True
+    mask[55, 75] = True
+    drawn = rasterise(outlines(mask, 0.5), (80, 60))
+    assert (drawn & mask).sum() / (drawn | mask).sum() > 0.95
+    holed = np.ones((60, 80), bool)
+    holed[5:50, 50:60] = holed[30, 30] = False
+    assert clean(holed)[30, 30] and not clean(holed)[20, 55]
+    mask[55, 75] = False
+    assert not clean(mask)[42, 65] or mask[40:45, 60:70].sum() > 0.02 * mask.sum()
+
+
+def test_names_are_read_from_files():
+    names = {"wolf": "wolf", "wolf_2": "wolf", "2 polar_bear-3": "polar bear", "Polar Bear": "Polar Bear", "熊": "熊"}
+    assert {stem: subject_name(stem) for stem in names} == names
+    assert not PictureEdits()
