@@ -85,17 +85,19 @@ class GatedAdapter(nn.Module):
         self.alpha_attn = nn.Parameter(torch.zeros((), **factory))
         self.alpha_dense = nn.Parameter(torch.zeros((), **factory))
 
-    def forward(self, x: Tensor, objects: Tensor, scale: float | Tensor = 1.0) -> Tensor:
+    def forward(self, x: Tensor, objects: Tensor | tuple[Tensor, Tensor], scale: float | Tensor = 1.0) -> Tensor:
         """Let the positions of a grid read the objects.
 
         Args:
             x: (B, N, C), after the block's self-attention.
-            objects: (B, M, D).
+            objects: (B, M, D); or with a scale for each row (B, 1, 1), for hosts that hand on one value only.
             scale: s; 0 gives x itself. A tensor (B, 1, 1) scales each row of the batch.
 
         Returns:
             (B, N, C).
         """
+        if isinstance(objects, tuple):
+            objects, scale = objects
         batch = check_shape(x, "B N C", "hidden states")["B"]
         check_shape(objects, "B M D", "object tokens", B=batch)
         attn_gate = (self.alpha_attn.float().tanh() * scale).to(x.dtype)

@@ -1,23 +1,27 @@
 """A subject adapter's file: safetensors with the parts that Subject-Diffusion trains, in diffusers' names.
 
-    proj.…                                object tokens                      mlp.…    image embedding to a word
-    unet.<block>.fuser.…                  the gated adapter of each transformer block
+    proj.…                                object tokens
+    mlp.…, mlp_2.…                        image embedding to a word of the first, of the second text encoder (optional)
+    unet.<block>.fuser.…                  the gated adapter of each transformer block, or of the first of each stack
     unet.<block>.attn2.to_k|to_v.weight   trained keys and values of the text cross-attention, optional
-    unet.conv_in.weight|bias              five input channels, optional      text_encoder.…   trained, optional
+    unet.conv_in.weight|bias              the base's input channels and the mask's behind them, optional
+    text_encoder.…, text_encoder_2.…      trained, optional
 
-Metadata: ``kind=subject_adapter``, ``base``, ``head_width`` (64) or ``heads``, ``max_subjects`` (2), ``locate_single``
-(true or false), ``placeholder`` (sks). The authors published no weights (arXiv:2307.11410), so this layout is ours.
+Metadata: ``kind=subject_adapter``, ``base``, ``head_width`` (64) or ``heads``, ``max_subjects`` (2), ``locate_single``,
+``coordinates``, ``fused_words`` (true or false each), ``placeholder`` (sks). The authors published no weights
+(arXiv:2307.11410), so this layout is ours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import flat_tensors, read
+from ..checkpoint import flat_tensors, read, save
 from ..key_report import compare_keys, describe, shapes
 from .adapter import GatedAdapter
 from .fused_prompt import PLACEHOLDER
@@ -25,6 +29,7 @@ from .tokens import ObjectTokens, PreNormMLP
 
 KIND = "subject_adapter"
 _FUSER = ".fuser.linear.weight"
+_SWITCHES = ("locate_single", "coordinates", "fused_words")
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,15 @@ class SubjectAdapterConfig:
         hidden: width inside the object tokens' MLP.
         tokens: T per subject, 256.
         word: width inside and behind the MLP that makes words: the text encoder's.
+        word_2: the same for a second text encoder, or None.
         blocks: width of every transformer block by its diffusers name, in the order of the UNet.
         head_width: of the adapters' attention, as in SD 2 and SDXL; 0 where `heads` counts.
         heads: number of them in every block, as in SD 1; 0 where `head_width` counts.
-        input_channels: 5 where the file trains the input convolution, else 0.
+        input_channels: the base's and one, 5 on SD, where the file trains the input convolution; else 0.
         max_subjects: how many it was trained with.
         locate_single: whether one subject alone gets its box.
+        coordinates: whether boxes go into the object tokens at all.
+        fused_words: whether subjects stand in the prompt.
         placeholder: the word that stands for a subject.
         base: the model it was trained on.
     """
@@ -62,6 +70,9 @@ class SubjectAdapterConfig:
     locate_single: bool = True
     placeholder: str = PLACEHOLDER
     base: str = ""
+    word_2: tuple[int, int] | None = None
+    coordinates: bool = True
+    fused_words: bool = True
 
 
 class SubjectAdapter(nn.Module):
@@ -72,6 +83,8 @@ class SubjectAdapter(nn.Module):
         self.config = config
         self.proj = ObjectTokens(config.image_width, config.context_width, config.hidden, config.tokens, ops, **factory)
         self.mlp = PreNormMLP(config.embedding_width, *config.word, ops, **factory)
+        if config.word_2:
+            self.mlp_2 = PreNormMLP(config.embedding_width, *config.word_2, ops, **factory)
         heads = [config.heads or width // config.head_width for width in config.blocks.values()]
         self.fusers = nn.ModuleList(
             [
@@ -82,15 +95,44 @@ class SubjectAdapter(nn.Module):
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Take this module's tensors out of a file's state (see `load_subject_adapter`)."""
-        own = {key: state[key] for key in state if key.startswith(("proj.", "mlp."))}
-        for index, block in enumerate(self.config.blocks):
-            prefix = f"unet.{block}.fuser."
-            own |= {
-                f"fusers.{index}.{key.removeprefix(prefix)}": value
-                for key, value in state.items()
-                if key.startswith(prefix)
-            }
-        self.load_state_dict(own, strict=True)
+        self.load_state_dict({key: state[name] for key, name in self.file_keys().items()}, strict=True)
+
+    def words(self, embeddings: Tensor) -> list[Tensor]:
+        """Make each text encoder's words (..., W) of image embeddings (..., E)."""
+        return [mlp(embeddings) for mlp in (self.mlp, getattr(self, "mlp_2", None)) if mlp is not None]
+
+    def file_keys(self) -> dict[str, str]:
+        """Name each of this module's tensors as a file does."""
+        blocks, keys = list(self.config.blocks), {}
+        for key in self.state_dict():
+            if key.startswith("fusers."):
+                _, index, name = key.split(".", 2)
+                keys[key] = f"unet.{blocks[int(index)]}.fuser.{name}"
+            else:
+                keys[key] = key
+        return keys
+
+
+def save_subject_adapter(
+    path: str | Path,
+    state: Mapping[str, Tensor],
+    config: SubjectAdapterConfig,
+    metadata: Mapping[str, str],
+    check: Callable[[Path], None] = lambda written: None,
+) -> None:
+    """Write a subject adapter, whole or not at all.
+
+    Args:
+        path: where to.
+        state: all tensors by the file's keys.
+        config: told by the metadata as far as it is not in the tensors' shapes.
+        metadata: what else to write; flat strings.
+        check: raises if what was written is not right; the file then never appears.
+    """
+    heads = {"heads": str(config.heads)} if config.heads else {"head_width": str(config.head_width)}
+    told = {name: str(getattr(config, name)).lower() for name in _SWITCHES}
+    limits = {"max_subjects": str(config.max_subjects), "placeholder": config.placeholder, "base": config.base}
+    save(path, state, {"kind": KIND, **heads, **told, **limits, **metadata}, check)
 
 
 def load_subject_adapter(path: str | Path) -> tuple[dict[str, Tensor], SubjectAdapterConfig]:
@@ -124,6 +166,9 @@ def _config(state: dict[str, Tensor], metadata: dict[str, str], file: str) -> Su
             if key.startswith("unet.") and key.endswith(_FUSER)
         }
         word = (word_hidden, state["mlp.fc2.weight"].shape[0])
+        word_2 = None
+        if "mlp_2.fc1.weight" in state:
+            word_2 = (state["mlp_2.fc1.weight"].shape[0], state["mlp_2.fc2.weight"].shape[0])
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"{file}: expected a subject adapter (keys under proj., mlp. and unet.), but {error} is "
@@ -146,11 +191,12 @@ def _config(state: dict[str, Tensor], metadata: dict[str, str], file: str) -> Su
         dict(sorted(blocks.items(), key=_order)),
         head_width,
         heads,
-        5 if "unet.conv_in.weight" in state else 0,
+        state["unet.conv_in.weight"].shape[1] if "unet.conv_in.weight" in state else 0,
         _whole(metadata, "max_subjects", 2, file),
-        metadata.get("locate_single", "true") == "true",
-        metadata.get("placeholder", PLACEHOLDER),
-        metadata.get("base", ""),
+        placeholder=metadata.get("placeholder", PLACEHOLDER),
+        base=metadata.get("base", ""),
+        word_2=word_2,
+        **{name: metadata.get(name, "true") == "true" for name in _SWITCHES},
     )
 
 
@@ -174,14 +220,9 @@ def _whole(metadata: dict[str, str], name: str, default: int, file: str) -> int:
 def _expected(state: dict[str, Tensor], config: SubjectAdapterConfig) -> dict[str, tuple[int, ...]]:
     """Keys and shapes of a whole file: all new modules, and what the file begins to train of the base."""
     with torch.device("meta"):
-        own = shapes(SubjectAdapter(config).state_dict())
-    blocks = list(config.blocks)
-    expected = {}
-    for key, shape in own.items():
-        if key.startswith("fusers."):
-            _, index, name = key.split(".", 2)
-            key = f"unet.{blocks[int(index)]}.fuser.{name}"
-        expected[key] = shape
+        module = SubjectAdapter(config)
+    names = module.file_keys()
+    expected = {names[key]: shape for key, shape in shapes(module.state_dict()).items()}
     keys_values = {
         f"unet.{block}.attn2.{name}.weight": (width, config.context_width)
         for block, width in config.blocks.items()
@@ -191,6 +232,7 @@ def _expected(state: dict[str, Tensor], config: SubjectAdapterConfig) -> dict[st
         expected |= keys_values
     if config.input_channels:
         width = state["unet.conv_in.weight"].shape[0]
-        expected |= {"unet.conv_in.weight": (width, 5, 3, 3), "unet.conv_in.bias": (width,)}
-    expected |= {key: tuple(tensor.shape) for key, tensor in state.items() if key.startswith("text_encoder.")}
+        expected |= {"unet.conv_in.weight": (width, config.input_channels, 3, 3), "unet.conv_in.bias": (width,)}
+    text = ("text_encoder.", "text_encoder_2.")
+    expected |= {key: tuple(tensor.shape) for key, tensor in state.items() if key.startswith(text)}
     return expected

@@ -53,7 +53,14 @@ class ObjectTokens(nn.Module):
         self.null_image_feature = nn.Parameter(torch.zeros(1, 1, tokens, image_width, **factory))
         self.null_position_feature = nn.Parameter(torch.zeros(1, 1, tokens, BOX_WIDTH, **factory))
 
-    def forward(self, patches: Tensor, boxes: Tensor, present: Tensor, locate_single: bool = True) -> Tensor:
+    def forward(
+        self,
+        patches: Tensor,
+        boxes: Tensor,
+        present: Tensor,
+        locate_single: bool = True,
+        acting: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Build object tokens.
 
         Args:
@@ -62,9 +69,10 @@ class ObjectTokens(nn.Module):
             present: (B, S) bool; absent subjects get the null features.
             locate_single: whether a row of one subject gets its box too. The paper finds that coordinates help two
                 subjects and cost one its likeness; the released test script leaves them out for one.
+            acting: (B,) bool, rows in which the gated adapters act; None: in all of them.
 
         Returns:
-            (B, S * T, D), subject 0's tokens first.
+            (B, S * T, D), subject 0's tokens first; with `acting` also its scale (B, 1, 1), see `GatedAdapter`.
 
         Raises:
             ValueError: shapes that do not fit each other or the module.
@@ -81,4 +89,5 @@ class ObjectTokens(nn.Module):
         image = torch.where(present[..., None, None], patches, self.null_image_feature.to(patches))
         place = torch.where(located[..., None, None], features, self.null_position_feature.to(patches))
         joined = torch.cat((image, place), dim=-1)  # (B, S, T, I + 8F)
-        return self.linears_image(rearrange(joined, "b s t w -> b (s t) w"))
+        tokens = self.linears_image(rearrange(joined, "b s t w -> b (s t) w"))
+        return tokens if acting is None else (tokens, acting[:, None, None].to(tokens))

@@ -120,14 +120,14 @@ class AppliedSubjects:
         return out
 
     def add_location(self, h: Tensor, options: dict) -> Tensor:
-        """Add the mask's part of a five-channel input convolution to the output of ComfyUI's four-channel one."""
+        """Add the mask's part of a widened input convolution to the output of ComfyUI's own."""
         rows = self._rows(len(h), options) if options.get("block") == ("input", 0) else []
         if not rows:
             return h
         height, width = h.shape[-2:]
         present = torch.ones(1, len(self.boxes), dtype=torch.bool)
         mask = location_mask(self.boxes[None], present, height * FACTOR, width * FACTOR, (height, width))
-        weight = self.adapter.changes["unet.conv_in.weight"][:, 4:].to(h.device, h.dtype)
+        weight = self.adapter.changes["unet.conv_in.weight"][:, -1:].to(h.device, h.dtype)
         out = h.clone()
         out[rows] = h[rows] + self.weight * mask_addition(mask.to(h.device), weight)
         return out
@@ -168,15 +168,26 @@ def _sites(model, adapter: LoadedSubjectAdapter) -> dict[str, CrossAttentionLaye
     sites = {site.diffusers.removesuffix(".attn2"): site for site in layout.sites()}
     own = adapter.config.blocks
     wrong = [name for name, width in own.items() if name not in sites or sites[name].width != width]
-    wrong += [name for name in sites if name not in own]
-    if wrong or layout.context_width != adapter.config.context_width:
+    first_only = all(name.endswith(".0") for name in own)  # of each stack, as where stacks are ten blocks deep
+    wrong += [name for name in sites if name not in own and not (first_only and not name.endswith(".0"))]
+    if wrong or layout.context_width != adapter.config.context_width or not _takes_mask(model, adapter):
         raise ValueError(
             f"adapter: {adapter.file} was trained on {adapter.config.base or 'another base'}, with {len(own)} blocks "
             f"and a context of width {adapter.config.context_width}; the model is {base_of(model)}, with {len(sites)} "
-            f"and {layout.context_width}, and {len(wrong)} blocks do not match ({', '.join(wrong[:2]) or 'by name'}). "
+            f"and {layout.context_width}, and {len(wrong)} blocks do not match "
+            f"({', '.join(wrong[:2]) or 'another number of latent channels'}). "
             "Load the base that it was trained on."
         )
     return sites
+
+
+def _takes_mask(model, adapter: LoadedSubjectAdapter) -> bool:
+    """Whether the file's input convolution is the model's with one channel more, or the file has none."""
+    if not adapter.config.input_channels:
+        return True
+    own = model.get_model_object("diffusion_model").input_blocks[0][0]
+    trained = adapter.changes["unet.conv_in.weight"]
+    return (own.out_channels, own.in_channels + 1) == tuple(trained.shape[:2])
 
 
 def _weights(adapter: LoadedSubjectAdapter, sites: dict[str, CrossAttentionLayer]) -> dict[str, Tensor]:
@@ -185,7 +196,7 @@ def _weights(adapter: LoadedSubjectAdapter, sites: dict[str, CrossAttentionLayer
     for key, tensor in adapter.changes.items():
         name = key.removeprefix("unet.")
         if name == "conv_in.weight":
-            weights["diffusion_model.input_blocks.0.0.weight"] = tensor[:, :4]
+            weights["diffusion_model.input_blocks.0.0.weight"] = tensor[:, :-1]
         elif name == "conv_in.bias":
             weights["diffusion_model.input_blocks.0.0.bias"] = tensor
         elif name != key:

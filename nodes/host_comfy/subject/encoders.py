@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn import functional as F
 
-from ....core.identity.image_prep import BACKGROUND, cut_out
 from ....core.scene import Scene, Subject
 from ....core.subject.fused_prompt import fused_prompt
+from ....core.subject.reference import null_boxes, reference_square
 from ..weak_memo import WeakMemo
 from .loader import LoadedSubjectAdapter, held_weight
 
@@ -40,9 +39,8 @@ def encode_photograph(subject: Subject, clip_vision, adapter: LoadedSubjectAdapt
     """
 
     def compute() -> ImageFeatures:
-        (piece, *_) = cut_out(subject.photographs, subject.mask)
-        square = pad_to_square(piece)[None]
-        output = clip_vision.encode_image(rearrange(square, "v c h w -> v h w c"), crop=True)
+        square = reference_square(subject.photographs[0], None if subject.mask is None else subject.mask[0])
+        output = clip_vision.encode_image(rearrange(square, "c h w -> 1 h w c"), crop=True)
         return ImageFeatures(output["last_hidden_state"][0, 1:].float().cpu(), output["image_embeds"][0].float().cpu())
 
     features = _remembered.once((subject.photographs, clip_vision.model), "subject diffusion", compute)
@@ -63,13 +61,6 @@ def encode_photograph(subject: Subject, clip_vision, adapter: LoadedSubjectAdapt
             f"clip_vision: {'; '.join(faults)}. Load the encoder it belongs with (CLIP ViT-H/14 as published)."
         )
     return features
-
-
-def pad_to_square(photograph: Tensor) -> Tensor:
-    """(3, h, w) to (3, s, s) with white on both sides of the shorter axis, so that nothing is cut off."""
-    height, width = photograph.shape[-2:]
-    across, down = max(0, height - width), max(0, width - height)
-    return F.pad(photograph, (across // 2, across - across // 2, down // 2, down - down // 2), value=BACKGROUND)
 
 
 def check_count(scene: Scene, adapter: LoadedSubjectAdapter) -> None:
@@ -99,7 +90,8 @@ def object_tokens(scene: Scene, clip_vision, adapter: LoadedSubjectAdapter) -> T
     present = torch.arange(config.max_subjects)[None] < count
     module = adapter.ready()
     device = adapter.patcher.load_device
-    tokens = module.proj(patches.to(device), boxes.to(device), present.to(device), config.locate_single)
+    boxes = null_boxes(boxes, config.coordinates).to(device)
+    tokens = module.proj(patches.to(device), boxes, present.to(device), config.locate_single)
     return tokens.float().cpu()
 
 
@@ -118,23 +110,39 @@ def encode_fused_prompt(clip, clip_vision, scene: Scene, adapter: LoadedSubjectA
     text = fused_prompt(prompt, [subject.name for subject in scene.subjects], config.placeholder)
     module, device = adapter.ready(), adapter.patcher.load_device
     embeddings = [encode_photograph(subject, clip_vision, adapter).embedding for subject in scene.subjects]
-    words = [module.mlp(embedding[None].to(device))[0].float().cpu() for embedding in embeddings]
     clip = _with_trained_text(clip, adapter)
-    encoder = _encoder_of_width(clip, config.word[1], adapter.file)
+    if not config.fused_words:
+        return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+    words = [word.float().cpu() for word in module.words(torch.stack(embeddings).to(device))]
     tokens = clip.tokenize(text)
-    numbers_of_word = {token for chunk in clip.tokenize(config.placeholder)[encoder] for token, *_ in chunk}
-    blank = {token for chunk in clip.tokenize("")[encoder] for token, *_ in chunk}
-    (placeholder, *others) = numbers_of_word - blank
-    if others:
-        raise ValueError(f"clip: '{config.placeholder}' is {len(others) + 1} tokens of its tokenizer, expected one.")
-    queue = list(words)
-    tokens[encoder] = [
-        [(queue.pop(0) if _is(token, placeholder) and queue else token, *rest) for token, *rest in chunk]
-        for chunk in tokens[encoder]
-    ]
-    if queue:
-        raise ValueError("prompt: it is too long for the clauses that name the subjects. Shorten it.")
+    for of_encoder in words:  # (S, W) each
+        encoder = _encoder_of_width(clip, of_encoder.shape[1], adapter.file)
+        tokens[encoder] = _with_words(
+            tokens[encoder], list(of_encoder), _placeholder(clip, encoder, config.placeholder)
+        )
     return clip.encode_from_tokens_scheduled(tokens)
+
+
+def _placeholder(clip, encoder: str, word: str) -> int:
+    """Look up the token of the word that stands for a subject."""
+    blank = {token for chunk in clip.tokenize("")[encoder] for token, *_ in chunk}
+    (placeholder, *others) = {token for chunk in clip.tokenize(word)[encoder] for token, *_ in chunk} - blank
+    if others:
+        raise ValueError(f"clip: '{word}' is {len(others) + 1} tokens of its tokenizer, expected one.")
+    return placeholder
+
+
+def _with_words(chunks: list, words: list[Tensor], placeholder: int) -> list:
+    """Put the subjects' vectors in the places of the placeholder, in order."""
+    places = sum(_is(token, placeholder) for chunk in chunks for token, *_ in chunk)
+    if places > len(words):
+        raise ValueError(
+            f"prompt: it has the adapter's placeholder {places} times for {len(words)} subjects, as a part of another "
+            "word. Use another word."
+        )
+    if places < len(words):
+        raise ValueError("prompt: it is too long for the clauses that name the subjects. Shorten it.")
+    return [[(words.pop(0) if _is(token, placeholder) else token, *rest) for token, *rest in chunk] for chunk in chunks]
 
 
 def _is(token: object, number: int) -> bool:
@@ -158,22 +166,25 @@ def _encoder_of_width(clip, width: int, file: str) -> str:
 
 
 def _with_trained_text(clip, adapter: LoadedSubjectAdapter):
-    """Return a clone of the CLIP with the trained text encoder, or the CLIP itself where the file has none."""
-    trained = {
-        key.removeprefix("text_encoder."): tensor
-        for key, tensor in adapter.changes.items()
-        if key.startswith("text_encoder.") and tensor.is_floating_point()
-    }
+    """Return a clone of the CLIP with the trained text encoders, or the CLIP itself where the file has none."""
+    config, trained = adapter.config, {}
+    for prefix, word in (("text_encoder.", config.word), ("text_encoder_2.", config.word_2)):
+        of_encoder = {
+            key.removeprefix(prefix): tensor
+            for key, tensor in adapter.changes.items()
+            if key.startswith(prefix) and tensor.is_floating_point()
+        }
+        if of_encoder and word:
+            encoder = _encoder_of_width(clip, word[1], adapter.file)
+            trained |= {f"clip_{encoder}.transformer.{key}": tensor for key, tensor in of_encoder.items()}
     if not trained:
         return clip
-    encoder = _encoder_of_width(clip, adapter.config.word[1], adapter.file)
     clone = clip.clone()
     own = clone.patcher.get_key_patches()
-    names = {key: f"clip_{encoder}.transformer.{key}" for key in trained}
     patches = {
-        names[key]: ("diff", (tensor.float() - held_weight(own[names[key]][0]).float().cpu(),))
+        key: ("diff", (tensor.float() - held_weight(own[key][0]).float().cpu(),))
         for key, tensor in trained.items()
-        if names[key] in own
+        if key in own
     }
     applied = clone.add_patches(patches, 1.0)
     if len(applied) < len(trained):

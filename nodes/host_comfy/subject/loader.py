@@ -56,7 +56,7 @@ def load(path: str) -> LoadedSubjectAdapter:
     changes = {
         key: tensor
         for key, tensor in state.items()
-        if key.startswith("text_encoder.") or (key.startswith("unet.") and ".fuser." not in key)
+        if key.startswith(("text_encoder.", "text_encoder_2.")) or (key.startswith("unet.") and ".fuser." not in key)
     }
     patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
     patcher = patcher_class(
