@@ -8,6 +8,8 @@ images      encode_pictures, decode_latents, image_tokens.
 base_model  open_base_model: a diffusers folder, or one SDXL checkpoint file (single_file, tokenizer).
 vision      load_vision: CLIP vision encoders from disk; clipself takes them apart for dense features.
 frozen      open_frozen_models: all frozen models of a recipe.
+subject     a subject adapter on a UNet; subject_base its frozen models, stable_diffusion bases of one text encoder,
+            fused_text prompts with subjects in them, word_probe where words look.
 miniworld/  architectures: the miniworld's sizes; bundle: its models in one object; flux, flux_text, flux_files: its
             Flux with references, its prompts with placeholders, on disk.
 """

@@ -37,6 +37,8 @@ class BaseModelFiles:
         empty_unet: the UNet without weights, on the meta device.
         unet, vae, text: load the part in a precision, frozen. The VAE is float32 whatever is asked: SDXL's overflows.
         files: what it is made of, for fingerprints.
+        vocabulary: tokens that its text encoders know.
+        tokens: as `text`, without the encoders: ids and counts alone.
     """
 
     name: str
@@ -47,6 +49,8 @@ class BaseModelFiles:
     vae: Callable[[], nn.Module]
     text: Callable[[torch.dtype], TextEncoders]
     files: tuple[Path, ...]
+    vocabulary: int = 49408
+    tokens: Callable[[], TextEncoders] | None = None
 
 
 def open_base_model(path: str | Path, tokenizer: str = "") -> BaseModelFiles:
@@ -96,8 +100,8 @@ def open_base_model(path: str | Path, tokenizer: str = "") -> BaseModelFiles:
         empty_unet=lambda: empty_unet(config),
         unet=lambda dtype: _frozen(UNet2DConditionModel, path, "unet", dtype),
         vae=lambda: _frozen(AutoencoderKL, path, "vae", torch.float32),
-        text=lambda dtype: TextEncoders.of_tokenizer(
-            CLIPTokenizer.from_pretrained(words, local_files_only=True),
+        text=lambda dtype: _encoders(
+            words,
             _frozen(CLIPTextModel, path, "text_encoder", dtype),
             _frozen(CLIPTextModelWithProjection, path, "text_encoder_2", dtype),
         ),
@@ -105,7 +109,13 @@ def open_base_model(path: str | Path, tokenizer: str = "") -> BaseModelFiles:
             *(file for part in (*_PARTS, "scheduler") for file in visible_files(path / part, {".json", *_WEIGHTS})),
             *tokenizer_files(words),
         ),
+        vocabulary=min(configs[part].get("vocab_size", 49408) for part in _PARTS[2:]),
+        tokens=lambda: _encoders(words),
     )
+
+
+def _encoders(words: Path, clip_l: nn.Module | None = None, clip_g: nn.Module | None = None) -> TextEncoders:
+    return TextEncoders.of_tokenizer(CLIPTokenizer.from_pretrained(words, local_files_only=True), clip_l, clip_g)
 
 
 def _read_configs(path: Path) -> tuple[dict[str, dict], list[str]]:

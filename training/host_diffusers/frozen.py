@@ -149,6 +149,12 @@ def _misfits(base: BaseModelFiles, identity: IdentityConfig | None, config: Mode
     return faults
 
 
+def files_digest(path: Path) -> bytes:
+    """Hash a model's file, or all of its folder's files, as `FrozenModels.fingerprint` does."""
+    files = visible_files(path, _READ) if path.is_dir() else [path]
+    return sha256(b"".join(map(_sampled, files))).digest()
+
+
 def _sampled(path: Path) -> bytes:
     """Return a file's size and 64 blocks spread over it, hashed."""
     size = path.stat().st_size

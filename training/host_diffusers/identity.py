@@ -80,6 +80,10 @@ class PredicateProbe:
     maps: list[tuple[int, Tensor]] = field(default_factory=list)
     open: bool = True
 
+    def listens(self, site: int, level: int) -> bool:
+        """Whether a site answers."""
+        return level in self.levels
+
     def ask(self, query: Tensor, key: Tensor, heads: int, level: int) -> None:
         """Record softmax(Q K^T / sqrt(d)) at the span for (B, N, C), (B, L, C)."""
         q = rearrange(query, "b n (h d) -> b h n d", h=heads).float()
@@ -185,7 +189,7 @@ class _Processor:
     ) -> Tensor:
         extras = ip_hidden_states if isinstance(ip_hidden_states, CrossAttentionExtras) else CrossAttentionExtras()
         identity = extras.identity if self.strength else None
-        probe = extras.predicate if extras.predicate and self.level in extras.predicate.levels else None
+        probe = extras.predicate if extras.predicate and extras.predicate.listens(self.index, self.level) else None
         if identity is None and probe is None:
             return self.previous(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         query = attn.to_q(hidden_states)

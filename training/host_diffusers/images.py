@@ -56,3 +56,18 @@ def image_tokens(vision: nn.Module, pixels: Tensor) -> Tensor:
         pixels: (V, 3, s, s) normalised, s the encoder's size.
     """
     return vision(pixels.to(vision.device, vision.dtype), output_hidden_states=True).hidden_states[-2]
+
+
+@torch.no_grad()
+def patches_and_embedding(vision: nn.Module, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Encode references for Subject-Diffusion: (V, T, I) patch tokens of the last block, (V, E) embeddings.
+
+    Args:
+        vision: a ``CLIPVisionModelWithProjection``.
+        pixels: (V, 3, s, s) normalised, s the encoder's size.
+
+    Returns:
+        The tokens before the final norm, without the class token; the projected class token, not normalised.
+    """
+    out = vision(pixels.to(vision.device, vision.dtype))
+    return out.last_hidden_state[:, 1:].float().cpu(), out.image_embeds.float().cpu()

@@ -81,11 +81,11 @@ SDXL_CLIP_G = {
 SDXL = {"unet": SDXL_UNET, "vae": SDXL_VAE, "clip_l": SDXL_CLIP_L, "clip_g": SDXL_CLIP_G}
 
 
-def _keys_of(path: Path) -> tuple[set[str], int]:
-    """Return the keys of a whole SDXL checkpoint, and how many channels its UNet reads.
+def keys_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """List keys and shapes of a checkpoint file; weights are not read.
 
     Raises:
-        ModelFileErrors: not safetensors, cut off, or without one of its parts.
+        ModelFileErrors: not safetensors, or cut off.
     """
     if kind_of(path) != SAFETENSORS:
         raise ModelFileErrors(
@@ -94,19 +94,27 @@ def _keys_of(path: Path) -> tuple[set[str], int]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            keys = set(file.keys())
-            inputs = file.get_slice(_FIRST).get_shape()[1] if _FIRST in keys else 4
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
     except (SafetensorError, OSError) as error:
         raise ModelFileErrors(
             f"models.base: {path}: cannot be read ({one_line(error)}). It may be truncated: download it again."
         ) from error
+
+
+def _keys_of(path: Path) -> tuple[set[str], int]:
+    """List the keys of a whole SDXL checkpoint, and how many channels its UNet reads.
+
+    Raises:
+        ModelFileErrors: not safetensors, cut off, or without one of its parts.
+    """
+    keys = keys_of(path)
     absent = [part for part in (_UNET, _VAE, _CLIP_L, _CLIP_G) if not any(key.startswith(part) for key in keys)]
     if absent:
         raise ModelFileErrors(
             f"models.base: {path}: expected a whole SDXL checkpoint; nothing under {', '.join(absent)}. "
             f"{describe(keys)}"
         )
-    return keys, inputs
+    return set(keys), keys[_FIRST][1] if _FIRST in keys else 4
 
 
 def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) -> dict[str, Any]:
@@ -152,6 +160,9 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) 
             _build(CLIPTextModelWithProjection, sizes["clip_g"], _clip_g(_part(path, _CLIP_G)), dtype, path),
         ),
         "files": (path, *tokenizer_files(words)),
+        "tokens": lambda: TextEncoders.of_tokenizer(
+            CLIPTokenizer.from_pretrained(words, local_files_only=True), None, None
+        ),
     }
 
 

@@ -9,12 +9,16 @@ to a plain UNet replaces no method:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
-from core.subject.files import SubjectAdapter, SubjectAdapterConfig
+from core.subject.files import SubjectAdapter, SubjectAdapterConfig, load_subject_adapter
 
-CHANNELS = 5  # of the input convolution: the noisy latent's four, then the location mask
+ALL, FIRST = "all", "first"  # blocks with an adapter: every one, or the first of each stack of them
 _PLAIN_CONVOLUTION = "_relate_plain_conv_in"
 
 
@@ -51,9 +55,12 @@ def new_config(
     tokens: int,
     max_subjects: int = 2,
     base: str = "",
+    which: str = ALL,
 ) -> SubjectAdapterConfig:
     """Size a fresh adapter for a UNet as the published one is: hidden widths are the context's and the embedding's."""
     blocks = block_names(unet)
+    if which == FIRST:
+        blocks = {name: width for name, width in blocks.items() if name.endswith(".0")}
     heads = {name: unet.get_submodule(name).attn1.heads for name in blocks}
     widths = {width // heads[name] for name, width in blocks.items()}
     one_width = len(widths) == 1
@@ -71,38 +78,48 @@ def new_config(
         blocks,
         head_width=max(widths) if one_width else 0,
         heads=0 if one_width else max(heads.values()),
-        input_channels=CHANNELS,
+        input_channels=unet.config.in_channels + 1,
         max_subjects=max_subjects,
         base=base,
     )
+
+
+class _PassThrough(nn.Module):
+    """The adapter of a block that has none."""
+
+    def forward(self, x: Tensor, objects: object) -> Tensor:
+        return x
 
 
 def attach(unet: nn.Module, adapter: SubjectAdapter, location: bool = True) -> None:
     """Put an adapter on a UNet, in place.
 
     Args:
-        unet: diffusers', of four input channels.
+        unet: diffusers', as it was trained.
         adapter: its ``proj`` becomes the UNet's ``position_net``, its ``fusers`` the blocks' ``fuser``.
-        location: whether the input convolution gets a fifth channel, of zeros.
+        location: whether the input convolution gets a channel more, of zeros, for the mask.
 
     Raises:
         ValueError: blocks that are not the adapter's, or something attached already.
     """
     blocks = block_names(unet)
-    if blocks != adapter.config.blocks:
+    wanted = adapter.config.blocks
+    if wanted not in (blocks, {name: width for name, width in blocks.items() if name.endswith(".0")}):
         raise ValueError(
-            f"adapter: made for {len(adapter.config.blocks)} blocks, the UNet has {len(blocks)}, or of "
+            f"adapter: made for {len(wanted)} blocks, the UNet has {len(blocks)}, or of "
             "other names or widths. Use the base that it was made for."
         )
     if getattr(unet, "position_net", None) is not None:
         raise ValueError("unet: it has a position_net already (GLIGEN, or an adapter that was not detached).")
     unet.position_net = adapter.proj
-    for name, fuser in zip(blocks, adapter.fusers):
+    for name in blocks:
+        unet.get_submodule(name).fuser = _PassThrough()  # diffusers asks every block for one
+    for name, fuser in zip(wanted, adapter.fusers):
         unet.get_submodule(name).fuser = fuser
     if location:
         plain = unet.conv_in
         wide = nn.Conv2d(
-            CHANNELS,
+            plain.in_channels + 1,
             plain.out_channels,
             plain.kernel_size,
             padding=plain.padding,
@@ -120,13 +137,68 @@ def attach(unet: nn.Module, adapter: SubjectAdapter, location: bool = True) -> N
 def detach(unet: nn.Module, adapter: SubjectAdapter) -> None:
     """Take the adapter off: the UNet computes exactly what it did before."""
     unet.position_net = None
-    for name in adapter.config.blocks:
+    for name in block_names(unet):
         del unet.get_submodule(name).fuser
     plain = getattr(adapter, _PLAIN_CONVOLUTION, None)
     if plain:
         unet.conv_in = plain.pop()
 
 
-def object_arguments(patches: Tensor, boxes: Tensor, present: Tensor, locate_single: bool = True) -> dict[str, object]:
-    """Return what "gligen" must be in ``cross_attention_kwargs``: the arguments of `ObjectTokens.forward`."""
-    return {"patches": patches, "boxes": boxes, "present": present, "locate_single": locate_single}
+def object_arguments(
+    patches: Tensor, boxes: Tensor, present: Tensor, locate_single: bool = True, acting: Tensor | None = None
+) -> dict[str, object]:
+    """Collect what "gligen" must be in ``cross_attention_kwargs``: the arguments of `ObjectTokens.forward`."""
+    told = {} if acting is None else {"acting": acting}
+    return {"patches": patches, "boxes": boxes, "present": present, "locate_single": locate_single, **told}
+
+
+def trained_in_base(unet: nn.Module, config: SubjectAdapterConfig) -> dict[str, nn.Parameter]:
+    """List the base's own parameters that a file trains, by the file's keys; the adapter must be attached."""
+    trained = {
+        f"unet.{block}.attn2.{name}.weight": unet.get_submodule(f"{block}.attn2.{name}").weight
+        for block in config.blocks
+        for name in ("to_k", "to_v")
+    }
+    if config.input_channels:
+        trained |= {"unet.conv_in.weight": unet.conv_in.weight, "unet.conv_in.bias": unet.conv_in.bias}
+    return trained
+
+
+def put_on(unet: nn.Module, path: str | Path) -> tuple[SubjectAdapter, dict[str, Tensor], Callable[[], None]]:
+    """Put a file on a UNet: its adapter, and what it trains of the UNet.
+
+    Returns:
+        The adapter, the file's tensors by key (the text encoders' are not applied here), and `take_off`, which
+        restores the UNet exactly.
+
+    Raises:
+        ValueError: unreadable, or made for another base.
+    """
+    state, config = load_subject_adapter(path)
+    if config.input_channels not in (0, unet.config.in_channels + 1):
+        raise ValueError(
+            f"{Path(path).name}: made for latents of {config.input_channels - 1} channels, the UNet reads "
+            f"{unet.config.in_channels}. Use the base that it was made for."
+        )
+    adapter = SubjectAdapter(config)
+    adapter.load(state)
+    adapter.to(next(unet.parameters()).device).eval().requires_grad_(False)
+    attach(unet, adapter, location=bool(config.input_channels))
+    keep = _copy_into(trained_in_base(unet, config), state)
+
+    def take_off() -> None:
+        _copy_into(trained_in_base(unet, replace(config, input_channels=0)), keep)
+        detach(unet, adapter)
+
+    return adapter, state, take_off
+
+
+@torch.no_grad()
+def _copy_into(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Set parameters that a state has; returns what they were."""
+    before = {}
+    for key, parameter in parameters.items():
+        if key in state:
+            before[key] = parameter.detach().clone()
+            parameter.copy_(state[key])
+    return before

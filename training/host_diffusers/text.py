@@ -15,7 +15,7 @@ _PAD_G = 0  # SDXL pads its second encoder with "!", id 0, and its first with th
 
 @dataclass(frozen=True, eq=False)
 class TextEncoders:
-    """The two encoders, CLIP-L and CLIP-G, and how words become their token ids.
+    """The two encoders, CLIP-L and CLIP-G, and how words become their token ids; None where there is none.
 
     Attributes:
         ids: texts and the padding id (None: the end token) to (N, 77).
@@ -25,11 +25,11 @@ class TextEncoders:
 
     ids: Callable[[Sequence[str], int | None], Tensor]
     count_tokens: Callable[[str], int]
-    clip_l: nn.Module
-    clip_g: nn.Module
+    clip_l: nn.Module | None
+    clip_g: nn.Module | None
 
     @classmethod
-    def of_tokenizer(cls, tokenizer: Any, clip_l: nn.Module, clip_g: nn.Module) -> TextEncoders:
+    def of_tokenizer(cls, tokenizer: Any, clip_l: nn.Module | None, clip_g: nn.Module | None) -> TextEncoders:
         """With one of transformers' CLIP tokenizers, whose vocabulary both encoders share."""
 
         def ids(texts: Sequence[str], pad: int | None) -> Tensor:

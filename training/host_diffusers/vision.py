@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -38,6 +39,36 @@ def load_vision(path: str | Path, dtype: torch.dtype) -> nn.Module:
     else:
         model = _from_file(path, dtype)
     return model.to(dtype).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class VisionSizes:
+    """Of an encoder: width of its tokens, width of its projected embedding, number of its patches."""
+
+    width: int
+    embedding: int
+    patches: int
+
+
+def vision_sizes(path: Path) -> VisionSizes:
+    """Read an encoder's sizes from its config or its tensors' shapes; weights are not loaded.
+
+    Raises:
+        ValueError: not such an encoder, or one without a projection.
+    """
+    width = vision_width(path)
+    if path.is_dir():
+        config = read_json_object(path / "config.json")
+        config = CLIPVisionConfig(**config.get("vision_config", config))
+        return VisionSizes(width, config.projection_dim, (config.image_size // config.patch_size) ** 2)
+    found = _shapes(path)
+    ends = ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding")
+    positions = [shape[0] for key, shape in found.items() if key.endswith(ends)]
+    embedding = [shape[0] for key, shape in found.items() if key.endswith("visual_projection.weight")]
+    embedding += [shape[1] for key, shape in found.items() if key.endswith("visual.proj")]
+    if len(positions) != 1 or len(embedding) != 1:
+        raise ValueError(f"{path.name}: expected a CLIP vision encoder with its projection. {describe(found)}")
+    return VisionSizes(width, embedding[0], positions[0] - 1)
 
 
 def vision_width(path: Path) -> int:

@@ -1,0 +1,193 @@
+"""A base of Stable Diffusion's architecture with one text encoder (SD 1, SD 2), a diffusers folder or one SD 2 file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from core.checkpoint import read_metadata
+from core.user_files import read_json_object, visible_files
+
+from ..diffusion.noise_schedule import NoiseSchedule
+from .base_model import BaseModelFiles, _frozen
+from .errors import ModelFileErrors, one_line
+from .schedule import read_schedule
+from .single_file import SDXL_VAE, _build, _clip_g, _part, _with_diffusers, keys_of
+from .text import TextEncoders
+from .tokenizer import find_tokenizer, open_tokenizer, tokenizer_files
+from .unet import empty_unet
+
+_PARTS = ("unet", "vae", "text_encoder")
+_UNET, _VAE, _CLIP_H = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model."
+NAMES = {768: "sd1", 1024: "sd2"}  # by the width of the context
+SD2_UNET = {
+    "_class_name": "UNet2DConditionModel",
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "layers_per_block": 2,
+    "cross_attention_dim": 1024,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+    "attention_head_dim": [5, 10, 20, 20],
+    "use_linear_projection": True,
+}
+SD2_VAE = {**SDXL_VAE, "sample_size": 512, "scaling_factor": 0.18215, "force_upcast": False}
+# diffusers' SD 2 keeps 23 of the encoder's 24 layers, with the final norm behind them
+SD2_TEXT = {
+    "vocab_size": 49408,
+    "max_position_embeddings": 77,
+    "bos_token_id": 49406,
+    "eos_token_id": 49407,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 23,
+    "num_attention_heads": 16,
+    "hidden_act": "gelu",
+    "projection_dim": 512,
+    "pad_token_id": 0,
+}
+SD2 = {"unet": SD2_UNET, "vae": SD2_VAE, "text": SD2_TEXT}
+
+
+def is_stable_diffusion(path: Path) -> bool:
+    """Whether a folder or file has the parts of a base with one text encoder; nothing is checked."""
+    if path.is_dir():
+        return (path / "text_encoder").is_dir() and not (path / "text_encoder_2").is_dir()
+    try:
+        return path.is_file() and any(key.startswith(_CLIP_H) for key in keys_of(path))
+    except ModelFileErrors:
+        return False
+
+
+def open_stable_diffusion(path: Path, tokenizer: str = "", sizes: dict[str, dict] = SD2) -> BaseModelFiles:
+    """Look at a base without reading its weights; its second text width is 0.
+
+    Args:
+        path: a diffusers folder, or a checkpoint file of SD 2 as ComfyUI reads it.
+        tokenizer: folder of the CLIP tokenizer, or empty.
+        sizes: of a file's parts.
+
+    Raises:
+        ModelFileErrors: missing, broken or misfitting parts.
+    """
+    fields = _folder(path, tokenizer) if path.is_dir() else _file(path, tokenizer, sizes)
+    return BaseModelFiles(**fields)
+
+
+def _folder(path: Path, tokenizer: str) -> dict[str, Any]:
+    faults, configs = [], {}
+    for part in _PARTS:
+        try:
+            configs[part] = read_json_object(path / part / "config.json")
+            for file in visible_files(path / part, {".safetensors", ".bin"}):
+                read_metadata(file)  # a file that is cut off is named here
+        except ValueError as error:
+            faults.append(f"models.base: {part}: {one_line(error)}")
+    schedule = words = None
+    try:
+        schedule = read_schedule(path / "scheduler" / "scheduler_config.json")
+    except ValueError as error:
+        faults.append(f"models.base: {one_line(error)}")
+    text = configs.get("text_encoder", {})
+    try:
+        words = find_tokenizer(tokenizer or (str(path / "tokenizer") if (path / "tokenizer").is_dir() else ""))
+        open_tokenizer(words, text.get("vocab_size", 2**31))
+    except ModelFileErrors as error:
+        faults += error.messages
+    if len(configs) == len(_PARTS):
+        faults += [f"models.base: {path}: {fault}" for fault in _misfits(*configs.values())]
+    if faults:
+        raise ModelFileErrors(faults)
+    return {
+        **_common(configs["unet"], text, schedule, words),
+        "unet": lambda dtype: _frozen(UNet2DConditionModel, path, "unet", dtype),
+        "vae": lambda: _frozen(AutoencoderKL, path, "vae", torch.float32),
+        "text": lambda dtype: _text(words, _frozen(CLIPTextModel, path, "text_encoder", dtype), text["hidden_size"]),
+        "files": (
+            *(
+                file
+                for part in (*_PARTS, "scheduler")
+                for file in visible_files(path / part, {".json", ".safetensors", ".bin"})
+            ),
+            *tokenizer_files(words),
+        ),
+    }
+
+
+def _file(path: Path, tokenizer: str, sizes: dict[str, dict]) -> dict[str, Any]:
+    keys, faults, words = keys_of(path), [], None
+    absent = [part for part in (_UNET, _VAE, _CLIP_H) if not any(key.startswith(part) for key in keys)]
+    if absent:
+        faults.append(f"models.base: {path}: expected a whole SD 2 checkpoint; nothing under {', '.join(absent)}.")
+    try:
+        words = find_tokenizer(tokenizer)
+        open_tokenizer(words, sizes["text"]["vocab_size"])
+    except ModelFileErrors as error:
+        faults += error.messages
+    if faults:
+        raise ModelFileErrors(faults)
+    layers = sizes["text"]["num_hidden_layers"]
+    return {
+        **_common(sizes["unet"], sizes["text"], NoiseSchedule.of_betas("v" if "v_pred" in keys else "epsilon"), words),
+        "unet": lambda dtype: _with_diffusers(UNet2DConditionModel, path, _UNET, sizes["unet"], dtype),
+        "vae": lambda: _with_diffusers(AutoencoderKL, path, _VAE, sizes["vae"], torch.float32),
+        "text": lambda dtype: _text(
+            words,
+            _build(CLIPTextModel, sizes["text"], _first_layers(_part(path, _CLIP_H), layers), dtype, path),
+            sizes["text"]["hidden_size"],
+        ),
+        "files": (path, *tokenizer_files(words)),
+    }
+
+
+def _common(unet: dict, text: dict, schedule: NoiseSchedule, words: Path) -> dict[str, Any]:
+    return {
+        "name": NAMES.get(unet["cross_attention_dim"], "sd"),
+        "schedule": schedule,
+        "text_widths": (text["hidden_size"], 0),
+        "empty_unet": lambda: empty_unet(unet),
+        "vocabulary": text.get("vocab_size", 49408),
+        "tokens": lambda: _text(words, None, text["hidden_size"]),
+    }
+
+
+def _misfits(unet: dict, vae: dict, text: dict) -> list[str]:
+    context, width = unet.get("cross_attention_dim"), text.get("hidden_size")
+    faults = []
+    if unet.get("addition_embed_type"):
+        faults.append(f"a UNet with {unet['addition_embed_type']} conditioning needs two text encoders, got one.")
+    if not isinstance(width, int) or context != width:
+        faults.append(f"its text encoder is {width} wide, its UNet reads {context}: parts of different bases.")
+    if unet.get("in_channels", 4) != vae.get("latent_channels", 4):
+        faults.append(
+            f"the UNet reads {unet.get('in_channels', 4)} channels, the VAE makes {vae.get('latent_channels', 4)}: "
+            "an inpainting or editing model. Choose a plain base."
+        )
+    return faults
+
+
+def _text(words: Path, encoder: nn.Module | None, width: int) -> TextEncoders:
+    """Pad as SD 2 pads, or as the tokenizer's own files say."""
+    tokenizer = CLIPTokenizer.from_pretrained(words, local_files_only=True)
+    pad = 0 if width == SD2_TEXT["hidden_size"] else tokenizer.pad_token_id
+    plain = TextEncoders.of_tokenizer(tokenizer, encoder, None)
+    return replace(plain, ids=lambda texts, _: plain.ids(texts, pad))
+
+
+def _first_layers(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """Name an open_clip text encoder's first layers as transformers does, without its projection."""
+    prefix = "text_model.encoder.layers."
+    return {
+        key: tensor
+        for key, tensor in _clip_g(state).items()
+        if key != "text_projection.weight"
+        and not (key.startswith(prefix) and int(key.removeprefix(prefix).split(".")[0]) >= layers)
+    }
