@@ -27,6 +27,7 @@ GOLDEN = ROOT / "tests" / "golden" / "stable_surface.json"
 COMMANDS = {
     "training.finetune": ["CONFIG.toml"],
     "training.prepare": ["--convert", "FROM", "TO"],
+    "training.subject": ["CONFIG.toml"],
     "training.evaluate": ["PICTURES", "--prompts", "prompts.jsonl"],
     "training.evaluate relationbench": ["relationbench", "--subjects", "photographs", "--out", "prompts.jsonl"],
     "training.evaluate miniworld": ["miniworld", "--relation", "hugging", "--out", "scenes"],

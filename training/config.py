@@ -21,7 +21,7 @@ from .common.schema import Checked, FileName, NeededPath, PathText, Words, check
 from .common.toml_config import read_settings
 
 # Settings that a run may go on with differently: where it runs, how much of a step it computes at once.
-_HARMLESS = ("device", "micro_batch", "gradient_checkpointing")
+HARMLESS = ("device", "micro_batch", "gradient_checkpointing")
 
 
 class DataConfig(Checked):
@@ -191,7 +191,7 @@ class Config(Checked):
     def digest(self) -> str:
         """Hash of everything that changes the result: a checkpoint resumes only under the same one."""
         settings = self.model_dump(exclude={"output", "samples"})
-        for key in _HARMLESS:
+        for key in HARMLESS:
             settings["train"].pop(key)
         return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 

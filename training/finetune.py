@@ -25,9 +25,7 @@ from torch import Tensor, nn
 from core.relation.lora import RelationCard
 
 from .common import arguments as of_type
-from .common.cli import Progress, TrainingAborted, command, leave, say, shell_command
-from .common.errors import UserErrors
-from .common.folder_lock import FolderInUse, locked
+from .common.cli import Progress, command, leave, say, shell_command
 from .common.sheets import save_picture
 from .common.toml_config import ConfigFaults
 from .config import Config, load_config
@@ -41,9 +39,9 @@ from .engine.loss_log import LossLog
 from .engine.optim import build_optimizer, learning_rate_at
 from .engine.resume import checkpoint_of, restore
 from .engine.run_spec import RunSpec, describe_run, load_run_spec, look_further, precision_of
+from .engine.stops import going_on_named
 from .engine.validation import SamplePictures, sample_pictures
 from .host_diffusers import IdentityBatch, identity_batch, relation_parameters
-from .host_diffusers.errors import ModelFileErrors
 
 
 def main(arguments: list[str] | None = None, again: str = "") -> int:
@@ -97,29 +95,8 @@ def run(options: argparse.Namespace, again: Callable[[int], str]) -> None:
         return None
     accelerator.wait_for_everyone()  # all have looked at the folder before one of them holds it
     journal = LossLog(recipe, again(accelerator.num_processes))
-    try:
-        with locked(recipe.folder.path) if accelerator.is_main_process else nullcontext():
-            return train(recipe, accelerator, journal, speak)
-    except KeyboardInterrupt as error:
-        raise TrainingAborted(f"Stopped. {journal.resume_hint()}") from error
-    except ModelFileErrors as error:
-        raise UserErrors(error.messages) from error
-    except FolderInUse as error:
-        raise UserErrors(f"output.folder: {error}") from error
-    except OSError as error:
-        raise TrainingAborted(f"Reading or writing failed: {error}. {journal.resume_hint()}") from error
-    except torch.cuda.OutOfMemoryError as error:
-        raise TrainingAborted(
-            f"Out of memory: {str(error).splitlines()[0]} Add --set train.gradient_checkpointing=true and "
-            f"--set train.micro_batch=1 to this command. {journal.resume_hint()}"
-        ) from error
-    except (UserErrors, TrainingAborted):
-        raise
-    except Exception:
-        say(f"Something unforeseen ended the run; what Python says of it follows. {journal.resume_hint()}")
-        raise
-    finally:
-        accelerator.end_training()
+    with going_on_named(journal, accelerator, recipe.folder.path):
+        train(recipe, accelerator, journal, speak)
 
 
 def train(recipe: RunSpec, accelerator: Accelerator, journal: LossLog, speak) -> None:

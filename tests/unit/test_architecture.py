@@ -30,15 +30,15 @@ DOORS = {
 STOREYS = (
     ("core", "training/common"),
     ("nodes", "training/config.py", "training/diffusion", "training/miniworld/world"),
-    ("training/host_diffusers", "training/miniworld/world2"),
+    ("training/host_diffusers", "training/miniworld/world2", "training/subject_config.py"),
     ("training/data",),
     ("training/annotation", "training/engine", "training/evaluation", "training/generation"),
-    ("training/finetune.py", "training/prepare.py", "training/miniworld/recipes"),
+    ("training/finetune.py", "training/prepare.py", "training/subject.py", "training/miniworld/recipes"),
     ("training/miniworld/experiments", "training/miniworld/recipes2"),
     ("training/annotate.py", "training/distill.py", "training/evaluate.py", "training/miniworld"),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(STOREYS, start=1) for room in rooms}
-MOST_FLOORS, MOST_ROOMS = 9, 18  # rooms as the top folders show them: nodes and miniworld each are one
+MOST_FLOORS, MOST_ROOMS = 9, 19  # rooms as the top folders show them: nodes and miniworld each are one
 CORE_MAY = {"torch", "einops", "safetensors"} | set(sys.stdlib_module_names)
 
 

@@ -7,7 +7,9 @@ import tomllib
 
 from tests.surface import ROOT, content_of, digest_of, keys_of, lost, pinned
 from training.config import load_config
+from training.subject_config import load_subject_config
 
+SUBJECTS = '[data]\nfolder = "d"\n[models]\nbase = "b"\nclip_vision = "v"\n[output]\nfolder = "o"\n'
 SMALLEST = 'relation = "hugging"\n[data]\nfolder = "d"\n[models]\nbase = "b"\n[output]\nfolder = "o"\n'
 
 
@@ -46,6 +48,22 @@ def test_every_key_can_be_set_in_the_file_and_from_the_command_line(smallest, ke
     if f"[{table}]" not in SMALLEST:
         smallest.write_text(f"{SMALLEST}[{table}]\n{name} = {text}\n", encoding="utf-8")
         assert value_of(load_config(smallest), key) == value
+
+
+def test_settings_of_subject_adapters_keep_their_names_and_defaults(tmp_path):
+    path = tmp_path / "smallest.toml"
+    path.write_text(SUBJECTS, encoding="utf-8")
+    config = load_subject_config(path)
+    assert lost(pinned("subject settings"), {key: value_of(config, key) for key in pinned("subject settings")}) == []
+    overrides = [f"{key}={json.dumps(value)}" for key, value in pinned("subject settings").items()]
+    assert load_subject_config(path, overrides) == config
+
+
+@pytest.mark.parametrize("preset", pinned("subject presets"))
+def test_presets_of_subject_adapters_stay_and_their_keys_with_them(preset):
+    path = ROOT / "training" / "configs" / preset
+    assert lost(pinned("subject presets")[preset], keys_of(tomllib.loads(path.read_text(encoding="utf-8")))) == []
+    assert load_subject_config(path).output.name
 
 
 @pytest.mark.parametrize("name", pinned("models"))

@@ -59,7 +59,7 @@ def encode(
         Path(config.output.cache) / f"{_key(triplet, crop, config, models, dtype)}.safetensors"
         for triplet, crop in crops
     ]
-    missing = [i for i, file in enumerate(files) if not _whole(file)]
+    missing = [i for i, file in enumerate(files) if not is_whole(file)]
     if missing:
         progress(f"encoding {len(missing)} of {len(crops)} pictures")
         examples = [prepare(crops[i][0], config.data, crops[i][1], config.train.seed) for i in missing]
@@ -78,7 +78,7 @@ def encode_negative(
     """Return the negative prompt for guidance: context (1, 77, D) and pooled (1, P), from the cache if it is there."""
     key = sha256(json.dumps([_VERSION, config.samples.negative, frozen.fingerprint(), str(dtype)]).encode()).hexdigest()
     file = Path(config.output.cache) / f"{key}.safetensors"
-    if not _whole(file):
+    if not is_whole(file):
         text = frozen.base.text(dtype).to(device)
         context, pooled = encode_prompts(text, [config.samples.negative])
         save(file, {"context": context.float(), "pooled": pooled.float()}, {"kind": "encoded prompt"})
@@ -101,8 +101,8 @@ def _key(triplet: Triplet, crop: int, config: Config, models: str, dtype: torch.
     return sha256(json.dumps(made_of).encode()).hexdigest()
 
 
-def _whole(file: Path) -> bool:
-    """Return a cache file that can be read; a damaged one is made again."""
+def is_whole(file: Path) -> bool:
+    """Tell whether a cache file can be read; a damaged one is made again."""
     if not file.is_file():
         return False
     try:

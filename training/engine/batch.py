@@ -43,10 +43,24 @@ def sample_batch(seed: int, step: int, batch_size: int, crops: int, latent: tupl
         crops: how many there are to choose from.
         latent: (C, h, w).
     """
-    number = int.from_bytes(sha256(f"{seed}/{step}".encode()).digest()[:7], "big")
-    generator = torch.Generator().manual_seed(number)
+    generator = _generator(f"{seed}/{step}")
     return Draw(
         torch.randint(crops, (batch_size,), generator=generator),
         torch.randint(TIMESTEPS, (batch_size,), generator=generator),
         torch.randn((batch_size, *latent), generator=generator),
     )
+
+
+def chances_of(seed: int, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Further draws of one step for subject adapters.
+
+    Returns:
+        (B,) chances in [0, 1), which decide what a row goes without; (B,) numbers from which views are chosen.
+    """
+    generator = _generator(f"{seed}/{step}/subjects")
+    return torch.rand(batch_size, generator=generator), torch.randint(2**31, (batch_size,), generator=generator)
+
+
+def _generator(words: str) -> torch.Generator:
+    number = int.from_bytes(sha256(words.encode()).digest()[:7], "big")
+    return torch.Generator().manual_seed(number)

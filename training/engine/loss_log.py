@@ -12,6 +12,7 @@ from .optim import learning_rate_at
 from .plots import loss_chart
 from .run_dir import Checkpoint
 from .run_spec import RunSpec
+from .subject_spec import SubjectRun
 
 _ORDER = ("loss", "denoise", "keypoint", "attention")
 
@@ -24,7 +25,7 @@ class LossLog:
         again: the command that goes on with it.
     """
 
-    def __init__(self, recipe: RunSpec, again: str) -> None:
+    def __init__(self, recipe: RunSpec | SubjectRun, again: str) -> None:
         self.folder, self.config, self.again = recipe.folder, recipe.config, again
         self._losses: dict[str, list[Tensor]] = {}
         self._gathered: dict[str, Tensor] = {}

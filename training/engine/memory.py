@@ -8,6 +8,7 @@ that is computed a second time. Fused attention keeps its inputs, its output and
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -143,7 +144,20 @@ def _identity(unet: nn.Module, latent: int, batch: int) -> IdentityBatch:
 
 
 def _saved(unet: nn.Module, latent: int, batch: int, checkpointing: bool, with_identity: bool) -> int:
-    """Bytes of all distinct tensors that one forward pass leaves for the backward pass, parameters excluded."""
+    arguments, keywords = _inputs(unet, latent, batch)
+    extras = CrossAttentionExtras(_identity(unet, latent, batch) if with_identity else None)
+    keywords["cross_attention_kwargs"] = extras.kwargs()
+    return kept_bytes(unet, lambda: unet(*arguments, **keywords), checkpointing)
+
+
+def kept_bytes(unet: nn.Module, call: Callable[[], object], checkpointing: bool) -> int:
+    """Bytes of all distinct tensors that one forward pass leaves for the backward pass, parameters excluded.
+
+    Args:
+        unet: on the meta device, in training mode.
+        call: one forward pass.
+        checkpointing: whether blocks are computed twice.
+    """
     kept = _Storages(unet)
     blocks: list[int] = []
 
@@ -160,11 +174,8 @@ def _saved(unet: nn.Module, latent: int, batch: int, checkpointing: bool, with_i
 
     if checkpointing:
         unet.enable_gradient_checkpointing(twice)
-    arguments, keywords = _inputs(unet, latent, batch)
-    extras = CrossAttentionExtras(_identity(unet, latent, batch) if with_identity else None)
-    keywords["cross_attention_kwargs"] = extras.kwargs()
     with torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor), _FusedAttention():
-        unet(*arguments, **keywords)
+        call()
     return kept.bytes() + max(blocks, default=0)
 
 

@@ -24,6 +24,7 @@ from ..common.atomic_io import check_writable, write_text
 from ..common.errors import UserErrors
 from ..common.folder_lock import FolderInUse, check_free
 from ..config import Config
+from ..subject_config import SubjectConfig
 
 _MARGIN = 64 * 1024**2  # bytes that must stay free
 
@@ -40,11 +41,16 @@ class Checkpoint:
 
 
 class RunDir:
-    """The folder of one run."""
+    """The folder of one run.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        config: of the run.
+        result: the promised file.
+    """
+
+    def __init__(self, config: Config | SubjectConfig, result: Path) -> None:
         self.path = Path(config.output.folder)
-        self.result = config.lora_file
+        self.result = result
         self.checkpoint_file = self.path / "checkpoint.safetensors"
         self.samples = self.path / "samples"
         self._cache = Path(config.output.cache)

@@ -17,6 +17,8 @@ from ..diffusion.noise_schedule import NoiseSchedule
 from ..host_diffusers import attach_relation, relation_parameters, unet_layout
 from ..host_diffusers.errors import ModelFileErrors
 from ..host_diffusers.frozen import FrozenModels, open_frozen_models
+from ..host_diffusers.subject_base import SubjectModels
+from ..subject_config import SubjectConfig
 from .memory import MemoryEstimate, estimate
 from .optim import check_optimizer
 from .run_dir import RunDir
@@ -60,10 +62,10 @@ def load_run_spec(config: Config, device: torch.device, processes: int, resume: 
         UserErrors: everything that is wrong with any of them, in one report.
     """
     faults: list[str] = []
-    triplets = _or_faults(lambda: load_triplets(config.data, config.relation, config.train.seed), faults)
-    frozen = _or_faults(lambda: open_frozen_models(config.models), faults)
-    folder = RunDir(config)
-    _or_faults(lambda: folder.check(resume, _bytes_to_write(config, triplets or [])), faults)
+    triplets = or_faults(lambda: load_triplets(config.data, config.relation, config.train.seed), faults)
+    frozen = or_faults(lambda: open_frozen_models(config.models), faults)
+    folder = RunDir(config, config.lora_file)
+    or_faults(lambda: folder.check(resume, _bytes_to_write(config, triplets or [])), faults)
     if config.train.device != "auto" and device.type != config.train.device:
         faults.append(f'train.device: "{config.train.device}" is asked for, this machine offers "{device.type}".')
     share, rest = divmod(config.train.batch_size, processes)
@@ -93,12 +95,12 @@ def load_run_spec(config: Config, device: torch.device, processes: int, resume: 
         faults.append('loss.prediction: the base has zero terminal SNR, where epsilon says nothing; use "base" or "v".')
     if config.train.precision == "float16" and device.type != "cuda":
         faults.append('train.precision: "float16" needs a CUDA device; use "float32" or "bfloat16".')
-    _or_faults(lambda: check_optimizer(config.train), faults)
+    or_faults(lambda: check_optimizer(config.train), faults)
     dataset = ""
     if triplets and frozen:
         dataset = dataset_sha256(triplets)
         folder.expect(dataset, frozen.fingerprint())
-        _or_faults(folder.read_checkpoint, faults)
+        or_faults(folder.read_checkpoint, faults)
     if faults:
         raise UserErrors(faults)
     return RunSpec(config, triplets, dataset, frozen, folder, precision_of(config), config.train.micro_batch or share)
@@ -108,19 +110,20 @@ def look_further(config: ConfigFaults) -> UserErrors:
     """Return the faults of a config, and those of the triplets and models that its right tables name."""
     faults, relation = list(config.messages), config.settings.get("relation")
     if "data" in config.tables:
-        _or_faults(lambda: load_triplets(config.tables["data"], relation if isinstance(relation, str) else ""), faults)
+        or_faults(lambda: load_triplets(config.tables["data"], relation if isinstance(relation, str) else ""), faults)
     if "models" in config.tables:
-        _or_faults(lambda: open_frozen_models(config.tables["models"]), faults)
+        or_faults(lambda: open_frozen_models(config.tables["models"]), faults)
     return UserErrors(faults)
 
 
-def zero_terminal(frozen: FrozenModels | None) -> bool:
+def zero_terminal(frozen: FrozenModels | SubjectModels | None) -> bool:
     """Whether the base's last timestep is all noise."""
     alphas = frozen.base.schedule.alphas if frozen else ()
     return bool(alphas) and alphas[-1] < 1e-6
 
 
-def _or_faults(read: Callable[[], Any], faults: list[str]) -> Any:
+def or_faults(read: Callable[[], Any], faults: list[str]) -> Any:
+    """Return what `read` gives, or None with its faults added."""
     try:
         return read()
     except (UserErrors, ModelFileErrors) as error:
@@ -128,8 +131,8 @@ def _or_faults(read: Callable[[], Any], faults: list[str]) -> Any:
         return None
 
 
-def precision_of(config: Config) -> torch.dtype:
-    """Return the precision asked for; "auto" is bfloat16 on cards that have it, float16 on older ones, else float32."""
+def precision_of(config: Config | SubjectConfig) -> torch.dtype:
+    """Choose the asked precision; bfloat16 on cards that have it, float16 on older ones, float32 elsewhere."""
     wanted, on_card = config.train.precision, config.train.device in ("auto", "cuda") and torch.cuda.is_available()
     if wanted != "auto":
         return _PRECISIONS[wanted]

@@ -17,7 +17,7 @@ from core.user_files import read_json_object
 
 from ..common.atomic_io import write_text
 from ..common.image_files import open_image
-from ..common.sheets import FAINT, sample_sheet, save_picture, to_picture
+from ..common.sheets import sample_sheet, save_picture, to_picture
 from ..config import Config
 from ..data.encoded_triplets import EncodedTriplets
 from ..diffusion.ddim import sample, seeded_noise
@@ -26,6 +26,7 @@ from ..host_diffusers.images import decode_latents
 from .objective import RelationObjective
 from .run_dir import RunDir
 from .run_spec import RunSpec
+from .sample_files import opened, shown
 
 _WITHOUT, _STEP = "without", re.compile(r"step-(\d{6,})-\d+\.png")
 _SETTINGS = "settings.json"  # what the pictures without LoRA were drawn with
@@ -62,7 +63,7 @@ class SamplePictures:
         """Draw the untouched base once, and again where one of its pictures is gone, broken or made otherwise."""
         facts = self.config.samples.model_dump(exclude={"every", "count"})
         made = _made_with(self.folder.samples / _SETTINGS) == facts
-        if made and all(_opened(file) for file in self._files(_WITHOUT)):
+        if made and all(opened(file) for file in self._files(_WITHOUT)):
             return
         set_relation(self.objective.unet, False)
         try:
@@ -82,13 +83,13 @@ class SamplePictures:
         steps = sorted({int(match[1]) for match in found if int(match[1]) <= step})
         names = {"without LoRA": _WITHOUT} | {f"step {done}": f"step-{done:06d}" for done in steps}
         side = min(max(self.config.data.image_px, 256), 384)  # large enough to look at, small enough for a sheet
-        columns = {title: [_shown(file, side) for file in self._files(name)] for title, name in names.items()}
+        columns = {title: [shown(file, side) for file in self._files(name)] for title, name in names.items()}
         save_picture(sample_sheet(columns, self.prompts), self.folder.path / "samples.png")
 
     def thumbnail(self, step: int) -> str:
         """Return the first picture of a step as a data URI, for LoRA managers; drawn again if it is gone."""
         file = self._files(f"step-{step:06d}")[0]
-        if _opened(file) is None:
+        if opened(file) is None:
             self._draw(f"step-{step:06d}")
         small = open_image(file).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
         data = io.BytesIO()
@@ -159,23 +160,9 @@ def sample_pictures(
     return samples
 
 
-def _opened(file: Path) -> Image.Image | None:
-    """Return a sample picture, or None where there is none that can be decoded."""
-    try:
-        return open_image(file)
-    except ValueError:
-        return None
-
-
 def _made_with(file: Path) -> dict | None:
     """Return the sample settings that the pictures without LoRA were drawn with."""
     try:
         return read_json_object(file)
     except ValueError:
         return None
-
-
-def _shown(file: Path, side: int) -> Image.Image:
-    """Return a sample picture as the sheet has it; an empty frame where there is none."""
-    picture = _opened(file) or Image.new("RGB", (1, 1), FAINT)
-    return picture.resize((side, side), Image.Resampling.LANCZOS)

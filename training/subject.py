@@ -1,0 +1,196 @@
+"""Train a Subject-Diffusion adapter (arXiv:2307.11410): photographs of named subjects into pictures, on SD 2 or SDXL.
+
+    python -m training.subject training/configs/subject_sd2.toml
+    python -m training.subject CONFIG.toml --dry-run                  look at everything, train nothing
+    python -m training.subject CONFIG.toml --preview-data sheet.png   boxes, segmentations and references, drawn
+    python -m training.subject CONFIG.toml --resume                   go on after an interruption
+    python -m training.subject CONFIG.toml --set train.steps=200      one key, differently
+    accelerate launch -m training.subject CONFIG.toml                 many GPUs, many machines
+
+The authors published no weights, so there is none to begin from. Exit codes as those of training.finetune.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from .common import arguments as of_type
+from .common.cli import Progress, command, leave, say, shell_command
+from .common.sheets import save_picture
+from .common.toml_config import ConfigFaults
+from .data.subject_cache import EncodedSubjects, encode_subjects, rows_of
+from .data.subject_samples import prepare_sample, subject_sheet
+from .data.subject_sources import load_scenes
+from .engine.batch import chances_of, sample_batch
+from .engine.loss_log import LossLog
+from .engine.optim import build_optimizer, learning_rate_at
+from .engine.resume import checkpoint_of, restore
+from .engine.run_spec import precision_of
+from .engine.stops import going_on_named
+from .engine.subject_adapter import attach_subjects, export_adapter
+from .engine.subject_pictures import SubjectPictures
+from .engine.subject_spec import SubjectRun, describe_subject_run, load_subject_run, look_further_at_subjects
+from .host_diffusers.fused_text import FusedText
+from .subject_config import SubjectConfig, load_subject_config
+
+_SHEET_ROWS = 12
+
+
+def main(arguments: list[str] | None = None, again: str = "") -> int:
+    """Run the command; return its exit code.
+
+    Args:
+        arguments: of the command line; None: this process's.
+        again: what to type after a stop to go on, where this is not the command that was typed.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = argparse.ArgumentParser(
+        prog="python -m training.subject", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", metavar="CONFIG.toml")
+    parser.add_argument("--set", action="append", default=[], metavar="table.key=value", dest="overrides")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+    parser.add_argument("--dry-run", action="store_true", help="validate, print the plan and the memory, train nothing")
+    parser.add_argument(
+        "--preview-data", type=of_type.path, metavar="SHEET.png", help="draw what was understood of the pictures; stop"
+    )
+    options = parser.parse_args(arguments)
+    resume = arguments if options.resume else [*arguments, "--resume"]
+    return command(
+        lambda: run(options, lambda processes: again or shell_command("training.subject", resume, processes))
+    )
+
+
+def run(options: argparse.Namespace, again: Callable[[int], str]) -> None:
+    """Validate everything, then do what was asked.
+
+    Args:
+        options: of the command line.
+        again: the command that goes on with a run of some processes.
+    """
+    try:
+        config = load_subject_config(options.config, options.overrides)
+    except ConfigFaults as error:
+        raise look_further_at_subjects(error) from error
+    if options.preview_data:
+        return preview(config, options.preview_data)
+    half = precision_of(config) == torch.float16 and torch.cuda.is_available()
+    accelerator = Accelerator(
+        cpu=config.train.device == "cpu",
+        mixed_precision="fp16" if half else "no",
+        # words of dropped prompts and the last layers of SDXL's encoders have no gradient
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )
+    speak = say if accelerator.is_main_process else (lambda text: None)
+    logging.getLogger().setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
+    recipe = load_subject_run(config, accelerator.device, accelerator.num_processes, options.resume)
+    speak(describe_subject_run(recipe, accelerator.num_processes))
+    if options.dry_run:
+        return
+    accelerator.wait_for_everyone()  # all have looked at the folder before one of them holds it
+    journal = LossLog(recipe, again(accelerator.num_processes))
+    with going_on_named(journal, accelerator, recipe.folder.path):
+        train(recipe, accelerator, journal, speak)
+
+
+def preview(config: SubjectConfig, path) -> None:
+    """Draw the first rows as they will be trained on."""
+    rows = rows_of(load_scenes(config.data, config.adapter, config.train.seed), config)[:_SHEET_ROWS]
+    samples = [prepare_sample(scene, place, config.data, config.train.seed) for scene, place in rows]
+    save_picture(subject_sheet(samples), path)
+    say(f"wrote {path}")
+
+
+def train(recipe: SubjectRun, accelerator: Accelerator, journal: LossLog, speak) -> None:
+    """Encode, attach, loop, export."""
+    config, device, settings = recipe.config, accelerator.device, recipe.config.train
+    text = FusedText(recipe.models.base.text(recipe.dtype), recipe.tokens).to(device)
+    with accelerator.main_process_first():
+        data = encode_subjects(recipe.rows, recipe.prompts, config, recipe.models, device, recipe.dtype, speak)
+    speak(f"loading the UNet in {str(recipe.dtype).removeprefix('torch.')}")
+    unet = recipe.models.base.unet(recipe.dtype).to(device)
+    objective = attach_subjects(unet, text, recipe.models, config, recipe.dtype)
+    pictures = None
+    if accelerator.is_main_process:
+        journal.folder.begin()
+        if config.samples.every:
+            pictures = pictures_of(recipe, objective, data, device)
+            pictures.draw_without()
+    parameters = objective.trained()
+    optimizer = build_optimizer(parameters.values(), settings)
+    start = restore(journal.folder.read_checkpoint(), parameters, optimizer, accelerator, journal)
+    model, optimizer = accelerator.prepare(objective, optimizer)
+    progress = Progress(start, settings.steps)
+    for step in range(start, settings.steps):
+        rate = learning_rate_at(step, settings)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        journal.log(one_step(model, optimizer, parameters, data, step, recipe, accelerator))
+        done = step + 1
+        if accelerator.is_main_process and progress.due(done):
+            progress.tell(done, journal.last(), rate)
+        if pictures and (done % config.samples.every == 0 or done == settings.steps):
+            pictures.draw(done)  # before the checkpoint: a run resumed from it has all pictures up to it
+        if done % config.output.checkpoint_every == 0 or done == settings.steps:
+            journal.sync_losses(accelerator)
+            if accelerator.is_main_process:
+                journal.check()
+                journal.write(checkpoint_of(done, parameters, optimizer, accelerator, journal))
+    if accelerator.is_main_process:
+        found = export_adapter(objective, config.result_file, settings.steps, recipe.dataset)
+        speak(f"wrote {config.result_file}; {found}")
+    accelerator.wait_for_everyone()
+
+
+def one_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    parameters: dict[str, nn.Parameter],
+    data: EncodedSubjects,
+    step: int,
+    recipe: SubjectRun,
+    accelerator: Accelerator,
+) -> dict[str, Tensor]:
+    """One update from one global batch; this process does its share in micro-batches. Returns its mean losses."""
+    settings, device = recipe.config.train, accelerator.device
+    share = settings.batch_size // accelerator.num_processes
+    mine = share * accelerator.process_index
+    drawn = sample_batch(settings.seed, step, settings.batch_size, len(data), data.latent)
+    chances, views = chances_of(settings.seed, step, settings.batch_size)
+    starts = range(mine, mine + share, recipe.micro_batch)
+    totals: dict[str, Tensor] = {}
+    for at in starts:
+        piece, rows = drawn.part(at, at + recipe.micro_batch), slice(at, at + recipe.micro_batch)
+        batch = data.take(piece.rows, views[rows]).to(device)
+        with nullcontext() if at == starts[-1] else accelerator.no_sync(model):
+            losses = model(batch, piece.timesteps.to(device), piece.noise.to(device), chances[rows].to(device))
+            accelerator.backward(losses["loss"] / len(starts))
+        for name, loss in losses.items():
+            totals[name] = totals.get(name, 0) + loss.detach() / len(starts)
+    if settings.max_grad_norm:
+        accelerator.clip_grad_norm_(list(parameters.values()), settings.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return totals
+
+
+def pictures_of(recipe: SubjectRun, objective, data: EncodedSubjects, device: torch.device) -> SubjectPictures:
+    """Draw, for a run, the first crops of its first pictures."""
+    count = min(recipe.config.samples.count, len(data))
+    rows = torch.arange(count)
+    batch = data.take(rows, torch.zeros(count, dtype=torch.long)).to(device)
+    prompts = [data.prompts[row].prompt for row in rows.tolist()]
+    return SubjectPictures(objective, batch, prompts, recipe.models.base.vae, recipe.folder)
+
+
+if __name__ == "__main__":
+    leave(main())
