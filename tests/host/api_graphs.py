@@ -16,6 +16,7 @@ TEST_LOADERS = {
     "DualCLIPLoader": ("RelateTestFluxClip", {"weights_seed": 2}),
     "VAELoader": ("RelateTestFluxVae", {"weights_seed": 3}),
 }
+RELATIONS = {"flux2": "relation_flux2.safetensors"}  # of the tiny families; else SDXL's
 # graphs of models that take references natively, or make videos: by a word in the model's file name, the tiny family
 NATIVE = {
     "flux-2-klein": "flux2",
@@ -77,21 +78,28 @@ def swap_loaders(graph: dict, image: str = "subject.png") -> dict:
     if any(node["class_type"] == "UNETLoader" for node in graph.values()):
         loaders = TEST_LOADERS | {"ControlNetLoader": ("RelateTestFluxControlNet", {"weights_seed": 6})}
     loaders = loaders | native_loaders(graph)
+    relation = RELATIONS.get(family_of(graph), TEST_FILES["RelateRelationLoader"]["lora_name"])
+    files = TEST_FILES | {"RelateRelationLoader": {"lora_name": relation}}
     for node_id, node in graph.items():
         kind, inputs = node["class_type"], dict(node["inputs"])
         if kind in loaders:
             kind, inputs = loaders[kind]
-        inputs = {**inputs, **TEST_FILES.get(kind, {}), **SMALL.get(kind, {})}
+        inputs = {**inputs, **files.get(kind, {}), **SMALL.get(kind, {})}
         if kind in ("LoadImage", "LoadImageMask"):
             inputs["image"] = image
         swapped[node_id] = {**node, "class_type": kind, "inputs": inputs}
     return swapped
 
 
-def native_loaders(graph: dict) -> dict:
-    """Loaders of the tiny family that stands for the graph's model; none for FLUX.1-dev and SDXL."""
+def family_of(graph: dict) -> str | None:
+    """The tiny family that stands for the graph's model; None for FLUX.1-dev and SDXL."""
     files = [node["inputs"]["unet_name"] for node in graph.values() if node["class_type"] == "UNETLoader"]
-    family = next((family for file in files for word, family in NATIVE.items() if word in file), None)
+    return next((family for file in files for word, family in NATIVE.items() if word in file), None)
+
+
+def native_loaders(graph: dict) -> dict:
+    """Loaders of that family; none for FLUX.1-dev and SDXL."""
+    family = family_of(graph)
     kinds = {"UNETLoader": 0, "CLIPLoader": 1, "DualCLIPLoader": 1, "VAELoader": 2}
     return (
         {}

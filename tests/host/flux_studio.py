@@ -79,6 +79,17 @@ def split_lora(fused: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
+def text_stream_lora(blocks: int = 1, width: int = WIDTH, rank: int = 4) -> dict[str, Tensor]:
+    """A relation LoRA on the text stream of double blocks, as this pack's training writes it; the tiny Flux.2's."""
+    state = {}
+    for block in range(blocks):
+        for number, name in enumerate(("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")):
+            module = f"transformer.transformer_blocks.{block}.attn.{name}"
+            state[f"{module}.lora_A.weight"] = draw(rank, width, seed=70 + number, scale=0.1)
+            state[f"{module}.lora_B.weight"] = draw(width, rank, seed=80 + number, scale=0.1)
+    return state
+
+
 def save_files(models: Path) -> None:
     """Every published layout, in the tiny widths."""
     save_file(tables(), models / "relate" / "embedding.safetensors")
@@ -90,6 +101,10 @@ def save_files(models: Path) -> None:
     for number, name in enumerate(("dreamo_sft_lora", "dreamo_dpo_lora", "flux-turbo")):
         save_file(split_lora(fused_lora(seed=20000 * (number + 1))), models / "loras" / f"{name}.safetensors")
     save_file(fused_lora(width=2 * WIDTH), models / "loras" / "wide_flux.safetensors")
+    save_file(text_stream_lora(), models / "loras" / "relation_flux2.safetensors", {"kind": "relation"})
+    # stands for the file that the user of workflows/miniworld_flux_relation.json trains
+    miniworld = {"kind": "relation", "base": "miniworld-flux"}
+    save_file(text_stream_lora(3, 160), models / "loras" / "miniworld_flux_hugging.safetensors", miniworld)
 
 
 @dataclass(frozen=True)
