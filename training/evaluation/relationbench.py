@@ -11,7 +11,7 @@ import json
 import os
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import permutations
 from pathlib import Path
@@ -26,12 +26,38 @@ CASES = 4
 SINGLE_BOX = ((0.25, 0.25, 0.75, 0.75),)
 PAIR_BOXES = ((0.0, 0.25, 0.5, 0.75), (0.5, 0.25, 1.0, 0.75))  # MS-Diffusion's defaults
 _BLANK = "{ }"
+_TABLES = {  # the paper's tables 1, 2, 3 by the set of the prompts: a key of relationbench.json, the group of its rows
+    "": ("published", ""),
+    "relationbench": ("published", ""),
+    "dreambench": ("published_dreambench", "single"),
+    "customconcept101": ("published_customconcept101", "multi"),
+}
 
 
 @cache
 def relationbench() -> dict[str, Any]:
     """Return the shipped facts: `templates` (`prompt` and its predicate, `relation`), `settings`, `published`."""
     return json.loads(Path(__file__).with_name("relationbench.json").read_text(encoding="utf-8"))
+
+
+def published_rows(sets: Iterable[str]) -> tuple[dict[tuple[str, str], dict[str, float]], str]:
+    """Return the paper's rows that pictures of these sets may stand beside, and where they are printed.
+
+    Args:
+        sets: the set that each case is of; empty for cases of this benchmark.
+
+    Returns:
+        (method, group) to metric to score, and a note; nothing for another set or several at once.
+    """
+    tables = {_TABLES.get(name, ("", "")) for name in sets}
+    key, group = tables.pop() if len(tables) == 1 else ("", "")
+    if not key:
+        return {}, ""
+    table = relationbench()[key]
+    rows = {
+        (row["method"], row.get("group", group)): dict(zip(table["metrics"], row["scores"])) for row in table["rows"]
+    }
+    return rows, table["note"]
 
 
 def find_subjects(folder: Path) -> list[tuple[str, Path]]:

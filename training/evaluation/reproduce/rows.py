@@ -12,7 +12,7 @@ from ...common.image_files import open_picture
 from ...common.sheets import FAINT, INK, PAPER, font
 from ..columns import JUDGE_COLUMNS, SCORE_COLUMNS, SUBJECT_COLUMNS, estimates
 from ..measurement import Measured
-from ..relationbench import relationbench
+from ..relationbench import published_rows
 from ..scores import METRICS
 
 PUBLISHED_OF = {"ms-diffusion": "MS-Diffusion", "relate": "DreamRelation"}
@@ -29,11 +29,9 @@ def reproduction_text(measured: Mapping[str, Measured], complete: Mapping[str, b
         world: pictures of the miniworld are compared with nothing published.
     """
     lines = ["| method | group | " + " | ".join(METRICS) + " |", "|---" * (len(METRICS) + 2) + "|"]
-    published = (
-        {}
-        if world == "miniworld"
-        else {(row["method"], row["group"]): row["scores"] for row in relationbench()["published"]["rows"]}
-    )
+    published, note = {}, ""
+    if world != "miniworld":
+        published, note = published_rows(entry.set for own in measured.values() for entry in own.entries)
     checks = []
     for method, own in measured.items():
         for group, row in estimates(own.entries, own.rows, SCORE_COLUMNS).items():
@@ -43,10 +41,10 @@ def reproduction_text(measured: Mapping[str, Measured], complete: Mapping[str, b
             theirs = published.get((PUBLISHED_OF.get(method, ""), group))
             if theirs is None:
                 continue
-            gaps = {metric: row[metric].value - value for metric, value in zip(METRICS, theirs) if metric in row}
+            gaps = {metric: row[metric].value - value for metric, value in theirs.items() if metric in row}
             lines.append(
                 f"| *published: {PUBLISHED_OF[method]}* | {group} | "
-                + " | ".join(f"{value:.1f}" for value in theirs)
+                + " | ".join(f"{theirs[metric]:.1f}" if metric in theirs else "-" for metric in METRICS)
                 + " |"
             )
             lines.append(
@@ -57,6 +55,8 @@ def reproduction_text(measured: Mapping[str, Measured], complete: Mapping[str, b
             if method == "ms-diffusion":
                 checks.append((group, max(map(abs, gaps.values())) if gaps else None))
     lines += ["", *_verdict(checks)]
+    if checks or any(line.startswith("| *published") for line in lines):
+        lines.append(f"Published rows: {note}.")
     return "\n".join(lines) + "\n"
 
 
