@@ -14,7 +14,7 @@ from training.host_diffusers.segmenters import open_segmenter
 WIDE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8))
 
 
-@pytest.fixture(scope="module", params=["grounding_dino", "owlv2"])
+@pytest.fixture(scope="module", params=["grounding_dino", "owlv2", "sam3"])
 def detector(request, tmp_path_factory):
     return open_detector(str(getattr(tiny_vision, request.param)(tmp_path_factory.mktemp(request.param))), "cpu")
 
@@ -35,6 +35,12 @@ def test_a_detector_returns_boxes_in_the_picture_under_the_names_asked_for(detec
 def test_a_detector_finds_the_same_again(detector):
     first, second = (detector.detect(WIDE, ["cat", "dog"]) for _ in range(2))
     assert [(one.box, one.score, one.name) for one in first] == [(one.box, one.score, one.name) for one in second]
+
+
+def test_sam_3_brings_a_mask_of_the_pictures_size_with_each_box(tmp_path):
+    found = open_detector(str(tiny_vision.sam3(tmp_path)), "cpu").detect(WIDE, ["plushie bear"])
+    assert len(found) == 6 and {one.name for one in found} == {"plushie bear"}  # it has six queries
+    assert all(one.mask.shape == (60, 80) and one.mask.dtype == bool for one in found)
 
 
 def test_names_are_found_in_the_prompt(grounding):

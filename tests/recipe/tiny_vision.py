@@ -60,6 +60,38 @@ def owlv2(folder: Path) -> Path:
     return folder
 
 
+def sam3(folder: Path) -> Path:
+    torch.manual_seed(0)
+    side, wide = 112, {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+    tokenizer = hf.CLIPTokenizer.from_pretrained(FOLDER / "tokenizer", model_max_length=32)
+    backbone = {
+        **wide,
+        "model_type": "sam3_vit_model",
+        "num_hidden_layers": 2,
+        "image_size": side,
+        "pretrain_image_size": side,
+        "window_size": 4,
+        "global_attn_indexes": [1],
+    }
+    text = {**wide, "num_hidden_layers": 1, "vocab_size": len(tokenizer), "max_position_embeddings": 32}
+    config = hf.Sam3Config(
+        vision_config={
+            "backbone_config": backbone,
+            "fpn_hidden_size": 32,
+            "backbone_feature_sizes": [[32, 32], [16, 16], [8, 8]],
+        },
+        text_config={**text, "projection_dim": 32},
+        geometry_encoder_config={**wide, "num_layers": 1},
+        detr_encoder_config={**wide, "num_layers": 1},
+        detr_decoder_config={**wide, "num_layers": 2, "num_queries": 6},
+        mask_decoder_config={"hidden_size": 32, "num_attention_heads": 2},
+    )
+    hf.Sam3Model(config).save_pretrained(folder)
+    images = hf.Sam3ImageProcessor(size={"height": side, "width": side})
+    hf.Sam3Processor(images, tokenizer, target_size=side).save_pretrained(folder)
+    return folder
+
+
 def _sam_parts() -> dict:
     return {
         "prompt_encoder_config": {
