@@ -6,7 +6,6 @@ from comfy_api.latest import io, ui
 
 from .sockets import PoseKeypoint, RelateScene, schema
 
-
 _ALIASES = ["dataset", "training data", "save dataset", "relation lora", "triplets.jsonl", "fine-tune", "dreamrelation"]
 
 
