@@ -12,6 +12,7 @@ TEST_LOADERS = {
     "CheckpointLoaderSimple": ("RelateTestCheckpoint", {"kind": "sdxl", "weights_seed": 1}),
     "CLIPVisionLoader": ("RelateTestClipVision", {"weights_seed": 4}),
     "ControlNetLoader": ("RelateTestControlNet", {"weights_seed": 5}),
+    "SAM3_Detect": ("SolidMask", {"value": 1.0, "width": 256, "height": 192}),
     "UNETLoader": ("RelateTestFlux", {"weights_seed": 1}),
     "DualCLIPLoader": ("RelateTestFluxClip", {"weights_seed": 2}),
     "VAELoader": ("RelateTestFluxVae", {"weights_seed": 3}),
@@ -37,6 +38,7 @@ TEST_FILES = {
 SMALL = {
     "EmptyLatentImage": {"width": 256, "height": 192},
     "EmptySD3LatentImage": {"width": 256, "height": 192},
+    "EmptyFlux2LatentImage": {"width": 256, "height": 192},
     "KSampler": {"steps": 2},
     "BasicScheduler": {"steps": 2},
     "Flux2Scheduler": {"steps": 2, "width": 256, "height": 192},

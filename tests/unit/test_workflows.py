@@ -15,12 +15,14 @@ WORKFLOWS = sorted(path for path in (ROOT / "workflows").glob("*.json") if path 
 API_GRAPHS = ROOT / "tests" / "host" / "graphs"
 STOCK = {
     "BasicScheduler", "CFGGuider", "CFGNorm", "CLIPLoader", "CLIPTextEncode", "CLIPVisionLoader", "Canny",
-    "CheckpointLoaderSimple", "ControlNetApplyAdvanced", "ControlNetLoader", "CreateHookKeyframe", "CreateHookLora",
-    "DualCFGGuider", "DualCLIPLoader", "EmptyLatentImage", "EmptySD3LatentImage", "Flux2Scheduler", "FluxGuidance",
-    "FluxKontextMultiReferenceLatentMethod", "ImageScaleBy", "InvertMask", "KSampler", "KSamplerSelect",
-    "LoadImage", "MaskComposite", "ModelSamplingAuraFlow", "ModelSamplingSD3", "PairConditioningSetProperties",
-    "PreviewAny", "PreviewImage", "RandomNoise", "SamplerCustomAdvanced", "SaveImage", "SaveWEBM",
-    "SetHookKeyframes", "SolidMask", "UNETLoader", "VAEDecode", "VAELoader", "Wan22ImageToVideoLatent",
+    "CheckpointLoaderSimple", "ConditioningZeroOut", "ControlNetApplyAdvanced", "ControlNetLoader",
+    "CreateHookKeyframe", "CreateHookLora", "DualCFGGuider", "DualCLIPLoader", "EmptyFlux2LatentImage",
+    "EmptyLatentImage", "EmptySD3LatentImage", "Flux2Scheduler", "FluxGuidance",
+    "FluxKontextMultiReferenceLatentMethod", "ImageBatch", "ImageScaleBy", "ImageToMask", "InvertMask", "KSampler",
+    "KSamplerSelect", "LoadImage", "MaskComposite", "MaskToImage", "ModelSamplingAuraFlow", "ModelSamplingSD3",
+    "PairConditioningSetProperties", "PreviewAny", "PreviewImage", "PrimitiveString", "RandomNoise",
+    "ReferenceLatent", "SAM3_Detect", "SamplerCustomAdvanced", "SaveImage", "SaveWEBM", "SetHookKeyframes",
+    "SolidMask", "UNETLoader", "VAEDecode", "VAELoader", "Wan22ImageToVideoLatent",
 }  # fmt: skip
 NOTES = {"Note", "MarkdownNote"}  # known to the page only, never sent to the server
 MODEL_FOLDERS = {
