@@ -50,6 +50,16 @@ def annotate(raw: Path, out: Path, options: AnnotateOptions) -> Report:
     return annotate_folder(triplets, out, options, backends, limits)
 
 
+def check_options(options: AnnotateOptions) -> None:
+    """Look at options and models before there are pictures; nothing is loaded.
+
+    Raises:
+        UserErrors: all that is wrong with them.
+    """
+    _, backends, _ = _prepared(lambda: None, options)
+    all_or_faults(*(part.check for part in backends.parts().values()))
+
+
 def apply(out: Path, coco: Path | None = None) -> Report:
     """Read back what people have edited and decided in OUT, and do everything that depends on it again.
 
@@ -108,13 +118,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.annotate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default = AnnotateOptions("")
     add = parser.add_argument
     add("folders", nargs="+", type=of_type.path, metavar="RAW OUT", help="OUT alone with --apply and --import-coco")
     add("--relation", default="", help="as the sentence says it, e.g. hugging")
+    add("--backend", choices=[TRANSFORMERS, MINIWORLD], default=TRANSFORMERS)
+    add_arguments(parser)
+    add("--dry-run", action="store_true", help="check pictures, options and models; write nothing")
+    add("--apply", action="store_true", help="read back edited JSON, COCO and decisions.json")
+    add("--import-coco", type=of_type.path, metavar="FILE", help="read back COCO keypoints, then as --apply")
+    add("--convert-pose", action="store_true", help="folders: FILE.pth DIR")
+    add("--dataset", choices=["ap10k", "apt36k"], default="ap10k", help="whose expert --convert-pose takes")
+    return parser
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of an annotation that `python -m training.generate` has too."""
+    default, add = AnnotateOptions(""), parser.add_argument
     add("--kind", action="append", default=[], metavar="NAME=KIND", help=f"what a subject is: {', '.join(KINDS)}")
     add("--say", default="", help='the sentence, e.g. "A {a} is {relation} a {b} {place}."')
-    add("--backend", choices=[TRANSFORMERS, MINIWORLD], default=TRANSFORMERS)
     add("--detector", default=default.detector, help="a Grounding DINO, OWLv2 or SAM 3 of transformers")
     add("--segmenter", default="", help="a SAM or SAM 2; SAM 2.1 large with a GPU, else tiny; none: boxes alone")
     add("--pose-animal", default="", help="folder that --convert-pose wrote; without it animals have no joints")
@@ -126,12 +147,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--hide-others", action="store_true", help="paint the other subjects over before joints are looked for")
     add("--keep-rejected", action="store_true", help="write lines of rejected triplets to rejected/triplets.jsonl")
     add("--editor", choices=[XANYLABELING, LABELME], default=XANYLABELING, help="4 or 2 points for a rectangle")
-    add("--dry-run", action="store_true", help="check pictures, options and models; write nothing")
-    add("--apply", action="store_true", help="read back edited JSON, COCO and decisions.json")
-    add("--import-coco", type=of_type.path, metavar="FILE", help="read back COCO keypoints, then as --apply")
-    add("--convert-pose", action="store_true", help="folders: FILE.pth DIR")
-    add("--dataset", choices=["ap10k", "apt36k"], default="ap10k", help="whose expert --convert-pose takes")
-    return parser
 
 
 def _run(options) -> None:
@@ -150,7 +165,7 @@ def _run(options) -> None:
         _tell(apply(options.folders[0], options.import_coco), options.folders[0])
         return
     raw, out = options.folders
-    chosen = _chosen(options)
+    chosen = options_of(options)
     if options.dry_run:
         triplets, backends, _ = _prepared(lambda: _outside(raw, out), chosen)
         all_or_faults(*(part.check for part in backends.parts().values()))
@@ -161,7 +176,8 @@ def _run(options) -> None:
     _tell(annotate(raw, out, chosen), out)
 
 
-def _chosen(options) -> AnnotateOptions:
+def options_of(options: argparse.Namespace) -> AnnotateOptions:
+    """Read what was said on a command line that has `add_arguments`, --relation and --backend."""
     kinds = dict(pair.partition("=")[::2] for pair in options.kind)
     names = [name for name in AnnotateOptions.__dataclass_fields__ if name not in ("kinds", "origin")]
     return AnnotateOptions(kinds=kinds, **{name: getattr(options, name) for name in names})
