@@ -63,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
         help="draw every N-th line, beginning with line I; measure when all are there",
     )
     add("--partial", action="store_true", help="measure although pictures or relation LoRAs are missing; says how many")
+    add("--exact", action="store_true", help="count relations and identities as well; the miniworld's scenes only")
     add("--draw-only", action="store_true", help="do not measure")
     add("--run-seconds", type=of_type.positive, default=1800, help="longest time one picture may take in ComfyUI")
     add_arguments(made)
