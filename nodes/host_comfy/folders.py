@@ -20,7 +20,7 @@ CREATURES = MINIWORLD / "creatures"
 
 
 def register() -> None:
-    """Make ``models/relate``, make it known, and name the miniworld's relations among the LoRAs.
+    """Make ``models/relate``, make it known, and name the miniworld's relations and subject adapters among the files.
 
     Folders that extra_model_paths.yaml added under the same names are kept, and come first.
     """
@@ -36,6 +36,7 @@ def register() -> None:
         paths = [*paths, default]
     folder_paths.folder_names_and_paths[RELATE] = (paths, set(endings) | set(folder_paths.supported_pt_extensions))
     folder_paths.add_model_folder_path("loras", str(MINIWORLD / "relations"))
+    folder_paths.add_model_folder_path(RELATE, str(MINIWORLD / "relate"))
 
 
 def below_output(name: str) -> Path:

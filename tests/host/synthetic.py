@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+MINIWORLD = Path(__file__).resolve().parents[2] / "models" / "miniworld"
 # Text cross-attentions as (transformer, depth, channels), in the published order (down, up, middle): SDXL's 70 at a
 # tenth of its width, and the 8 of a UNet of two levels, quick enough to be sampled a hundred times.
 SDXL = (
@@ -135,10 +137,58 @@ def _named(layout: str, path: str, down: Tensor, up: Tensor) -> dict[str, Tensor
     return {f"base_model.model.{path}.lora_A.weight": down, f"base_model.model.{path}.lora_B.weight": up}
 
 
+def subject_adapter(
+    blocks: dict[str, int], context: int, image: tuple[int, int, int], words: tuple[int, int], seed: int = 31
+) -> dict[str, Tensor]:
+    """A subject adapter with open gates, without trained weights of the base.
+
+    Args:
+        blocks: width of each transformer block by diffusers' name.
+        context: width of the object tokens.
+        image: tokens, width and embedding of the image encoder.
+        words: widths of the two text encoders.
+    """
+    tokens, width, embedding = image
+    mlp = {"mlp.": (embedding, embedding, words[0]), "mlp_2.": (embedding, embedding, words[1])}
+    mlp["proj.linears_image."] = (width + 64, context, context)
+    shapes = {"proj.null_image_feature": (1, 1, tokens, width), "proj.null_position_feature": (1, 1, tokens, 64)}
+    for name, (into, hidden, out) in mlp.items():
+        shapes |= (
+            _norm(f"{name}layernorm", into) | _linear(f"{name}fc1", hidden, into) | _linear(f"{name}fc2", out, hidden)
+        )
+    state = draw(shapes, seed)
+    for block, wide in blocks.items():
+        prefix = f"unet.{block}.fuser."
+        fuser = {f"attn.{part}.weight": (wide, wide) for part in ("to_q", "to_k", "to_v")}
+        fuser |= _linear("linear", wide, context) | _linear("attn.to_out.0", wide, wide) | _norm("norm1", wide)
+        fuser |= _linear("ff.net.0.proj", 8 * wide, wide) | _linear("ff.net.2", wide, 4 * wide) | _norm("norm2", wide)
+        state |= {prefix + name: tensor for name, tensor in draw(fuser, seed + wide).items()}
+        state |= {f"{prefix}alpha_{part}": torch.tensor(0.1) for part in ("attn", "dense")}
+    return state
+
+
+def save_subject_adapters(folder: Path) -> None:
+    """One for the tiny SDXL in the first block of each stack; one for the miniworld, until its own is shipped."""
+    first = {f"{path}.transformer_blocks.0": width for path, _, width in SDXL}
+    state = subject_adapter(first, CONTEXT, (4, IMAGE, 20), (24, 40))
+    save_file(state, folder / "subject_sd2.safetensors", {"kind": "subject_adapter", "head_width": "32"})
+    config = json.loads((MINIWORLD / "unet" / "config.json").read_text(encoding="utf-8"))
+    narrow, wide = config["block_out_channels"]
+    blocks = {"down_blocks.0.attentions.0": narrow, "down_blocks.1.attentions.0": wide, "mid_block.attentions.0": wide}
+    blocks |= {f"up_blocks.{level}.attentions.{i}": (wide, narrow)[level] for level in (0, 1) for i in (0, 1)}
+    blocks = {f"{name}.transformer_blocks.0": width for name, width in blocks.items()}
+    vision = json.loads((MINIWORLD / "clip_vision" / "config.json").read_text(encoding="utf-8"))
+    image = ((vision["image_size"] // vision["patch_size"]) ** 2, vision["hidden_size"], vision["projection_dim"])
+    state = subject_adapter(blocks, config["cross_attention_dim"], image, (64, 128))
+    facts = {"kind": "subject_adapter", "head_width": "32", "placeholder": "q", "base": "miniworld"}
+    save_file(state, folder / "miniworld_subject.safetensors", facts)
+
+
 def save_models(models: Path) -> None:
     """Everything the tests load by name, in ComfyUI's own folders; `small_` files fit the UNet of two levels."""
     for folder in ("relate", "loras"):
         (models / folder).mkdir(parents=True, exist_ok=True)
+    save_subject_adapters(models / "relate")
     for prefix, blocks in (("", SDXL), ("small_", SMALL)):
         save_identity_bin(models / "relate" / f"{prefix}ms_adapter.bin", blocks)
         save_identity_safetensors(models / "relate" / f"{prefix}ms_adapter.safetensors", blocks)

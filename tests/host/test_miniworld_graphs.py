@@ -20,7 +20,7 @@ def quick(path=PAIR, **changes) -> dict:
     """A graph in four steps, with inputs changed: `RelateRelationLoader={"strength": 0.0}`, at its first such node."""
     graph = json.loads(path.read_text(encoding="utf-8"))
     for value in graph.values():
-        if value["class_type"] in ("KSampler", "RelateRoutingSampler"):
+        if value["class_type"] in ("KSampler", "RelateRoutingSampler", "BasicScheduler"):
             value["inputs"]["steps"] = 4
     for kind, inputs in changes.items():
         next(value for value in graph.values() if value["class_type"] == kind)["inputs"] |= inputs
