@@ -58,6 +58,12 @@ SUBJECT_COLUMNS = (
     Column("in_place", "IoU with the box", "number"),
     Column("centre_inside", "centre in the box %", "share"),
 )
+FACE_COLUMNS = (
+    Column("face_multi_id", "Multi-ID (MultiHuman)", "number"),
+    Column("face_id_sim", "ID-Sim (UMO's formula)", "score"),
+    Column("face_id_conf", "ID-Conf (UMO's formula)", "score"),
+    Column("face_count_exact", "faces exact %", "share"),
+)
 JUDGE_COLUMNS = (
     Column("happened", "happened %", "share"),
     Column("reversed", "reversed %", "share", False),
@@ -72,7 +78,8 @@ GRADE_COLUMNS = (
     Column("grade_identity", "identity 0-10", "number"),
     Column("grade_quality", "quality 0-10", "number"),
 )
-COLUMNS = {column.key: column for column in (*SCORE_COLUMNS, *SUBJECT_COLUMNS, *JUDGE_COLUMNS, *GRADE_COLUMNS)}
+_ALL = (*SCORE_COLUMNS, *SUBJECT_COLUMNS, *FACE_COLUMNS, *JUDGE_COLUMNS, *GRADE_COLUMNS)
+COLUMNS = {column.key: column for column in _ALL}
 
 
 def estimates(

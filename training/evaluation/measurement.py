@@ -85,17 +85,32 @@ def measure_pictures(
             notes.append(f"who is where: {lacking} pictures not measured: needs 'names' and 'references'.")
         if not any(entry.boxes for entry in entries):
             notes.append("swap, misplaced, in place: not measured: needs 'boxes'.")
-        if not_measured():
-            notes.append(f"ID-Sim (UMO), ID-Conf (UMO), Multi-ID (MultiHuman): {not_measured()}.")
+    if models.faces is None:
+        notes.append(f"faces: {not_measured()}.")
+    else:
+        _faces_into(rows, entries, models.faces, notes)
     judge, unparsable, mass = None, None, None
     if models.judge is None:
         notes.append("whether it happened: not measured: needs --judge.")
     else:
         judge, unparsable, mass = _judge_into(rows, entries, predicates, models.judge, options, memory)
     encoders = {"CLIP": models.clip.name} | ({"DINO": models.dino.name} if models.dino else {})
+    encoders |= {"faces": models.faces.name} if models.faces else {}
     return Measured(
         entries, predicates, rows, subjects, judge, unparsable, mass, tuple(notes), time.monotonic() - began, encoders
     )
+
+
+def _faces_into(rows: list[dict[str, float | None]], entries: Sequence[Entry], encoder: Any, notes: list[str]) -> None:
+    """Write the measures of faces into the rows, and what was left out into the notes."""
+    from .assignment.face_rows import measure_faces
+
+    found = measure_faces(entries, encoder, lambda items: tqdm(items, desc="faces", unit=""))
+    for row, own in zip(rows, found):
+        row |= own
+    lacking = sum(not own for own in found)
+    if lacking:
+        notes.append(f"faces: {lacking} pictures not measured: no face is in their references.")
 
 
 def _judge_into(

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--detector", default=NONE, help="who is where: a Grounding DINO, OWLv2 or SAM 3 of transformers, or miniworld")
     add("--encoder", default="", help="looks of crops: a DINOv2, DINOv3, CLIP or SigLIP of transformers, or miniworld")
     add("--segmenter", default=NONE, help="cuts subjects out of boxes: a SAM or SAM 2 of transformers")
+    add("--faces", default=NONE, help="people's faces: a pack of insightface, e.g. antelopev2 (weights non-commercial)")
     add("--floor", type=float, help="cosine at or below which a detection is nobody; measured from the references")
     add("--judge", default=NONE, help="whether it happened: an image-text-to-text model of transformers, or miniworld")
     add("--judge-revision", default="main", help="commit of the judge on the hub, so that answers can be repeated")
@@ -82,6 +83,7 @@ class Models:
         subjects: see `assignment/subjects`.
         judge: see `judge/answers`.
         accuracy: the judge's, from labels.
+        faces: see `assignment/face_rows`.
     """
 
     clip: Any
@@ -89,11 +91,13 @@ class Models:
     subjects: Any
     judge: Any
     accuracy: Any
+    faces: Any = None
 
 
 def model_steps(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> list[Callable[[], Any]]:
     """One step for each part of `Models`, in its order; for `all_or_faults`."""
     from ..host_diffusers.embedders import load_clip, load_dino
+    from ..host_diffusers.faces import open_faces
 
     dtype = DTYPES[options.dtype]
     dino = options.dino or (NONE if options.clip == "miniworld" else DINO)
@@ -103,6 +107,7 @@ def model_steps(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> list
         lambda: None if options.detector == NONE else _open_subjects(options, dtype, worlds),
         lambda: None if options.judge == NONE else open_judge_model(options, worlds),
         lambda: None if options.judge_accuracy is None else _read_accuracy(options.judge_accuracy),
+        lambda: None if options.faces == NONE else open_faces(options.faces, options.device),
     ]
 
 

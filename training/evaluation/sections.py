@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .benchmarks.catalogue import SETS, licence_of
-from .columns import GRADE_COLUMNS, JUDGE_COLUMNS, SUBJECT_COLUMNS, Column, estimates, markdown
+from .columns import FACE_COLUMNS, GRADE_COLUMNS, JUDGE_COLUMNS, SUBJECT_COLUMNS, Column, estimates, markdown
 from .measurement import Measured
 from .prompts import Entry
 
@@ -24,6 +24,8 @@ def sections_text(measured: Measured, accuracy: Any) -> str:
     parts = []
     if measured.subjects is not None:
         parts.append(_subjects_text(measured))
+    if "faces" in measured.encoders:
+        parts.append(_faces_text(measured))
     if measured.judge is not None:
         parts.append(_judge_text(measured, accuracy))
     notes = [*measured.notes, *(f"Licence of {SETS[name].title}: {licence_of(name)}." for name in sets_of(measured))]
@@ -50,6 +52,15 @@ def _subjects_text(measured: Measured) -> str:
         f"**Who is where**\n\n{markdown(table, SUBJECT_COLUMNS)}\n{models}. Floor of the assignment "
         f"{subjects.floor:.3f}: {origin}. Shares of pictures in % [95 % interval: Wilson, or bootstrap over "
         "cases].\n"
+    )
+
+
+def _faces_text(measured: Measured) -> str:
+    table = estimates(measured.entries, measured.rows, FACE_COLUMNS)
+    return (
+        f"**Faces**\n\n{markdown(table, FACE_COLUMNS)}\nDetected and embedded by insightface's "
+        f"{measured.encoders['faces']}. The published ID-Sim and ID-Conf use facer's RetinaFace and ArcFace IR-SE50, "
+        "Multi-ID antelopev2's glintr100: with another pack, read own rows against one another only.\n"
     )
 
 
@@ -114,6 +125,8 @@ def sections_facts(measured: Measured, accuracy: Any) -> dict[str, Any]:
             "floor_from": measured.subjects.floor_from,
             "groups": _groups(measured, SUBJECT_COLUMNS),
         }
+    if "faces" in measured.encoders:
+        facts["faces"] = {"model": measured.encoders["faces"], "groups": _groups(measured, FACE_COLUMNS)}
     if measured.judge is not None:
         facts["judge"] = {
             **measured.judge,
@@ -136,7 +149,8 @@ def _groups(measured: Measured, columns: Sequence[Column]) -> dict[str, Any]:
 def picture_facts(measured: Measured, index: int) -> dict[str, Any]:
     """One picture's measures and detections, for JSON."""
     row, facts = measured.rows[index], {}
-    for name, columns in (("subjects", SUBJECT_COLUMNS), ("judge", (*JUDGE_COLUMNS, *GRADE_COLUMNS))):
+    parts = {"subjects": SUBJECT_COLUMNS, "faces": FACE_COLUMNS, "judge": (*JUDGE_COLUMNS, *GRADE_COLUMNS)}
+    for name, columns in parts.items():
         own = {column.key: row[column.key] for column in columns if row.get(column.key) is not None}
         if own:
             facts[name] = own

@@ -1,4 +1,4 @@
-"""Published measures of faces, from cosines alone; the detectors and encoders that give the cosines are extras.
+"""Published measures of faces, from cosines alone; the detector and encoder that give the cosines are an extra.
 
 "ID-Sim (UMO)" and "ID-Conf (UMO)": XVerseBench and UMO (Apache-2.0): faces by facer's RetinaFace, boxes times 1.3,
 ArcFace IR-SE50. Not the learned metric of the same name (arXiv:2604.05039). "Multi-ID (MultiHuman)": glintr100 of
@@ -14,7 +14,7 @@ import numpy as np
 
 from .hungarian import maximum_assignment
 
-PACKAGES = {"facer": "pip install pyfacer", "insightface": "pip install insightface onnxruntime"}
+PACKAGES = ("insightface", "onnxruntime")
 
 
 def id_sim_umo(cosines: np.ndarray) -> float:
@@ -55,7 +55,7 @@ def multi_id(cosines: np.ndarray) -> float:
 
 
 def not_measured() -> str:
-    """Why there are no rows of faces, or nothing if there can be."""
-    lacking = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    needs = "; ".join(f"{name} ({PACKAGES[name]})" for name in lacking)
-    return f"not measured: needs {needs}" if lacking else ""
+    """Say what a run without faces would need."""
+    lacking = any(importlib.util.find_spec(name) is None for name in PACKAGES)
+    packages = f" and {' and '.join(PACKAGES)} (pip install -e '.[faces]')" if lacking else ""
+    return f"not measured: needs --faces{packages}"

@@ -224,4 +224,6 @@ def test_multihumans_identity_counts_missing_people_as_zero():
 
 def test_what_faces_need_is_said(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert not_measured().startswith("not measured: needs facer (pip install pyfacer); insightface")
+    assert not_measured() == ("not measured: needs --faces and insightface and onnxruntime (pip install -e '.[faces]')")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert not_measured() == "not measured: needs --faces"
