@@ -16,7 +16,7 @@ from .scenes import read_groups, read_relation
 from .wording import read_wording
 
 DEFAULT_TEMPLATES = {TEXT: "klein_4b_text", EDIT: "klein_4b_edit", PANELS: "klein_4b_text"}
-ENGINES = ("comfyui", "miniworld")
+ENGINES = ("comfyui", "diffusers", "miniworld")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 _TEMPLATE_HELP = {
-    TEXT: "workflow in API format that draws from words; a file, or the name of a shipped one",
+    TEXT: "workflow in API format (diffusers: TOML) that draws from words; a file, or the name of a shipped one",
     EDIT: "the same from words and pictures",
     PANELS: "the same for several panels in one picture",
 }
@@ -57,6 +57,10 @@ def open_engine(options: argparse.Namespace) -> Engine:
         from .engines.miniworld import MiniworldEngine
 
         return MiniworldEngine()
+    if options.engine == "diffusers":
+        from .engines.diffusers import DiffusersEngine
+
+        return DiffusersEngine(files, options.device)
     try:
         client = ComfyUIClient(options.server, Patience(run_seconds=options.run_seconds), say=say)
     except ValueError as error:

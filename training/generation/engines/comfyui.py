@@ -93,7 +93,7 @@ class ComfyUIEngine:
         return ""
 
 
-def template_file(name: str) -> Path:
+def template_file(name: str, ending: str = ".json") -> Path:
     """Find the file of a template, or of a shipped one by its name."""
-    shipped = SHIPPED / f"{name}.json"
+    shipped = SHIPPED / f"{name}{ending}"
     return shipped if shipped.is_file() else Path(name)
