@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.recipe import tiny_vision
 from training.common.vision import select
 from training.evaluation.judge.answers import Answers, CannotAnswer
 from training.evaluation.judge.verdicts import judge_pictures
@@ -122,6 +123,15 @@ def test_planted_faults_end_to_end(tmp_path, capsys):
     table = (tmp_path / "table.md").read_text(encoding="utf-8")
     assert "whole picture" in table and "sensitivity" in table and "Detector on renders" in table
     assert Image.open(tmp_path / "sheet.png").width > 300
+
+
+def test_planted_faults_with_a_dino_of_photographs(tmp_path, capsys):
+    folder = tmp_path / "dino"
+    planted_faults.run(tmp_path / "out", 2, dino=str(tiny_vision.dinov2(folder)))
+    table = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert f"| *DINO ({folder}), whole picture* |" in table and "local encoder" not in table
+    assert planted_faults.main(["--out", str(tmp_path / "no"), "--dino", str(tmp_path / "absent")]) == 2
+    assert "--dino" in capsys.readouterr().err and not (tmp_path / "no").exists()
 
 
 def test_a_reversed_relation_is_a_reversal(tmp_path):

@@ -23,6 +23,7 @@ from ...common import arguments as of_type
 from ...common import stats
 from ...common.atomic_io import write_text
 from ...common.cli import command, say
+from ...common.errors import all_or_faults
 from ...common.sheets import save_picture
 from ...evaluation.assignment.subjects import SubjectModels, measure_subjects
 from ...evaluation.columns import COLUMNS
@@ -31,7 +32,7 @@ from ...evaluation.judge.answers import Answers
 from ...evaluation.judge.verdicts import judge_pictures
 from ...evaluation.prompts import Entry
 from ...evaluation.score_images import score_pictures
-from ...host_diffusers.embedders import Embedder, load_clip, load_image_encoder
+from ...host_diffusers.embedders import Embedder, load_clip, load_dino, load_image_encoder
 from ..recipes.find_creatures import TraitEncoder, load_detector
 from ..world.relations import PAIRS
 from ..world.renderer import render
@@ -110,11 +111,11 @@ def build(folder: Path, scenes: int, seed: int) -> dict[str, list[Entry | None]]
 
 
 def measured(
-    entries: Sequence[Entry], clip: Embedder, local: Embedder, subjects: SubjectModels, answers: Answers
+    entries: Sequence[Entry], clip: Embedder, second: Embedder, subjects: SubjectModels, answers: Answers
 ) -> list[dict[str, float | None]]:
-    """Every measure of every picture; "DINO" is the miniworld's local encoder, as there is no DINO of this world."""
+    """Every measure of every picture; ``second`` gives the column "DINO", whatever encoder it is."""
     words = [entry.relation for entry in entries]
-    rows = [dict(row) for row in score_pictures(entries, words, clip, local, 32)]
+    rows = [dict(row) for row in score_pictures(entries, words, clip, second, 32)]
     found = measure_subjects(entries, subjects)
     verdicts = judge_pictures(entries, words, answers, mirror=False)
     for row, own, verdict in zip(rows, found.rows, verdicts):
@@ -153,24 +154,37 @@ def preferences(rows: Mapping[str, Sequence[dict | None]]) -> dict[str, dict[str
     return dict(sorted(table.items(), key=lambda item: -mean_rate(item[1])))
 
 
-def run(out: Path, scenes: int, seed: int = SEED) -> dict[str, Sequence[dict | None]]:
-    """Draw, measure, write; returns the rows by kind."""
+def run(out: Path, scenes: int, seed: int = SEED, dino: str = "") -> dict[str, Sequence[dict | None]]:
+    """Draw, measure, write; returns the rows by kind.
+
+    Args:
+        dino: a DINO of photographs; empty takes the miniworld's local encoder in its place, as this world has none.
+
+    Raises:
+        UserErrors: no such DINO.
+    """
+    (second,) = all_or_faults(
+        lambda: (
+            load_dino(dino, "cpu", torch.float32)
+            if dino
+            else load_image_encoder("miniworld-local", "cpu", torch.float32)
+        )
+    )
     say(f"drawing {scenes} scenes, honest and with {len(FAULTS)} faults")
     entries = build(out, scenes, seed)
     detector = load_detector()
     clip = load_clip("miniworld", "", "cpu", torch.float32)
-    local = load_image_encoder("miniworld-local", "cpu", torch.float32)
     subjects, answers = SubjectModels(detector, TraitEncoder(detector.judges)), Answers(open_judge())
     rows: dict[str, list[dict | None]] = {}
     for kind, own in entries.items():
         say(f"measuring {kind}")
         present = [entry for entry in own if entry]
-        values = iter(measured(present, clip, local, subjects, answers) if present else ())
+        values = iter(measured(present, clip, second, subjects, answers) if present else ())
         rows[kind] = [next(values) if entry else None for entry in own]
     table = preferences(rows)
     accuracy, _ = measure_judge(labels_of(entries), answers)
     text = (
-        f"{table_text(table)}\nShare of {scenes} pairs in % [95 %: bootstrap over scenes] in which a measure "
+        f"{table_text(table, dino)}\nShare of {scenes} pairs in % [95 %: bootstrap over scenes] in which a measure "
         f"prefers the honest render; 50 is chance.\n\n{rates_text(rows)}\nDetector on renders it never saw: "
         + ", ".join(f"{name} {value:g}" for name, value in detector.accuracy.items())
         + f".\n\n{accuracy_text(accuracy)}"
@@ -182,6 +196,7 @@ def run(out: Path, scenes: int, seed: int = SEED) -> dict[str, Sequence[dict | N
             {
                 "scenes": scenes,
                 "seed": seed,
+                "dino": dino or None,
                 "detector": detector.accuracy,
                 "judge": accuracy.table(),
                 "preferences": {key: {fault: asdict(one) for fault, one in row.items()} for key, row in table.items()},
@@ -204,8 +219,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=of_type.path, default=Path("out/planted_faults"))
     parser.add_argument("--scenes", type=int, default=36, help="two of each of 18 relations")
+    parser.add_argument("--dino", default="", help="also a DINO: a folder of transformers or a hub's owner/name")
     options = parser.parse_args(arguments)
-    return command(lambda: run(options.out, options.scenes) and None)
+    return command(lambda: run(options.out, options.scenes, dino=options.dino) and None)
 
 
 if __name__ == "__main__":

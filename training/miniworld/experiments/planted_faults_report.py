@@ -24,11 +24,16 @@ def mean_rate(row: Mapping[str, stats.Estimate]) -> float:
     return sum(estimate.value for estimate in row.values()) / len(row)
 
 
-def table_text(table: Mapping[str, Mapping[str, stats.Estimate]]) -> str:
-    """Markdown, best measure first; measures of a whole picture in italics."""
+def table_text(table: Mapping[str, Mapping[str, stats.Estimate]], dino: str = "") -> str:
+    """Markdown, best measure first; measures of a whole picture in italics.
+
+    Args:
+        table: measure to fault to share.
+        dino: the DINO that was measured with; empty: the miniworld's local encoder stood in its place.
+    """
     lines = ["| measure | " + " | ".join(FAULTS) + " | mean |", "|---" * (len(FAULTS) + 2) + "|"]
     for key, row in table.items():
-        name = {"DINO": "local encoder"}.get(key, COLUMNS[key].title.removesuffix(" %"))
+        name = {"DINO": f"DINO ({dino})" if dino else "local encoder"}.get(key, COLUMNS[key].title.removesuffix(" %"))
         cells = [row[fault].text(100, 0) if fault in row else "-" for fault in FAULTS]
         lines.append(
             f"| {f'*{name}, whole picture*' if key in WHOLE else name} | {' | '.join(cells)} "
