@@ -47,7 +47,7 @@ def test_variants_are_trained_and_counted_and_what_is_done_stays(models, tmp_pat
     cells = sorted(path.name for path in (tmp_path / "counted").glob("*.json"))
     assert len(cells) == 8 and (tmp_path / "counted" / "full-2.png").is_file()
     table = (tmp_path / "table.md").read_text()
-    assert table.count("\n| ") == 4 and "| two: confusion |" in table
+    assert table.count("\n| ") == 5 and "| two: confusion |" in table
     assert subject.main([*counting, *rows]) == 0  # nothing is drawn again
     assert "renders, 1: {" not in capsys.readouterr().out
     assert subject.main(["count", *common, "--pictures", "2", "--steps", "3", "--rows", "renders"]) == 1
