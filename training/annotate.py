@@ -7,7 +7,9 @@
     python -m training.annotate --convert-pose vitpose+_base.pth DIR      the AP-10K model out of ViTPose+'s six experts
 
 RAW has one folder for each triplet: target.png and one picture of each subject named after it ("polar bear.png"), and
-if you like prompt.txt with your own sentence. What is written, and how to edit it: docs/data_engine.md.
+if you like prompt.txt with your own sentence. A folder of triplets that is annotated already (triplets.jsonl, or the
+authors' prompts.json) gets the gates, the page and the files to edit, without any model. What is written, and how to
+edit it: docs/data_engine.md.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 
 from .annotation.annotate import annotate_folder, check_out, read_state
 from .annotation.backends import Backends
+from .annotation.given import is_given, read_given
 from .annotation.options import KINDS, LABELME, XANYLABELING, AnnotateOptions
 from .annotation.raw import RawTriplet, read_raw
 from .annotation.report import Report
@@ -46,7 +49,9 @@ def annotate(raw: Path, out: Path, options: AnnotateOptions) -> Report:
         UserErrors: the pictures, the options or the models are at fault; OUT is untouched.
         TrainingAborted: a model failed on the way; what is finished stays.
     """
-    triplets, backends, limits = _prepared(lambda: _outside(raw, out), options)
+    if is_given(raw):
+        options = replace(options, given=str(raw.absolute()))
+    triplets, backends, limits = _prepared(lambda: _outside(raw, out, options), options)
     return annotate_folder(triplets, out, options, backends, limits)
 
 
@@ -75,6 +80,8 @@ def apply(out: Path, coco: Path | None = None) -> Report:
 
 def open_backends(options: AnnotateOptions) -> Backends:
     """Choose the models that options name; none is loaded yet."""
+    if options.given:
+        return read_given(Path(options.given), options.relation)[1]
     if options.backend == MINIWORLD:
         from .miniworld.experiments.annotator import backends
 
@@ -84,11 +91,11 @@ def open_backends(options: AnnotateOptions) -> Backends:
     return backends(options)
 
 
-def _outside(raw: Path, out: Path) -> list[RawTriplet]:
+def _outside(raw: Path, out: Path, options: AnnotateOptions) -> list[RawTriplet]:
     if raw.resolve() == out.resolve():
         raise UserErrors(f"{out}: RAW and OUT are one folder; choose another OUT.")
     check_out(out)
-    return read_raw(raw)
+    return read_given(raw, options.relation)[0] if options.given else read_raw(raw)
 
 
 def _prepared(read, options: AnnotateOptions):
@@ -167,7 +174,8 @@ def _run(options) -> None:
     raw, out = options.folders
     chosen = options_of(options)
     if options.dry_run:
-        triplets, backends, _ = _prepared(lambda: _outside(raw, out), chosen)
+        chosen = replace(chosen, given=str(raw.absolute()) if is_given(raw) else "")
+        triplets, backends, _ = _prepared(lambda: _outside(raw, out, chosen), chosen)
         all_or_faults(*(part.check for part in backends.parts().values()))
         say(f"{len(triplets)} triplets; nothing is written.")
         for role, part in backends.parts().items():
@@ -179,7 +187,7 @@ def _run(options) -> None:
 def options_of(options: argparse.Namespace) -> AnnotateOptions:
     """Read what was said on a command line that has `add_arguments`, --relation and --backend."""
     kinds = dict(pair.partition("=")[::2] for pair in options.kind)
-    names = [name for name in AnnotateOptions.__dataclass_fields__ if name not in ("kinds", "origin")]
+    names = [name for name in AnnotateOptions.__dataclass_fields__ if name not in ("kinds", "origin", "given")]
     return AnnotateOptions(kinds=kinds, **{name: getattr(options, name) for name in names})
 
 

@@ -277,3 +277,69 @@ def qwen_vl(folder: Path) -> Path:
         chat_template=template,
     ).save_pretrained(folder)
     return folder
+
+
+def vitpose(folder: Path, experts: int = 1, joints: str = "Nose") -> Path:
+    """ViTPose of one layer; its first output is called `joints`, COCO's by default."""
+    pytest.importorskip("torchvision", reason="ViTPose's processor needs torchvision: pip install -e '.[backbones]'")
+    torch.manual_seed(0)
+    names = {index: f"joint_{index}" if index else joints for index in range(17)}
+    backbone = hf.VitPoseBackboneConfig(
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        mlp_ratio=2,
+        num_experts=experts,
+        part_features=8,
+        out_indices=[1],
+    )
+    config = hf.VitPoseConfig(
+        backbone_config=backbone, id2label=names, label2id={name: index for index, name in names.items()}
+    )
+    hf.VitPoseForPoseEstimation(config).save_pretrained(folder)
+    hf.VitPoseImageProcessor().save_pretrained(folder)
+    return folder
+
+
+def six_experts(dataset_joints=(17, 14, 16, 17, 17, 133)) -> dict[str, torch.Tensor]:
+    """The state dict of an original ViTPose++ file, tiny: 32 wide, one block, part features of 8."""
+    generator = torch.Generator().manual_seed(0)
+
+    def some(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) * 0.2
+
+    width, hidden, part = 32, 64, 8
+    state = {
+        "backbone.pos_embed": some(1, 193, width),
+        "backbone.cls_token": some(1, 1, width),
+        "backbone.patch_embed.proj.weight": some(width, 3, 16, 16),
+        "backbone.patch_embed.proj.bias": some(width),
+        "backbone.last_norm.weight": some(width),
+        "backbone.last_norm.bias": some(width),
+    }
+    shapes = {
+        "norm1.weight": (width,),
+        "norm1.bias": (width,),
+        "norm2.weight": (width,),
+        "norm2.bias": (width,),
+        "attn.qkv.weight": (3 * width, width),
+        "attn.qkv.bias": (3 * width,),
+        "attn.proj.weight": (width, width),
+        "attn.proj.bias": (width,),
+        "mlp.fc1.weight": (hidden, width),
+        "mlp.fc1.bias": (hidden,),
+        "mlp.fc2.weight": (width - part, hidden),
+        "mlp.fc2.bias": (width - part,),
+    }
+    for expert in range(6):
+        shapes |= {f"mlp.experts.{expert}.weight": (part, hidden), f"mlp.experts.{expert}.bias": (part,)}
+    state |= {f"backbone.blocks.0.{key}": some(*shape) for key, shape in shapes.items()}
+    for head, joints in enumerate(dataset_joints):
+        name = "keypoint_head" if head == 0 else f"associate_keypoint_heads.{head - 1}"
+        for number, inputs in ((0, width), (3, 256)):
+            state[f"{name}.deconv_layers.{number}.weight"] = some(inputs, 256, 4, 4)
+            norm = f"{name}.deconv_layers.{number + 1}"
+            state |= {f"{norm}.weight": some(256), f"{norm}.bias": some(256), f"{norm}.running_mean": some(256)}
+            state |= {f"{norm}.running_var": some(256).abs() + 1, f"{norm}.num_batches_tracked": torch.tensor(1)}
+        state |= {f"{name}.final_layer.weight": some(joints, 256, 1, 1), f"{name}.final_layer.bias": some(joints)}
+    return state

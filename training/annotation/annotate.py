@@ -111,7 +111,7 @@ def read_state(out: Path) -> tuple[list[RawTriplet], dict[str, Any]]:
     state = read_json_object(path)
     triplets = []
     for name, row in state["triplets"].items():
-        raw = RawTriplet(name, Path(), (), tuple(row["names"]), row["prompt"], row["origin"])
+        raw = RawTriplet(name, Path(), (), tuple(row["names"]), row["prompt"], row["origin"], row["predicate"])
         target, *concepts = (home_of(out, name) / f"{stem}.png" for stem in raw.stems())
         triplets.append(replace(raw, target=target, concepts=tuple(concepts)))
     return triplets, state["options"]
@@ -122,6 +122,7 @@ def _save_state(out: Path, annotated: Sequence[Annotated], options: AnnotateOpti
         one.raw.name: {
             "names": one.raw.names,
             "prompt": one.raw.prompt,
+            "predicate": one.raw.predicate,
             "origin": one.raw.origin | dict(options.origin.get(one.raw.name, {})),
             "skeletons": one.skeletons,
         }
@@ -156,7 +157,7 @@ def _run(
         "detect": lambda: stages.detect(annotated, backends, edits, limits, store),
         "cut": lambda: stages.cut(annotated, backends, edits, store),
         "pose": lambda: stages.pose(annotated, backends, edits, limits, options, store),
-        "embed": lambda: stages.embed(annotated, backends, edits, store),
+        "embed": lambda: stages.embed(annotated, backends, edits, limits, store),
         "read": lambda: places.update(reading.read(annotated, backends, options, store)),
     }
     seconds = {}
@@ -172,6 +173,9 @@ def _run(
             ) from error
         seconds[name] = round(time.monotonic() - began, 3)
     for one in annotated:
+        if one.raw.predicate:
+            one.prompt, one.predicate = one.raw.prompt, one.raw.predicate
+            continue
         place = usable_place(places.get(one.raw.name, ""), one.raw.names)
         one.predicate = predicate_of(options.relation)
         one.prompt, note = sentence_of(one.raw.names, options.relation, options.say, one.raw.prompt, place)

@@ -122,7 +122,7 @@ def _alone(one: Annotated, limits: Thresholds) -> GateResult:
         file, edit = _file(one, number), f"{one.raw.name}/{one.raw.stems()[number]}.json"
         if subject.found.score == 1.0:
             continue  # a person has drawn whom it is of
-        least = limits.detection.score
+        least = max(limits.detection.score, limits.detection.second_score * subject.found.score)
         twin = second(subject.found, concept.candidates.get(name, ()), least, limits.detection.second)
         if twin:
             share = area(twin.box) / area(subject.found.box)

@@ -30,6 +30,7 @@ class AnnotateOptions:
         keep_rejected: write rejected triplets that are whole to rejected/triplets.jsonl as well.
         editor: whose rectangles are written: xanylabeling (4 points) or labelme (2 points).
         origin: by triplet: engine, models and licence of its pictures.
+        given: folder of triplets whose own annotation stands for the models; set where RAW is one.
     """
 
     relation: str
@@ -48,3 +49,4 @@ class AnnotateOptions:
     keep_rejected: bool = False
     editor: str = XANYLABELING
     origin: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    given: str = ""

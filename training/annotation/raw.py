@@ -29,6 +29,7 @@ class RawTriplet:
         names: what the subjects are called, in the sentence's order.
         prompt: its own sentence, or empty.
         origin: who drew it, see `AnnotateOptions.origin`.
+        predicate: the relation's words in its own sentence where they are known; the sentence is then kept.
     """
 
     name: str
@@ -37,6 +38,7 @@ class RawTriplet:
     names: tuple[str, ...]
     prompt: str = ""
     origin: dict[str, Any] = field(default_factory=dict)
+    predicate: str = ""
 
     def pictures(self) -> tuple[Path, ...]:
         """List the target, then the concepts."""

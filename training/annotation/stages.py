@@ -13,9 +13,9 @@ from ..common.boxes import mask_box
 from ..common.image_files import open_image
 from ..common.vision import crop, select
 from ..data.skeletons import NO_SKELETON
-from .annotated import Annotated, SeenPicture
+from .annotated import Annotated, SeenPicture, SeenSubject
 from .backends import Backends, Box
-from .choose import Candidate, choose
+from .choose import Candidate, choose, overlap
 from .edits import PictureEdits
 from .joints import score_inside, visibility
 from .masks import clean, paint_over
@@ -80,7 +80,7 @@ def cut(triplets: Sequence[Annotated], backends: Backends, edits: Edits, store: 
 
         def look(segmenter: Any) -> list:
             rows = segmenter.cut(open_image(picture.path), boxes)
-            return [[mask_text(clean(mask)), quality] for mask, quality in rows]
+            return [[None if mask is None else mask_text(clean(mask)), quality] for mask, quality in rows]
 
         return {"picture": picture.digest, "boxes": boxes}, look
 
@@ -90,8 +90,7 @@ def cut(triplets: Sequence[Annotated], backends: Backends, edits: Edits, store: 
     for (picture, edit), rows in zip(work, results):
         found = [subject for subject in picture.subjects if subject.box]
         for subject, (text, quality) in zip(found, rows or ()):
-            mask = text_mask(text)
-            if mask.any():
+            if text and (mask := text_mask(text)).any():
                 subject.mask, subject.quality = mask, quality
         for index, subject in enumerate(picture.subjects):
             if index in edit.masks:
@@ -160,8 +159,8 @@ def _skeleton(one: Annotated, index: int, limits: Thresholds) -> str:
     return max(possible, key=lambda skeleton: scores[skeleton], default=NO_SKELETON)
 
 
-def embed(triplets: Sequence[Annotated], backends: Backends, edits: Edits, store: Store) -> None:
-    """Embed all subjects; subjects of one name are then given the places that look like their photographs."""
+def embed(triplets: Sequence[Annotated], backends: Backends, edits: Edits, limits: Thresholds, store: Store) -> None:
+    """Embed all subjects; of places that fit several names, each name is then given the one with its looks."""
     if backends.embedder is None:
         return
     work = [
@@ -184,18 +183,28 @@ def embed(triplets: Sequence[Annotated], backends: Backends, edits: Edits, store
         subject.vector = np.array(vector)
     for one in triplets:
         if not edits.get((one.raw.name, 0)):  # a person has said who is who
-            _tell_apart(one)
+            _tell_apart(one, limits.detection.score)
 
 
-def _tell_apart(one: Annotated) -> None:
-    """Exchange subjects of one name in the target if the photographs then fit better."""
-    subjects = one.target.subjects
-    for name in {name for name in one.raw.names if one.raw.names.count(name) > 1}:
-        places = [index for index, other in enumerate(one.raw.names) if other == name]
-        concepts = [one.pictures[index + 1].subjects[0].vector for index in places]
-        seen = [subjects[index] for index in places]
-        if all(vector is not None for vector in (*concepts, *(subject.vector for subject in seen))):
-            orders = permutations(seen)
-            best = max(orders, key=lambda order: sum(float(a.vector @ b) for a, b in zip(order, concepts)))
-            for index, subject in zip(places, best):
-                subjects[index] = subject
+def _tell_apart(one: Annotated, least: float) -> None:
+    """Exchange subjects of the target whose places fit each other's names too, if their looks then fit better."""
+    seen = one.target.subjects
+    looks = [concept.subjects[0].vector for concept in one.pictures[1:]]
+    if any(vector is None for vector in (*looks, *(subject.vector for subject in seen))):
+        return
+
+    def fits(subject: SeenSubject, name: str) -> bool:
+        candidates = one.target.candidates.get(name, ())
+        return any(other.score >= least and overlap(other.box, subject.found.box) > 0.85 for other in candidates)
+
+    orders = [
+        order
+        for order in permutations(seen)
+        if all(
+            subject is own or fits(subject, name) and one.kinds[seen.index(subject)] == kind
+            for subject, own, name, kind in zip(order, seen, one.raw.names, one.kinds)
+        )
+    ]
+    one.target.subjects = list(
+        max(orders, key=lambda order: sum(float(subject.vector @ look) for subject, look in zip(order, looks)))
+    )

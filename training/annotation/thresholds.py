@@ -35,6 +35,7 @@ class DetectionLimits(Checked):
 
     score: Number = 0.30  # of a name's box; OWLv2's scores are lower, P .15
     rival: Number = 0.7  # share of the best score from which a second box of a name is a rival
+    second_score: Number = 0.5  # share of the first's score from which a second subject in a photograph is believed, P
     second: Number = 0.25  # share of the subject's area from which a second one in its photograph counts
     joint: Number = 0.3  # score from which a joint counts, P
     hidden: Number = 0.015  # of the box's longer side: how far outside its own mask a joint may lie, P
