@@ -32,6 +32,7 @@ COMMANDS = {
     "training.evaluate relationbench": ["relationbench", "--subjects", "photographs", "--out", "prompts.jsonl"],
     "training.evaluate miniworld": ["miniworld", "--relation", "hugging", "--out", "scenes"],
     "training.distill": ["--model", "miniworld", "--out", "local.safetensors"],
+    "training.annotate": ["RAW", "OUT"],
     "training.generate": ["OUT", "--relation", "hugging", "--subjects", "fox, bear"],
     "training.miniworld": ["creatures"],
     "tests.check_weights": ["models"],

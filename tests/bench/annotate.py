@@ -19,10 +19,16 @@ import numpy as np
 from PIL import Image
 
 from training.annotate import annotate
+from training.annotation.joints import COUNTS
+from training.annotation.measures import grey_crop, likeness, pose_distance
 from training.annotation.options import AnnotateOptions
 from training.annotation.report import REJECT, WARN
+from training.annotation.thresholds import Thresholds
 from training.common.boxes import iou
 from training.common.cli import say
+from training.data.skeletons import AP10K, SKELETONS
+from training.miniworld.world.renderer import render
+from training.miniworld.world.scene import draw_plan, portrait
 from training.miniworld.world.triplets import write_triplets
 
 RESULTS = Path(__file__).parent / "results" / "annotate.json"
@@ -114,6 +120,45 @@ def pasted(count: int, seed: int, folder: Path) -> dict[str, dict]:
     return found
 
 
+def on_exact_annotation(count: int, seed: int) -> dict[str, dict]:
+    """The two gates against copies on exact boxes, masks and joints: honest subjects, and the same ones pasted.
+
+    A pasted subject is cut out of the target with its box off by 3 %, recoloured, with noise, half of them mirrored.
+    """
+    found = {}
+    limits = Thresholds()
+    for relation in RELATIONS:
+        rates: dict[str, list[bool]] = {}
+        for index in range(count):
+            rng = np.random.default_rng((seed, index))
+            plan = draw_plan(rng, relation=relation, held_out=None)
+            target = render(plan, 128)
+            for subject, who in enumerate(plan.identities):
+                own = grey_crop(Image.fromarray(target.image), tuple(target.boxes[subject]), target.masks[subject])
+                alone = render(portrait(rng, who, plan.backdrop.place), 128)
+                honest = grey_crop(Image.fromarray(alone.image), tuple(alone.boxes[0]), alone.masks[0])
+                off = np.clip(target.boxes[subject] + rng.uniform(-0.03, 0.03, 4), 0, 1)
+                noisy = target.image * rng.uniform(0.7, 1.3, 3) + rng.normal(0, 8, target.image.shape)
+                image = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+                pasted = grey_crop(image, tuple(off), target.masks[subject])[:, :: 1 if index % 2 else -1]
+                first, second = (
+                    np.column_stack((one[:, :2] * 128, one[:, 2] * COUNTS))
+                    for one in (target.keypoints[subject], alone.keypoints[0])
+                )
+                jittered = first + np.append(rng.normal(0, 0.02, (17, 2)) * 128, np.zeros((17, 1)), axis=1)
+                poses = [pose_distance(first, other, SKELETONS[AP10K]) for other in (second, jittered)]
+                row = {
+                    "honest rejected by copy_paste": likeness(own, honest) >= limits.copy_paste.reject,
+                    "pasted rejected by copy_paste": likeness(own, pasted) >= limits.copy_paste.reject,
+                    "honest rejected by pose_differs": (poses[0] or 1) < limits.pose_differs.reject,
+                    "same pose warned or rejected": (poses[1] or 1) < limits.pose_differs.warn,
+                }
+                for name, value in row.items():
+                    rates.setdefault(name, []).append(bool(value))
+        found[relation] = {name: mean(values) for name, values in rates.items()} | {"subjects": 2 * count}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20, help="triplets of each relation")
@@ -128,6 +173,7 @@ def main() -> None:
             "honest": rows(options.count, options.seed, folder, False),
             "honest, others painted over": rows(options.count, options.seed, folder, True),
             "copy-pasted": pasted(options.count, options.seed, folder),
+            "gates on exact annotation": on_exact_annotation(3 * options.count, options.seed),
         }
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     say(json.dumps(result, indent=1))

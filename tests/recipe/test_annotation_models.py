@@ -1,6 +1,7 @@
 """The models of transformers as an annotation's: tiny random checkpoints, opened as users open them."""
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from tests.recipe import tiny_vision
 from training.annotate import annotate, main
+from training.annotation.backends import opened_part
 from training.annotation.models import backends, fingerprint, licence_of
 from training.annotation.options import AnnotateOptions
 from training.common.errors import UserErrors
@@ -197,6 +199,14 @@ def test_all_models_of_transformers_together(raw, tmp_path):
     folder = tmp_path / "out" / ("" if one.accepted else "rejected")
     (line,) = (folder / "triplets.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["skeletons"] == [AP10K, COCO]
+
+
+def test_a_model_is_gone_when_its_stage_is_over(tmp_path):
+    options = AnnotateOptions("x", detector=str(tiny_vision.grounding_dino(tmp_path)), device="cpu")
+    with opened_part(backends(options).detector) as detector:
+        network = weakref.ref(detector.model)
+    del detector
+    assert network() is None
 
 
 def test_models_that_do_not_open_are_named_together_before_anything_is_written(raw, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import platform
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from .store import FOLDER, Store, pixels_hash
 from .thresholds import Thresholds
 from .write import home_of, write_all
 
+log = logging.getLogger(__name__)
 _PACKAGES = ("torch", "transformers", "pillow", "numpy", "scipy")
 
 
@@ -56,6 +58,9 @@ def annotate_folder(
     """
     check_out(out)
     _, *_ = all_or_faults(*(part.check for part in backends.parts().values()))
+    for role, part in backends.parts().items():
+        if part.note:
+            log.info("%s %s (%s): %s", role, part.name, part.licence, part.note)
     with locked(out):
         annotated = [_opened(raw) for raw in triplets]
         edits, decisions = all_or_faults(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 
 from .thresholds import Thresholds
@@ -93,16 +95,12 @@ class Backends:
 
 @contextmanager
 def opened_part(part: Part) -> Iterator[Any]:
-    """Open a model while a stage runs; its memory is given back afterwards."""
-    import gc
-
-    import torch
-
+    """Open a model while a stage runs; nothing else holds it, so its memory is free afterwards."""
     holder = [part.open()]
     try:
         yield holder[0]
     finally:
         holder.clear()
-        gc.collect()
         if torch.cuda.is_available():
+            gc.collect()
             torch.cuda.empty_cache()

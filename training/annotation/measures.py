@@ -10,7 +10,7 @@ from .backends import Box
 from .joints import COUNTS
 
 LEAST_JOINTS = 6  # counted in both, below which a pose distance says nothing
-_SIDE, _SHIFT = 64, 5  # pixels of the crops compared, and how far they are shifted against each other
+_SIDE, _SHIFT, _BLUR = 64, 5, 2.0  # pixels of the crops compared, how far they are shifted, and how much blurred
 
 
 def pose_distance(first: np.ndarray, second: np.ndarray, skeleton: Skeleton) -> float | None:
@@ -47,19 +47,22 @@ def counted_in_both(first: np.ndarray, second: np.ndarray) -> int:
 
 
 def likeness(first: np.ndarray, second: np.ndarray) -> float:
-    """Correlate two grey squares (64, 64), the maximum over shifts of 5 pixels and mirroring.
+    """Correlate two grey squares (64, 64) after a blur, the maximum over shifts of 5 pixels and mirroring.
 
-    Without the shifts it fails on pasted subjects whose box is a little off.
+    Without blur and shifts it fails on pasted subjects whose box is a little off: at 3 % of the box the least is 0.77
+    instead of 0.96, while other poses reach 0.76 (renders of the miniworld).
     """
+    from scipy.ndimage import gaussian_filter
+
+    first, second = gaussian_filter(first, _BLUR), gaussian_filter(second, _BLUR)
+    inner = first[_SHIFT:-_SHIFT, _SHIFT:-_SHIFT]
+    inner = inner - inner.mean()
     best = -1.0
     for other in (second, second[:, ::-1]):
-        for down in range(-_SHIFT, _SHIFT + 1):
-            for right in range(-_SHIFT, _SHIFT + 1):
-                a = first[max(0, down) : _SIDE + min(0, down), max(0, right) : _SIDE + min(0, right)]
-                b = other[max(0, -down) : _SIDE + min(0, -down), max(0, -right) : _SIDE + min(0, -right)]
-                a, b = a - a.mean(), b - b.mean()
-                norms = np.linalg.norm(a) * np.linalg.norm(b)
-                best = max(best, float((a * b).sum() / norms) if norms else 0.0)
+        windows = np.lib.stride_tricks.sliding_window_view(other, inner.shape)  # (11, 11, 54, 54)
+        spread = windows.std((2, 3)) * np.sqrt(inner.size) * np.linalg.norm(inner)
+        products = np.einsum("abij,ij->ab", windows, inner)
+        best = max(best, float(np.divide(products, spread, out=np.zeros_like(spread), where=spread > 1e-9).max()))
     return best
 
 

@@ -39,6 +39,7 @@ class Store:
                         again = {"result": jobs[index][1](model)}
                         write_text(paths[index], json.dumps(again))
                     results[index] = again
+                del model  # before its memory is given back
         return [result["result"] for result in results]
 
 

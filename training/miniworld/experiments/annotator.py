@@ -35,7 +35,7 @@ THRESHOLDS = Thresholds(
     picture_px=Limits(reject=64, warn=96),
     subject_px=Limits(reject=16, warn=32),
 )
-_SAME = 0.5  # IoU of two peaks of one creature
+_SAME = 0.7  # IoU of two peaks of one creature
 _FAINTEST = 0.06  # of a peak
 _FILLED = 0.25  # of its box that a creature fills at least
 _MARGIN = 0.06  # of a box's sides

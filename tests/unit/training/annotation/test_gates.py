@@ -4,8 +4,18 @@ import itertools
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.unit.training.annotation.made_scenes import HONEST, LYING, STANDING, WAVING, draw, made_backends, write_raw
+from tests.unit.training.annotation.made_scenes import (
+    HONEST,
+    LYING,
+    STANDING,
+    WAVING,
+    draw,
+    made_backends,
+    parts_of,
+    write_raw,
+)
 from training.annotation.annotate import annotate_folder
 from training.annotation.choose import Candidate, choose
 from training.annotation.measures import grey_crop, likeness, pose_distance
@@ -61,6 +71,21 @@ def test_each_gate_rejects_what_it_is_for(tmp_path, gate, pictures, said):
     assert not one.accepted
     if said:
         assert one.gates[gate].status == "reject" and any(said in reason for reason in one.reasons)
+
+
+def test_a_subject_pasted_from_the_target_is_rejected_although_stretched_and_moved(tmp_path):
+    raw = write_raw(tmp_path / "raw")
+    pixels = np.asarray(Image.open(raw / "01/target.png")).astype(int)
+    stripes = parts_of(Image.open(raw / "01/target.png"), "wolf")[0] & (np.arange(160)[:, None] // 12 % 2 > 0)
+    target = Image.fromarray((pixels - 9 * stripes[..., None]).clip(0).astype(np.uint8))  # a wolf with a pattern
+    target.save(raw / "01/target.png")
+    paste = Image.new("RGB", (160, 160), (128, 128, 128))
+    paste.paste(target.crop((0, 20, 80, 150)).resize((120, 110)), (25, 30))
+    paste.save(raw / "01/1 wolf.png")
+    options = AnnotateOptions("hugging")
+    (one,) = annotate_folder(read_raw(raw), tmp_path / "out", options, made_backends(), Thresholds()).triplets
+    assert one.gates["copy_paste"].status == "reject" and one.gates["copy_paste"].value > 0.9
+    assert "copy of the target's pixels" in " ".join(one.reasons)
 
 
 def test_a_relation_that_is_not_to_be_seen_is_rejected_and_one_nobody_judged_is_not(tmp_path):

@@ -1,0 +1,132 @@
+"""`python -m training.annotate` in the miniworld from raw pictures to finetune's own check, and wrong input."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.bench.annotate import write_raw
+from training import finetune
+from training.annotate import main
+from training.miniworld.world.triplets import write_triplets
+
+MINIWORLD = ["--relation", "shaking hands with", "--backend", "miniworld"]
+
+
+def test_raw_pictures_become_triplets_that_finetune_takes(tmp_path, capsys):
+    write_raw(tmp_path / "raw", "shaking hands with", 3, 11)
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "raw"), str(out), *MINIWORLD, "--dry-run"]) == 0 and not out.exists()
+    assert "3 triplets; nothing is written" in capsys.readouterr().out
+    # one is accepted by hand: the miniworld's models may reject some
+    code = main([str(tmp_path / "raw"), str(out), *MINIWORLD])
+    report = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    whole = [name for name, one in report["triplets"].items() if one["gates"]["found"]["status"] != "reject"]
+    assert code == (0 if report["accepted"] else 2) and whole
+    (out / "decisions.json").write_text(json.dumps(dict.fromkeys(whole, "accept")), encoding="utf-8")
+    assert main([str(out), "--apply"]) == 0
+    lines = [json.loads(line) for line in (out / "triplets.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["target"][:3] for line in lines] == whole
+    assert all(line["skeletons"] == ["ap10k"] * 2 and line["relation"] == "shaking hands with" for line in lines)
+    assert all(1 in {joint[2] for joint in skeleton} for line in lines for skeleton in line["keypoints_target"])
+    page = (out / "review.html").read_text(encoding="utf-8")
+    assert "@ROWS@" not in page and '"threshold": 0.85' in page and f"{whole[0]}/target.png" in page
+    config = tmp_path / "config.toml"
+    config.write_text(CONFIG.format(out=out, run=tmp_path / "run"), encoding="utf-8")
+    assert finetune.main([str(config), "--dry-run"]) == 0
+
+
+CONFIG = """relation = "shaking hands with"
+[data]
+folder = '{out}'
+image_px = 128
+[models]
+base = "models/miniworld"
+identity = "models/miniworld/identity.safetensors"
+clip_vision = "models/miniworld/clip_vision"
+[train]
+steps = 2
+batch_size = 1
+[output]
+folder = '{run}'
+"""
+
+
+def test_triplets_that_are_annotated_already_are_judged_without_any_model(tmp_path):
+    write_triplets(tmp_path / "exact", "hugging", 2, 4)
+    assert main([str(tmp_path / "exact"), str(tmp_path / "out"), "--relation", "hugging"]) == 0
+    given, written = (
+        [json.loads(line) for line in (tmp_path / name / "triplets.jsonl").read_text(encoding="utf-8").splitlines()]
+        for name in ("exact", "out")
+    )
+    for exact, line in zip(given, written):
+        assert line["prompt"] == exact["prompt"] and line["relation"] == exact["relation"]
+        counts = np.array(line["keypoints_target"])[..., 2]
+        assert (counts == np.array(exact["keypoints_target"])[..., 2]).mean() > 0.95
+
+
+def picture(path, size=(40, 40), **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (200, 60, 60)).save(path, **options)
+
+
+def test_every_fault_of_raw_pictures_is_told_at_once_and_nothing_is_written(tmp_path, capsys):
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    for name in ("target", "wolf"):
+        picture(raw / f"whole/{name}.png")
+        picture(raw / f"broken/{name}.png")
+    (raw / "broken/wolf.png").write_bytes((raw / "broken/wolf.png").read_bytes()[:60])
+    picture(raw / "small/target.png", (1, 1))
+    picture(raw / "small/wolf.png")
+    picture(raw / "lonely/target.png")
+    picture(raw / "headless/wolf.png")
+    picture(raw / "nameless/target.png")
+    picture(raw / "nameless/2.png")
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
+    frames[0].save(raw / "nameless/fox.webp", save_all=True, append_images=frames[1:])
+    (raw / "whole/prompt.txt").write_bytes("A wolf".encode("utf-16"))
+    arguments = [str(raw), str(out), "--relation", "", "--backend", "miniworld", "--kind", "wolf=beast"]
+    assert main(arguments) == 2
+    told = capsys.readouterr().err
+    for said in (
+        "broken/wolf.png: not a whole picture",
+        "small/target.png: expected 16 pixels a side",
+        "lonely: expected 1 to 6 pictures of single subjects",
+        "headless: expected one picture named target, found 0",
+        'nameless/2.png: "2" names no subject',
+        "fox.webp: expected a still picture",
+        "prompt.txt: expected text in UTF-8",
+        "--relation: expected the words",
+        "--kind wolf=beast: expected one of animal",
+    ):
+        assert said in told
+    assert told.startswith("9 faults") and not out.exists()
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["absent", "out"], "expected a folder of raw triplets"),
+    (["absent", "--apply"], "no annotation to go on with"),
+    (["absent"], "expected RAW OUT, got 1 folders"),
+])  # fmt: skip
+def test_wrong_folders_end_with_2(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, *MINIWORLD]) == 2
+    assert said in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+def test_pictures_mean_what_they_mean_to_everyone_and_names_may_be_of_any_script(tmp_path):
+    """A turned JPEG, an alpha channel and 16 bits are one upright 8-bit RGB picture in OUT."""
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture(raw / "1/target.jpg", (64, 40), exif=turned)
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(raw / "1/狐 狸.png")
+    Image.fromarray(np.full((40, 40), 65535, np.uint16)).save(raw / "1/bear.png")
+    assert main([str(raw), str(out), *MINIWORLD]) == 2  # nobody is found in them
+    home = out / "rejected/1"
+    assert Image.open(home / "target.png").size == (40, 64)
+    for name in ("狐 狸", "bear"):
+        image = Image.open(home / f"{name}.png")
+        assert image.mode == "RGB" and image.getpixel((3, 3)) == (255, 255, 255)
+    assert main([str(raw), str(raw), *MINIWORLD]) == 2
