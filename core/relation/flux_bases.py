@@ -100,23 +100,34 @@ def base_of_file(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Fi
 
     Args:
         state: its tensors, in any spelling.
-        metadata: what it says of itself; this comes first.
+        metadata: what it says of itself. ``base`` is this pack's own word and decides; what other tools write is
+            believed unless the tensors are plainly another model's (older trainers call every Flux.2 "dev").
     """
-    for key in ("base", "modelspec.architecture", "ss_base_model_version"):
-        if (found := _written(metadata.get(key, ""), f"by its metadata ({key})")) is not None:
-            return found
+    own = _written(metadata.get("base", ""), "by its metadata (base)")
+    if own is not None:
+        return own
+    pairs = _pairs_of(state)
+    blocks = _blocks_of(pairs)
+    shape = None if blocks is None else _shape_of(blocks)
+    for key in ("modelspec.architecture", "ss_base_model_version"):
+        said = _written(metadata.get(key, ""), f"by its metadata ({key})")
+        if said is not None and (shape is None or said.shape is None or blocks is None or blocks.fit(said.shape)):
+            return said
+    context = {into for module, (_, into) in pairs.items() if module.endswith(("attn2_to_k", "attn2_to_v"))}
+    if len(context) == 1:
+        width = context.pop()
+        return FileBase(_UNET.get(width, f"a UNet of context width {width}"), None, "by its text cross-attentions")
+    return None if shape is None else FileBase(shape.title(), shape, "by its blocks")
+
+
+def _pairs_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+    """Return (out, in) of each pair by its module, without prefix and with underscores."""
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in state.items():
         read_key = split_key(key)
         if read_key is not None and not read_key.text_encoder and read_key.role in ("down", "up") and tensor.ndim == 2:
             halves.setdefault(bare_name(read_key.module), {})[read_key.role] = tensor
-    pairs = {module: (len(pair["up"]), pair["down"].shape[1]) for module, pair in halves.items() if len(pair) == 2}
-    context = {into for module, (_, into) in pairs.items() if module.endswith(("attn2_to_k", "attn2_to_v"))}
-    if len(context) == 1:
-        width = context.pop()
-        return FileBase(_UNET.get(width, f"a UNet of context width {width}"), None, "by its text cross-attentions")
-    shape = _shape_of(pairs)
-    return None if shape is None else FileBase(shape.title(), shape, "by its blocks")
+    return {module: (len(pair["up"]), pair["down"].shape[1]) for module, pair in halves.items() if len(pair) == 2}
 
 
 def _written(text: str, source: str) -> FileBase | None:
@@ -129,37 +140,49 @@ def _written(text: str, source: str) -> FileBase | None:
     return None if other is None else FileBase(other, None, source)
 
 
-def _shape_of(pairs: Mapping[str, tuple[int, int]]) -> FluxShape | None:
-    """Find the published shape that (out, in) sizes by module belong to; None where they fit none, or several alike.
+@dataclass(frozen=True)
+class _Blocks:
+    """What a file's pairs show of the model they are for; ``generation`` None: nothing."""
 
-    A file that touches just as many blocks as a model has belongs to that model, though a larger one would take it:
-    the text stream of Klein 4B has the names and sizes of the first five double blocks of FLUX.1.
-    """
-    widths, blocks, generation = set(), {"double": set(), "single": set()}, None
+    generation: int | None
+    widths: frozenset[int]
+    double: int
+    single: int
+
+    def fit(self, shape: FluxShape) -> bool:
+        """Whether a model of this shape has all of it."""
+        same = self.generation in (None, shape.generation) and self.widths <= {shape.width}
+        return same and self.double <= shape.double and self.single <= shape.single
+
+
+def _blocks_of(pairs: Mapping[str, tuple[int, int]]) -> _Blocks | None:
+    """Read (out, in) sizes by module; None if no block of a Flux is among them."""
+    widths, numbers, generation = set(), {"double": set(), "single": set()}, None
     for module, (out, into) in pairs.items():
         match = _BLOCK.match(module)
         if match is None and not _OF_2.search(module):
             continue
         if match is not None:
-            blocks["single" if match["single"] else "double"].add(int(match["number"]))
+            numbers["single" if match["single"] else "double"].add(int(match["number"]))
         if _ATTENTION.search(module):
             widths.add(into)
             if module.endswith("linear1"):
                 generation = {7: 1, 9: 2}.get(round(out / into), generation)
         generation = 1 if _OF_1.search(module) else 2 if _OF_2.search(module) else generation
-    if not blocks["double"] and not blocks["single"]:
+    if not numbers["double"] and not numbers["single"]:
         return None
-    double, single = (max(blocks[kind], default=-1) + 1 for kind in ("double", "single"))
-    known = dict.fromkeys(base.shape for base in FLUX_BASES.values())
-    fitting = [
-        shape
-        for shape in known
-        if generation in (None, shape.generation)
-        and widths <= {shape.width}
-        and double <= shape.double
-        and single <= shape.single
-    ]
-    exact = [shape for shape in fitting if double in (0, shape.double) and single in (0, shape.single)]
+    double, single = (max(numbers[kind], default=-1) + 1 for kind in ("double", "single"))
+    return _Blocks(generation, frozenset(widths), double, single)
+
+
+def _shape_of(blocks: _Blocks) -> FluxShape | None:
+    """Find the published shape that the blocks belong to; None where they fit none, or several alike.
+
+    A file that touches just as many blocks as a model has belongs to that model, though a larger one would take it:
+    the text stream of Klein 4B has the names and sizes of the first five double blocks of FLUX.1.
+    """
+    fitting = [shape for shape in dict.fromkeys(base.shape for base in FLUX_BASES.values()) if blocks.fit(shape)]
+    exact = [shape for shape in fitting if blocks.double in (0, shape.double) and blocks.single in (0, shape.single)]
     fitting = exact or fitting
     return fitting[0] if len(fitting) == 1 else None
 

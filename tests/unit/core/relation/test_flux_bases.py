@@ -64,8 +64,16 @@ def test_the_text_stream_of_klein_4b_would_fit_flux1_and_is_refused():
         check_base(base_of_file(text_stream("klein-4b"), {}), flux, "hug.safetensors")
     with pytest.raises(ValueError, match="made for FLUX.1 .*, the model is FLUX.2 Klein 4B"):
         check_base(base_of_file(text_stream("flux1-dev"), {}), klein, "hug.safetensors")
-    said = base_of_file(text_stream("klein-4b"), {"base": "flux1-dev"})
-    check_base(said, flux, "five_blocks.safetensors")  # the file's own word is before its blocks
+    for key in ("base", "modelspec.architecture"):  # the file's own word is before its blocks, where they fit
+        check_base(base_of_file(text_stream("klein-4b"), {key: "flux1-dev"}), flux, "five_blocks.safetensors")
+
+
+def test_a_tools_word_is_not_believed_against_the_tensors():
+    """Older trainers call every Flux.2 "dev"; this pack's own word is always believed."""
+    klein = FLUX_BASES["klein-9b"].shape
+    check_base(base_of_file(text_stream("klein-9b"), {"modelspec.architecture": "Flux.2-dev/lora"}), klein, "file")
+    with pytest.raises(ValueError, match="made for FLUX.2 dev"):
+        check_base(base_of_file(text_stream("klein-9b"), {"base": "flux2-dev"}), klein, "file")
 
 
 @pytest.mark.parametrize(("key", "text", "title"), [
