@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.bench.annotate import write_raw
-from training import finetune
+from training import finetune, prepare
 from training.annotate import main
 from training.miniworld.world.triplets import write_triplets
 
@@ -64,6 +64,12 @@ def test_triplets_that_are_annotated_already_are_judged_without_any_model(tmp_pa
         assert line["prompt"] == exact["prompt"] and line["relation"] == exact["relation"]
         counts = np.array(line["keypoints_target"])[..., 2]
         assert (counts == np.array(exact["keypoints_target"])[..., 2]).mean() > 0.95
+    own = json.dumps({**written[0], "skeletons": ["ap10k", "coco"], "mood": "merry"})
+    (tmp_path / "out/triplets.jsonl").write_text(own + "\n", encoding="utf-8")
+    assert prepare.main(["--convert", str(tmp_path / "out"), str(tmp_path / "copy")]) == 0
+    (line,) = (json.loads(text) for text in (tmp_path / "copy/triplets.jsonl").read_text("utf-8").splitlines())
+    assert line["mood"] == "merry" and line["skeletons"] == ["ap10k", "coco"]
+    assert line["scores"] == written[0]["scores"] and line["kinds"] == written[0]["kinds"]
 
 
 def picture(path, size=(40, 40), **options):

@@ -13,6 +13,20 @@ from .sentence import known_kind, predicate_of
 from .store import Store
 
 DECOY = "standing next to"
+# Relations that are the same the other way round: the sentence with the names exchanged is no decoy.
+SYMMETRIC = (
+    "hugging",
+    "kissing",
+    "shaking hands",
+    "holding hands",
+    "high-fiving",
+    "dancing",
+    "wrestling",
+    "back to back",
+    "sitting back to back",
+    "playing with",
+    "talking to each other",
+)
 
 
 def kinds(triplets: Sequence[Annotated], backends: Backends, options: AnnotateOptions, store: Store) -> None:
@@ -40,6 +54,7 @@ def read(triplets: Sequence[Annotated], backends: Backends, options: AnnotateOpt
     if backends.reader is None:
         return {}
     relation = predicate_of(options.relation)
+    directed = not relation.lower().startswith(SYMMETRIC)
 
     def job(one: Annotated) -> tuple[dict, Callable]:
         names = list(one.raw.names)
@@ -47,7 +62,7 @@ def read(triplets: Sequence[Annotated], backends: Backends, options: AnnotateOpt
         def look(reader: Any) -> dict:
             image = open_image(one.target.path)
             decoys = [reader.shows(image, names, DECOY)]
-            if len(names) == 2 and names[0] != names[1]:
+            if directed and len(names) == 2 and names[0] != names[1]:
                 decoys.append(reader.shows(image, names[::-1], relation))
             return {
                 "relation": reader.shows(image, names, relation),
@@ -55,7 +70,7 @@ def read(triplets: Sequence[Annotated], backends: Backends, options: AnnotateOpt
                 "place": reader.place(image),
             }
 
-        return {"picture": one.target.digest, "names": names, "relation": relation}, look
+        return {"picture": one.target.digest, "names": names, "relation": relation, "directed": directed}, look
 
     places = {}
     for one, answer in zip(triplets, store.run("read", backends.reader, [job(one) for one in triplets])):

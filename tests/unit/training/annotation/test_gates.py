@@ -30,11 +30,11 @@ from training.miniworld.world.pose import KEYPOINTS
 WOLF, LEOPARD = HONEST["1 wolf"], HONEST["2 leopard"]
 
 
-def verdict(tmp_path, pictures=HONEST, **models):
+def verdict(tmp_path, pictures=HONEST, relation="hugging", **models):
     report = annotate_folder(
         read_raw(write_raw(tmp_path / "raw", pictures)),
         tmp_path / "out",
-        AnnotateOptions("hugging", keep_rejected=True),
+        AnnotateOptions(relation, keep_rejected=True),
         made_backends(**models),
         Thresholds(picture_px={"reject": 16, "warn": 20}, subject_px={"reject": 8, "warn": 20}),
     )
@@ -44,7 +44,12 @@ def verdict(tmp_path, pictures=HONEST, **models):
 def test_an_honest_triplet_passes_every_gate(tmp_path):
     one = verdict(tmp_path, yes=0.9)
     assert one.accepted and {gate.status for gate in one.gates.values()} <= {"pass", "warn"}
-    assert one.gates["relation_margin"].value == pytest.approx(0.0)  # swapped names are as likely: they hug
+    assert one.gates["relation_margin"].value == pytest.approx(0.8)  # hugging has no other way round
+
+
+def test_a_directed_relation_is_asked_the_other_way_round_too(tmp_path):
+    one = verdict(tmp_path, yes=0.9, relation="riding")
+    assert one.gates["relation_margin"].value == pytest.approx(0.0) and one.gates["relation_margin"].status == "warn"
 
 
 def swapped(key, blobs):
