@@ -87,6 +87,12 @@ def test_every_fault_comes_in_one_message_and_nothing_is_written(generate, tmp_p
         assert part in error
     code, _, error = generate("--relation", "knitting")
     assert code == 2 and "the miniworld draws" in error and not (tmp_path / "out").exists()
-    code, _, error = generate("--engine", "comfyui", "--server", "127.0.0.1:9", "--backend", "miniworld")
-    assert code == 2 and "--server: ComfyUI at http://127.0.0.1:9 does not answer" in error
+    editor, titles = tmp_path / "editor.json", tmp_path / "titles.json"
+    editor.write_text('{"nodes": [], "links": []}', encoding="utf-8")
+    titles.write_text('{"1": {"class_type": "SaveImage", "inputs": {}}}', encoding="utf-8")
+    comfyui = ("--engine", "comfyui", "--backend", "miniworld", "--server", "127.0.0.1:9")
+    code, _, error = generate(*comfyui, "--target-template", editor, "--edit-template", titles)
+    assert code == 2 and "a workflow for the editor (nodes, links), expected the API format" in error
+    assert 'no node titled "relate:prompt", "relate:seed", "relate:image1"' in error
+    assert "--server: ComfyUI at http://127.0.0.1:9 does not answer" in error
     assert not (tmp_path / "out").exists()
