@@ -15,8 +15,8 @@ SMALL = {
     "--count 5": "--count 2",
     "--scenes 24": "--scenes 2",
     "--method relate": "--method relate --set steps=2 --device cpu",
-    "--set relation=leapfrogging": "--set relation=leapfrogging --set train.steps=3 --set train.warmup_steps=0 "
-    "--set train.batch_size=2 --set samples.every=0 --set train.device=cpu --set output.cache=out/leapfrog/cache",
+    '--set "relation=': "--set train.steps=3 --set train.warmup_steps=0 --set train.batch_size=2 --set samples.every=0 "
+    '--set train.device=cpu --set output.cache=out/shake/cache --set "relation=',
 }
 
 
@@ -29,25 +29,25 @@ def printed_commands():
 
 def test_five_commands_from_an_idea_to_a_counted_lora(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    commands, out = printed_commands(), tmp_path / "leapfrog"
+    commands, out = printed_commands(), tmp_path / "shake"
     assert len(commands) == 5
     for line in commands:
         for printed, small in SMALL.items():
             line = line.replace(printed, small)
-        start, module, *arguments = shlex.split(line.replace("out/leapfrog", str(out)).removeprefix("python "))
+        start, module, *arguments = shlex.split(line.replace("out/shake", str(out)).removeprefix("python "))
         assert start == "-m"
         assert run_command(module, arguments, monkeypatch) == 0, capsys.readouterr().err
     # 1. triplets: annotated by the miniworld's models from pixels alone, their origin named
     triplets = read_triplets(out / "triplets")
-    assert len(triplets) == 2 and {one.predicate for one in triplets} == {"leapfrogging"}
+    assert len(triplets) == 2 and {one.predicate for one in triplets} == {"shaking hands with"}
     assert all(one.masks and one.keypoints_target.shape == (2, 17, 3) for one in triplets)
     lines = [json.loads(line) for line in (out / "triplets" / "triplets.jsonl").read_text("utf-8").splitlines()]
     assert {line["origin"]["licence"] for line in lines} == {"MIT"} and lines[0]["origin"]["engine"] == "miniworld"
     report = json.loads((out / "triplets" / "report.json").read_text(encoding="utf-8"))
     assert report["yield"] and report["accepted"]
     # 2. the LoRA
-    with safe_open(out / "lora" / "miniworld_leapfrogging.safetensors", framework="pt") as file:
-        assert file.metadata()["relation"] == "leapfrogging" and len(file.keys()) > 10
+    with safe_open(out / "lora" / "miniworld_shaking_hands_with.safetensors", framework="pt") as file:
+        assert file.metadata()["relation"] == "shaking hands with" and len(file.keys()) > 10
     # 3. the count
     exact = json.loads((out / "measured" / "scores.json").read_text(encoding="utf-8"))["exact"]
     assert exact["relation"]["trials"] == 2
