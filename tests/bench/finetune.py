@@ -2,6 +2,7 @@
 
     python -m tests.bench.finetune                       full-size SDXL, random weights: a GPU of 80 GB or more
     python -m tests.bench.finetune --size small --device cpu    the same code on small networks, in a minute
+    python -m tests.bench.finetune --base klein4b               FLUX.2 Klein 4B (klein9b, flux1): see finetune_flux
 
 Needs no checkpoint: weights are random, shapes are SDXL's, CLIP bigG's and MS-Diffusion's. One row a setting: updates
 of the global batch a second, peak memory, the estimate of --dry-run beside it, and what 500 updates of batch 8 take.
@@ -25,6 +26,7 @@ import diffusers
 import torch
 from diffusers import UNet2DConditionModel
 
+from tests.bench import finetune_flux
 from tests.bench.finetune_networks import CROPS, FULL, Encoders, Sizes, built, random_crops, small_sizes
 from training.common.cli import clock, say
 from training.config import Config, DataConfig, LossConfig, ModelsConfig, OutputConfig, TrainConfig
@@ -129,7 +131,7 @@ def _now(device: torch.device) -> float:
 
 def table(rows: list[dict]) -> str:
     """One line a setting."""
-    published = next(row for row in rows if row["setting"] == "published")
+    published = next(row for row in rows if row["setting"] in ("published", "encoders in every step"))
     lines = [
         f"{'setting':32}{'batch':>6}{'at once':>9}{'s/update':>10}{'pictures/s':>12}{'x published':>13}"
         f"{'500 updates':>13}{'peak GiB':>10}{'estimate':>10}"
@@ -150,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench.finetune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--base", choices=("sdxl", *finetune_flux.BASES), default="sdxl")
     parser.add_argument("--size", choices=("full", "small"), default="full")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8])
@@ -159,14 +162,18 @@ def main() -> None:
     diffusers.utils.logging.set_verbosity_error()
     device = torch.device(options.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    sizes = FULL if options.size == "full" else small_sizes()
+    bench, sizes, settings_of = measure, FULL if options.size == "full" else small_sizes(), settings
+    if options.base != "sdxl":
+        bench, settings_of = finetune_flux.measure, finetune_flux.settings
+        sizes = finetune_flux.Sizes(options.base, options.size == "small")
     chip = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
     machine = f"{chip}, torch {torch.__version__}, diffusers {diffusers.__version__}, {options.size}"
+    machine += "" if options.base == "sdxl" else f", {options.base}"
     say(machine)
     rows = []
-    for setting in settings(options.batches):
+    for setting in settings_of(options.batches):
         try:
-            rows.append(measure(setting, sizes, device, dtype, options.steps))
+            rows.append(bench(setting, sizes, device, dtype, options.steps))
         except torch.cuda.OutOfMemoryError:
             say(f"{setting.name}, batch {setting.batch}: out of memory")
     say(table(rows))

@@ -29,7 +29,7 @@ DOORS = {
 # folder or a file; what lies in none of a folder's own rooms belongs to the folder. Imports stay in a room or go down.
 STOREYS = (
     ("core", "training/common"),
-    ("nodes", "training/config.py", "training/diffusion", "training/miniworld/world"),
+    ("nodes", "training/config", "training/diffusion", "training/miniworld/world"),
     ("training/host_diffusers", "training/miniworld/world2", "training/subject_config.py"),
     ("training/data",),
     ("training/annotation", "training/engine", "training/evaluation", "training/generation"),

@@ -71,6 +71,17 @@ def read_settings(
     return config
 
 
+def key_of(text: str, overrides: Sequence[str], key: str) -> Any:
+    """One key of a TOML file's top, overrides included; None where there is none, or no TOML."""
+    settings: dict[str, Any] = {}
+    with suppress(tomllib.TOMLDecodeError, RecursionError):
+        settings = tomllib.loads(text)
+    for override in overrides:
+        if override.partition("=")[0].strip() == key:
+            _apply(override, settings, [])
+    return settings.get(key)
+
+
 def _right(tables: dict[str, type[Checked]], settings: dict[str, Any]) -> dict[str, Checked]:
     """Those tables that have no fault."""
     right = {}

@@ -32,6 +32,7 @@ class Example:
         photographs: S whole pictures (3, H, W) in [0, 1], for CLIP.
         boxes: (S, 4) fractions of the square.
         region: (px/8, px/8) 1 where a subject is, at least half of the cell.
+        shares: (S, px/16, px/16) share of each cell that a subject covers, by its mask or its box.
         keypoints_target, keypoints_concepts: (S, P, 2) fractions of their squares.
         visible: (S, P) bool: seen in both pictures and inside both squares.
         time_ids: (6,) SDXL's micro-conditioning.
@@ -43,6 +44,7 @@ class Example:
     photographs: tuple[Tensor, ...]
     boxes: Tensor
     region: Tensor
+    shares: Tensor
     keypoints_target: Tensor
     keypoints_concepts: Tensor
     visible: Tensor
@@ -184,6 +186,7 @@ def prepare(triplet: Triplet, config: DataConfig, crop: int = 0, seed: int = 0) 
         photographs=tuple(to_tensor(photograph) for photograph in images.photographs),
         boxes=of_square.boxes,
         region=_region(of_square.masks, of_square.boxes, px // 8),
+        shares=_shares(of_square.masks, of_square.boxes, px // 16),
         keypoints_target=of_square.keypoints_target,
         keypoints_concepts=of_square.keypoints_concepts,
         visible=of_square.visible,
@@ -205,3 +208,18 @@ def _region(masks: Sequence[np.ndarray], boxes: Tensor, cells: int) -> Tensor:
     across = (centres >= boxes[:, 0, None]) & (centres < boxes[:, 2, None])
     down = (centres >= boxes[:, 1, None]) & (centres < boxes[:, 3, None])
     return (down[:, :, None] & across[:, None, :]).any(dim=0).float()
+
+
+def _shares(masks: Sequence[np.ndarray], boxes: Tensor, cells: int) -> Tensor:
+    """Measure how much of each cell every subject covers, (S, cells, cells), by its mask, or by its box."""
+    if len(masks):
+        whole = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]
+        small = [np.asarray(mask.resize((cells, cells), Image.Resampling.BOX)).copy() for mask in whole]
+        return torch.from_numpy(np.stack(small)).float() / 255
+    edges = torch.arange(cells + 1) / cells
+
+    def covered(low: Tensor, high: Tensor) -> Tensor:
+        inside = torch.minimum(edges[1:], high[:, None]) - torch.maximum(edges[:-1], low[:, None])
+        return inside.clamp(min=0) * cells
+
+    return covered(boxes[:, 1], boxes[:, 3])[:, :, None] * covered(boxes[:, 0], boxes[:, 2])[:, None]

@@ -32,6 +32,10 @@ class Draw:
     def part(self, start: int, stop: int) -> Draw:
         return Draw(self.rows[start:stop], self.timesteps[start:stop], self.noise[start:stop])
 
+    def inputs(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Give what the objective takes beside the crops: timesteps and noise."""
+        return self.timesteps.to(device), self.noise.to(device)
+
 
 def sample_batch(seed: int, step: int, batch_size: int, crops: int, latent: tuple[int, ...]) -> Draw:
     """Return the draw of one step, on the CPU.

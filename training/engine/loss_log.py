@@ -8,13 +8,11 @@ from torch import Tensor
 
 from ..common.cli import TrainingAborted
 from ..common.sheets import save_picture
-from .optim import learning_rate_at
 from .plots import loss_chart
 from .run_dir import Checkpoint
-from .run_spec import RunSpec
-from .subject_spec import SubjectRun
+from .run_spec import LoggedRun
 
-_ORDER = ("loss", "denoise", "keypoint", "attention")
+_ORDER = ("loss", "denoise", "keypoint", "attention", "routing", "placeholder")
 
 
 class LossLog:
@@ -25,8 +23,8 @@ class LossLog:
         again: the command that goes on with it.
     """
 
-    def __init__(self, recipe: RunSpec | SubjectRun, again: str) -> None:
-        self.folder, self.config, self.again = recipe.folder, recipe.config, again
+    def __init__(self, recipe: LoggedRun, again: str) -> None:
+        self.folder, self.rate_at, self.again = recipe.folder, recipe.learning_rate, again
         self._losses: dict[str, list[Tensor]] = {}
         self._gathered: dict[str, Tensor] = {}
         self._written = 0
@@ -84,7 +82,7 @@ class LossLog:
     def write(self, checkpoint: Checkpoint) -> None:
         """Write the checkpoint first, then what people look at."""
         self.folder.write_checkpoint(checkpoint)
-        rates = [learning_rate_at(step, self.config.train) for step in range(checkpoint.step)]
+        rates = [self.rate_at(step) for step in range(checkpoint.step)]
         self.folder.write_history(self._gathered, rates)
         curves = {name: values.tolist() for name, values in self._gathered.items()}
         save_picture(loss_chart(curves), self.folder.path / "loss.png")

@@ -73,13 +73,14 @@ class _Fused(torch.autograd.Function):
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
-class _FusedAttention(TorchFunctionMode):
+class FusedAttention(TorchFunctionMode):
     """On the meta device torch would spell attention out and save the whole matrix."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
-            return _Fused.apply(*args[:3])
-        return func(*args, **(kwargs or {}))
+            return _Fused.apply(*(args[:3] or (kwargs[name] for name in ("query", "key", "value"))))
+        return func(*args, **kwargs)
 
 
 def estimate(
@@ -158,7 +159,7 @@ def kept_bytes(unet: nn.Module, call: Callable[[], object], checkpointing: bool)
         call: one forward pass.
         checkpointing: whether blocks are computed twice.
     """
-    kept = _Storages(unet)
+    kept = Storages(unet)
     blocks: list[int] = []
 
     def twice(block: nn.Module, *inputs: Tensor) -> Tensor:
@@ -166,7 +167,7 @@ def kept_bytes(unet: nn.Module, call: Callable[[], object], checkpointing: bool)
         for tensor in inputs:
             if isinstance(tensor, Tensor):
                 kept.add(tensor)
-        inside = _Storages(unet)
+        inside = Storages(unet)
         with torch.autograd.graph.saved_tensors_hooks(inside.add, lambda tensor: tensor):
             out = block(*inputs)
         blocks.append(inside.bytes())
@@ -174,12 +175,12 @@ def kept_bytes(unet: nn.Module, call: Callable[[], object], checkpointing: bool)
 
     if checkpointing:
         unet.enable_gradient_checkpointing(twice)
-    with torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor), _FusedAttention():
+    with torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor), FusedAttention():
         call()
     return kept.bytes() + max(blocks, default=0)
 
 
-class _Storages:
+class Storages:
     """Distinct storages that are not a module's parameters."""
 
     def __init__(self, unet: nn.Module) -> None:

@@ -23,7 +23,7 @@ from core.checkpoint import read, read_metadata, save
 from ..common.atomic_io import check_writable, write_text
 from ..common.errors import UserErrors
 from ..common.folder_lock import FolderInUse, check_free
-from ..config import Config
+from ..config import Config, FluxConfig
 from ..subject_config import SubjectConfig
 
 _MARGIN = 64 * 1024**2  # bytes that must stay free
@@ -48,7 +48,7 @@ class RunDir:
         result: the promised file.
     """
 
-    def __init__(self, config: Config | SubjectConfig, result: Path) -> None:
+    def __init__(self, config: Config | FluxConfig | SubjectConfig, result: Path) -> None:
         self.path = Path(config.output.folder)
         self.result = result
         self.checkpoint_file = self.path / "checkpoint.safetensors"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from ..common.errors import UserErrors
 from ..common.toml_config import ConfigFaults
-from ..config import Config
+from ..config import Config, TrainConfig
 from ..data.dataset import dataset_sha256, load_triplets
+from ..data.encoded_triplets import EncodedTriplets
 from ..data.triplet import Triplet
 from ..diffusion.noise_schedule import NoiseSchedule
 from ..host_diffusers import attach_relation, relation_parameters, unet_layout
@@ -19,11 +20,33 @@ from ..host_diffusers.errors import ModelFileErrors
 from ..host_diffusers.frozen import FrozenModels, open_frozen_models
 from ..host_diffusers.subject_base import SubjectModels
 from ..subject_config import SubjectConfig
+from .batch import Draw, sample_batch
 from .memory import MemoryEstimate, estimate
-from .optim import check_optimizer
+from .optim import check_optimizer, learning_rate_at
 from .run_dir import RunDir
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class LoggedRun(Protocol):
+    """What a run's losses are written down by."""
+
+    @property
+    def folder(self) -> RunDir: ...
+
+    def learning_rate(self, step: int) -> float: ...
+
+
+class AnySpec(LoggedRun, Protocol):
+    """What every validated run of `training.finetune` has, whatever it trains on."""
+
+    @property
+    def config(self) -> Any: ...
+    @property
+    def micro_batch(self) -> int: ...
+
+    def draw(self, step: int, crops: Any) -> Any:
+        """Draw the random part of a step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +77,14 @@ class RunSpec:
         base = self.frozen.base.schedule
         return base if told == "base" else NoiseSchedule(told, base.alphas)
 
+    def draw(self, step: int, crops: EncodedTriplets) -> Draw:
+        """Draw the random part of a step."""
+        train = self.config.train
+        return sample_batch(train.seed, step, train.batch_size, len(crops), tuple(crops.latents.shape[1:]))
+
+    def learning_rate(self, step: int) -> float:
+        return learning_rate_at(step, self.config.train)
+
 
 def load_run_spec(config: Config, device: torch.device, processes: int, resume: bool) -> RunSpec:
     """Look at the data, the models, the folder and the machine.
@@ -66,16 +97,7 @@ def load_run_spec(config: Config, device: torch.device, processes: int, resume: 
     frozen = or_faults(lambda: open_frozen_models(config.models), faults)
     folder = RunDir(config, config.lora_file)
     or_faults(lambda: folder.check(resume, _bytes_to_write(config, triplets or [])), faults)
-    if config.train.device != "auto" and device.type != config.train.device:
-        faults.append(f'train.device: "{config.train.device}" is asked for, this machine offers "{device.type}".')
-    share, rest = divmod(config.train.batch_size, processes)
-    if rest:
-        faults.append(f"train.batch_size: {config.train.batch_size} is not a multiple of {processes} processes.")
-    elif config.train.micro_batch and share % config.train.micro_batch:
-        faults.append(
-            f"train.micro_batch: each of {processes} processes has {share} pictures a step, not a multiple "
-            f"of {config.train.micro_batch}."
-        )
+    share = shared_faults(config.train, device, processes, faults)
     if config.loss.keypoint_weight and triplets and not any(t.keypoints_target.shape[1] for t in triplets):
         faults.append(
             "loss.keypoint_weight: the triplets have no keypoints; set it to 0 or add keypoints_target and "
@@ -104,6 +126,21 @@ def load_run_spec(config: Config, device: torch.device, processes: int, resume: 
     if faults:
         raise UserErrors(faults)
     return RunSpec(config, triplets, dataset, frozen, folder, precision_of(config), config.train.micro_batch or share)
+
+
+def shared_faults(train: TrainConfig, device: torch.device, processes: int, faults: list[str]) -> int:
+    """Look whether this machine and so many processes can do what is asked; returns each process's pictures a step."""
+    if train.device != "auto" and device.type != train.device:
+        faults.append(f'train.device: "{train.device}" is asked for, this machine offers "{device.type}".')
+    share, rest = divmod(train.batch_size, processes)
+    if rest:
+        faults.append(f"train.batch_size: {train.batch_size} is not a multiple of {processes} processes.")
+    elif train.micro_batch and share % train.micro_batch:
+        faults.append(
+            f"train.micro_batch: each of {processes} processes has {share} pictures a step, not a multiple "
+            f"of {train.micro_batch}."
+        )
+    return share
 
 
 def look_further(config: ConfigFaults) -> UserErrors:

@@ -22,9 +22,9 @@ from ..host_diffusers.subject import attach, object_arguments, trained_in_base
 from ..host_diffusers.subject_base import SubjectModels, open_subject_models
 from ..subject_config import AdapterConfig, SubjectConfig
 from .memory import kept_bytes
-from .optim import check_optimizer
+from .optim import check_optimizer, learning_rate_at
 from .run_dir import RunDir
-from .run_spec import or_faults, precision_of, zero_terminal
+from .run_spec import or_faults, precision_of, shared_faults, zero_terminal
 from .subject_adapter import sized_adapter
 
 _GIB = 1024**3
@@ -55,6 +55,9 @@ class SubjectRun:
     dtype: torch.dtype
     micro_batch: int
 
+    def learning_rate(self, step: int) -> float:
+        return learning_rate_at(step, self.config.train)
+
 
 def load_subject_run(config: SubjectConfig, device: torch.device, processes: int, resume: bool) -> SubjectRun:
     """Look at the data, the models, the folder and the machine.
@@ -77,16 +80,7 @@ def load_subject_run(config: SubjectConfig, device: torch.device, processes: int
     trained = trainable_numbers(models, config) if models and not faults else 0
     folder = RunDir(config, config.result_file)
     or_faults(lambda: folder.check(resume, _bytes_to_write(config, len(rows), trained, models)), faults)
-    if config.train.device != "auto" and device.type != config.train.device:
-        faults.append(f'train.device: "{config.train.device}" is asked for, this machine offers "{device.type}".')
-    share, rest = divmod(config.train.batch_size, processes)
-    if rest:
-        faults.append(f"train.batch_size: {config.train.batch_size} is not a multiple of {processes} processes.")
-    elif config.train.micro_batch and share % config.train.micro_batch:
-        faults.append(
-            f"train.micro_batch: each of {processes} processes has {share} pictures a step, not a multiple "
-            f"of {config.train.micro_batch}."
-        )
+    share = shared_faults(config.train, device, processes, faults)
     if config.train.precision == "float16" and device.type != "cuda":
         faults.append('train.precision: "float16" needs a CUDA device; use "float32" or "bfloat16".')
     or_faults(lambda: check_optimizer(config.train), faults)

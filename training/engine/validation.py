@@ -65,11 +65,11 @@ class SamplePictures:
         made = _made_with(self.folder.samples / _SETTINGS) == facts
         if made and all(opened(file) for file in self._files(_WITHOUT)):
             return
-        set_relation(self.objective.unet, False)
+        self._switch(False)
         try:
             self._draw(_WITHOUT)
         finally:
-            set_relation(self.objective.unet, True)
+            self._switch(True)
         write_text(self.folder.samples / _SETTINGS, json.dumps(facts, indent=1) + "\n")
 
     def draw(self, step: int) -> None:
@@ -100,6 +100,15 @@ class SamplePictures:
         return [self.folder.samples / f"{name}-{i}.png" for i in range(len(self.crops))]
 
     def _draw(self, name: str) -> None:
+        for path, pixels in zip(self._files(name), self._render()):
+            save_picture(to_picture(pixels), path)
+
+    def _switch(self, enabled: bool) -> None:
+        """Turn the LoRA on or off."""
+        set_relation(self.objective.unet, enabled)
+
+    def _render(self) -> Tensor:
+        """Draw every picture as the model is now, (N, 3, H, W) in [0, 1]."""
         settings = self.config.samples
         crops, unet = self.crops, self.objective.unet
         noise = seeded_noise([settings.seed + i for i in range(len(crops))], crops.latents.shape[1:])
@@ -125,8 +134,7 @@ class SamplePictures:
         latents = sample(predict, self.objective.schedule, noise.to(crops.latents.device), settings.steps)
         unet.train()
         vae = self.load_vae().to(latents.device)
-        for path, pixels in zip(self._files(name), decode_latents(vae, latents)):
-            save_picture(to_picture(pixels), path)
+        return decode_latents(vae, latents)
 
 
 def sample_pictures(

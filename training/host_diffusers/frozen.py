@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -80,6 +81,14 @@ class FrozenModels:
         for file in self.base.files:
             digest.update(_sampled(file))
         return digest.hexdigest()
+
+
+def fingerprint_of(files: Iterable[Path], settings: str) -> str:
+    """Hash files, by their sizes and 64 blocks of each, and a text beside them."""
+    digest = sha256(settings.encode())
+    for file in files:
+        digest.update(_sampled(file))
+    return digest.hexdigest()
 
 
 def open_frozen_models(config: ModelPaths) -> FrozenModels:

@@ -22,7 +22,7 @@ def encode_pictures(vae: nn.Module, pixels: Tensor) -> Tensor:
     """Return the mode of the posterior, scaled as the UNet expects it, one picture at a time.
 
     Args:
-        vae: an ``AutoencoderKL``.
+        vae: an ``AutoencoderKL``, or Flux.2's, whose latents are 2 x 2 patches with their own statistics.
         pixels: (N, 3, H, W) in [0, 1].
 
     Returns:
@@ -32,7 +32,10 @@ def encode_pictures(vae: nn.Module, pixels: Tensor) -> Tensor:
     for picture in pixels:
         folded = F.pixel_unshuffle(picture[None].to(vae.device, vae.dtype) * 2 - 1, fold_of(vae))
         mode = vae.encode(folded).latent_dist.mode().float()
-        latents.append(((mode - (vae.config.shift_factor or 0)) * vae.config.scaling_factor).cpu())
+        if hasattr(vae, "bn"):
+            latents.append(((pixel_patches(mode) - _mean_of(vae)) / _deviation_of(vae)).cpu())
+        else:
+            latents.append(((mode - (vae.config.shift_factor or 0)) * vae.config.scaling_factor).cpu())
     return torch.cat(latents)
 
 
@@ -41,10 +44,31 @@ def decode_latents(vae: nn.Module, latents: Tensor) -> Tensor:
     """(N, C, h, w) latents to (N, 3, H, W) in [0, 1] on the CPU, one picture at a time."""
     pictures = []
     for latent in latents:
-        unscaled = latent[None].float() / vae.config.scaling_factor + (vae.config.shift_factor or 0)
+        if hasattr(vae, "bn"):
+            unscaled = latent_cells(latent[None].float().to(vae.device) * _deviation_of(vae) + _mean_of(vae))
+        else:
+            unscaled = latent[None].float() / vae.config.scaling_factor + (vae.config.shift_factor or 0)
         picture = F.pixel_shuffle(vae.decode(unscaled.to(vae.device, vae.dtype)).sample, fold_of(vae))
         pictures.append((picture.float() / 2 + 0.5).clamp(0, 1).cpu())
     return torch.cat(pictures)
+
+
+def pixel_patches(cells: Tensor) -> Tensor:
+    """Put 2 x 2 cells into one: (B, C, h, w) to (B, 4 C, h/2, w/2), as Flux.2's latents."""
+    return F.pixel_unshuffle(cells, 2)
+
+
+def latent_cells(patches: Tensor) -> Tensor:
+    """Undo `pixel_patches`: (B, 4 C, h, w) to (B, C, 2 h, 2 w)."""
+    return F.pixel_shuffle(patches, 2)
+
+
+def _mean_of(vae: nn.Module) -> Tensor:
+    return vae.bn.running_mean.view(1, -1, 1, 1).float()
+
+
+def _deviation_of(vae: nn.Module) -> Tensor:
+    return (vae.bn.running_var.view(1, -1, 1, 1).float() + vae.config.batch_norm_eps).sqrt()
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 In order: render, vae, clip, (python -m training.distill --model miniworld), encode, unet, refine, truth, judges,
 export; begin goes on from the shipped weights instead of from nothing. To look and to count: sheets, measure, demo,
-ablate. The small Flux, after encode: flux-base, flux, flux --routing off, flux-export, flux-measure. Training verbs
+ablate. The small Flux, after encode: flux-base, flux, flux --routing off, flux-export, flux-measure,
+flux-ablate. Training verbs
 are bounded by --minutes, save to --out and go on from there when called again; they run the same on a GPU (--device
 cuda --batch 128). The second world, whose weights are not shipped yet: train-all --minutes 165 --out out/world2.
 """
@@ -17,10 +18,11 @@ import torch
 
 from ..common import arguments as of_type
 from ..common.cli import command, going_on, leave, say, shell_command
+from ..host_diffusers.flux.lora import SITES
 from ..host_diffusers.miniworld.architectures import FOLDER
 from ..host_diffusers.miniworld.bundle import load_miniworld
 from ..host_diffusers.miniworld.flux_files import FLUX_FOLDER
-from .experiments import ablate, demo, report, sheets
+from .experiments import ablate, ablate_flux, demo, report, sheets
 from .experiments import measure_flux as flux_measure
 from .recipes import classifiers as judges
 from .recipes import clip, export, flux, unet, vae
@@ -91,6 +93,7 @@ def arguments() -> argparse.ArgumentParser:
     removing.add_argument("--anew", action="store_true", help="count rows anew that the model card already has")
     for verb in (showing, removing):
         verb.add_argument("--threads", type=of_type.whole(), default=2)
+    _flux_ablate(verbs)
     verbs.add_parser("train-all", add_help=False, help="the second world: every recipe in order, within --minutes")
     verbs.add_parser("flux-export", parents=[computing], help="write models/miniworld/flux in half precision")
     counting = verbs.add_parser("measure", parents=[computing], help="count what the shipped models do")
@@ -98,6 +101,20 @@ def arguments() -> argparse.ArgumentParser:
     for verb in (counting, comparing):
         verb.add_argument("--pictures", type=of_type.whole(), default=56)
     return parser
+
+
+def _flux_ablate(verbs) -> None:
+    """Add the verb flux-ablate."""
+    learning = verbs.add_parser(
+        "flux-ablate", help="learn a held-out relation on the small Flux in every way; into --out"
+    )
+    learning.add_argument(
+        "--minutes", type=of_type.positive, default=600.0, help="begin nothing new after these; call again"
+    )
+    learning.add_argument("--sites", choices=SITES, default="T", help="of the rows that do not study sites")
+    learning.add_argument("--seeds", type=int, nargs="+", default=ablate_flux.SEEDS, choices=ablate_flux.SEEDS)
+    learning.add_argument("--pictures", type=of_type.whole(), default=ablate_flux.PICTURES, help="of a row and seed")
+    learning.add_argument("--threads", type=of_type.whole(), default=2)
 
 
 def draw(args: argparse.Namespace) -> None:
@@ -159,6 +176,14 @@ def experiment(args: argparse.Namespace) -> None:
     say(ablate.tables(ablate.write_results(args.out, card)))
 
 
+def experiment_on_flux(args: argparse.Namespace) -> None:
+    """The verb flux-ablate."""
+    out = args.out / "flux_ablation"
+    for line in ablate_flux.ablate(out, args.minutes, args.sites, args.pictures, tuple(args.seeds)):
+        say(line)
+    say(ablate_flux.write_results(out))
+
+
 def run(args: argparse.Namespace, again: str) -> None:
     """One verb."""
     if args.verb in ("render", "truth", "creatures"):
@@ -168,7 +193,9 @@ def run(args: argparse.Namespace, again: str) -> None:
     if args.verb == "demo":
         demo.run(args.out, again=again)
         return
-    {**dict.fromkeys(TRAINERS, train), "ablate": experiment}.get(args.verb, look)(args)
+    {**dict.fromkeys(TRAINERS, train), "ablate": experiment, "flux-ablate": experiment_on_flux}.get(args.verb, look)(
+        args
+    )
 
 
 def main() -> int:

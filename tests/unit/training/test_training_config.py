@@ -6,6 +6,7 @@ import pytest
 
 from training.common.errors import UserErrors
 from training.config import load_config
+from training.engine.flux.stages import stage_at
 
 PRESETS = sorted(Path("training/configs").glob("relation_*.toml"))
 
@@ -25,9 +26,20 @@ def test_presets_are_whole_and_open_with_their_command(preset):
 
 
 def test_only_one_preset_has_the_released_error():
-    forms = {preset.stem: load_config(preset).loss.keypoint_form for preset in PRESETS}
+    sdxl = {preset.stem: load_config(preset) for preset in PRESETS}
+    forms = {name: config.loss.keypoint_form for name, config in sdxl.items() if config.architecture == "sdxl"}
     assert {name for name, form in forms.items() if form == "as_released"} == {"relation_sdxl_as_released"}
     assert load_config(PRESETS[0].parent / "relation_sdxl_as_released.toml").data.match_skeletons is False
+
+
+def test_dreamos_stages_are_a_config():
+    """The paper's three: side by side, everything, and last nearly no reference left and the velocity's loss alone."""
+    config = load_config("training/configs/dreamo_miniworld.toml")
+    assert sum(stage.steps for stage in config.stages) == config.train.steps
+    first, last = stage_at(config, 0), stage_at(config, config.train.steps - 1)
+    assert (first.columns, first.weights["routing"], first.weights["placeholder"]) == (0.5, 1.0, 0.1)
+    assert (last.kept, last.weights["routing"], last.weights["placeholder"]) == (0.05, 0.0, 0.0)
+    assert stage_at(config, 400).shares == (0.7, 0.3) and len(config.folders()) == 2
 
 
 def test_defaults_and_overrides(smallest):

@@ -7,20 +7,15 @@ attention is computed by a callable of the caller's, plain unless something is r
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from diffusers import FluxTransformer2DModel
-from diffusers.models.embeddings import apply_rotary_emb
-from einops import rearrange
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from core.routing.token_layout import PATCH, DreamOEmbeddings, Grid, TokenLayout, length, positions, token_grid
 
+from ..flux.attention import Attend, HookedFluxAttnProcessor, attend_plain
+from ..flux.tokens import grid_ids, pack, unpack
 from .architectures import TEXT_G, VAE
-
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # query, key, value (B, H, S, d) each to (B, H, S, d)
 
 FLUX = {
     "in_channels": VAE["latent_channels"] * PATCH**2,
@@ -34,42 +29,6 @@ FLUX = {
     "axes_dims_rope": (4, 14, 14),
 }
 TEXT_TOKENS = 24  # the longest caption of one or two creatures has 23, placeholders included
-
-
-def attend_plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(d)) V."""
-    return F.scaled_dot_product_attention(query, key, value)
-
-
-class HookedFluxAttnProcessor:
-    """Flux's attention of both kinds of block, with `attend` in the place of the attention itself."""
-
-    def __call__(
-        self,
-        attn: nn.Module,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: None = None,
-        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
-        attend: Attend = attend_plain,
-    ):
-        query, key, value = self._heads(attn, hidden_states, ("to_q", "to_k", "to_v"), ("norm_q", "norm_k"))
-        if encoder_hidden_states is not None:  # a double block: text has its own weights and stands first
-            names = ("add_q_proj", "add_k_proj", "add_v_proj"), ("norm_added_q", "norm_added_k")
-            text = self._heads(attn, encoder_hidden_states, *names)
-            query, key, value = (torch.cat(pair, dim=2) for pair in zip(text, (query, key, value)))
-        query, key = (apply_rotary_emb(each, image_rotary_emb) for each in (query, key))
-        out = rearrange(attend(query, key, value), "b h s d -> b s (h d)")
-        if encoder_hidden_states is None:
-            return out
-        words = encoder_hidden_states.shape[1]
-        return attn.to_out[0](out[:, words:]), attn.to_add_out(out[:, :words])
-
-    @staticmethod
-    def _heads(attn: nn.Module, states: Tensor, projections: tuple[str, ...], norms: tuple[str, ...]) -> list[Tensor]:
-        """Query, key, value (B, H, S, d); the first two normalised."""
-        rows = [rearrange(getattr(attn, name)(states), "b s (h d) -> b h s d", h=attn.heads) for name in projections]
-        return [getattr(attn, norm)(row) for norm, row in zip(norms, rows)] + rows[2:]
 
 
 class RoutedFlux(nn.Module):
@@ -160,19 +119,3 @@ def sequence_of(text_tokens: int, noisy: Tensor, references: list[Tensor]) -> To
 def grids(references: list[Tensor]) -> tuple[Grid, ...]:
     """Token grids of (B, C, h, w) latents."""
     return tuple(token_grid(*reference.shape[-2:]) for reference in references)
-
-
-def grid_ids(grid: Grid) -> Tensor:
-    """(h*w, 3) positions of the picture: 0, row, column."""
-    rows, columns = torch.meshgrid(torch.arange(float(grid[0])), torch.arange(float(grid[1])), indexing="ij")
-    return torch.stack((torch.zeros(grid), rows, columns), dim=-1).flatten(0, 1)
-
-
-def pack(latents: Tensor) -> Tensor:
-    """(B, C, h, w) to tokens (B, h*w/4, 4*C), Flux's order of channels."""
-    return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=PATCH, q=PATCH)
-
-
-def unpack(tokens: Tensor, grid: Grid) -> Tensor:
-    """Return the inverse of `pack`."""
-    return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=grid[0], p=PATCH, q=PATCH)

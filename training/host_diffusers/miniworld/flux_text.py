@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from core.routing.placeholders import WORDS
 
+from ..flux.words import replaced_rows
 from .architectures import Words
 from .flux import TEXT_TOKENS
 
@@ -70,17 +71,5 @@ def encode_ids(text_g: nn.Module, ids: Tensor, words: Tensor) -> tuple[Tensor, T
     Returns:
         (B, L, E) penultimate states and (B, P) projected.
     """
-    table = text_g.get_input_embeddings()
-    first = table.num_embeddings
-    ids = ids.to(table.weight.device)
-    learned = (ids >= first)[..., None]
-
-    def replaced(module: nn.Module, inputs: tuple, out: Tensor) -> Tensor:
-        return torch.where(learned, words[(ids - first).clamp(min=0)].to(out), out)
-
-    hook = table.register_forward_hook(replaced)
-    try:
-        out = text_g(input_ids=ids.clamp(max=first - 1), output_hidden_states=True)
-    finally:
-        hook.remove()
+    out = replaced_rows(text_g, ids, words, lambda known: text_g(input_ids=known, output_hidden_states=True))
     return out.hidden_states[-2], out.text_embeds

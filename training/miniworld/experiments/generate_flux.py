@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from core.routing.reference_bias import HARD
 from core.routing.reference_regions import attend_plain as plain_backend
 from core.routing.routing import Routing
-from core.routing.token_layout import Reference
+from core.routing.token_layout import PATCH, Reference
 
 from ...host_diffusers.miniworld.architectures import LATENT_SIDE, VAE
+from ...host_diffusers.miniworld.bundle import load_miniworld
 from ...host_diffusers.miniworld.flux import Attend, RoutedFlux, attend_plain, sequence_of
+from ...host_diffusers.miniworld.flux_files import load_flux
 from ...host_diffusers.miniworld.flux_text import PlaceholderWords, encode_ids, with_placeholders
 from ..recipes import clip, flux, vae
 from ..recipes.corpus import PIXELS
@@ -54,6 +56,12 @@ class FluxWorld:
         text_g = clip.load_trained(out / "clip")[0].text_g
         return cls(flux.load_trained(out, routing), text_g, frozen_vae(out), PlaceholderWords())
 
+    @classmethod
+    def shipped(cls) -> "FluxWorld":
+        """Read the pack's own models."""
+        world = load_miniworld()
+        return cls(load_flux(), world.text_g, world.vae, PlaceholderWords())
+
     def digest(self) -> str:
         """Of all weights; what others drew is not what these would."""
         found = hashlib.sha256()
@@ -84,7 +92,7 @@ def generate(
 
     Args:
         world: the models.
-        request: prompt, names, references, and boxes, which only steering reads.
+        request: prompt, names, references, and boxes, which only steering reads; without references the prompt alone.
         seed: of the initial noise.
         steering: strength in nats that keeps each reference in its box; 0 is off, HARD closes the border.
         steps, guidance: of the sampler.
@@ -94,10 +102,13 @@ def generate(
     prompt = with_placeholders(request.prompt, request.names, tuple(range(1, len(request.names) + 1)))
     ids = world.words.ids(["", prompt])
     text, pooled = encode_ids(world.text_g, ids, world.flux.tables["words"])
-    references = list(world.latents(request.references).split(1))
-    latents = torch.randn((1, 4, LATENT_SIDE, LATENT_SIDE), generator=torch.Generator().manual_seed(seed))
-    places = world.words.places(ids[1:], len(references))[0].tolist()
-    attend = steered(world.flux, references, request.boxes, places, steering, latents, text.shape[1])
+    references = list(world.latents(request.references).split(1)) if len(request.references) else None
+    channels = world.flux.transformer.config.in_channels // PATCH**2
+    latents = torch.randn((1, channels, LATENT_SIDE, LATENT_SIDE), generator=torch.Generator().manual_seed(seed))
+    attend = attend_plain
+    if references is not None:
+        places = world.words.places(ids[1:], len(references))[0].tolist()
+        attend = steered(world.flux, references, request.boxes, places, steering, latents, text.shape[1])
     times = torch.linspace(1, 0, steps + 1)
     for now, then in zip(times[:-1], times[1:]):
         plain = world.flux(latents, now[None], text[:1], pooled[:1])

@@ -29,7 +29,7 @@ from ..world.scene import ScenePlan, stage
 from ..world.triplets import evaluation_plans
 from .generate import Request, request_of
 from .generate_flux import STEERING, FluxWorld, generate
-from .measure import CLASSIFIED, Measurement, Share, renders
+from .measure import CLASSIFIED, Measurement, Predictions, Share, renders
 from .measure import classify as judged
 from .report import write_section
 from .sheets import tiled
@@ -157,18 +157,22 @@ def scores(
     judge: Classifiers, images: Tensor, asked: list[ScenePlan], found: list[ScenePlan]
 ) -> dict[str, dict[str, float]]:
     """A row: the relation, and looks in the boxes of the plans `asked` (every trait by its name too) and `found`."""
-    there, somewhere = judged(judge, images, asked), judged(judge, images, found)
+    told = shares(judged(judge, images, asked), judged(judge, images, found))
+    return {name: asdict(share) for name, share in told.items()}
+
+
+def shares(there: Predictions, somewhere: Predictions) -> dict[str, Share]:
+    """Count a row of what the judge says of its pictures in the boxes asked for, and wherever they are."""
     fur = CLASSIFIED.index("fur")
-    ones = np.ones(len(images))
-    row = {
-        "relation": Share.of(int(there.relation.sum()), len(images)),
+    ones = np.ones(len(there.relation))
+    return {
+        "relation": Share.of(int(there.relation.sum()), len(ones)),
         "traits": Measurement.of(there).identity,
         **{name: Share.of_parts(there.right[..., at].sum(1), 2 * ones) for at, name in enumerate(CLASSIFIED)},
         "other": Share.of_parts(there.swapped[..., fur].sum(1), there.differ[..., fur].sum(1)),
         "traits_found": Measurement.of(somewhere).identity,
         "fur_found": Share.of_parts(somewhere.right[..., fur].sum(1), 2 * ones),
     }
-    return {name: asdict(share) for name, share in row.items()}
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ class AblationVariant:
     overrides: tuple[str, ...] = ()
 
 
-def train_relation(recipe: AblationVariant, folder: Path, seed: int, again: str = "") -> Path:
+def train_relation(recipe: AblationVariant, folder: Path, seed: int, again: str = "", config: Path = CONFIG) -> Path:
     """Draw the triplets and fine-tune, or take the file that an earlier call made.
 
     Args:
@@ -48,6 +48,7 @@ def train_relation(recipe: AblationVariant, folder: Path, seed: int, again: str 
         folder: receives `triplets/` and `run/`.
         seed: of the triplets and of the training.
         again: the command that calls this and goes on after a stop; empty: the training's own.
+        config: that the overrides are over.
 
     Returns:
         The relation LoRA.
@@ -70,7 +71,7 @@ def train_relation(recipe: AblationVariant, folder: Path, seed: int, again: str 
         )
         told = [part for setting in settings for part in ("--set", setting)]
         resume = ["--resume"] if (folder / "run" / "checkpoint.safetensors").exists() else []
-        code = finetune.main([str(CONFIG), *told, *resume], again)
+        code = finetune.main([str(config), *told, *resume], again)
         if code > 128:
             raise KeyboardInterrupt
         if code:

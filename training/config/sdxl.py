@@ -1,4 +1,4 @@
-"""The recipe's settings: one TOML file, every fault of it reported at once.
+"""The settings of a relation LoRA for SDXL, and the tables that every architecture shares.
 
 A key's type, range, unit and meaning stand beside it. A key without a default is asked for. Paths are relative to the
 folder the command is started in; ``~`` is the home folder.
@@ -7,18 +7,13 @@ folder the command is started in; ``~`` is the home folder.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat
 
-from core.user_files import read_text
-
-from .common.errors import UserErrors
-from .common.schema import Checked, FileName, NeededPath, PathText, Words, check_file_name, check_path
-from .common.toml_config import read_settings
+from ..common.schema import Checked, FileName, NeededPath, PathText, Words, check_file_name
 
 # Settings that a run may go on with differently: where it runs, how much of a step it computes at once.
 HARMLESS = ("device", "micro_batch", "gradient_checkpointing")
@@ -173,6 +168,9 @@ class OutputConfig(Checked):
 class Config(Checked):
     """One run of ``python -m training.finetune``."""
 
+    architecture: Literal["sdxl"] = Field(
+        "sdxl", exclude=True, description="of the base: sdxl, or flux, whose settings are in `config.flux`"
+    )
     relation: Words = Field(description='the predicate, e.g. "hugging"')
     data: DataConfig
     models: ModelsConfig
@@ -186,40 +184,30 @@ class Config(Checked):
     @property
     def lora_file(self) -> Path:
         """The promised file."""
-        return Path(self.output.folder) / f"{self.output.name or _name_of(self.relation)}.safetensors"
+        return Path(self.output.folder) / f"{self.output.name or name_of(self.relation)}.safetensors"
 
     def digest(self) -> str:
         """Hash of everything that changes the result: a checkpoint resumes only under the same one."""
-        settings = self.model_dump(exclude={"output", "samples"})
-        for key in HARMLESS:
-            settings["train"].pop(key)
-        return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return digest_of(self.model_dump(exclude={"output", "samples"}))
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read a TOML file, with ``table.key=value`` from the command line over it.
-
-    Raises:
-        UserErrors: unreadable, unknown, missing, mistyped, out of range or contradictory keys, all of them.
-    """
-    try:
-        text = read_text(check_path(str(path)))
-    except ValueError as error:
-        raise UserErrors(f"{error} Give the path of a TOML file, e.g. one of training/configs.") from error
-    return read_settings(Config, path, text, overrides, _across_tables)
+def digest_of(settings: dict[str, Any]) -> str:
+    """Hash of settings, without those that say only where a run computes and how much at once."""
+    settings["train"] = {key: value for key, value in settings["train"].items() if key not in HARMLESS}
+    return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def _across_tables(settings: dict[str, Any]) -> list[str]:
-    """Return what is wrong between tables, read from the raw settings, so that it is said beside all other faults."""
+def across_tables(settings: dict[str, Any]) -> list[str]:
+    """Return what is wrong between tables, read from the raw settings, to be said beside all other faults."""
     relation, output = settings.get("relation"), settings.get("output")
     if not isinstance(relation, str) or not isinstance(output, dict) or output.get("name"):
         return []
     try:
-        check_file_name(_name_of(relation))
+        check_file_name(name_of(relation))
     except ValueError as error:
         return [f"relation: it names the LoRA's file unless output.name does: {error} Or set output.name."]
     return []
 
 
-def _name_of(relation: str) -> str:
+def name_of(relation: str) -> str:
     return "_".join(relation.lower().split())

@@ -1,0 +1,59 @@
+"""The recipe's settings: one TOML file, every fault of it reported at once.
+
+`sdxl` and `flux` have the tables of either architecture; the key ``architecture`` of the file says which, SDXL where it
+says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.user_files import read_text
+
+from ..common.errors import UserErrors
+from ..common.schema import check_path
+from ..common.toml_config import key_of, read_settings
+from .flux import FluxConfig
+from .sdxl import (
+    HARMLESS,
+    Config,
+    DataConfig,
+    IdentityConfig,
+    LoraConfig,
+    LossConfig,
+    ModelsConfig,
+    OutputConfig,
+    SamplesConfig,
+    TrainConfig,
+    across_tables,
+)
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "FluxConfig",
+    "HARMLESS",
+    "IdentityConfig",
+    "LoraConfig",
+    "LossConfig",
+    "ModelsConfig",
+    "OutputConfig",
+    "SamplesConfig",
+    "TrainConfig",
+    "load_config",
+]
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config | FluxConfig:
+    """Read a TOML file, with ``table.key=value`` from the command line over it.
+
+    Raises:
+        UserErrors: unreadable, unknown, missing, mistyped, out of range or contradictory keys, all of them.
+    """
+    try:
+        text = read_text(check_path(str(path)))
+    except ValueError as error:
+        raise UserErrors(f"{error} Give the path of a TOML file, e.g. one of training/configs.") from error
+    kind = FluxConfig if key_of(text, overrides, "architecture") == "flux" else Config
+    return read_settings(kind, path, text, overrides, across_tables)

@@ -1,0 +1,190 @@
+"""How much memory a step on a Flux-class model takes, and what would make it fit the card; traced on the meta device.
+
+As `engine.memory`: frozen weights as they are stored, LoRA with gradients and optimiser state, what the backward pass
+keeps, and under checkpointing the largest block computed a second time. Storage in 8 bits or in the computer's memory
+adds the weights of the block that computes. On a card 1.5 GB are added for CUDA's context and fragmentation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ...host_diffusers.flux.lora import attach_lora
+from ...host_diffusers.flux.network import FluxNetwork
+from ...host_diffusers.flux.stored import streamed_blocks
+from ..memory import FusedAttention, Storages
+
+CONTEXT = 1_500_000_000
+_FOUR_BITS = 4.13 / 8  # bytes a weight of NF4 with its block scales
+GB = 1e9
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """What decides the memory of a step.
+
+    Attributes:
+        picture, reference: (channels, h, w) of their latents.
+        references: how many there are.
+        text: tokens of a prompt.
+        batch: pictures at once.
+        sites, rank: of the LoRA.
+        checkpointing: blocks are computed twice.
+        storage: precision, fp8 or nf4.
+        streamed: blocks that stay in the computer's memory.
+        eight_bit: optimiser state in 8 bits.
+    """
+
+    picture: tuple[int, int, int]
+    reference: tuple[int, int, int]
+    references: int
+    text: int
+    batch: int = 1
+    sites: str = "T"
+    rank: int = 16
+    checkpointing: bool = True
+    storage: str = "precision"
+    streamed: int = 0
+    eight_bit: bool = False
+
+
+@dataclass(frozen=True)
+class FluxMemory:
+    """Bytes of a training step on the card.
+
+    Attributes:
+        weights: the frozen transformer.
+        passing: weights of the block that computes, where they are stored otherwise.
+        trained: LoRA, its gradients and the optimiser's state.
+        kept: what the backward pass keeps.
+        context: CUDA's own, or 0.
+        host: weights that stay in the computer's memory.
+    """
+
+    weights: int
+    passing: int
+    trained: int
+    kept: int
+    context: int = 0
+    host: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.passing + self.trained + self.kept + self.context
+
+    def sentence(self) -> str:
+        parts = {"frozen transformer": self.weights, "the block that computes": self.passing}
+        parts |= {"LoRA and optimiser": self.trained, "kept for the backward pass": self.kept, "CUDA": self.context}
+        text = ", ".join(f"{size / GB:.2f} {name}" for name, size in parts.items() if size)
+        host = f"; {self.host / GB:.2f} GB of the computer's memory" if self.host else ""
+        return f"about {self.total / GB:.2f} GB a process: {text}{host}"
+
+
+def estimate_flux(transformer: nn.Module, dtype: torch.dtype, shape: StepShape, on_card: bool = True) -> FluxMemory:
+    """Memory of one step.
+
+    Args:
+        transformer: on the meta device, without LoRA; it is changed.
+        dtype: that it computes in.
+        shape: of the step.
+        on_card: count CUDA's context.
+    """
+    transformer = transformer.to(dtype).train()
+    blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+    sizes = [sum(weight.numel() for weight in block.parameters()) for block in blocks]
+    others = sum(weight.numel() for weight in transformer.parameters()) - sum(sizes)
+    parameters = attach_lora(transformer, shape.sites, shape.rank, shape.rank, torch.Generator())
+    trained = sum(parameter.numel() for parameter in parameters.values())
+    stored = {"precision": dtype.itemsize, "fp8": 1.0, "nf4": _FOUR_BITS}[shape.storage]
+    far = streamed_blocks(len(blocks), shape.streamed)
+    here = [size * stored for index, size in enumerate(sizes) if index not in far]
+    there = [size * stored for index, size in enumerate(sizes) if index in far]
+    passing = max(sizes) * dtype.itemsize if shape.storage == "fp8" else 0
+    passing += 2 * max(there, default=0)  # the one that computes and the next
+    of_others = stored if shape.storage == "nf4" else dtype.itemsize  # bitsandbytes packs every linear layer
+    return FluxMemory(
+        round(sum(here) + others * of_others),
+        round(passing),
+        trained * (4 + 4 + (2 if shape.eight_bit else 8)),
+        _saved(transformer, dtype, shape),
+        CONTEXT if on_card else 0,
+        round(sum(there)),
+    )
+
+
+def _saved(transformer: nn.Module, dtype: torch.dtype, shape: StepShape) -> int:
+    """Bytes of all distinct tensors that a forward pass leaves for the backward pass, parameters excluded."""
+    kept, blocks = Storages(transformer), []
+
+    def twice(block: nn.Module, *inputs: Tensor) -> Tensor:
+        """Gradient checkpointing: the block's inputs are kept, the rest comes again, one block at a time."""
+        for tensor in inputs:
+            if isinstance(tensor, Tensor):
+                kept.add(tensor)
+        inside = Storages(transformer)
+        with torch.autograd.graph.saved_tensors_hooks(inside.add, lambda tensor: tensor):
+            out = block(*inputs)
+        blocks.append(inside.bytes())
+        return out
+
+    if shape.checkpointing:
+        transformer.enable_gradient_checkpointing(twice)
+    config = transformer.config
+    pooled = getattr(config, "pooled_projection_dim", None)
+
+    def empty(*size: int) -> Tensor:
+        return torch.empty((shape.batch, *size), device="meta")
+
+    network = FluxNetwork(transformer, "index", None, dtype)
+    transformer.pos_embed = _Rotary(config.attention_head_dim)
+    inputs = (empty(*shape.picture), empty(), empty(shape.text, config.joint_attention_dim))
+    references = [empty(*shape.reference) for _ in range(shape.references)]
+    with torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor), FusedAttention():
+        network(*inputs, empty(pooled) if pooled else None, references)
+    return kept.bytes() + max(blocks, default=0)
+
+
+class _Rotary(nn.Module):
+    """Stands for the rotary positions, which are made in float64 on no meta device."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.empty(len(ids), self.width, device="meta"), torch.empty(len(ids), self.width, device="meta")
+
+
+def what_fits(memory: FluxMemory, shape: StepShape, parameters: int, blocks: int, room: int, itemsize: int) -> str:
+    """Say of a card of `room` bytes that it fits, or the smallest change of the config that makes it fit.
+
+    Args:
+        memory: of the step as it is configured.
+        shape: of that step.
+        parameters, blocks: of the frozen transformer.
+        room: bytes of the card.
+        itemsize: bytes of a number that it computes with.
+    """
+    card = f"this card has {room / GB:.1f} GB"
+    if memory.total <= room:
+        return f"{card}: it fits"
+    changes = []
+    if not shape.checkpointing:
+        return f"{card}: set train.gradient_checkpointing = true, and look again"
+    if shape.batch > 1:
+        changes.append("train.micro_batch = 1")
+        memory = replace(memory, kept=memory.kept // shape.batch)
+    if memory.total > room and shape.storage == "precision":
+        changes.append('memory.storage = "fp8"')
+        of_block = parameters // blocks * itemsize
+        memory = replace(memory, weights=memory.weights // itemsize, passing=memory.passing + 2 * of_block)
+    if memory.total > room:
+        of_block = max(1, memory.weights // blocks)
+        needed = -(-(memory.total + 2 * of_block - room) // of_block)
+        if needed <= blocks:
+            return f"{card}: {', '.join([*changes, f'memory.stream_blocks = {needed}'])} would make it fit"
+        return f"{card}: it does not fit; take a smaller data.image_px, data.reference_px or base"
+    return f"{card}: {', '.join(changes)} would make it fit"

@@ -1,0 +1,149 @@
+"""A validated run on a Flux-class model, encoded and loaded: what the training loop takes, and the file at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from core.checkpoint import save
+from core.relation.flux_lora import load_flux_pairs, save_flux_relation, save_kohya_relation
+from core.relation.lora import RelationCard
+from core.routing.files import TABLES
+
+from ...common.errors import UserErrors
+from ...data.encoded_flux import EncodedFlux
+from ...data.flux_encoding import encode_flux, encode_negative_flux, free
+from ...host_diffusers.flux.lora import attach_lora, pairs_of, read_with_diffusers
+from ...host_diffusers.flux.network import FluxNetwork
+from ...host_diffusers.flux.stored import store_blocks
+from ..setup import Setup, thumbnail_of
+from ..validation import SamplePictures
+from .objective import FluxObjective
+from .samples import FluxSamplePictures
+from .spec import FluxSpec
+
+
+def set_up(spec: FluxSpec, accelerator: Accelerator, speak) -> Setup:
+    """Encode, load the transformer, attach the LoRA, and place everything as the config says."""
+    config, device = spec.config, accelerator.device
+    with accelerator.main_process_first():
+        crops = encode_flux(spec.folders, config, spec.base, device, spec.dtype, speak)
+        wanted = bool(config.samples.every)
+        negative = encode_negative_flux(config, spec.base, device, spec.dtype) if wanted else None
+    speak(f"loading the transformer in {str(spec.dtype).removeprefix('torch.')}")
+    objective, parameters = load_objective(spec, device)
+
+    def samples(here: EncodedFlux) -> FluxSamplePictures | None:
+        return FluxSamplePictures.of_run(spec, objective, here, negative) if negative else None
+
+    def write(kohya: bool, drawn: SamplePictures | None) -> str:
+        return export(spec, objective, parameters, _card(spec, objective, thumbnail_of(spec, drawn)), kohya)
+
+    return Setup(objective, parameters, crops, None, samples, write, placed=True)
+
+
+def load_objective(spec: FluxSpec, device: torch.device) -> tuple[FluxObjective, dict[str, nn.Parameter]]:
+    """Load a run's network with a fresh LoRA, every weight where the config puts it; what is trained, by name."""
+    config = spec.config
+    nf4 = config.memory.storage == "nf4"
+    transformer = spec.base.transformer(spec.dtype, nf4)
+    network = FluxNetwork(transformer, spec.base.method, spec.base.tables, spec.dtype)
+    generator = torch.Generator().manual_seed(config.train.seed)
+    parameters = attach_lora(transformer, config.lora.sites, config.lora.rank, config.lora.alpha, generator)
+    if config.lora.tables:
+        parameters |= {f"tables.{name}": table.requires_grad_(True) for name, table in network.tables.items()}
+    if nf4:  # bitsandbytes has put the frozen weights on the card
+        for parameter in parameters.values():
+            parameter.data = parameter.data.to(device)
+    else:
+        memory = config.memory
+        store_blocks(transformer, device, spec.dtype, memory.storage == "fp8", memory.stream_blocks, memory.prefetch)
+    network.tables.to(device)
+    if config.train.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    transformer.train()
+    free(device)
+    objective = FluxObjective(network, config)
+    # several processes keep only what is trained in step: the frozen weights may lie elsewhere
+    frozen = [name for name, parameter in objective.named_parameters() if not parameter.requires_grad]
+    objective._ddp_params_and_buffers_to_ignore = frozen
+    return objective, parameters
+
+
+def _card(spec: FluxSpec, objective: FluxObjective, thumbnail: str) -> RelationCard:
+    config = spec.config
+    return RelationCard(
+        base=spec.base.name,
+        relation=config.relation,
+        example_prompt=spec.triplets[0].prompt,
+        rank=config.lora.rank,
+        alpha=config.lora.alpha,
+        steps=config.train.steps,
+        losses=objective.weights,
+        dataset_sha256=spec.dataset,
+        created_with="Relate, python -m training.finetune",
+        thumbnail=thumbnail,
+        sites=config.lora.sites,
+        reference_method=spec.base.method,
+    )
+
+
+def export(
+    spec: FluxSpec,
+    objective: FluxObjective,
+    parameters: dict[str, nn.Parameter],
+    card: RelationCard,
+    kohya: bool = False,
+) -> str:
+    """Write the LoRA; it appears only after our reader and diffusers' have read it.
+
+    Args:
+        spec, objective, parameters: of the finished run.
+        card: what the file says of itself.
+        kohya: write ``<name>_kohya.safetensors`` beside it, fused as kohya's tools have it.
+
+    Returns:
+        What the readers found and what else was written, one sentence.
+
+    Raises:
+        UserErrors: what was read differs from what was trained; nothing was written.
+    """
+    config, path = spec.config, spec.folder.result
+    own = {name: each for name, each in parameters.items() if not name.startswith("tables.")}
+    pairs = pairs_of(own, config.lora.alpha)
+    found: list[str] = []
+
+    def check(written: Path) -> None:
+        read = load_flux_pairs(written)[0]
+        same = sum(
+            module in read and torch.allclose(read[module].delta(), pair.delta(), rtol=1e-5, atol=1e-8)
+            for module, pair in pairs.items()
+        )
+        theirs = read_with_diffusers(str(written), objective.network.transformer, pairs)
+        found.append(f"read back: {same} of {len(pairs)} pairs; diffusers reads {theirs} of {len(pairs)} pairs")
+        if same != len(pairs) or theirs != len(pairs):
+            raise UserErrors(
+                f"{path}: what was read back is not what was trained ({found[0]}). Nothing was written; the last "
+                "checkpoint is whole."
+            )
+
+    if config.lora.tables:
+        _write_tables(spec, objective, path.with_name(f"{path.stem}_embedding.safetensors"))
+        found.append(f"wrote {path.stem}_embedding.safetensors")
+    if kohya:
+        save_kohya_relation(path.with_name(f"{path.stem}_kohya.safetensors"), pairs, card)
+        found.append(f"wrote {path.stem}_kohya.safetensors")
+    save_flux_relation(path, pairs, card, check)
+    return "; ".join(reversed(found))
+
+
+def _write_tables(spec: FluxSpec, objective: FluxObjective, path: Path) -> None:
+    """Write DreamO's tables as they were trained, with the words that were not."""
+    trained, before = objective.network.tables, spec.base.tables
+    assert before is not None, "tables are trained from tables"
+    tensors = dict(zip(TABLES, (trained["task"].detach().cpu(), trained["index"].detach().cpu())))
+    words = {TABLES[2]: before.words} if before.words is not None else {}
+    save(path, tensors | words, {"base": spec.base.name})

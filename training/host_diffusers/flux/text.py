@@ -1,0 +1,191 @@
+"""Prompts as Flux-class transformers read them, and where words stand in them.
+
+    FLUX.1      T5's states; CLIP-L's pooled embedding                        padded on the right, padding is read
+    Klein       Qwen3's hidden states 9, 18, 27 side by side, chat template   padded on the right
+    FLUX.2 dev  Mistral's 10, 20, 30, chat template with a system message
+    miniworld   CLIP-G's penultimate states and its pooled embedding
+
+With DreamO's table of words, [ref#1] ... are further input embeddings of T5 (of CLIP-G in the miniworld). Elsewhere
+references are "image 1", "image 2", as Black Forest Labs documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import Flux2KleinPipeline, Flux2Pipeline
+from torch import Tensor, nn
+
+from core.prompt.wording import REFERENCES, Mention, bind
+from core.routing.placeholders import WORDS
+
+from ..miniworld.architectures import Words
+from ..miniworld.flux import TEXT_TOKENS
+from ..miniworld.flux_text import PlaceholderWords, with_placeholders
+from .words import replaced_rows
+
+CLIP_LENGTH = 77
+DEFAULT_TOKENS = {"t5": 256, "qwen3": 512, "mistral3": 512, "clip": TEXT_TOKENS}  # T5: what ComfyUI pads to
+
+
+@dataclass(frozen=True, eq=False)
+class FluxText:
+    """The text encoders of a base.
+
+    Attributes:
+        encode: prompts to context (N, L, E) and pooled (N, P) or None, on the encoders' device.
+        position: of a prompt and a number of its characters: the token after them.
+        places: of a prompt and a number of references: the token of each one's placeholder, 0 where it has none.
+        name: a prompt with its references named, of the prompt and the subjects' words in order.
+        modules: the encoders.
+    """
+
+    encode: Callable[[Sequence[str]], tuple[Tensor, Tensor | None]]
+    position: Callable[[str, int], int]
+    places: Callable[[str, int], list[int]]
+    name: Callable[[str, Sequence[str]], str]
+    modules: tuple[nn.Module, ...]
+
+    def to(self, device: torch.device) -> FluxText:
+        for module in self.modules:
+            module.to(device)
+        return self
+
+
+def name_images(prompt: str, names: Sequence[str]) -> str:
+    """Name the references as pictures of a list: "the fox from image 1"."""
+    return bind(prompt, [Mention(name, f"image {slot}") for slot, name in enumerate(names, 1)], REFERENCES).text
+
+
+def name_placeholders(prompt: str, names: Sequence[str]) -> str:
+    """Name the references by DreamO's words: "the fox from [ref#1]"."""
+    return bind(prompt, [Mention(name, f"[ref#{slot}]") for slot, name in enumerate(names, 1)], REFERENCES).text
+
+
+def _no_places(prompt: str, references: int) -> list[int]:
+    return [0] * references
+
+
+class _PlaceholderIds:
+    """Ids of a tokenizer to which DreamO's words were added, numbered behind the encoder's own table."""
+
+    def __init__(self, tokenizer: Any, rows: int) -> None:
+        tokenizer.add_tokens(list(WORDS))
+        added = tokenizer.convert_tokens_to_ids(list(WORDS))
+        self.first, self._numbers = rows, {number: rows + index for index, number in enumerate(added)}
+
+    def __call__(self, rows: list[list[int]]) -> Tensor:
+        return torch.tensor([[self._numbers.get(token, token) for token in row] for row in rows])
+
+    def places(self, ids: Tensor, references: int) -> list[int]:
+        """Find [ref#1], [ref#2] ... in (L,) ids."""
+        slots = self.first + torch.arange(references)
+        return (ids[None] == slots[:, None]).int().argmax(dim=-1).tolist()
+
+
+def flux1_text(
+    clip_tokenizer: Any, clip_l: nn.Module, t5_tokenizer: Any, t5: nn.Module, length: int, words: Tensor | None
+) -> FluxText:
+    """FLUX.1's two encoders.
+
+    Args:
+        clip_tokenizer, t5_tokenizer: of transformers.
+        clip_l, t5: ``CLIPTextModel`` and ``T5EncoderModel``.
+        length: tokens that T5's prompts are padded to.
+        words: (10, E) DreamO's table, or None.
+    """
+    placeholders = (
+        _PlaceholderIds(t5_tokenizer, t5.get_input_embeddings().num_embeddings) if words is not None else None
+    )
+
+    def ids(prompts: Sequence[str]) -> Tensor:
+        padded = t5_tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length)["input_ids"]
+        return placeholders(padded) if placeholders else torch.tensor(padded)
+
+    @torch.no_grad()
+    def encode(prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        short = clip_tokenizer(list(prompts), padding="max_length", truncation=True, max_length=CLIP_LENGTH)
+        pooled = clip_l(torch.tensor(short["input_ids"], device=clip_l.device)).pooler_output
+        if words is None:
+            return t5(ids(prompts).to(t5.device))[0], pooled
+        return replaced_rows(t5, ids(prompts), words, lambda known: t5(known)[0]), pooled
+
+    def position(prompt: str, characters: int) -> int:
+        return len(t5_tokenizer(prompt[:characters].rstrip(), add_special_tokens=False)["input_ids"])
+
+    def places(prompt: str, references: int) -> list[int]:
+        return placeholders.places(ids([prompt])[0], references) if placeholders else _no_places(prompt, references)
+
+    return FluxText(encode, position, places, name_placeholders if placeholders else name_images, (clip_l, t5))
+
+
+def qwen_text(tokenizer: Any, qwen: nn.Module, length: int) -> FluxText:
+    """Klein's encoder: ``Qwen3ForCausalLM``, as its pipeline asks it."""
+
+    @torch.no_grad()
+    def encode(prompts: Sequence[str]) -> tuple[Tensor, None]:
+        get = Flux2KleinPipeline._get_qwen3_prompt_embeds
+        return get(qwen, tokenizer, list(prompts), max_sequence_length=length), None
+
+    def position(prompt: str, characters: int) -> int:
+        chat = [{"role": "user", "content": prompt}]
+        whole = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+        before = whole[: whole.index(prompt)] + prompt[:characters].rstrip()
+        return len(tokenizer(before, add_special_tokens=False)["input_ids"])
+
+    return FluxText(encode, position, _no_places, name_images, (qwen,))
+
+
+def mistral_text(processor: Any, mistral: nn.Module, length: int) -> FluxText:
+    """FLUX.2 dev's encoder: ``Mistral3ForConditionalGeneration``, as its pipeline asks it."""
+
+    @torch.no_grad()
+    def encode(prompts: Sequence[str]) -> tuple[Tensor, None]:
+        get = Flux2Pipeline._get_mistral_3_small_prompt_embeds
+        return get(mistral, processor, list(prompts), max_sequence_length=length), None
+
+    def position(prompt: str, characters: int) -> int:
+        tokenizer = getattr(processor, "tokenizer", processor)
+        tail = len(tokenizer(prompt[characters:], add_special_tokens=False)["input_ids"])
+        return length - tail  # padded on the left; nothing follows the prompt
+
+    return FluxText(encode, position, _no_places, name_images, (mistral,))
+
+
+def miniworld_text(words: Words, text_g: nn.Module, table: Tensor | None) -> FluxText:
+    """Read prompts as the miniworld's Flux does: by CLIP-G alone.
+
+    Args:
+        words: its tokenizer.
+        text_g: ``CLIPTextModelWithProjection``.
+        table: (10, E) the placeholders' embeddings, or None.
+    """
+    tokens = PlaceholderWords(words)
+
+    @torch.no_grad()
+    def encode(prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        rows = torch.zeros(len(WORDS), text_g.config.hidden_size) if table is None else table
+        out = replaced_rows(
+            text_g, tokens.ids(list(prompts)), rows, lambda ids: text_g(input_ids=ids, output_hidden_states=True)
+        )
+        return out.hidden_states[-2], out.text_embeds
+
+    def position(prompt: str, characters: int) -> int:
+        begun = words.tokenizer(prompt[:characters].rstrip(), add_special_tokens=False)["input_ids"]
+        return 1 + len(begun)  # after the start token
+
+    def places(prompt: str, references: int) -> list[int]:
+        return tokens.places(tokens.ids([prompt]), references)[0].tolist()
+
+    def name(prompt: str, names: Sequence[str]) -> str:
+        return with_placeholders(prompt, tuple(names), tuple(range(1, len(names) + 1)))
+
+    def as_written(prompt: str, names: Sequence[str]) -> str:
+        return prompt
+
+    return FluxText(
+        encode, position, places if table is not None else _no_places, as_written if table is None else name, (text_g,)
+    )
