@@ -16,7 +16,7 @@ import training.subject as subject
 from core.subject.files import SubjectAdapter, load_subject_adapter
 from tests.recipe.tiny_recipe import write_all
 from tests.recipe.tiny_subject import write_coco, write_sd, write_subject_config
-from tests.surface import ROOT
+from tests.surface import ROOT, content_of, digest_of, lost, pinned
 from training.engine.subject_objective import Dropped, SubjectObjective
 from training.host_diffusers.subject import put_on
 from training.subject_config import load_subject_config
@@ -80,6 +80,7 @@ def test_the_whole_recipe_on_two_text_encoders(world, capsys):
     for name in ("samples.png", "loss.png", "settings.json", "samples/without-1.png", "samples/step-000004-1.png"):
         assert (out / name).is_file()
     assert not list(world.rglob("*.part*"))
+    assert lost(pinned("files")["subject adapter"], digest_of(content_of(out / "pair.safetensors"))) == []
     assert subject.main([config_of(world)]) == 2
     assert "finished runs are not overwritten" in capsys.readouterr().err
 
