@@ -28,9 +28,9 @@ class FluxRelation:
         return predicate_of(self.lora.metadata)
 
     def report(self) -> str:
-        """E.g. "20 pairs (split layout) for FLUX.2 Klein 4B, sites T, references by 'index'"."""
+        """E.g. "20 pairs for FLUX.2 Klein 4B, sites T, references by 'index'"."""
         said = self.lora.metadata
-        text = f"{self.lora.pairs} pairs ({self.lora.layout} layout)"
+        text = f"{self.lora.pairs} pairs"
         text += f" for {self.base.title}" if self.base else ""
         text += f", {len(self.lora.magnitudes)} of them DoRA" if self.lora.magnitudes else ""
         text += f", sites {said['sites']}" if said.get("sites") else ""

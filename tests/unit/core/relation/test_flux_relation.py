@@ -25,9 +25,7 @@ def path(tmp_path):
 def test_a_file_of_ours_says_what_it_is(path):
     relation = load_flux_relation(path, KLEIN)
     assert relation.relation == "hugging"
-    assert (
-        relation.report() == "1 pairs (split layout) for FLUX.2 Klein 4B, sites T, trained with references by 'index'"
-    )
+    assert relation.report() == "1 pairs for FLUX.2 Klein 4B, sites T, trained with references by 'index'"
 
 
 def test_another_base_is_refused(path):
