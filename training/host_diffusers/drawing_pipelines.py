@@ -31,7 +31,7 @@ def pipeline_class(model: str) -> type:
     """
     import diffusers
 
-    config = opened(model, lambda: diffusers.DiffusionPipeline.load_config(model))
+    config: Any = opened(model, lambda: diffusers.DiffusionPipeline.load_config(model))
     name = config.get("_class_name", "")
     kind = getattr(diffusers, name, None)
     if not isinstance(kind, type):
@@ -79,7 +79,7 @@ class DrawingPipeline:
     def __init__(self, model: str, device: str, dtype: str, offload: bool) -> None:
         import diffusers
 
-        self.pipeline = opened(
+        self.pipeline: Any = opened(
             model, lambda: diffusers.DiffusionPipeline.from_pretrained(model, torch_dtype=getattr(torch, dtype))
         )
         self.pipeline.set_progress_bar_config(disable=True)
