@@ -48,6 +48,7 @@ def test_five_commands_from_an_idea_to_a_counted_lora(tmp_path, monkeypatch, cap
     # 2. the LoRA
     with safe_open(out / "lora" / "miniworld_shaking_hands_with.safetensors", framework="pt") as file:
         assert file.metadata()["relation"] == "shaking hands with" and len(file.keys()) > 10
+        assert file.metadata()["data_licences"] == "MIT"
     # 3. the count
     exact = json.loads((out / "measured" / "scores.json").read_text(encoding="utf-8"))["exact"]
     assert exact["relation"]["trials"] == 2

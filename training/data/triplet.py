@@ -62,3 +62,9 @@ class Triplet:
     def files(self) -> tuple[Path, ...]:
         """Every picture of it."""
         return (self.target, *self.concepts, *self.masks)
+
+    @property
+    def licence(self) -> str:
+        """Licence of its pictures, as `origin` of its line says; empty where nobody says."""
+        origin = self.extra.get("origin")
+        return str(origin.get("licence") or "") if isinstance(origin, Mapping) else ""

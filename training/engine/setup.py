@@ -101,6 +101,7 @@ def write_file(recipe: RunSpec, objective: relation.RelationObjective, samples: 
         losses=objective.weights,
         dataset_sha256=recipe.dataset,
         created_with="Relate, python -m training.finetune",
+        data_licences=tuple(filter(None, (triplet.licence for triplet in recipe.triplets))),
         thumbnail=thumbnail_of(recipe, samples),
     )
     return relation.export(objective, config.lora_file, card)
