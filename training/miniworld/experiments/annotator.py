@@ -16,9 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from ...annotation.backends import Backends, Box, Part
-from ...annotation.choose import area
 from ...annotation.thresholds import DetectionLimits, Limits, Thresholds
-from ...common.boxes import mask_box, non_maximum_suppression
+from ...common.boxes import non_maximum_suppression
 from ...common.vision import Detection
 from ...data.skeletons import AP10K
 from ...evaluation.judge.answers import CannotAnswer
@@ -35,8 +34,8 @@ THRESHOLDS = Thresholds(
     picture_px=Limits(reject=64, warn=96),
     subject_px=Limits(reject=16, warn=32),
 )
-_SAME = 0.7  # IoU of two peaks of one creature
-_FAINTEST = 0.06  # of a peak
+_SAME = 0.5  # IoU of two peaks of one creature
+_FAINTEST, _SURE = 0.06, 0.2  # of a peak: looked at; surely a creature, so that there is no backdrop to learn from
 _FILLED = 0.25  # of its box that a creature fills at least
 _MARGIN = 0.06  # of a box's sides
 _NEAR = 0.055  # colour distance from the backdrop below which a pixel is backdrop
@@ -60,28 +59,34 @@ class Finder:
 
     def __init__(self, detector: MiniworldDetector) -> None:
         self.detector = detector
+        self._last: tuple[bytes, list[tuple[Box, float, Tensor]]] = (b"", [])  # a picture is asked name by name
 
     def detect(self, image: Image.Image, names: Sequence[str]) -> list[Detection]:
         """See the protocol; names of other things find nothing."""
-        pixels = pixels_of(image)
-        boxes, scores, _ = self.detector.find(pixels)
+        key = image.convert("RGB").tobytes()
+        if self._last[0] != key:
+            self._last = key, self._creatures(pixels_of(image))
+        known = {name: name.lower().split()[-1] for name in names if name.split()}
+        return [
+            Detection(name, box, score * (1 + float(chances[SPECIES.index(species)])) / 2)
+            for name, species in known.items()
+            if species in SPECIES
+            for box, score, chances in self._last[1]
+        ]
+
+    def _creatures(self, pixels: Tensor) -> list[tuple[Box, float, Tensor]]:
+        """Boxes with their score and the chance of each species."""
+        boxes, scores, chances = self.detector.find(pixels)
         kept = [row for row in non_maximum_suppression(np.array(boxes), scores, _SAME) if scores[row] >= _FAINTEST]
         if not kept:
             return []
-        grown = [_grown(boxes[row]) for row in kept]
-        masks = cut_by_colour((pixels[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8), grown)
-        filled = [float(mask.sum() / mask.size / area(box)) for mask, box in zip(masks, grown)]
-        tight = [mask_box(mask) or box for mask, box in zip(masks, grown)]
-        crops, _ = classifiers.crop_boxes(pixels, torch.tensor([tight], dtype=torch.float32))
-        chances = self.detector.judges.identity(crops)[0]["species"].softmax(-1)
-        known = {name: name.lower().split()[-1] for name in names if name.split()}
-        return [
-            Detection(name, box, scores[row] * (1 + float(chance[SPECIES.index(species)])) / 2)
-            for name, species in known.items()
-            if species in SPECIES
-            for row, box, share, chance in zip(kept, tight, filled, chances)
-            if share >= _FILLED
-        ]
+        sure = [boxes[row] for row in kept if scores[row] >= _SURE] or [boxes[kept[0]]]
+        array = (pixels[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        size = array.shape[:2]
+        creatures = creature_pixels(array, ~_inside([_grown(box) for box in sure], size).any(0))
+        frames = _inside([boxes[row] for row in kept], size)
+        filled = [float(creatures[frame].mean()) if frame.any() else 0.0 for frame in frames]
+        return [(boxes[row], scores[row], chances[row]) for row, share in zip(kept, filled) if share >= _FILLED]
 
 
 class ColourCutter:
@@ -111,18 +116,9 @@ def cut_by_colour(pixels: np.ndarray, boxes: Sequence[Box]) -> list[np.ndarray]:
     from scipy import ndimage
 
     height, width = pixels.shape[:2]
-    inside = np.zeros((len(boxes), height, width), bool)
-    for frame, (x0, y0, x1, y1) in zip(inside, boxes):
-        frame[int(y0 * height) : int(np.ceil(y1 * height)), int(x0 * width) : int(np.ceil(x1 * width))] = True
-    outside = ~inside.any(0)
-    if outside.any():
-        # 1. backdrop: from outside the boxes through pixels of the backdrop's colours
-        passable = outside | (_backdrop_distance(pixels / 255 @ _AXES.T, outside) < _NEAR)
-        creatures = ~ndimage.binary_propagation(outside, mask=passable)
-        creatures = ndimage.binary_fill_holes(creatures)
-    else:
-        creatures = np.ones((height, width), bool)
-    # 2. whose: by the colours of what only one box holds, and by the distance from the middle of the box
+    inside = _inside(boxes, (height, width))
+    creatures = creature_pixels(pixels, ~inside.any(0))
+    # whose: by the colours of what only one box holds, and by the distance from the middle of the box
     codes = pixels.astype(int) // 16 @ np.array([256, 16, 1])
     rows, columns = (np.mgrid[:height, :width] + 0.5) / np.array([height, width])[:, None, None]
     scores = []
@@ -135,6 +131,30 @@ def cut_by_colour(pixels: np.ndarray, boxes: Sequence[Box]) -> list[np.ndarray]:
         scores.append(np.where(inside[index], ndimage.uniform_filter(np.where(inside[index], likely, -12), 3), -np.inf))
     best = np.argmax(scores, axis=0)
     return [creatures & inside[index] & (best == index) for index in range(len(boxes))]
+
+
+def creature_pixels(pixels: np.ndarray, outside: np.ndarray) -> np.ndarray:
+    """Find what the backdrop's colours do not reach from outside: (H, W) bool.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        outside: (H, W) bool, where there is backdrop for sure.
+    """
+    from scipy import ndimage
+
+    if not outside.any():
+        return ~outside
+    passable = outside | (_backdrop_distance(pixels / 255 @ _AXES.T, outside) < _NEAR)
+    return ndimage.binary_fill_holes(~ndimage.binary_propagation(outside, mask=passable))
+
+
+def _inside(boxes: Sequence[Box], size: tuple[int, int]) -> np.ndarray:
+    """Rasterise boxes: (N, H, W) bool."""
+    height, width = size
+    frames = np.zeros((len(boxes), height, width), bool)
+    for frame, (x0, y0, x1, y1) in zip(frames, boxes):
+        frame[int(y0 * height) : int(np.ceil(y1 * height)), int(x0 * width) : int(np.ceil(x1 * width))] = True
+    return frames
 
 
 def _backdrop_distance(colours: np.ndarray, outside: np.ndarray) -> np.ndarray:
