@@ -38,16 +38,17 @@ def add_flux_lora(clone, lora: FluxLoRA, strength: float, file: str, advice: str
     known = _by_plain_name(names)
     called = {module: known.get(_plain(module)) for module in lora.modules}
     _check_modules(called, names, file, advice)
+    theirs = {module: name for module, name in called.items() if name}
     state, alone = {}, []
     for key, tensor in lora.state.items():
-        module = next((part for part in _modules_of(key) if called.get(part)), None)
+        module = next((part for part in _modules_of(key) if part in theirs), None)
         if module is None:
             alone.append(key)
         else:
-            state[called[module] + key[len(module) :]] = tensor
+            state[theirs[module] + key[len(module) :]] = tensor
     if alone:
         log.warning("Relate: %s: %d tensors change no module by themselves: %s", file, len(alone), first(alone))
-    magnitudes = {called[module]: magnitude for module, magnitude in lora.magnitudes.items() if called.get(module)}
+    magnitudes = {theirs[module]: magnitude for module, magnitude in lora.magnitudes.items() if module in theirs}
     _check_shapes(clone, names, state, magnitudes, file, advice)
     patches = comfy.lora.load_lora(state, names)
     with_magnitudes(patches, {names[module]: magnitude for module, magnitude in magnitudes.items()})

@@ -30,6 +30,7 @@ def attach_relation(model, relation: FluxRelation, strength: float, file: str):
     clone = model.clone()
     shape, base = flux_shape(model), relation.base
     made = f"The file was made for {base.title}." if base else "The file does not say which model it was made for."
+    is_now = f" The model is {shape.title()}." if shape else ""
     if strength != 0:
-        add_flux_lora(clone, relation.lora, strength, file, f"{made} The model is {shape.title()}.")
+        add_flux_lora(clone, relation.lora, strength, file, made + is_now)
     return clone
