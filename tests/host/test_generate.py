@@ -15,6 +15,7 @@ from tests.host.conftest import ROOT
 
 TEMPLATES = ROOT / "training" / "generation" / "templates"
 STEPS = 4
+LATER = {"index_timestep_zero"}  # choices that came after the floor, where the command names them
 FILES = (
     "unet_name",
     "clip_name",
@@ -41,6 +42,8 @@ def test_shipped_templates_fit_the_nodes_of_this_comfyui(comfy_server, path):
         for name, value in node["inputs"].items():
             kind, *rest = known.get(name, ["", {}])
             offered = kind if isinstance(kind, list) else (rest[0] if rest else {}).get("options")
+            if offered is not None and value in LATER and value not in offered:
+                pytest.skip(f"this ComfyUI's {node['class_type']} has no {value}")
             if offered is not None and name not in FILES and value not in offered:
                 wrong.append(f"{node_id}.{name} = {value!r} of {offered}")
     assert wrong == []
