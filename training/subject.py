@@ -27,6 +27,7 @@ from .common import arguments as of_type
 from .common.cli import Progress, command, leave, say, shell_command
 from .common.sheets import save_picture
 from .common.toml_config import ConfigFaults
+from .config.subject import SubjectConfig, load_subject_config
 from .data.subject_cache import EncodedSubjects, encode_subjects, rows_of
 from .data.subject_samples import prepare_sample, subject_sheet
 from .data.subject_sources import load_scenes
@@ -40,7 +41,6 @@ from .engine.subject_adapter import attach_subjects, export_adapter
 from .engine.subject_pictures import SubjectPictures
 from .engine.subject_spec import SubjectRun, describe_subject_run, load_subject_run, look_further_at_subjects
 from .host_diffusers.fused_text import FusedText
-from .subject_config import SubjectConfig, load_subject_config
 
 _SHEET_ROWS = 12
 

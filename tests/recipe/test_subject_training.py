@@ -17,9 +17,9 @@ from core.subject.files import SubjectAdapter, load_subject_adapter
 from tests.recipe.tiny_recipe import write_all
 from tests.recipe.tiny_subject import write_coco, write_sd, write_subject_config
 from tests.surface import ROOT, content_of, digest_of, lost, pinned
+from training.config.subject import load_subject_config
 from training.engine.subject_objective import Dropped, SubjectObjective
 from training.host_diffusers.subject import put_on
-from training.subject_config import load_subject_config
 
 QUICK = ("--set", "samples.every=0")
 

@@ -7,7 +7,7 @@ import tomllib
 
 from tests.surface import ROOT, content_of, digest_of, keys_of, lost, pinned
 from training.config import load_config
-from training.subject_config import load_subject_config
+from training.config.subject import load_subject_config
 
 SUBJECTS = '[data]\nfolder = "d"\n[models]\nbase = "b"\nclip_vision = "v"\n[output]\nfolder = "o"\n'
 SMALLEST = 'relation = "hugging"\n[data]\nfolder = "d"\n[models]\nbase = "b"\n[output]\nfolder = "o"\n'

@@ -21,9 +21,9 @@ from torch import Tensor
 from core.checkpoint import save
 from core.subject.reference import encoder_pixels
 
+from ..config.subject import SubjectConfig
 from ..host_diffusers.images import encode_pictures, patches_and_embedding
 from ..host_diffusers.subject_base import SubjectModels
-from ..subject_config import SubjectConfig
 from .encoding_cache import is_whole
 from .square_crop import SquareCrop
 from .subject_prompts import PromptRow

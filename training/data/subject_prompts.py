@@ -11,8 +11,8 @@ from torch import Tensor
 from core.subject.fused_prompt import fused_prompt, placeholder_positions
 
 from ..common.errors import UserErrors
+from ..config.subject import AdapterConfig
 from ..host_diffusers.fused_text import LENGTH, PromptTokens
-from ..subject_config import AdapterConfig
 from .prompt_spans import token_span
 from .subject_scenes import SubjectScene
 

@@ -14,7 +14,7 @@ from core.subject.reference import reference_square
 from ..common.errors import UserErrors
 from ..common.image_files import open_image, to_tensor
 from ..common.sheets import COLOURS, INK, PAPER, font, to_picture
-from ..subject_config import SubjectDataConfig
+from ..config.subject import SubjectDataConfig
 from .square_crop import SquareCrop, box_of
 from .subject_scenes import SubjectScene
 

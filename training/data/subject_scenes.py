@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..common.errors import UserErrors
 from ..common.image_files import open_image
-from ..subject_config import SubjectDataConfig
+from ..config.subject import SubjectDataConfig
 from .coco import Thing, area_of
 from .square_crop import SquareCrop
 

@@ -18,7 +18,7 @@ from core.subject.fused_prompt import fused_prompt
 
 from ..common.errors import UserErrors
 from ..common.image_files import open_mask
-from ..subject_config import AdapterConfig, SubjectDataConfig
+from ..config.subject import AdapterConfig, SubjectDataConfig
 from .coco import AnnotatedPicture, Thing, area_of, read_coco
 from .dataset import load_triplets
 from .subject_scenes import SubjectScene

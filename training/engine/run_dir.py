@@ -24,7 +24,7 @@ from ..common.atomic_io import check_writable, write_text
 from ..common.errors import UserErrors
 from ..common.folder_lock import FolderInUse, check_free
 from ..config import Config, FluxConfig
-from ..subject_config import SubjectConfig
+from ..config.subject import SubjectConfig
 
 _MARGIN = 64 * 1024**2  # bytes that must stay free
 

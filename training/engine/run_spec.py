@@ -11,6 +11,7 @@ import torch
 from ..common.errors import UserErrors
 from ..common.toml_config import ConfigFaults
 from ..config import Config, TrainConfig
+from ..config.subject import SubjectConfig
 from ..data.dataset import dataset_sha256, load_triplets
 from ..data.encoded_triplets import EncodedTriplets
 from ..data.triplet import Triplet
@@ -19,7 +20,6 @@ from ..host_diffusers import attach_relation, relation_parameters, unet_layout
 from ..host_diffusers.errors import ModelFileErrors
 from ..host_diffusers.frozen import FrozenModels, open_frozen_models
 from ..host_diffusers.subject_base import SubjectModels
-from ..subject_config import SubjectConfig
 from .batch import Draw, sample_batch
 from .memory import MemoryEstimate, estimate
 from .optim import check_optimizer, learning_rate_at

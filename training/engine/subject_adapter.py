@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from core.subject.files import SubjectAdapter, SubjectAdapterConfig, load_subject_adapter, save_subject_adapter
 
 from ..common.errors import UserErrors
+from ..config.subject import SubjectConfig
 from ..host_diffusers import attach_identity
 from ..host_diffusers.fused_text import FusedText
 from ..host_diffusers.subject import attach, new_config
 from ..host_diffusers.subject_base import SubjectModels
-from ..subject_config import SubjectConfig
 from .subject_objective import SubjectObjective
 
 

@@ -20,13 +20,13 @@ from core.subject.location import location_mask
 from core.subject.losses import localisation_loss
 from core.subject.reference import null_boxes
 
+from ..config.subject import SubjectConfig
 from ..data.subject_cache import SubjectBatch
 from ..diffusion.noise_schedule import NoiseSchedule, denoising_loss
 from ..host_diffusers import CrossAttentionExtras
 from ..host_diffusers.fused_text import FusedText, trained_text
 from ..host_diffusers.subject import object_arguments, trained_in_base
 from ..host_diffusers.word_probe import WordProbe, sites_of
-from ..subject_config import SubjectConfig
 
 FACTOR = 8  # pixels of a latent's cell
 

@@ -19,10 +19,10 @@ from core.user_files import read_json_object
 
 from ..common.atomic_io import write_text
 from ..common.sheets import sample_sheet, save_picture, to_picture
+from ..config.subject import SubjectSamplesConfig
 from ..data.subject_cache import SubjectBatch
 from ..diffusion.ddim import sample, seeded_noise
 from ..host_diffusers.images import decode_latents
-from ..subject_config import SubjectSamplesConfig
 from .run_dir import RunDir
 from .sample_files import opened, shown
 from .subject_objective import Dropped, SubjectObjective

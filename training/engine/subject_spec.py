@@ -12,6 +12,7 @@ from core.subject.files import SubjectAdapter
 
 from ..common.errors import UserErrors
 from ..common.toml_config import ConfigFaults
+from ..config.subject import AdapterConfig, SubjectConfig
 from ..data.square_crop import SquareCrop
 from ..data.subject_cache import rows_of
 from ..data.subject_prompts import PromptRow, prompt_rows
@@ -20,7 +21,6 @@ from ..data.subject_sources import load_scenes
 from ..host_diffusers.fused_text import PromptTokens
 from ..host_diffusers.subject import attach, object_arguments, trained_in_base
 from ..host_diffusers.subject_base import SubjectModels, open_subject_models
-from ..subject_config import AdapterConfig, SubjectConfig
 from .memory import kept_bytes
 from .optim import check_optimizer, learning_rate_at
 from .run_dir import RunDir

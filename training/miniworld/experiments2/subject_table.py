@@ -20,6 +20,7 @@ from ...common.atomic_io import write_text
 from ...common.cli import TrainingAborted
 from ...common.image_files import open_image, to_tensor
 from ...common.stats import bootstrap_ratio, wilson
+from ...config.subject import AdapterConfig, SubjectConfig, load_subject_config
 from ...data.subject_cache import EncodedSubjects, encode_subjects, rows_of
 from ...data.subject_prompts import prompt_rows
 from ...data.subject_sources import load_scenes
@@ -29,7 +30,6 @@ from ...host_diffusers.fused_text import FusedText, PromptTokens
 from ...host_diffusers.miniworld.bundle import Miniworld, load_miniworld
 from ...host_diffusers.subject import put_on
 from ...host_diffusers.subject_base import SubjectModels, open_subject_models
-from ...subject_config import AdapterConfig, SubjectConfig, load_subject_config
 from ..experiments.generate import Request, generate
 from ..recipes.pictures import to_tensor as stacked
 from ..recipes2.classifiers import Classifiers, crop_boxes, load_exported

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tests.recipe.tiny_subject import compressed, rle, write_coco
+from training.config.subject import AdapterConfig, SubjectDataConfig
 from training.data.coco import Thing, _decoded, read_coco
 from training.data.subject_scenes import crop_scene
 from training.data.subject_sources import load_scenes
-from training.subject_config import AdapterConfig, SubjectDataConfig
 
 
 def blob(height=20, width=30, seed=0):

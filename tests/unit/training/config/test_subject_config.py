@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from training.common.errors import UserErrors
-from training.subject_config import load_subject_config
+from training.config.subject import load_subject_config
 
 PRESETS = sorted(Path("training/configs").glob("subject_*.toml"))
 

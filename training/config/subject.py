@@ -15,10 +15,10 @@ from pydantic import Field, FiniteFloat
 
 from core.user_files import read_text
 
-from .common.errors import UserErrors
-from .common.schema import Checked, FileName, NeededPath, PathText, Words, check_path
-from .common.toml_config import read_settings
-from .config import HARMLESS, SamplesConfig, TrainConfig
+from ..common.errors import UserErrors
+from ..common.schema import Checked, FileName, NeededPath, PathText, Words, check_path
+from ..common.toml_config import read_settings
+from .sdxl import HARMLESS, SamplesConfig, TrainConfig
 
 
 class SubjectDataConfig(Checked):
