@@ -7,7 +7,8 @@ adds the weights of the block that computes. On a card 1.5 GB are added for CUDA
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +63,7 @@ class FluxMemory:
         kept: what the backward pass keeps.
         context: CUDA's own, or 0.
         host: weights that stay in the computer's memory.
+        sizes: numbers in each block; others: outside of them.
     """
 
     weights: int
@@ -70,6 +72,8 @@ class FluxMemory:
     kept: int
     context: int = 0
     host: int = 0
+    sizes: tuple[int, ...] = ()
+    others: int = 0
 
     @property
     def total(self) -> int:
@@ -98,21 +102,22 @@ def estimate_flux(transformer: nn.Module, dtype: torch.dtype, shape: StepShape, 
     others = sum(weight.numel() for weight in transformer.parameters()) - sum(sizes)
     parameters = attach_lora(transformer, shape.sites, shape.rank, shape.rank, torch.Generator())
     trained = sum(parameter.numel() for parameter in parameters.values())
-    stored = {"precision": dtype.itemsize, "fp8": 1.0, "nf4": _FOUR_BITS}[shape.storage]
-    far = streamed_blocks(len(blocks), shape.streamed)
+    weights, passing, host = _placed(sizes, others, dtype.itemsize, shape.storage, shape.streamed)
+    state = trained * (4 + 4 + (2 if shape.eight_bit else 8))
+    kept = _saved(transformer, dtype, shape)
+    return FluxMemory(weights, passing, state, kept, CONTEXT if on_card else 0, host, tuple(sizes), others)
+
+
+def _placed(sizes: Sequence[int], others: int, itemsize: int, storage: str, streamed: int) -> tuple[int, int, int]:
+    """Count the bytes of frozen weights on the card, of the blocks that compute, and in the computer's memory."""
+    stored = {"precision": itemsize, "fp8": 1.0, "nf4": _FOUR_BITS}[storage]
+    far = streamed_blocks(len(sizes), streamed)
     here = [size * stored for index, size in enumerate(sizes) if index not in far]
     there = [size * stored for index, size in enumerate(sizes) if index in far]
-    passing = max(sizes) * dtype.itemsize if shape.storage == "fp8" else 0
+    passing = max(sizes) * itemsize if storage == "fp8" else 0
     passing += 2 * max(there, default=0)  # the one that computes and the next
-    of_others = stored if shape.storage == "nf4" else dtype.itemsize  # bitsandbytes packs every linear layer
-    return FluxMemory(
-        round(sum(here) + others * of_others),
-        round(passing),
-        trained * (4 + 4 + (2 if shape.eight_bit else 8)),
-        _saved(transformer, dtype, shape),
-        CONTEXT if on_card else 0,
-        round(sum(there)),
-    )
+    of_others = stored if storage == "nf4" else itemsize  # bitsandbytes packs every linear layer
+    return round(sum(here) + others * of_others), round(passing), round(sum(there))
 
 
 def _saved(transformer: nn.Module, dtype: torch.dtype, shape: StepShape) -> int:
@@ -158,33 +163,29 @@ class _Rotary(nn.Module):
         return torch.empty(len(ids), self.width, device="meta"), torch.empty(len(ids), self.width, device="meta")
 
 
-def what_fits(memory: FluxMemory, shape: StepShape, parameters: int, blocks: int, room: int, itemsize: int) -> str:
+def what_fits(memory: FluxMemory, shape: StepShape, room: int, itemsize: int) -> str:
     """Say of a card of `room` bytes that it fits, or the smallest change of the config that makes it fit.
 
     Args:
         memory: of the step as it is configured.
         shape: of that step.
-        parameters, blocks: of the frozen transformer.
         room: bytes of the card.
         itemsize: bytes of a number that it computes with.
     """
     card = f"this card has {room / GB:.1f} GB"
     if memory.total <= room:
         return f"{card}: it fits"
-    changes = []
     if not shape.checkpointing:
         return f"{card}: set train.gradient_checkpointing = true, and look again"
-    if shape.batch > 1:
-        changes.append("train.micro_batch = 1")
-        memory = replace(memory, kept=memory.kept // shape.batch)
-    if memory.total > room and shape.storage == "precision":
-        changes.append('memory.storage = "fp8"')
-        of_block = parameters // blocks * itemsize
-        memory = replace(memory, weights=memory.weights // itemsize, passing=memory.passing + 2 * of_block)
-    if memory.total > room:
-        of_block = max(1, memory.weights // blocks)
-        needed = -(-(memory.total + 2 * of_block - room) // of_block)
-        if needed <= blocks:
-            return f"{card}: {', '.join([*changes, f'memory.stream_blocks = {needed}'])} would make it fit"
-        return f"{card}: it does not fit; take a smaller data.image_px, data.reference_px or base"
-    return f"{card}: {', '.join(changes)} would make it fit"
+    changes = ["train.micro_batch = 1"] if shape.batch > 1 else []
+    rest = memory.trained + memory.kept // shape.batch + memory.context
+    storages = [shape.storage, "fp8"] if shape.storage == "precision" else [shape.storage]
+    blocks = len(memory.sizes) if shape.storage != "nf4" else 0
+    for storage, streamed in [(each, shape.streamed) for each in storages] + [
+        (storages[-1], count) for count in range(shape.streamed + 1, blocks + 1)
+    ]:
+        if rest + sum(_placed(memory.sizes, memory.others, itemsize, storage, streamed)[:2]) <= room:
+            changes += [f'memory.storage = "{storage}"'] if storage != shape.storage else []
+            changes += [f"memory.stream_blocks = {streamed}"] if streamed != shape.streamed else []
+            return f"{card}: {', '.join(changes)} would make it fit"
+    return f"{card}: it does not fit; take a smaller data.image_px, data.reference_px or base"

@@ -198,9 +198,7 @@ def describe_flux_run(spec: FluxSpec, processes: int) -> str:
     accumulation = config.train.batch_size // (processes * spec.micro_batch)
     stages = all_stages(config)
     losses = [f"{name} x {'/'.join(f'{stage.weights[name]:g}' for stage in stages)}" for name in loss_names(config)]
-    fits = (
-        "" if card is None else f"; {what_fits(memory, step_shape(spec), numbers, blocks, card, spec.dtype.itemsize)}"
-    )
+    fits = "" if card is None else f"; {what_fits(memory, step_shape(spec), card, spec.dtype.itemsize)}"
     lines = {
         "relation": config.relation,
         "data": f"{len(spec.triplets)} triplets, {crops} crops of {config.data.image_px} px, references of "

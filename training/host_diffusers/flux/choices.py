@@ -43,11 +43,11 @@ def is_kontext(base: Path, index: dict, method: str) -> bool:
     return "kontext" in told.lower() or method == "offset"
 
 
-def method_of(config: dict, name: str, dreamo: bool) -> str:
+def method_of(config: dict, kontext: bool, dreamo: bool) -> str:
     """Choose the references' positions that a base was trained with."""
     if len(config["axes_dims_rope"]) == 4:
         return "index"
-    return "offset" if name == "kontext" and not dreamo else "uxo"
+    return "offset" if kontext and not dreamo else "uxo"
 
 
 def remarks_on(base: Path, index: dict, config: dict, name: str, dreamo: bool) -> list[str]:

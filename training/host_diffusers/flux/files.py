@@ -126,7 +126,7 @@ def open_flux_base(paths: FluxPaths, method: str = "auto") -> FluxBaseFiles:
     index = _or_fault(lambda: read_json_object(base / "model_index.json"), []) if base.is_dir() else None
     kontext = is_kontext(base, index or {}, method)
     name = name_of(config, kontext)
-    chosen = method if method != "auto" else method_of(config, name, tables is not None or bool(loras))
+    chosen = method if method != "auto" else method_of(config, kontext, tables is not None or bool(loras))
     strengths = strengths_of(loras, paths.dreamo_strengths)
     more = [Path(paths.embeddings)] if paths.embeddings else []
     return FluxBaseFiles(
