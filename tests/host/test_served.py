@@ -25,7 +25,7 @@ NODES = {
     "RelateMiniworldCreature": (["creature"], ["IMAGE", "STRING"]),
     "RelateFeaturePreview": (["scene", "local_clip_vision"], ["IMAGE"]),
     "RelateSaveTriplet": (
-        ["target", "scene", "prompt", "relation", "folder", "masks", "keypoints"],
+        ["target", "scene", "prompt", "relation", "folder", "masks?", "keypoints?"],
         ["STRING"],
     ),
     "RelateScorePictures": (["images", "scene", "prompt", "clip", "clip_vision"], ["IMAGE", "IMAGE", "STRING"]),
