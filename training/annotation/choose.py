@@ -93,6 +93,6 @@ def second(chosen: Candidate, candidates: Sequence[Candidate], least: float, sha
 
 
 def _part_of(box: Box, whole: Box) -> bool:
-    """Whether most of a box lies in another one: a head is no second animal."""
+    """Whether more than half of a box lies in another one: a head is no second animal."""
     sides = [min(box[i + 2], whole[i + 2]) - max(box[i], whole[i]) for i in (0, 1)]
-    return max(sides[0], 0) * max(sides[1], 0) > 0.8 * area(box)
+    return max(sides[0], 0) * max(sides[1], 0) > 0.5 * area(box)

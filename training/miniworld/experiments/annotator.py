@@ -31,6 +31,7 @@ LICENCE = "MIT"
 THRESHOLDS = Thresholds(
     detection=DetectionLimits(score=0.03),
     identity=Limits(reject=0.30, warn=0.45),
+    identity_margin=Limits(reject=-0.10, warn=0.05),  # creatures of one name have few traits to differ in
     picture_px=Limits(reject=64, warn=96),
     subject_px=Limits(reject=16, warn=32),
 )
