@@ -149,7 +149,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pose-person", default=default.pose_person, help="a ViTPose of transformers")
     add("--reader", default=default.reader, help="an image-text-to-text model that says whether it happened, or none")
     add("--embedder", default=default.embedder, help="looks of subjects: a DINOv2 of transformers, or none")
-    add("--device", default="auto", help="auto, cpu, cuda, mps")
+    add("--device", type=of_type.device_or_auto, default="auto", help="auto, cpu, cuda, mps")
     add("--thresholds", type=of_type.path, help="TOML that changes the gates' numbers")
     add("--hide-others", action="store_true", help="paint the other subjects over before joints are looked for")
     add("--keep-rejected", action="store_true", help="write lines of rejected triplets to rejected/triplets.jsonl")

@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .common import arguments as of_type
-from .common.cli import Progress, command, leave, say, shell_command
+from .common.cli import Progress, command, leave, say, shell_command, stop_if_asked
 from .common.errors import UserErrors
 from .common.sheets import save_picture
 from .common.toml_config import ConfigFaults
@@ -124,6 +124,7 @@ def train(
         samples = setup.samples(crops)
     progress = Progress(start, settings.steps)
     for step in range(start, settings.steps):
+        stop_if_asked()
         rate = recipe.learning_rate(step)
         for group in optimizer.param_groups:
             group["lr"] = rate

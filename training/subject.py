@@ -24,7 +24,7 @@ from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from .common import arguments as of_type
-from .common.cli import Progress, command, leave, say, shell_command
+from .common.cli import Progress, command, leave, say, shell_command, stop_if_asked
 from .common.sheets import save_picture
 from .common.toml_config import ConfigFaults
 from .config.subject import SubjectConfig, load_subject_config
@@ -131,6 +131,7 @@ def train(recipe: SubjectRun, accelerator: Accelerator, journal: LossLog, speak)
     model, optimizer = accelerator.prepare(objective, optimizer)
     progress = Progress(start, settings.steps)
     for step in range(start, settings.steps):
+        stop_if_asked()
         rate = learning_rate_at(step, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate

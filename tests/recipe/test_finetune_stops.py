@@ -17,6 +17,7 @@ from tests.recipe.tiny_recipe import write_all
 from tests.recipe.tiny_runs import Crash, config_of, interrupt_at
 from tests.surface import ROOT
 from training.common.cli import shell_command
+from training.engine import setup
 from training.engine.validation import SamplePictures
 
 SMALL = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -210,7 +211,7 @@ def test_pictures_without_the_lora_are_drawn_again_under_other_settings(world, m
 def test_a_thumbnail_is_drawn_where_the_last_pictures_are_gone(world, monkeypatch):
     config = config_of(world)
     with monkeypatch.context() as patched:
-        patched.setattr(finetune, "finish", lambda *_: (_ for _ in ()).throw(Crash()))
+        patched.setattr(setup, "write_file", lambda *_: (_ for _ in ()).throw(Crash()))
         with pytest.raises(Crash):
             finetune.main([config])
     shutil.rmtree(world / "out" / "samples")

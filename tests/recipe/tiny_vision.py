@@ -61,6 +61,7 @@ def owlv2(folder: Path) -> Path:
 
 
 def sam3(folder: Path) -> Path:
+    pytest.importorskip("torchvision", reason="SAM 3's processor needs torchvision: pip install -e '.[backbones]'")
     torch.manual_seed(0)
     side, wide = 112, {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
     tokenizer = hf.CLIPTokenizer.from_pretrained(FOLDER / "tokenizer", model_max_length=32)

@@ -55,3 +55,8 @@ def device(text: str) -> str:
         has = ", ".join(f"{number} x {kind}" for kind, number in count.items() if number)
         raise argparse.ArgumentTypeError(f"this machine has no {text}; it has {has}")
     return text
+
+
+def device_or_auto(text: str) -> str:
+    """Return a device as `device` does, or ``auto``: the GPU where there is one."""
+    return text if text == "auto" else device(text)

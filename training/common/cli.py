@@ -21,6 +21,7 @@ from .errors import UserErrors
 from .folder_lock import FolderInUse
 
 _stopped_at = -math.inf  # when the last stop was asked for, in `time.monotonic`
+_asked: type[KeyboardInterrupt] | None = None  # the stop that the command was asked for
 _AGAIN = 2.0  # seconds in which further Ctrl-C are taken for the same one: fingers press twice, shells send twice
 
 
@@ -111,18 +112,31 @@ def _one_stop_at_a_time() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread receives signals
         return
+    global _asked
+    _asked = None
     before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():  # not after a stop: the second of two comes while Python ends
         signal.signal(number, handler)
 
 
+def stop_if_asked() -> None:
+    """Raise a stop that was lost: Python drops what a signal raises in a finaliser or a weak reference's callback.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; as Terminated, the system asked.
+    """
+    if _asked is not None:
+        raise _asked
+
+
 def _stop(number: int, _frame: object) -> None:
-    global _stopped_at
+    global _stopped_at, _asked
     if time.monotonic() - _stopped_at < _AGAIN:
         return
     _stopped_at = time.monotonic()
-    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    _asked = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    raise _asked
 
 
 def shell_command(module: str, arguments: Sequence[str], processes: int = 1) -> str:

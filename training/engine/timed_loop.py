@@ -20,6 +20,7 @@ from core.checkpoint import save as save_tensors
 from core.user_files import read_json_object
 
 from ..common.atomic_io import write_text
+from ..common.cli import stop_if_asked
 from ..common.errors import UserErrors
 from ..common.folder_lock import locked
 from .muon import Muon
@@ -96,7 +97,7 @@ def fit(
     """Trains until the settings' steps or the minutes are used up, saving on the way.
 
     Args:
-        settings: see Settings.
+        settings: how it trains.
         model: all that is trained, already on the device; its gradients follow `loss`.
         loss: (step, generator) to named losses; "loss" is minimised, the others are only logged.
         folder: of the checkpoints; an earlier state in it is resumed.
@@ -117,6 +118,7 @@ def fit(
         before, progress = state.seconds, Progress(settings)
         last = settings.steps if until is None else min(until, settings.steps)
         while state.step < last and time.monotonic() - started < 60 * minutes:
+            stop_if_asked()
             for group in optimiser.param_groups:
                 group["lr"] = settings.learning_rate(state.step)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu"):
@@ -183,10 +185,9 @@ def save(folder: Path, state: State, model: nn.Module, optimiser: torch.optim.Op
             room = SHARD_BYTES
         shards[-1][name] = value.detach().cpu().contiguous()
         room -= value.nbytes
-    names = []
-    for index, shard in enumerate(shards):
-        names.append(f"{state.step:07d}-{index:02d}.safetensors")
-        save_tensors(folder / names[-1], {name: value.clone() for name, value in shard.items()}, {})
+    names = [f"{state.step:07d}-{index:02d}.safetensors" for index in range(len(shards))]
+    for file, shard in zip(names, shards):
+        save_tensors(folder / file, {name: value.clone() for name, value in shard.items()}, {})
     pointer = {"step": state.step, "samples": state.samples, "seconds": state.seconds, "shards": names}
     write_text(folder / "latest.json", json.dumps(pointer))
     for old in folder.glob("*.safetensors"):
@@ -196,8 +197,7 @@ def save(folder: Path, state: State, model: nn.Module, optimiser: torch.optim.Op
 
 def resume(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer | None = None) -> State:
     """Load the latest state of a run into the model and optimiser; a fresh State where there is none."""
-    latest = _latest(folder)
-    if latest is None:
+    if (latest := _latest(folder)) is None:
         average = {
             name: value.detach().clone() for name, value in model.state_dict().items() if value.is_floating_point()
         }

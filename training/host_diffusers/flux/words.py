@@ -26,8 +26,11 @@ def replaced_rows(encoder: nn.Module, ids: Tensor, words: Tensor, call: Callable
     def replaced(module: nn.Module, inputs: tuple, out: Tensor) -> Tensor:
         return torch.where(learned, words.to(out)[(ids - rows).clamp(min=0)], out)
 
-    hook = table.register_forward_hook(replaced)
+    # T5 reads by its stack's own embedding, which may be another module than the shared one
+    readers = {table, *(part for name, part in encoder.named_modules() if name.endswith("embed_tokens"))}
+    hooks = [reader.register_forward_hook(replaced) for reader in readers]
     try:
         return call(ids.clamp(max=rows - 1))
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()

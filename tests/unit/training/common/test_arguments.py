@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[4]
         (of_type.device, "gpu", "expected cpu, cuda, cuda:1 or mps, got gpu"),
         (of_type.device, "cuda:99", "this machine has no cuda:99; it has 1 x cpu"),
         (of_type.device, "xpu", "has no xpu"),
+        (of_type.device_or_auto, "gpu", "got gpu"),
     ],
 )
 def test_wrong_values_are_named(read, text, expected):
@@ -43,6 +44,7 @@ def test_right_values(monkeypatch):
     monkeypatch.setenv("USERPROFILE", "/home/me")
     assert of_type.path("~/a") == Path("/home/me/a")
     assert (of_type.whole(0)("0"), of_type.positive("1e-5"), of_type.device("cpu")) == (0, 1e-5, "cpu")
+    assert of_type.device_or_auto("auto") == "auto"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert of_type.device("cuda:1") == "cuda:1"
 
