@@ -193,6 +193,17 @@ def test_micro_batches_add_up(world):
     torch.testing.assert_close(torch.tensor(rows[0]), torch.tensor(rows[1]), atol=1e-4, rtol=1e-4)
 
 
+def test_gradient_checkpointing_changes_no_gradient(world):
+    """With attention control, as the presets train: its maps come from the first pass alone."""
+    files = []
+    for name, flag in (("a", "false"), ("b", "true")):
+        config = config_of(world, f"{name}.toml", name, train=f"gradient_checkpointing = {flag}")
+        settings = ("loss.attention_weight=1.0", "train.steps=1", 'output.precision="float32"')
+        assert subject.main([config, *QUICK, *(part for one in settings for part in ("--set", one))]) == 0
+        files.append(load_subject_adapter(world / name / "pair.safetensors")[0])
+    torch.testing.assert_close(*files)
+
+
 def test_bfloat16_keeps_what_is_trained_in_float32(world):
     config = config_of(world, train='precision = "bfloat16"', output='precision = "float32"')
     assert subject.main([config, *QUICK, "--set", "train.steps=2"]) == 0

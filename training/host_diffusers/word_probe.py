@@ -38,8 +38,9 @@ class WordProbe:
         k = rearrange(key, "b l (h d) -> b h l d", h=heads).float()
         seen = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)  # (B, H, N, L)
         index = self.positions[:, None, None, :].expand(-1, seen.shape[1], seen.shape[2], -1)
+        looked = torch.gather(seen, -1, index)  # also in the second pass, which has to keep as many tensors
         if self.open:
-            self.maps.append(torch.gather(seen, -1, index))
+            self.maps.append(looked)
 
 
 def sites_of(unet: nn.Module, blocks: Collection[str], latent: tuple[int, int], most_cells: int) -> frozenset[int]:
