@@ -64,7 +64,7 @@ def _skeletons(frame: dict[str, Any], number: int) -> Tensor:
     joints = torch.stack(raw)
     pixels = bool((joints[..., :2].abs() > 1).any())
     where = joints[..., :2] / size if pixels else joints[..., :2]
-    seen = (joints[..., 2] >= SEEN) & torch.isfinite(where).all(-1)
+    seen = (joints[..., 2] >= SEEN) & ((where >= 0) & (where <= 1)).all(-1)  # not NaN either
     return torch.cat((torch.where(seen[..., None], where, 0.0), seen[..., None].float()), dim=-1)
 
 
@@ -107,7 +107,7 @@ def _best_order(counts: Tensor) -> Sequence[int | None]:
     """For each subject a skeleton of its own, so that most joints lie on their subjects."""
     subjects, found = counts.shape
     choices = [*range(found), *[None] * subjects]
-    orders = set(itertools.permutations(choices, subjects)) if len(choices) <= 8 else [tuple(_greedy(counts))]
+    orders = dict.fromkeys(itertools.permutations(choices, subjects)) if len(choices) <= 8 else [tuple(_greedy(counts))]
     return max(
         orders,
         key=lambda order: sum(int(counts[subject, one]) for subject, one in enumerate(order) if one is not None),

@@ -49,22 +49,19 @@ def save_triplet(
         ValueError: everything that does not fit together, in one message; nothing is written then.
     """
     prompt, relation = " ".join(prompt.split()), " ".join(relation.split())
-    target = (target[None] if target.ndim == 3 else target).detach().float().cpu()
+    target = target[None] if target.ndim == 3 else target
     masks = None if masks is None else (masks[None] if masks.ndim == 2 else masks).detach().float().cpu()
     faults = _faults(target, scene, prompt, relation, masks)
+    whole = None if masks is None or faults else _fitted(masks, target.shape[1:3])
     line: dict[str, Any] = {}
     try:
-        line = {} if faults else _joints(scene, masks, target.shape[1:3], keypoints)
+        line = {} if faults else _joints(scene, whole, target.shape[1:3], keypoints)
     except ValueError as error:
         faults.append(str(error))
     if faults:
         raise ValueError("Save Triplet: nothing was saved.\n" + "\n".join(faults))
-    whole = None if masks is None else _fitted(masks, target.shape[1:3])
-    pictures = {"target.png": _pixels(target[0])}
-    pictures |= {f"concept{i}.png": _pixels(one.photographs[0].movedim(0, -1)) for i, one in enumerate(scene.subjects)}
-    pictures |= (
-        {} if whole is None else {f"mask{i}.png": mask.numpy().astype(np.uint8) * 255 for i, mask in enumerate(whole)}
-    )
+    pictures = _pictures(target[0], scene, whole)
+    boxes = _boxes(scene, whole)
     number = _write_pictures(folder, pictures)
     files = {name: f"{number}/{name}" for name in pictures}
     entry = {
@@ -73,25 +70,32 @@ def save_triplet(
         "prompt": prompt,
         "relation": relation,
         "names": [one.name for one in scene.subjects],
-        "boxes": _boxes(scene, whole),
+        "boxes": boxes,
         **({} if whole is None else {"masks": [files[f"mask{i}.png"] for i in range(len(whole))]}),
         **line,
-        "origin": {"engine": "comfyui", "models": _models(graph)},
+        "origin": {"engine": "comfyui", "models": _models(graph), "licence": "not known"},
     }
-    _append(folder / FILE, json.dumps(entry, ensure_ascii=False))
+    try:
+        _append(folder / FILE, json.dumps(entry, ensure_ascii=False))
+    except BaseException:  # pictures without their line would be half a triplet
+        shutil.rmtree(folder / number, ignore_errors=True)
+        raise
 
 
 def _faults(target: Tensor, scene: Scene, prompt: str, relation: str, masks: Tensor | None) -> list[str]:
     """Everything that keeps a triplet from being trained on."""
     names, faults = [one.name for one in scene.subjects], []
-    if target.ndim != 4 or len(target) != 1 or target.shape[-1] not in (1, 3, 4):
+    one_target = target.ndim == 4 and len(target) == 1 and target.shape[-1] in (1, 3, 4)
+    if not one_target:
         faults.append(f"target: expected one picture, got {tuple(target.shape)}; take one with Image From Batch.")
     if not names:
         faults.append("scene: expected at least one subject, got none. Connect a Subject node.")
     if masks is not None and (masks.ndim != 3 or len(masks) != len(names)):
         faults.append(f"masks: expected {len(names)}, one for each subject, got shape {tuple(masks.shape)}.")
-    elif masks is not None and (empty := [name for name, mask in zip(names, masks) if not (mask > 0.5).any()]):
-        faults.append(f"masks: nothing is white in that of {', '.join(empty)}; look at the segmenter's picture.")
+    elif masks is not None:
+        seen = _fitted(masks, target.shape[1:3]) if one_target else masks > 0.5
+        if empty := [name for name, mask in zip(names, seen) if not mask.any()]:
+            faults.append(f"masks: nothing is white in that of {', '.join(empty)}; look at the segmenter's picture.")
     if masks is None and len(names) > 1 and (same := [one.name for one in scene.subjects if one.box == WHOLE_PICTURE]):
         faults.append(f"where is {' and '.join(same)}? Connect masks, or draw boxes with Layout or in Subject.")
     if absent := [name for name in names if not mentions(prompt, name)]:
@@ -102,12 +106,11 @@ def _faults(target: Tensor, scene: Scene, prompt: str, relation: str, masks: Ten
 
 
 def _joints(scene: Scene, masks: Tensor | None, size: torch.Size, keypoints: Any) -> dict[str, Any]:
-    """Write the line's keys about poses; none without keypoints."""
+    """Write the line's keys about poses; none without keypoints. Masks are (S, H, W) bool, of the target's size."""
     if keypoints is None:
         return {}
     (target, *concepts), order = read_poses(keypoints, len(scene.subjects))
-    layout = torch.stack([one.box.tensor() for one in scene.subjects])
-    where = _fitted(masks, size) if masks is not None else _box_masks(layout, size)
+    where = masks if masks is not None else _box_masks(scene.layout.tensor(), size)
     return {
         "keypoints_target": _rounded(match_to_masks(target, where)),
         "keypoints_concepts": _rounded(torch.stack([largest(one) for one in concepts])),
@@ -144,8 +147,20 @@ def _boxes(scene: Scene, masks: Tensor | None) -> list[list[float]]:
     return found
 
 
+def _pictures(target: Tensor, scene: Scene, masks: Tensor | None) -> dict[str, np.ndarray]:
+    """Name the files of a triplet: the target, each subject's first photograph, masks if there are any."""
+    photographs = {
+        f"concept{i}.png": _pixels(one.photographs[0].movedim(0, -1)) for i, one in enumerate(scene.subjects)
+    }
+    whole = (
+        {} if masks is None else {f"mask{i}.png": mask.numpy().astype(np.uint8) * 255 for i, mask in enumerate(masks)}
+    )
+    return {"target.png": _pixels(target), **photographs, **whole}
+
+
 def _pixels(picture: Tensor) -> np.ndarray:
     """(H, W, C) in [0, 1] to RGB uint8; transparent parts become white."""
+    picture = picture.detach().float().cpu()
     if picture.shape[-1] == 4:
         picture = picture[..., :3] * picture[..., 3:] + 1 - picture[..., 3:]
     return (picture.expand(*picture.shape[:2], 3).clamp(0, 1) * 255).round().numpy().astype(np.uint8)
@@ -171,8 +186,11 @@ def _append(file: Path, line: str) -> None:
     before = file.read_text(encoding="utf-8") if file.is_file() else ""
     joint = "" if not before or before.endswith("\n") else "\n"
     part = file.with_name(f".{file.name}.part")
-    part.write_text(f"{before}{joint}{line}\n", encoding="utf-8")
-    part.replace(file)
+    try:
+        part.write_text(f"{before}{joint}{line}\n", encoding="utf-8")
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _models(graph: Mapping[str, Any] | None) -> list[dict[str, str]]:

@@ -72,7 +72,8 @@ def test_boxes_alone_are_enough_and_a_second_one_is_added(pack, scene, output):
     assert (first["target"], second["target"]) == ("0001/target.png", "0002/target.png")
     assert first["names"] == ["cat", "plushie bear"]
     assert np.allclose(first["boxes"], [LEFT, RIGHT], atol=1e-5)
-    assert "masks" not in first and first["origin"]["engine"] == "comfyui"
+    assert "masks" not in first
+    assert first["origin"] == {"engine": "comfyui", "models": [], "licence": "not known"}  # nor does training know it
     saved = np.asarray(Image.open(output / "sets" / "boxes" / "0001" / "concept1.png"))
     assert np.array_equal(saved, (photograph(64, 80)[0].numpy() * 255).round().astype(np.uint8))
 
@@ -95,7 +96,7 @@ def test_training_reads_what_was_saved(pack, scene, masks, output):
 
 
 def test_animals_keep_their_own_order_of_joints(pack, scene, masks, output):
-    animal = [[30.0 + i, 50.0, 0.9 if i else 0.1] for i in range(17)]
+    animal = [[30.0 + i, 50.0, 0.9 if i else 0.1] for i in range(16)] + [[101.0, 50.0, 0.9]]
     frames = [{"canvas_width": 100, "canvas_height": 100, "animals": [animal]}] * 3
     save(pack, scene, "sets/animals", masks=masks, keypoints=frames)
     (line,) = lines(output / "sets" / "animals")
@@ -103,6 +104,14 @@ def test_animals_keep_their_own_order_of_joints(pack, scene, masks, output):
     assert line["keypoints_target"][0][1] == pytest.approx([0.31, 0.5, 1.0])
     assert [joint[2] for joint in line["keypoints_target"][1]] == [0.0] * 17  # one animal stands for one subject
     assert line["keypoints_concepts"][0][0] == [0.0, 0.0, 0.0]  # a low score is no joint
+    assert line["keypoints_target"][0][16] == line["keypoints_concepts"][0][16] == [0.0, 0.0, 0.0]  # outside
+
+
+def specks():
+    """Masks so large and so nearly black that nothing is left of them at the target's size."""
+    masks = torch.zeros(2, 1500, 1500)
+    masks[:, 1, 1] = 1
+    return masks
 
 
 @pytest.mark.parametrize(
@@ -114,6 +123,7 @@ def test_animals_keep_their_own_order_of_joints(pack, scene, masks, output):
         ({"relation": "  "}, "relation: '' is not in"),
         ({"masks": torch.ones(1, 8, 8)}, "masks: expected 2, one for each subject"),
         ({"masks": torch.zeros(2, 8, 8)}, "nothing is white in that of cat, plushie bear"),
+        ({"masks": specks()}, "nothing is white in that of cat, plushie bear"),
         ({"keypoints": [frame()]}, "keypoints: expected 3 frames"),
         ({"keypoints": [frame({"pose": []})] * 3}, "frame 1 is no OpenPose frame"),
         ({"keypoints": [frame(), frame(), {**frame(), "animals": [[[0, 0, 0]] * 17]}]}, "got both"),
@@ -138,19 +148,23 @@ def test_no_folder_outside_the_output_folder_is_written_to(pack, scene, folder):
         save(pack, scene, folder)
 
 
-def test_a_full_disk_leaves_the_old_file(pack, scene, output, monkeypatch):
-    save(pack, scene, "sets/full")
-    before = (output / "sets" / "full" / "triplets.jsonl").read_bytes()
+@pytest.mark.parametrize("kind, act", [("Image", "save"), ("Path", "write_text"), ("Path", "replace")])
+def test_a_full_disk_leaves_the_old_file(pack, scene, output, monkeypatch, kind, act):
+    """Full at a picture, at the line, at its last moment."""
+    folder = f"sets/full_{act}"
+    save(pack, scene, folder)
+    before = (output / folder / "triplets.jsonl").read_bytes()
     module = pack.module("nodes.pipelines.save_triplet")
+    owner = {"Image": module.Image.Image, "Path": module.Path}[kind]
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as context, pytest.raises(OSError, match="No space"):
-        context.setattr(module.Image.Image, "save", full)
-        save(pack, scene, "sets/full")
-    assert (output / "sets" / "full" / "triplets.jsonl").read_bytes() == before
-    assert {path.name for path in (output / "sets" / "full").iterdir()} == {"0001", "triplets.jsonl"}
+        context.setattr(owner, act, full)
+        save(pack, scene, folder)
+    assert (output / folder / "triplets.jsonl").read_bytes() == before
+    assert {path.name for path in (output / folder).iterdir()} == {"0001", "triplets.jsonl"}
 
 
 def test_a_served_graph_saves_and_shows_where(comfy_server, output):
