@@ -30,7 +30,7 @@ from .comfyui_errors import (
     fault_text,
     refusal_text,
 )
-from .comfyui_graph import Finished, graph_hash, images_of
+from .comfyui_graph import Finished, choices_of, graph_hash, images_of
 from .comfyui_http import Connection, Patience
 
 __all__ = [
@@ -90,10 +90,7 @@ class ComfyUIClient:
     def choices(self, class_type: str, name: str) -> list[str]:
         """Return what a combo input offers, e.g. the files of `LoraLoader`'s `lora_name`; empty without one."""
         info = self.connection.json("GET", f"/object_info/{urllib.parse.quote(class_type)}").get(class_type, {})
-        inputs = {key: spec for group in info.get("input", {}).values() for key, spec in group.items()}
-        kind, *options = inputs.get(name, [[]])
-        offered = kind if isinstance(kind, list) else (options[0] if options else {}).get("options", [])
-        return [str(choice) for choice in offered]
+        return choices_of(info, name) or []
 
     def upload(self, path: Path) -> str:
         """Store a picture among the server's inputs under a name made of its contents, once for each client.
@@ -109,6 +106,8 @@ class ComfyUIClient:
         name = f"relate-{hashlib.sha256(data).hexdigest()[:24]}{path.suffix.lower()}"
         if name not in self._uploaded:
             answer = self.connection.upload("/upload/image", name, data)
+            if not isinstance(answer.get("name"), str):
+                raise ComfyUIError(f"ComfyUI at {self.url}: expected the name of the uploaded picture, got {answer}.")
             folder = answer.get("subfolder", "")
             self._uploaded[name] = f"{folder}/{answer['name']}" if folder else answer["name"]
         return self._uploaded[name]

@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .comfyui_errors import (
-    Graph,
-)
+from .comfyui_errors import Graph
 
 
 @dataclass(frozen=True)
@@ -39,3 +37,23 @@ def graph_hash(graph: Graph) -> str:
 def images_of(outputs: Mapping[str, Mapping[str, Any]], nodes: Sequence[str]) -> list[Mapping[str, str]]:
     """Return the files that some nodes wrote, in the nodes' order."""
     return [image for node in nodes for image in outputs.get(node, {}).get("images", ())]
+
+
+def choices_of(node: Mapping[str, Any], name: str) -> list[str] | None:
+    """List what an input of a node offers.
+
+    Args:
+        node: its entry of `/object_info`.
+        name: of the input.
+
+    Returns:
+        None for an input that is no list, whose list is not known here, or that takes files from other places as well:
+        `LoadImage` lists the top of the input folder and opens pictures of sub-folders.
+    """
+    groups = [group for group in node.get("input", {}).values() if isinstance(group, Mapping)]
+    kind, *more = next((group[name] for group in groups if name in group), None) or [""]
+    options = more[0] if more and isinstance(more[0], Mapping) else {}
+    if any(key.endswith("_upload") and value for key, value in options.items()):
+        return None
+    listed = kind if isinstance(kind, list) else options.get("options") if kind == "COMBO" else None
+    return None if listed is None else [str(choice) for choice in listed]

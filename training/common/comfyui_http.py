@@ -57,7 +57,9 @@ class Connection:
         Raises:
             ComfyUIError: as `request`, or the answer is no JSON object.
         """
-        data = self.request(method, path, body, once=once, sent=sent)
+        return self._object(path, self.request(method, path, body, once=once, sent=sent))
+
+    def _object(self, path: str, data: bytes) -> dict[str, Any]:
         if not data.strip():
             return {}
         try:
@@ -81,7 +83,7 @@ class Connection:
         answer = self.request(
             "POST", path, head.encode() + data + tail.encode(), kind=f"multipart/form-data; boundary={edge}"
         )
-        return json.loads(answer)
+        return self._object(path, answer)
 
     def request(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ...common.comfyui_graph import choices_of
 from ..template import Template
 
 _SHOWN = 5  # choices of a list that a message names
@@ -25,18 +26,6 @@ class NodeInfo:
         """Tell whether an input must have a value."""
         return name in self.info.get(class_type, {}).get("input", {}).get("required", {})
 
-    def choices(self, class_type: str, name: str) -> list[str] | None:
-        """List what a list input offers; None for an input that is no list, or whose list is not known here."""
-        groups = self.info.get(class_type, {}).get("input", {})
-        spec = next((own[name] for own in groups.values() if isinstance(own, Mapping) and name in own), None)
-        if not spec:
-            return None
-        kind, *options = spec
-        if isinstance(kind, list):
-            return [str(choice) for choice in kind]
-        offered = options[0].get("options") if kind == "COMBO" and options and isinstance(options[0], Mapping) else None
-        return None if offered is None else [str(choice) for choice in offered]
-
     def faults(self, template: Template) -> list[str]:
         """List what of a template this server cannot run, one sentence each."""
         unknown = sorted({node["class_type"] for node in template.graph.values()} - set(self.info))
@@ -50,7 +39,7 @@ class NodeInfo:
         found = []
         for node, value in template.graph.items():
             for name, given in value["inputs"].items():
-                offered = self.choices(value["class_type"], name)
+                offered = choices_of(self.info[value["class_type"]], name)
                 if offered is None or isinstance(given, list) or node in filled or str(given) in offered:
                     continue
                 found.append(

@@ -84,6 +84,17 @@ def test_pictures_of_a_run_that_failed_later_do_not_count():
             client(server).run(GRAPH, ["2"])
 
 
+@pytest.mark.parametrize(
+    "answer, words", [(b"<html>", "expected ComfyUI's JSON, got b'<html>'"), (b"{}", "expected the name of the upload")]
+)
+def test_an_upload_that_is_answered_by_something_else_is_an_error(tmp_path, answer, words):
+    (tmp_path / "a.png").write_bytes(b"picture")
+    with FakeComfyUI() as server:
+        server.route = lambda *_: (200, answer)
+        with pytest.raises(ComfyUIError, match=words):
+            client(server).upload(tmp_path / "a.png")
+
+
 def test_a_slow_graph_is_waited_for():
     with FakeComfyUI(script=("slow",)) as server:
         assert client(server, run_seconds=5).run(GRAPH, ["2"]).pictures == (b"picture",)
