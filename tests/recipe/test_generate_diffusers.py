@@ -109,13 +109,14 @@ def test_pictures_are_drawn_and_edited_and_kept(models, tmp_path):
 
 
 def test_every_fault_of_the_templates_comes_at_once(models, tmp_path):
-    text = f'model = "{models.as_posix()}/draws"\n[arguments]\nsteps = 2\nwidth = 64\n'
+    text = f'model = "{models.as_posix()}/draws"\n[arguments]\nsteps = 2\nwidth = 64\nprompt = "a fox"\n'
     edit = f'model = "{models.as_posix()}/draws"\npictures = "one"\n'
     with pytest.raises(UserErrors) as caught:
         engine_of(tmp_path, models, **{TEXT: text, EDIT: edit}).check({TEXT: 0, EDIT: 2}, "hugging", [])
     for part in (
         "steps: StableDiffusionPipeline has no such argument; it takes prompt, height",
         "width: is set for every picture",
+        "prompt: is set for every picture",
         'pictures = "one", and this recipe brings 2',
         "reads no pictures",
     ):

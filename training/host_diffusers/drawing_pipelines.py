@@ -17,7 +17,7 @@ from PIL import Image
 from .errors import one_line
 from .opening import opened
 
-_OURS = ("prompt", "negative_prompt", "image", "width", "height", "generator")
+_OURS = ("prompt", "image", "width", "height", "generator")
 
 
 def pipeline_class(model: str) -> type:
@@ -50,9 +50,7 @@ def argument_faults(kind: type, arguments: Mapping[str, Any], pictures: int) -> 
         pictures: how many it is asked to read.
     """
     known = inspect.signature(kind.__call__).parameters
-    faults = [
-        f"{name}: is set for every picture by this command; take it out." for name in arguments if name in _OURS[2:]
-    ]
+    faults = [f"{name}: is set for every picture by this command; take it out." for name in arguments if name in _OURS]
     faults += [
         f"{name}: {kind.__name__} has no such argument; it takes {', '.join(list(known)[1:])}."
         for name in arguments
