@@ -103,9 +103,13 @@ def verdicts_of(report: Report) -> Verdicts:
 
 
 def accept_all(raw: Path, out: Path) -> None:
-    """Decide for every attempt that nobody has decided on, as a person would in `decisions.json`."""
+    """Decide for every attempt that nobody has decided on, as a person would in `decisions.json`.
+
+    Raises:
+        UserErrors: that file cannot be read.
+    """
     path = out / "decisions.json"
-    decided = read_json_object(path) if path.is_file() else {}
+    (decided,) = all_or_faults(lambda: read_json_object(path) if path.is_file() else {})
     decided = {**{one.name: "accept" for one in visible(raw) if one.is_dir()}, **decided}
     write_text(path, json.dumps(decided, indent=1) + "\n")
 

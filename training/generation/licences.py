@@ -22,7 +22,7 @@ def _known() -> list[dict[str, str]]:
 
 def licence_of(file: str) -> tuple[str, str]:
     """Look up a model by its file's name: licence ("not known" otherwise), and what is to be printed about it."""
-    name = file.replace("\\", "/").rsplit("/", 1)[-1]
+    name = file.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     entry = next((entry for entry in _known() if re.search(entry["pattern"], name, re.IGNORECASE)), None)
     return (entry["licence"], entry.get("note", "")) if entry else (UNKNOWN, "")
 

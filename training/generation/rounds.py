@@ -14,7 +14,7 @@ from .picture_store import PictureStore
 from .raw_folder import is_written, write_raw
 from .recipes import RECIPES
 from .request import Engine, NotUsable
-from .scenes import Scene, scene_of
+from .scenes import Scene, scene_of, slot_of
 from .wording import Wording, caption
 
 GO_ON = "The same command goes on where it stopped; no picture is drawn twice."
@@ -105,9 +105,9 @@ def run_rounds(
     progress, unusable = Progress(), {}
     try:
         for attempt in range(1, order.tries + 1):
-            waiting = [slot for slot in range(1, order.count + 1) if slot not in progress.accepted]
-            if not waiting:
+            if len(progress.accepted) >= order.count:
                 break
+            waiting = [slot for slot in range(1, order.count + 1) if slot not in progress.accepted]
             for place, slot in enumerate(waiting):
                 scene = scene_of(order.relation, order.groups, slot, attempt, order.seed)
                 progress.attempts += 1
@@ -146,6 +146,7 @@ def _draw_attempt(
         progress.failures_in_a_row = 0
     except NotUsable as error:
         unusable[scene.folder] = error.gate
+        progress.failures_in_a_row = 0
         store.say(f"{scene.folder}: {error}")
     except (Unreachable, Refused) as error:  # the next picture would end the same way
         raise TrainingAborted(f"{scene.folder}: {error} {GO_ON}") from error
@@ -165,7 +166,7 @@ def _judge(annotate: Annotate, out: Path, progress: Progress, unusable: Mapping[
     """Annotate everything that was drawn, and count."""
     raw = out / "raw"
     verdicts = annotate(raw, out) if raw.is_dir() else Verdicts(frozenset(), {})
-    progress.accepted = {int(name.partition("-")[0]) for name in verdicts.accepted}
+    progress.accepted = {slot for name in verdicts.accepted if (slot := slot_of(name))}
     progress.failed = Counter(gate for gates in verdicts.rejected.values() for gate in gates)
     progress.failed.update(unusable.values())
 

@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from core.user_files import visible
+
 from ..common.atomic_io import check_writable, write_text
 from ..common.errors import UserErrors
 from .request import Engine
@@ -36,7 +38,7 @@ def check_folder(out: Path, order: Order, engine: Engine) -> None:
         raise UserErrors(f"OUT {error}") from error
     file = out / FILE
     if not file.is_file():
-        if out.is_dir() and any(out.iterdir()):
+        if visible(out):
             raise UserErrors(f"OUT {out} holds files that this command did not draw; choose a folder that does not.")
         return
     try:

@@ -51,6 +51,12 @@ def scene_of(relation: str, groups: Sequence[tuple[str, ...]], slot: int, attemp
     return Scene(slot, attempt, relation, groups[(slot - 1) % len(groups)], hashed(f"{seed} {slot} {attempt}") % _SEEDS)
 
 
+def slot_of(folder: str) -> int:
+    """Read the slot from the name of a scene's folder; 0 for a folder that somebody else has put there."""
+    match = re.fullmatch(r"(\d+)-\d+", folder)
+    return int(match[1]) if match else 0
+
+
 def hashed(text: str) -> int:
     """Make a whole number of 64 bits that depends on a text alone, on every machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

@@ -87,14 +87,10 @@ def plan_of(scene: Scene) -> ScenePlan:
 def portrait_of(scene: Scene, subject: int) -> ScenePlan:
     """Plan one of a scene's creatures alone, in another pose and place."""
     plan, rng = plan_of(scene), np.random.default_rng((scene.seed, 2 + subject))
-    return portrait(rng, _cast(plan)[subject], plan.backdrop.place)
+    return portrait(rng, plan.identities[subject], plan.backdrop.place)
 
 
 def _creature(rng: np.random.Generator, species: str) -> CreatureTraits:
     while (traits := draw_traits(rng)).species != species:
         pass
     return traits
-
-
-def _cast(plan: ScenePlan) -> tuple[CreatureTraits, ...]:
-    return plan.identities

@@ -148,6 +148,29 @@ def test_rejected_slots_are_drawn_again_and_the_yield_is_counted(tmp_path):
         assert progress.lines[-1] == 'round 2: 2 of 3 triplets accepted after 5 attempts; 3 failed "alone"'
 
 
+def test_a_smaller_order_is_content_with_what_other_slots_have(tmp_path):
+    """And with folders that somebody put among its own."""
+
+    def third(raw, out):
+        names = {path.name for path in raw.iterdir()}
+        return Verdicts(frozenset(names & {"03-1", "mine"}), {name: ("alone",) for name in names - {"03-1", "mine"}})
+
+    with fake_server() as server:
+        draw(engine_of(server, tmp_path), order_of(count=3, tries=1), tmp_path / "out", third)
+        (tmp_path / "out" / "raw" / "mine").mkdir()
+        progress = draw(engine_of(server, tmp_path), order_of(count=1, tries=3), tmp_path / "out", third)
+        assert (progress.accepted, progress.store.drawn, len(server.drawn)) == ({3}, 0, 9)
+
+
+def test_pictures_that_cannot_be_cut_are_no_failures_of_the_engine(tmp_path):
+    """Neither three failures in a row nor a triplet: squares without lines between them."""
+    with fake_server(script=("error", "ok", "error", "ok", "error")) as server:
+        order = order_of(count=5, tries=1, recipe="panels")
+        progress = draw(engine_of(server, tmp_path), order, tmp_path / "out")
+        assert progress.accepted == set() and len(progress.failures) == 3
+        assert progress.yields() == '2 failed "panels", 3 could not be drawn'
+
+
 def test_every_fault_of_templates_and_server_comes_before_anything_is_drawn(tmp_path):
     with fake_server() as server:
         server.nodes = ("SaveImage", "LoadImage", "KSampler", "CLIPTextEncode", "EmptyLatentImage", "VAEEncode")
@@ -180,6 +203,7 @@ def test_a_graph_of_which_nothing_is_left_is_named(tmp_path):
 
 def test_a_folder_is_of_one_order_only(tmp_path):
     engine, order = MiniworldEngine(), order_of(groups=[("fox", "bear")])
+    (tmp_path / "new" / ".work" / "drawn").mkdir(parents=True)  # what a run that was killed at once leaves
     check_folder(tmp_path / "new", order, engine)
     write_settings(tmp_path / "new", order, engine)
     check_folder(tmp_path / "new", order_of(groups=[("fox", "bear")], count=9, tries=1), engine)

@@ -96,6 +96,7 @@ def test_shipped_templates_have_their_places_and_known_licences(path):
 def test_restricted_models_are_noted():
     assert licences.licence_of("FLUX1/flux1-dev-kontext_fp8_scaled.safetensors")[0].startswith("FLUX.1 [dev]")
     assert "non-commercial" in licences.notes(["sub\\flux-2-klein-9b.safetensors", "x.safetensors"])[0]
+    assert licences.notes(["models\\FLUX.2-klein-9B/"]) == ["FLUX.2 klein 9B is for non-commercial use."]
     assert licences.licence_of("flux-2-klein-4b-fp8.safetensors") == ("Apache-2.0", "")
     assert licences.licence_of("mine.safetensors") == (licences.UNKNOWN, "")
     assert licences.joined_licence(licences.origin_models(["mine.pt", "z_image.gguf"])) == "not known; Apache-2.0"

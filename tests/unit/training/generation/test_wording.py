@@ -4,7 +4,7 @@ import pytest
 
 from training.common.errors import UserErrors
 from training.generation import wording
-from training.generation.scenes import pick, read_groups, read_relation, scene_of
+from training.generation.scenes import pick, read_groups, read_relation, scene_of, slot_of
 from training.generation.wording import FOLDER, read_wording
 
 WORDS = read_wording("")
@@ -17,6 +17,11 @@ def test_groups_take_turns_and_seeds_are_of_slot_and_attempt_alone():
     assert len({scene.seed for scene in scenes}) == 8 and all(0 <= scene.seed < 2**48 for scene in scenes)
     assert scenes[0] == scene_of("hugging", GROUPS[:1], 1, 1, 0)
     assert (scenes[0].folder, scenes[0].seed) == ("01-1", 185618340807621)  # the same on every machine
+
+
+def test_a_folder_says_its_slot_and_foreign_ones_say_none():
+    assert [slot_of(name) for name in ("03-2", scene_of("hugging", GROUPS, 120, 3, 0).folder)] == [3, 120]
+    assert [slot_of(name) for name in ("mine", "3", "3-b", "")] == [0] * 4
 
 
 def test_nothing_is_picked_twice_while_it_lasts():
