@@ -45,6 +45,7 @@ def test_five_commands_from_an_idea_to_a_counted_lora(tmp_path, monkeypatch, cap
     assert {line["origin"]["licence"] for line in lines} == {"MIT"} and lines[0]["origin"]["engine"] == "miniworld"
     report = json.loads((out / "triplets" / "report.json").read_text(encoding="utf-8"))
     assert report["yield"] and report["accepted"]
+    assert report["generation"]["engine"] == "miniworld"  # kept by annotate --apply
     # 2. the LoRA
     with safe_open(out / "lora" / "miniworld_shaking_hands_with.safetensors", framework="pt") as file:
         assert file.metadata()["relation"] == "shaking hands with" and len(file.keys()) > 10

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from core.user_files import read_json_object
+
 from ..common.atomic_io import atomic_write, write_text
 from ..common.image_files import open_image
 from ..common.sheets import save_picture
@@ -83,7 +85,7 @@ def write_all(
     _write_json(out / FOLDER / WRITTEN_COCO, write_coco(shapes))
     write_text(out / "skeletons.yaml", _skeletons_yaml())
     write_text(out / "review.html", review_page(triplets, report, {one[0]: one[4] for one in shapes}))
-    _write_json(out / "report.json", report.table())
+    _write_json(out / "report.json", {**_others_facts(out / "report.json"), **report.table()})
     kept = out / REJECTED / LINES
     if options.keep_rejected and lines[REJECTED]:
         write_text(kept, "\n".join(lines[REJECTED]) + "\n")
@@ -96,6 +98,15 @@ def write_all(
     config = DataConfig(folder=str(out), fit="pad", image_px=512)
     loaded = load_triplets(config, options.relation)  # whoever trains on it reads it in the same way
     save_picture(triplet_sheet([prepare(triplet, config) for triplet in loaded]), out / "preview.png")
+
+
+def _others_facts(path: Path) -> dict[str, Any]:
+    """Read what `training.generate` has added to an earlier report; nothing from one that cannot be read."""
+    try:
+        before = read_json_object(path)
+    except ValueError:  # the report is written anew, so its faults are of no interest
+        return {}
+    return {key: value for key, value in before.items() if key == "generation"}
 
 
 def _folder(verdict: TripletReport) -> str:
