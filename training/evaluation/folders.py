@@ -48,9 +48,9 @@ def measure_folders(
     )
     total = _lines(options.prompts)
     first = entries[0]
-    predicates, (exact_text, exact), *parts = all_or_faults(
+    predicates, exact, *parts = all_or_faults(
         lambda: find_predicates(first, options.spacy),
-        lambda: worlds.count_exactly(first) if getattr(options, "exact", False) else ("", {}),
+        lambda: _counted_exactly(dict(zip(folders, entries)), options, worlds),
         *model_steps(options, worlds),
     )
     models = Models(*parts)
@@ -61,7 +61,7 @@ def measure_folders(
         by_line = {entry.line: predicate for entry, predicate in zip(first, predicates)}
         words = [by_line.get(entry.line) or entry.relation or None for entry in own]
         measured[name] = measure_pictures(own, words, models, options, options.out / ANSWERS)
-    text, facts = report_of(measured, models.accuracy, exact_text, exact)
+    text, facts = report_of(measured, models.accuracy, exact)
     text = _missing_text(measured, total) + text
     write_text(options.out / "table.md", text)
     write_text(options.out / "scores.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
@@ -73,13 +73,14 @@ def measure_folders(
 
 
 def report_of(
-    measured: Mapping[str, Measured], accuracy: Any, exact_text: str, exact: Mapping[str, Any]
+    measured: Mapping[str, Measured], accuracy: Any, exact: Mapping[str, tuple[str, dict[str, Any]]]
 ) -> tuple[str, dict[str, Any]]:
-    """table.md and scores.json of one or more measured folders."""
+    """table.md and scores.json of one or more measured folders, with the exact scores of those that have some."""
     (name, first), *others = measured.items()
+    exact_text, exact_facts = exact.get(name, ("", {}))
     table = summaries(first.entries, first.rows)
     text = table_text(table, first.encoders) + exact_text + sections_text(first, accuracy)
-    facts = json.loads(report_json(table, first.encoders, first.entries, first.predicates, first.rows, exact))
+    facts = json.loads(report_json(table, first.encoders, first.entries, first.predicates, first.rows, exact_facts))
     facts |= sections_facts(first, accuracy)
     for index, picture in enumerate(facts["pictures"]):
         picture |= picture_facts(first, index)
@@ -97,7 +98,19 @@ def report_of(
                 for group, row in estimates(other.entries, other.rows, SCORE_COLUMNS).items()
             },
         }
+        if other_name in exact:
+            text += f"\n**{other_name}, exactly**\n{exact[other_name][0]}"
+            facts["against"][other_name]["exact"] = exact[other_name][1]
     return text, facts
+
+
+def _counted_exactly(
+    entries: Mapping[str, list[Entry]], options: argparse.Namespace, worlds: Worlds
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Exact scores of every folder, where they were asked for."""
+    if not getattr(options, "exact", False):
+        return {}
+    return {name: worlds.count_exactly(own) for name, own in entries.items()}
 
 
 def paired(first: Measured, other: Measured) -> tuple[list[Entry], list[Mapping], list[Mapping]]:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from training.evaluation.folders import report_of
 from training.evaluation.measurement import Measured
 from training.evaluation.prompts import Entry
 from training.evaluation.relationbench import published_rows
@@ -10,13 +11,13 @@ from training.evaluation.reproduce.rows import reproduction_text
 SCORES = {"CLIP-T": 31.0, "CLIP-R": 19.0, "CLIP-I": 79.0, "DINO": 68.0}
 
 
-def measured(tmp_path, *sets, references=1):
+def measured(tmp_path, *sets, references=1, **more):
     photograph = tmp_path / "a.png"
     entries = [
         Entry(line, tmp_path / f"{line}.png", "A cat.", "", (photograph,) * references, set=name)
         for line, name in enumerate(sets, 1)
     ]
-    own = Measured(entries, [None] * len(entries), [SCORES] * len(entries))
+    own = Measured(entries, [None] * len(entries), [SCORES] * len(entries), **more)
     return {"ms-diffusion": own, "relate": own}
 
 
@@ -50,6 +51,16 @@ def test_other_sets_and_mixtures_stand_beside_nothing(tmp_path, sets):
     assert published_rows(sets) == ({}, "")
     text = rows_of(tmp_path, *sets)
     assert "*published" not in text and "No published row is comparable with these pictures" in text
+
+
+def test_every_method_that_was_counted_exactly_is_reported(tmp_path):
+    own = measured(tmp_path, "", "", encoders={"CLIP": "small"})
+    text, facts = report_of(own, None, {name: (f"\nexact of {name}\n", {"relation": name}) for name in own})
+    assert text.index("exact of ms-diffusion") < text.index("**relate, exactly**\n\nexact of relate")
+    assert facts["exact"] == {"relation": "ms-diffusion"}
+    assert facts["against"]["relate"]["exact"] == {"relation": "relate"}
+    text, facts = report_of(own, None, {})
+    assert "exactly" not in text and "exact" not in facts and "exact" not in facts["against"]["relate"]
 
 
 def test_the_miniworld_stands_beside_nothing(tmp_path):
