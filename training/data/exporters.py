@@ -3,11 +3,12 @@
     ai-toolkit   target/0000.png + .txt, control_1/0000.png, control_2/0000.png, mask/0000.png; config.yaml
     musubi       target/0000.png + .txt, control/0000_0.png, control/0000_1.png; dataset.toml, train.sh
     fal          triplets.zip of 0000_start.png, 0000_start2.png, 0000_end.png, 0000.txt; request.json
-    replicate    triplets.zip of 0000_input.png, 0000_target.png, 0000_mask.png, 0000.txt; request.json
+    replicate    the same
 
 The order of the controls is the order of the triplet's names. Where a trainer passes over a missing control in silence
 and moves the later ones up a slot (ai-toolkit), or counts them by folder, every triplet must have as many: others are
-refused. replicate's trainer reads one input image: the subjects stand side by side in it, the first on the left.
+refused. Names for replicate are those of its trainer's input schema; the _input, _target and _mask of the page's older
+readme leave room for one subject only.
 
 Beside the trainer's files stands ``triplets.jsonl``, which points at them, so that the folder is one of triplets too.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,6 @@ class Layout:
         mask: of all subjects together; empty: the trainer takes none.
         most: how many controls the trainer takes.
         equal: every triplet must have as many.
-        joined: path of the one image that holds all controls side by side; empty: they stand apart.
     """
 
     target: str
@@ -54,9 +54,14 @@ class Layout:
     mask: str = ""
     most: int = 3
     equal: bool = True
-    joined: str = ""
 
 
+_START_END = Layout(
+    f"{PAIRS}/{{stem}}_end.png",
+    f"{PAIRS}/{{stem}}.txt",
+    (f"{PAIRS}/{{stem}}_start.png", f"{PAIRS}/{{stem}}_start{{slot}}.png"),
+    equal=False,
+)
 LAYOUTS = {
     "ai-toolkit": Layout(
         "target/{stem}.png",
@@ -67,21 +72,8 @@ LAYOUTS = {
     "musubi": Layout(
         "target/{stem}.png", "target/{stem}.txt", ("control/{stem}_0.png", "control/{stem}_{index}.png"), most=10
     ),
-    "fal": Layout(
-        f"{PAIRS}/{{stem}}_end.png",
-        f"{PAIRS}/{{stem}}.txt",
-        (f"{PAIRS}/{{stem}}_start.png", f"{PAIRS}/{{stem}}_start{{slot}}.png"),
-        most=4,
-        equal=False,
-    ),
-    "replicate": Layout(
-        f"{PAIRS}/{{stem}}_target.png",
-        f"{PAIRS}/{{stem}}.txt",
-        ("subjects/{stem}_0.png", "subjects/{stem}_{index}.png"),
-        f"{PAIRS}/{{stem}}_mask.png",
-        equal=False,
-        joined=f"{PAIRS}/{{stem}}_input.png",
-    ),
+    "fal": replace(_START_END, most=4),
+    "replicate": replace(_START_END, most=5),  # p-image-edit takes no more
 }
 
 
@@ -120,7 +112,7 @@ def export(triplets: Sequence[Triplet], kind: str, folder: Path, final: Path) ->
     for number, triplet in enumerate(triplets):
         stem = f"{number:04d}"
         lines.append(json.dumps(_write_one(triplet, layout, stem, folder), ensure_ascii=False))
-        captions.append(caption(triplet, layout))
+        captions.append(caption(triplet))
         _path(folder, layout.caption.format(stem=stem)).write_text(captions[-1] + "\n", encoding="utf-8")
         if masked:
             union = np.logical_or.reduce([open_mask(path) for path in triplet.masks])
@@ -137,33 +129,21 @@ def export(triplets: Sequence[Triplet], kind: str, folder: Path, final: Path) ->
         masked=masked,
     )
     for name, text in WRITERS[kind](facts).items():
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")  # sh reads one of them
 
 
-def caption(triplet: Triplet, layout: Layout) -> str:
+def caption(triplet: Triplet) -> str:
     """Word a prompt for an edit model: each subject with the control image it comes from."""
-    if not layout.joined:
-        labels = [f"image {slot}" for slot in range(1, len(triplet.names) + 1)]
-    else:
-        labels = _places(len(triplet.names))
-    mentions = [Mention(name, label) for name, label in zip(triplet.names, labels)]
+    mentions = [Mention(name, f"image {slot}") for slot, name in enumerate(triplet.names, 1)]
     return " ".join(bind(triplet.prompt, mentions, REFERENCES).text.split())
-
-
-def _places(count: int) -> list[str]:
-    """Say where each of several subjects stands in one image, from left to right."""
-    if count == 1:
-        return ["the image"]
-    middle = ["the middle"] if count == 3 else [f"place {slot} from the left" for slot in range(2, count)]
-    return [f"{place} of the image" for place in ("the left", *middle, "the right")]
 
 
 def _write_one(triplet: Triplet, layout: Layout, stem: str, folder: Path) -> dict:
     """Write the images of one triplet; its line of ``triplets.jsonl``."""
 
     def place(path: Path, what: str) -> str:
-        index = int(what[-1]) if what[-1].isdigit() else 0
         kind = what.rstrip("0123456789")
+        index = int(what[len(kind) :] or 0)
         form = {"target": layout.target, "concept": layout.controls[index > 0], "mask": "masks/{stem}_{index}.png"}[
             kind
         ]
@@ -171,23 +151,7 @@ def _write_one(triplet: Triplet, layout: Layout, stem: str, folder: Path) -> dic
         _save_png(path, _path(folder, name), is_mask=kind == "mask")
         return name
 
-    line = triplet_line(triplet, place)
-    if layout.joined:
-        joined = side_by_side([open_image(folder / name) for name in line["concepts"]])
-        joined.save(_path(folder, layout.joined.format(stem=stem)))
-    return line
-
-
-def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
-    """Join images from left to right, all as high as the first, without a gap."""
-    height = images[0].height
-    scaled = [image.resize((max(1, round(image.width * height / image.height)), height)) for image in images]
-    joined = Image.new("RGB", (sum(image.width for image in scaled), height), "white")
-    left = 0
-    for image in scaled:
-        joined.paste(image, (left, 0))
-        left += image.width
-    return joined
+    return triplet_line(triplet, place)
 
 
 def _path(folder: Path, name: str) -> Path:

@@ -13,7 +13,6 @@ from PIL import Image
 from tests.unit.synthetic_triplets import write_authors
 from training.config import DataConfig
 from training.data.dataset import load_triplets
-from training.data.exporters import side_by_side
 from training.prepare import main
 
 CAPTIONS = [
@@ -95,7 +94,8 @@ def test_musubi(export, triplets):
         assert all(map(same, map(pixels, found), concepts))
         assert target.with_suffix(".txt").read_text().strip() == CAPTIONS[number]
     script = (out / "train.sh").read_text()
-    assert script.count(str(out / "dataset.toml")) == 3 and "--network_alpha 16" in script
+    assert script.count(str(out / "dataset.toml")) == 3 and "--network_dim 16 --network_alpha 16" in script
+    assert """"exclude_patterns=['.*']" "include_patterns=['.*txt_attn.*']\"""" in script
     assert not (out / "mask").exists()  # it takes none
 
 
@@ -118,25 +118,20 @@ def test_fal(export, triplets):
         assert parts[".txt"].decode().strip() == CAPTIONS[number]
 
 
-def test_replicate_takes_one_input(export, triplets):
+def test_replicate_takes_the_names_that_fal_does(export, triplets):
+    """Its input schema: ROOT_start.EXT, ROOT_start2.EXT, ..., ROOT_end.EXT, ROOT.txt."""
     code, out, _ = export("replicate")
     with zipfile.ZipFile(out / "triplets.zip") as archive:
-        names = archive.namelist()
-        text = archive.read("0000.txt").decode().strip()
+        names, second = archive.namelist(), archive.read("0000_start2.png")
     assert code == 0 and names == sorted(
         f"{stem}{part}"
         for stem in ("0000", "0001", "0002")
-        for part in (".txt", "_input.png", "_mask.png", "_target.png")
+        for part in (".txt", "_end.png", "_start.png", "_start2.png")
     )
-    _, concepts = source(triplets, 0)
-    assert same(pixels(out / "pairs" / "0000_input.png"), np.concatenate(concepts, axis=1))
-    assert text == "A fox from the left of the image hugs a bear from the right of the image."
-    assert json.loads((out / "request.json").read_text())["input"]["image_data"] == str(out / "triplets.zip")
-
-
-def test_images_of_other_sizes_stand_side_by_side_as_high_as_the_first():
-    joined = side_by_side([Image.new("RGB", (40, 60), "red"), Image.new("RGB", (30, 30), "blue")])
-    assert joined.size == (100, 60) and joined.getpixel((39, 30))[0] == 255 and joined.getpixel((41, 30))[2] == 255
+    assert second == (triplets / "videos" / "0" / "concept1.png").read_bytes()
+    request = json.loads((out / "request.json").read_text())
+    assert request["input"]["image_data"] == str(out / "triplets.zip")
+    assert request["input"]["default_caption"] == CAPTIONS[0]
 
 
 @pytest.mark.parametrize("kind", ["ai-toolkit", "musubi", "fal", "replicate"])
