@@ -1,8 +1,9 @@
-"""The configs of other people's trainers, filled in for exported triplets: FLUX.2 Klein 4B (base), rank 16.
+"""The configs of other people's trainers, filled in for exported triplets.
 
-The LoRA sits in the text stream of the double blocks, which the reference images do not pass through: the nearest
-relative of SDXL's text cross-attention. Settings are those the trainers' own documentation recommends; none has been
-measured here.
+ai-toolkit and musubi train FLUX.2 Klein 4B (base) at rank 16, in the text stream of the double blocks, which the
+reference images do not pass through: the nearest relative of SDXL's text cross-attention. The hosted trainers choose
+layers and rank themselves: fal's trains Klein 4B, replicate's Pruna's p-image-edit, whose LoRAs only its own endpoint
+loads. Settings are those the trainers' own documentation recommends; none has been measured here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from string import Template
 
 STEPS, LEARNING_RATE, RANK = 1000, "0.0001", 16
+_FAL_LEARNING_RATE = 0.00005  # its default
 BASE = "black-forest-labs/FLUX.2-klein-base-4B"
 
 
@@ -154,9 +156,10 @@ num_repeats = 10
     config = shlex.quote(str(facts.folder / "dataset.toml"))
     commands = f"""\
 #!/bin/sh
-# Run in musubi-tuner's folder; fill in the paths of FLUX.2 Klein 4B base (files in Black Forest Labs' own layout).
+# Run in musubi-tuner's folder; fill in the paths of FLUX.2 Klein 4B base (files in Black Forest Labs' own layout, of
+# the text encoder the first of its files).
 set -e
-DIT=flux-2-klein-base-4b.safetensors VAE=ae.safetensors TEXT_ENCODER=qwen3_4b
+DIT=flux2-klein-base-4b.safetensors VAE=ae.safetensors TEXT_ENCODER=qwen3_4b/00001-of-00002.safetensors
 VERSION=klein-base-4b  # or klein-base-9b, dev
 
 python src/musubi_tuner/flux_2_cache_latents.py --dataset_config {config} --vae "$VAE" --model_version $VERSION
@@ -181,7 +184,7 @@ def fal(facts: ExportFacts) -> dict[str, str]:
         "input": {
             "image_data_url": "the address of the uploaded triplets.zip",
             "steps": STEPS,
-            "learning_rate": float(LEARNING_RATE),
+            "learning_rate": _FAL_LEARNING_RATE,
             "default_caption": facts.caption,
         },
     }
