@@ -113,7 +113,9 @@ def test_every_fault_changes_the_render_and_only_directed_relations_are_reversed
 def test_preferences_by_hand():
     assert preference([1, 2, 3], [0, 2, 5], True).value == pytest.approx((1 + 0.5 + 0) / 3)
     assert preference([1, 2, 3], [0, 2, 5], False).value == pytest.approx((0 + 0.5 + 1) / 3)
-    assert preference([1.0], [None], True).value == 1  # what cannot be measured has lost
+    for higher_is_better in (True, False):
+        assert preference([1.0, 0.0], [None, None], higher_is_better).value == 1  # what cannot be measured has lost
+        assert preference([None], [0.0], higher_is_better).value == 0
     assert preference([None], [None], True) is None
 
 

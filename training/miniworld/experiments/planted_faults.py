@@ -2,7 +2,7 @@
 
     python -m training.miniworld.experiments.planted_faults --out out/planted_faults
 
-UserErrors: the two subjects swapped; one of them drawn twice; one missing; one with the other's looks; another relation
+Faults: the two subjects swapped; one of them drawn twice; one missing; one with the other's looks; another relation
 than the prompt says; the relation the wrong way round. A measure finds a fault if it prefers the honest picture of the
 pair; ties count half, so 50 % is a measure that sees nothing. Written: table.md, facts.json, sheet.png.
 """
@@ -131,9 +131,10 @@ def preference(
     for first, second in zip(honest, faulty):
         if first is None and second is None:
             continue
-        # A measure that cannot be taken of one picture (no subject assigned) has lost that picture's comparison.
-        gap = (first is not None) - (second is not None) if None in (first, second) else first - second
-        wins.append(0.5 if gap == 0 else float((gap > 0) == higher_is_better))
+        if first is None or second is None:  # what cannot be measured (no subject assigned) has lost the comparison
+            wins.append(float(second is None))
+        else:
+            wins.append(0.5 if first == second else float((first > second) == higher_is_better))
     return stats.bootstrap_mean(wins) if wins else None
 
 
