@@ -143,9 +143,9 @@ def to_comfy_keys(content: dict[str, Tensor], file: str, alphas: Alphas | None =
             f"{', '.join(single[:SHOWN])}{more}. The file is not whole: download it again."
         )
     if not halves and not any(key.rpartition(".")[2].startswith(OWN_ADAPTERS) for key in state):
-        raise ValueError(
-            f"{file}: expected a LoRA for Flux, found none among its {len(content)} tensors. {describe(content)}"
-        )
+        texts = unused.get(TEXT_ENCODERS)
+        looks = f"It is a LoRA of text encoders alone ({first(texts, 2)})." if texts else describe(content)
+        raise ValueError(f"{file}: expected a LoRA for Flux, found none among its {len(content)} tensors. {looks}")
     source = _add_alphas(state, halves, alphas or Alphas())
     left_out = [key for key in left_out if key not in DREAMO_TABLES]
     return FluxLoRA(

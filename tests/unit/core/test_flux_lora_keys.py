@@ -52,6 +52,12 @@ def test_what_is_no_lora_of_flux_is_reported():
     assert lora.left_out == ("notes",)
 
 
+def test_text_encoders_alone_are_called_by_name():
+    state = pair("lora_te1_text_model_encoder_layers_0_mlp_fc1", names=("lora_down", "lora_up"))
+    with pytest.raises(ValueError, match="none among its 2 tensors. It is a LoRA of text encoders alone .lora_te1_"):
+        to_comfy_keys(state, "f.safetensors")
+
+
 def test_half_a_pair_is_refused():
     state = pair("double_blocks_0_qkv_lora1")
     del state["double_blocks_0_qkv_lora1.up.weight"]
