@@ -115,9 +115,13 @@ def base_of_file(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Fi
             return said
     context = {into for module, (_, into) in pairs.items() if module.endswith(("attn2_to_k", "attn2_to_v"))}
     if len(context) == 1:
-        width = context.pop()
-        return FileBase(_UNET.get(width, f"a UNet of context width {width}"), None, "by its text cross-attentions")
+        return FileBase(unet_title(context.pop()), None, "by its text cross-attentions")
     return None if shape is None else FileBase(shape.title(), shape, "by its blocks")
+
+
+def unet_title(context_width: int) -> str:
+    """Return the field's name of a UNet by its context width."""
+    return _UNET.get(context_width, f"a UNet of context width {context_width}")
 
 
 def _pairs_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:

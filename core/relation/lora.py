@@ -20,7 +20,8 @@ from ..checkpoint import read, save, tensors_of
 from ..cross_attention_layers import PROJECTIONS, UNetSpec
 from ..lora_keys import SUFFIXES, Alphas, first, read_alphas
 from .card import RelationCard, predicate_of
-from .lora_parts import Address, base_name, changes_module, check_parts, sort_parts, what_else
+from .flux_bases import unet_title
+from .lora_parts import Address, changes_module, check_parts, sort_parts, what_else
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +156,7 @@ def parse_lora_keys(
     if not any(changes_module(part) for part in parts.values()):
         raise ValueError(
             f"{file}: 0 of {len(layout.sites())} text cross-attentions of this model found in it. "
-            f"{what_else(state, metadata)} Expected a relation LoRA for {base_name(layout.context_width)}."
+            f"{what_else(state, metadata)} Expected a relation LoRA for {unet_title(layout.context_width)}."
         )
     check_parts(parts, layout, file, metadata)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..cross_attention_layers import PROJECTIONS, UNetSpec
 from ..key_report import describe
 from ..lora_keys import BIAS, BIASES, EMBEDDINGS, OWN_ADAPTERS, TEXT_ENCODERS, first, is_embedding, split_key
-from .flux_bases import base_of_file
+from .flux_bases import base_of_file, unet_title
 
 Address = tuple[str, str]  # a site's diffusers path, a projection
 
@@ -66,12 +66,6 @@ def what_else(state: dict[str, Tensor], metadata: dict[str, str]) -> str:
     return f"By its keys it is {sort} ({first(names, 2)})."
 
 
-def base_name(context_width: int) -> str:
-    """Return the field's name of a UNet by its context width."""
-    names = {2048: "SDXL", 768: "SD 1.5", 1024: "SD 2"}
-    return names.get(context_width, f"a UNet of context width {context_width}")
-
-
 def _addresses(layout: UNetSpec) -> dict[str, tuple[str, str]]:
     """Every spelling of every module, dots as underscores, to (site's diffusers path, projection)."""
     addresses = {}
@@ -118,6 +112,7 @@ def check_parts(parts: dict[Address, dict[str, Tensor]], layout: UNetSpec, file:
             faults.append(f"{where} has {part['magnitude'].numel()} magnitudes, expected {widths[site]}")
     if faults:
         shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
-        bases = metadata.get("base") or ", ".join(sorted(base_name(width) for width in context))
-        other = f" It was made for {bases}, the model is {base_name(layout.context_width)}." if bases else ""
+        said = base_of_file({}, metadata)
+        bases = said.title if said else ", ".join(sorted(map(unet_title, context)))
+        other = f" It was made for {bases}, the model is {unet_title(layout.context_width)}." if bases else ""
         raise ValueError(f"{file}: {len(faults)} of {len(parts)} pairs do not fit this model: {shown}.{other}")

@@ -111,7 +111,7 @@ def test_a_lora_of_another_base_is_refused(pairs):
         parse_lora_keys(spelled(pairs, "authors"), SDXL, "file", {})
     with pytest.raises(
         ValueError,
-        match=r"pairs do not fit this model: .*and \d+ more. It was made for miniworld, the "
+        match=r"pairs do not fit this model: .*and \d+ more. It was made for the miniworld's SDXL, the "
         "model is a UNet of context width 13.",
     ):
         parse_lora_keys(
