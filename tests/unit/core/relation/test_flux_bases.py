@@ -53,6 +53,15 @@ def test_a_file_that_says_nothing_is_known_by_its_blocks(base, make):
     check_base(found, FLUX_BASES[base].shape, "file")
 
 
+@pytest.mark.parametrize(("module", "out", "title"), [
+    ("single_transformer_blocks.20.attn.to_q", 3072, "FLUX.1"),  # Klein 4B has 20 single blocks, this is the 21st
+    ("transformer_blocks.5.attn.add_k_proj", 3072, "FLUX.1"),  # and five double ones
+    ("single_transformer_blocks.3.attn.to_qkv_mlp_proj", 9 * 3072, "FLUX.2 Klein 4B"),  # a layer of Flux.2 alone
+])  # fmt: skip
+def test_one_block_may_tell(module, out, title):
+    assert base_of_file(pair(f"transformer.{module}", out, 3072), {}).title == title
+
+
 def test_the_text_stream_of_klein_4b_would_fit_flux1_and_is_refused():
     """Its five double blocks have the names and sizes of FLUX.1's first five: nothing else would tell."""
     klein, flux = FLUX_BASES["klein-4b"].shape, FLUX_BASES["flux1-dev"].shape

@@ -3,13 +3,17 @@
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from core.relation.card import RelationCard
 from core.relation.flux_lora import flux_state, kohya_state, load_flux_pairs, save_flux_relation, save_kohya_relation
 from core.relation.lora import LowRank
 
 WIDTH, RANK, ALPHA = 8, 2, 1.0
-QKV = [f"transformer_blocks.1.attn.{name}" for name in ("add_q_proj", "add_k_proj", "add_v_proj")]
+QKV, IMAGE_QKV = (
+    [f"transformer_blocks.1.attn.{name}" for name in names]
+    for names in (("add_q_proj", "add_k_proj", "add_v_proj"), ("to_q", "to_k", "to_v"))
+)
 SINGLE = "single_transformer_blocks.0."
 
 
@@ -35,17 +39,37 @@ def test_alpha_is_folded_into_b_and_there_are_no_alpha_keys():
 
 @pytest.mark.parametrize("present", [(0, 1, 2), (0, 1), (1, 2), (1,)])
 @pytest.mark.parametrize("alphas", [(1.0, 1.0, 1.0), (1.0, 3.0, 2.0)])
-def test_kohyas_fused_form_changes_the_same_rows_by_the_same(present, alphas):
-    pairs = {QKV[i]: pair(alpha=alphas[i], seed=i) for i in present}
+@pytest.mark.parametrize(("qkv", "stream"), [(QKV, "txt"), (IMAGE_QKV, "img")], ids=["text", "image"])
+def test_kohyas_fused_form_changes_the_same_rows_by_the_same(present, alphas, qkv, stream):
+    pairs = {qkv[i]: pair(alpha=alphas[i], seed=i) for i in present}
     state = kohya_state(pairs)
-    name = "lora_unet_double_blocks_1_txt_attn_qkv"
+    name = f"lora_unet_double_blocks_1_{stream}_attn_qkv"
     assert set(state) == {f"{name}.{part}" for part in ("lora_down.weight", "lora_up.weight", "alpha")}
     rank = RANK * len(present)
     assert state[f"{name}.lora_down.weight"].shape == (rank, WIDTH)
     if len(set(alphas)) == 1:
         assert float(state[f"{name}.alpha"]) == ALPHA * len(present)  # alpha 3a of rank 3r
-    expected = torch.cat([pairs[each].delta() if each in pairs else torch.zeros(WIDTH, WIDTH) for each in QKV])
+    expected = torch.cat([pairs[each].delta() if each in pairs else torch.zeros(WIDTH, WIDTH) for each in qkv])
     torch.testing.assert_close(change(state, name), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(("module", "name"), [
+    ("transformer_blocks.7.attn.to_out.0", "double_blocks_7_img_attn_proj"),
+    ("transformer_blocks.7.attn.to_add_out", "double_blocks_7_txt_attn_proj"),
+    ("transformer_blocks.7.norm1.linear", "double_blocks_7_img_mod_lin"),
+    ("transformer_blocks.7.norm1_context.linear", "double_blocks_7_txt_mod_lin"),
+    ("transformer_blocks.7.ff.net.0.proj", "double_blocks_7_img_mlp_0"),
+    ("transformer_blocks.7.ff.net.2", "double_blocks_7_img_mlp_2"),
+    ("transformer_blocks.7.ff_context.net.0.proj", "double_blocks_7_txt_mlp_0"),
+    ("transformer_blocks.7.ff_context.net.2", "double_blocks_7_txt_mlp_2"),
+    ("transformer_blocks.7.ff.linear_in", "double_blocks_7_img_mlp_0"),
+    ("transformer_blocks.7.ff.linear_out", "double_blocks_7_img_mlp_2"),
+    ("transformer_blocks.7.ff_context.linear_in", "double_blocks_7_txt_mlp_0"),
+    ("transformer_blocks.7.ff_context.linear_out", "double_blocks_7_txt_mlp_2"),
+    ("single_transformer_blocks.7.norm.linear", "single_blocks_7_modulation_lin"),
+])  # fmt: skip
+def test_modules_that_are_not_fused_have_kohyas_own_names(module, name):
+    assert f"lora_unet_{name}.lora_up.weight" in kohya_state({module: pair()})
 
 
 @pytest.mark.parametrize("mlp", [False, True])
@@ -108,3 +132,6 @@ def test_pairs_come_back_as_they_were_written(tmp_path):
     save_kohya_relation(tmp_path / "kohya.safetensors", pairs, RelationCard(base="kontext", relation="hugging"))
     with pytest.raises(ValueError, match="kohya.safetensors: expected transformer.<module>.lora_A.weight .* got lora_"):
         load_flux_pairs(tmp_path / "kohya.safetensors")
+    save_file({f"transformer.{QKV[0]}.lora_A.weight": torch.ones(RANK, WIDTH)}, tmp_path / "half.safetensors")
+    with pytest.raises(ValueError, match="got transformer_blocks.1.attn.add_q_proj without lora_B"):
+        load_flux_pairs(tmp_path / "half.safetensors")
