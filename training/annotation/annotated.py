@@ -15,7 +15,7 @@ from .joints import no_joints
 from .raw import RawTriplet
 
 
-@dataclass
+@dataclass(eq=False)
 class SeenSubject:
     """One subject in one picture.
 

@@ -11,7 +11,7 @@ from PIL import Image
 from ..common.image_files import open_image
 from ..data.skeletons import NO_SKELETON, SKELETONS
 from .annotated import Annotated, SeenPicture, SeenSubject
-from .choose import area, overlap, rival, second
+from .choose import SAME_ANIMAL, area, overlap, rival, second
 from .measures import counted_in_both, grey_crop, grey_picture, likeness, pose_distance
 from .report import NOT_JUDGED, PASS, REJECT, WARN, GateResult
 from .thresholds import Limits, Thresholds
@@ -96,7 +96,7 @@ def _found(one: Annotated, limits: Thresholds) -> GateResult:
                 continue
             file, edit = _file(one, number), f"{one.raw.name}/{one.raw.stems()[number]}.json"
             if subject.best >= least:
-                others = " and ".join(f'"{other}"' for other in names)
+                others = " and ".join(f'"{other}"' for other in _of_one_place(name, names, picture))
                 texts.append(f"{file}: {others} both lie on one animal; draw their boxes in {edit}, or rename one.")
             else:
                 texts.append(
@@ -116,6 +116,17 @@ def _found(one: Annotated, limits: Thresholds) -> GateResult:
     return GateResult(PASS, value, least)
 
 
+def _of_one_place(name: str, names: Sequence[str], picture: SeenPicture) -> list[str]:
+    """List a name that got no box, and those whose box lies where its best candidate is; all if that is not known."""
+    best = max(picture.candidates.get(name, ()), key=lambda candidate: candidate.score, default=None)
+    there = [
+        other
+        for other, subject in zip(names, picture.subjects)
+        if other == name or best and subject.found and overlap(subject.found.box, best.box) >= SAME_ANIMAL
+    ]
+    return there if len(there) > 1 else list(names)
+
+
 def _alone(one: Annotated, limits: Thresholds) -> GateResult:
     """Reject photographs of more than one subject."""
     for number, (name, _, concept, subject) in enumerate(one.pairs(), 1):
@@ -128,8 +139,8 @@ def _alone(one: Annotated, limits: Thresholds) -> GateResult:
             share = area(twin.box) / area(subject.found.box)
             text = f"{file}: two of {name} (the second {share:.2f} of the first's size); crop it or mark one in {edit}."
             return GateResult(REJECT, round(share, 4), limits.detection.second, text)
-        for other in {*one.raw.names} - {name}:
-            for seen in concept.candidates.get(other, ()):
+        for other in dict.fromkeys(one.raw.names):
+            for seen in concept.candidates.get(other, ()) if other != name else ():
                 if seen.score >= least and overlap(seen.box, subject.found.box) < 0.5:
                     if area(seen.box) >= limits.detection.second * area(subject.found.box):
                         text = f'{file}: a "{other}" is in it too; expected {name} alone. Crop it or draw it anew.'
