@@ -15,6 +15,7 @@ edit it: docs/data_engine.md.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from .annotation.given import is_given, read_given
 from .annotation.options import KINDS, LABELME, XANYLABELING, AnnotateOptions
 from .annotation.raw import RawTriplet, read_raw
 from .annotation.report import Report
-from .annotation.sentence import say_faults
-from .annotation.thresholds import read_thresholds
+from .annotation.sentence import say_faults, wrong_letters
+from .annotation.thresholds import Thresholds, read_thresholds
 from .common import arguments as of_type
 from .common.cli import command, leave, say
 from .common.errors import UserErrors, all_or_faults
@@ -49,8 +50,7 @@ def annotate(raw: Path, out: Path, options: AnnotateOptions) -> Report:
         UserErrors: the pictures, the options or the models are at fault; OUT is untouched.
         TrainingAborted: a model failed on the way; what is finished stays.
     """
-    if is_given(raw):
-        options = replace(options, given=str(raw.absolute()))
+    options = _with_given(raw, options)
     triplets, backends, limits = _prepared(lambda: _outside(raw, out, options), options)
     return annotate_folder(triplets, out, options, backends, limits)
 
@@ -74,14 +74,12 @@ def apply(out: Path, coco: Path | None = None) -> Report:
     triplets, kept = read_state(out)
     kept["thresholds"] = Path(kept["thresholds"]) if kept["thresholds"] else None
     options = replace(AnnotateOptions(""), **kept)
-    triplets, backends, limits = _prepared(lambda: triplets, options)
+    _, backends, limits = _prepared(lambda: triplets, options)
     return annotate_folder(triplets, out, options, backends, limits, coco)
 
 
 def open_backends(options: AnnotateOptions) -> Backends:
     """Choose the models that options name; none is loaded yet."""
-    if options.given:
-        return read_given(Path(options.given), options.relation)[1]
     if options.backend == MINIWORLD:
         from .miniworld.experiments.annotator import backends
 
@@ -91,16 +89,41 @@ def open_backends(options: AnnotateOptions) -> Backends:
     return backends(options)
 
 
+def _with_given(raw: Path, options: AnnotateOptions) -> AnnotateOptions:
+    """Let a folder's own annotation stand for the models if it has one; it knows its pictures as they are alone."""
+    return replace(options, given=str(raw.absolute()), hide_others=False) if is_given(raw) else options
+
+
 def _outside(raw: Path, out: Path, options: AnnotateOptions) -> list[RawTriplet]:
+    """Read raw triplets, none where the folder's own annotation is read; OUT must be another folder."""
     if raw.resolve() == out.resolve():
         raise UserErrors(f"{out}: RAW and OUT are one folder; choose another OUT.")
     check_out(out)
-    return read_given(raw, options.relation)[0] if options.given else read_raw(raw)
+    return [] if options.given else read_raw(raw)
 
 
-def _prepared(read, options: AnnotateOptions):
+def _prepared(
+    read: Callable[[], list[RawTriplet]], options: AnnotateOptions
+) -> tuple[list[RawTriplet], Backends, Thresholds]:
     """Triplets, backends and limits, or everything that is wrong with any of them."""
-    triplets, backends, _ = all_or_faults(read, lambda: open_backends(options), lambda: _check_options(options))
+
+    def models() -> tuple[list[RawTriplet], Backends]:
+        return read_given(Path(options.given), options.relation) if options.given else ([], open_backends(options))
+
+    raw, (given, backends), *_ = all_or_faults(
+        read,
+        models,
+        lambda: _check_options(options),
+        lambda: read_thresholds(options.thresholds, Thresholds()),  # its faults do not depend on the models' defaults
+    )
+    triplets = raw or given
+    faults = [
+        f"{one.name}: {fault}"
+        for one in triplets
+        if not one.predicate and (fault := wrong_letters(options.say, len(one.names)))
+    ]
+    if faults:
+        raise UserErrors(faults)
     return triplets, backends, read_thresholds(options.thresholds, backends.thresholds)
 
 
@@ -130,8 +153,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--relation", default="", help="as the sentence says it, e.g. hugging")
     add("--backend", choices=[TRANSFORMERS, MINIWORLD], default=TRANSFORMERS)
     add_arguments(parser)
-    add("--dry-run", action="store_true", help="check pictures, options and models; write nothing")
-    add("--apply", action="store_true", help="read back edited JSON, COCO and decisions.json")
+    add("--dry-run", action="store_true", help="check pictures, options and models of RAW OUT; write nothing")
+    add("--apply", action="store_true", help="read back edited JSON, COCO and decisions.json; other options stay")
     add("--import-coco", type=of_type.path, metavar="FILE", help="read back COCO keypoints, then as --apply")
     add("--convert-pose", action="store_true", help="folders: FILE.pth DIR")
     add("--dataset", choices=["ap10k", "apt36k"], default="ap10k", help="whose expert --convert-pose takes")
@@ -160,6 +183,8 @@ def _run(options) -> None:
     wanted = 1 if options.apply or options.import_coco else 2
     if len(options.folders) != wanted:
         raise UserErrors(f"expected {'OUT' if wanted == 1 else 'RAW OUT'}, got {len(options.folders)} folders.")
+    if options.dry_run and (wanted == 1 or options.convert_pose):
+        raise UserErrors("--dry-run: expected RAW OUT, got --apply, --import-coco or --convert-pose, which write.")
     if options.convert_pose:
         from .host_diffusers.pose_conversion import convert
 
@@ -174,7 +199,7 @@ def _run(options) -> None:
     raw, out = options.folders
     chosen = options_of(options)
     if options.dry_run:
-        chosen = replace(chosen, given=str(raw.absolute()) if is_given(raw) else "")
+        chosen = _with_given(raw, chosen)
         triplets, backends, _ = _prepared(lambda: _outside(raw, out, chosen), chosen)
         all_or_faults(*(part.check for part in backends.parts().values()))
         say(f"{len(triplets)} triplets; nothing is written.")

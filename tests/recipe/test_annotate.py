@@ -55,7 +55,8 @@ folder = '{run}'
 
 def test_triplets_that_are_annotated_already_are_judged_without_any_model(tmp_path):
     write_triplets(tmp_path / "exact", "hugging", 2, 4)
-    assert main([str(tmp_path / "exact"), str(tmp_path / "out"), "--relation", "hugging"]) == 0
+    command = [str(tmp_path / "exact"), str(tmp_path / "out"), "--relation", "hugging", "--hide-others"]
+    assert main(command) == 0  # with what painting over would hide from a table of pictures
     given, written = (
         [json.loads(line) for line in (tmp_path / name / "triplets.jsonl").read_text(encoding="utf-8").splitlines()]
         for name in ("exact", "out")
@@ -110,7 +111,30 @@ def test_every_fault_of_raw_pictures_is_told_at_once_and_nothing_is_written(tmp_
     assert told.startswith("9 faults") and not out.exists()
 
 
+def test_a_folder_of_triplets_that_is_wrong_is_said_once(tmp_path, capsys):
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given/triplets.jsonl").write_text("{", encoding="utf-8")
+    assert main([str(tmp_path / "given"), str(tmp_path / "out"), "--relation", "hugging"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("not JSON") == 1 and "faults" not in told and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options, said", [
+    (["--thresholds", "absent.toml"], "absent.toml: cannot be read"),
+    (["--say", "A {a} is {relation}."], '01: --say "A {a} is {relation}.": expected {a}, {b}'),
+    (["--say", "A {a} is {relation} a {b} and {c}."], "expected {a}, {b} for its 2 subjects, got {a}, {b}, {c}."),
+    (["--say", "A {a.size} is {relation} a {b}."], "expected only {a} to {f}"),
+])  # fmt: skip
+def test_wrong_options_are_said_before_a_model_runs(tmp_path, monkeypatch, capsys, options, said):
+    monkeypatch.chdir(tmp_path)
+    for name in ("target", "1 fox", "2 bear"):
+        picture(tmp_path / f"raw/01/{name}.png")
+    assert main(["raw", "out", *MINIWORLD, *options]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("arguments, said", [
+    (["absent", "--apply", "--dry-run"], "--dry-run: expected RAW OUT"),
     (["absent", "out"], "expected a folder of raw triplets"),
     (["absent", "--apply"], "no annotation to go on with"),
     (["absent"], "expected RAW OUT, got 1 folders"),

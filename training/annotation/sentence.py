@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from string import Formatter, ascii_lowercase
 
 from core.prompt.sentence import make_sentence
 
@@ -87,6 +88,16 @@ def say_faults(say: str, relation: str) -> list[str]:
         text = say.format(relation="#", place="", **{letter: letter for letter in "abcdef"})
         if say and "#" not in text:
             faults.append(f'--say "{say}": expected {{relation}} in it, e.g. "A {{a}} is {{relation}} a {{b}}."')
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         faults.append(f'--say "{say}": expected only {{a}} to {{f}}, {{relation}} and {{place}} in braces ({error}).')
     return faults
+
+
+def wrong_letters(say: str, subjects: int) -> str:
+    """Say what a template without `say_faults` lacks or has too many of for so many subjects; empty if it fits."""
+    given = {field for _, field, _, _ in Formatter().parse(say) if field} - {"relation", "place"}
+    wanted = set(ascii_lowercase[:subjects])
+    if not say or given == wanted:
+        return ""
+    needed, got = (", ".join(f"{{{letter}}}" for letter in sorted(letters)) or "none" for letters in (wanted, given))
+    return f'--say "{say}": expected {needed} for its {subjects} subjects, got {got}.'
