@@ -7,8 +7,10 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from core.user_files import read_json_object
 from ..common.atomic_io import check_writable, write_text
 from ..common.cli import TrainingAborted
 from ..common.errors import UserErrors, all_or_faults
-from ..common.folder_lock import locked
+from ..common.folder_lock import FolderInUse, locked
 from ..common.image_files import open_image
 from . import reading, stages
 from .annotated import Annotated, SeenPicture, SeenSubject
@@ -25,7 +27,7 @@ from .backends import Backends
 from .gates import judge
 from .options import AnnotateOptions
 from .raw import RawTriplet
-from .readback import STATE, Edits, read_decisions, read_edits
+from .readback import STATE, Edits, read_decisions, read_edits, state_rows
 from .report import Report, TripletReport
 from .sentence import predicate_of, sentence_of, usable_place
 from .store import FOLDER, Store, pixels_hash
@@ -57,12 +59,12 @@ def annotate_folder(
         TrainingAborted: a model failed on the way; what is finished stays.
     """
     check_out(out)
-    _, *_ = all_or_faults(*(part.check for part in backends.parts().values()))
+    all_or_faults(*(part.check for part in backends.parts().values()))
     for role, part in backends.parts().items():
         if part.note:
             log.info("%s %s (%s): %s", role, part.name, part.licence, part.note)
-    with locked(out):
-        annotated = [_opened(raw) for raw in triplets]
+    with _held(out):
+        annotated = all_or_faults(*(partial(_opened, raw) for raw in triplets))
         edits, decisions = all_or_faults(
             lambda: read_edits(out, annotated, coco), lambda: read_decisions(out, annotated)
         )
@@ -87,6 +89,16 @@ def annotate_folder(
     return report
 
 
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Lock a folder as `locked` does, for commands."""
+    try:
+        with locked(out):
+            yield
+    except FolderInUse as error:
+        raise UserErrors(str(error)) from error
+
+
 def check_out(out: Path) -> None:
     """Look whether a folder can be annotated into; raw pictures may lie in it.
 
@@ -97,9 +109,11 @@ def check_out(out: Path) -> None:
         check_writable(out)
     except ValueError as error:
         raise UserErrors(str(error)) from error
-    others = [name for name in ("triplets.jsonl", "prompts.json") if (out / name).exists()]
+    others = [name for name in ("triplets.jsonl", "prompts.json", "coco_keypoints.json") if (out / name).exists()]
     if others and not (out / FOLDER / STATE).is_file():
-        raise UserErrors(f"{out} holds {others[0]} that was not annotated here; choose another folder.")
+        raise UserErrors(
+            f"{out} holds {others[0]} that was not annotated here, or its {FOLDER} is gone; choose another folder."
+        )
 
 
 def read_state(out: Path) -> tuple[list[RawTriplet], dict[str, Any]]:
@@ -113,7 +127,10 @@ def read_state(out: Path) -> tuple[list[RawTriplet], dict[str, Any]]:
         raise UserErrors(
             f"{out}: no annotation to go on with; expected the OUT of python -m training.annotate RAW OUT."
         )
-    state = read_json_object(path)
+    try:
+        state = read_json_object(path)
+    except ValueError as error:
+        raise UserErrors(str(error)) from error
     triplets = []
     for name, row in state["triplets"].items():
         raw = RawTriplet(name, Path(), (), tuple(row["names"]), row["prompt"], row["origin"], row["predicate"])
@@ -130,12 +147,18 @@ def _save_state(out: Path, annotated: Sequence[Annotated], options: AnnotateOpti
             "predicate": one.raw.predicate,
             "origin": one.raw.origin | dict(options.origin.get(one.raw.name, {})),
             "skeletons": one.skeletons,
+            "found": [
+                None if (seen := subject.found) is None else [seen.box, seen.score] for subject in one.target.subjects
+            ],
         }
         for one in annotated
     }
     kept = {key: value for key, value in asdict(options).items() if key != "origin"}
+    absent = {name: row for name, row in state_rows(out).items() if name not in rows and home_of(out, name).is_dir()}
     kept["thresholds"] = None if options.thresholds is None else str(options.thresholds.absolute())
-    write_text(out / FOLDER / STATE, json.dumps({"options": kept, "triplets": rows}, ensure_ascii=False))
+    write_text(
+        out / FOLDER / STATE, json.dumps({"options": kept, "triplets": rows, "absent": absent}, ensure_ascii=False)
+    )
 
 
 def _opened(raw: RawTriplet) -> Annotated:

@@ -14,6 +14,7 @@ from ..data.skeletons import SKELETONS
 from .edits import PictureEdits
 from .joints import COUNTS, NOWHERE
 from .labelme import Shown
+from .report import REJECTED
 
 _SAME = 0.05  # pixels below which a number has not been changed
 _CATEGORIES = {name: number for number, name in enumerate(SKELETONS, 1)}
@@ -75,7 +76,7 @@ def read_coco(path: Path, before: Mapping[str, Any]) -> dict[tuple[str, int], Pi
     old, new = _by_subject(before, "coco_keypoints.json"), _by_subject(read_json_object(path), str(path))
     edits: dict[tuple[str, int], PictureEdits] = {}
     owners = {
-        (image["file_name"], one["attributes"]["subject"]): (one["attributes"]["triplet"], one["attributes"]["picture"])
+        (_file(image), one["attributes"]["subject"]): (one["attributes"]["triplet"], one["attributes"]["picture"])
         for image in before["images"]
         for one in before["annotations"]
         if one["image_id"] == image["id"]
@@ -96,6 +97,11 @@ def read_coco(path: Path, before: Mapping[str, Any]) -> dict[tuple[str, int], Pi
     return {key: edit for key, edit in edits.items() if edit}
 
 
+def _file(image: Mapping[str, Any]) -> str:
+    """Name an image wherever its triplet lies: it moves when it is accepted or rejected."""
+    return str(image["file_name"]).removeprefix(f"{REJECTED}/")
+
+
 def _by_subject(
     content: Mapping[str, Any], where: str
 ) -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -106,7 +112,7 @@ def _by_subject(
         counts: dict[str, int] = {}
         for one in content["annotations"]:
             image = images[one["image_id"]]
-            file = str(image["file_name"])
+            file = _file(image)
             subject = (one.get("attributes") or {}).get("subject", counts.get(file, 0))
             counts[file] = counts.get(file, 0) + 1
             points = np.asarray(one["keypoints"], float).reshape(-1, 3)
@@ -114,11 +120,11 @@ def _by_subject(
             if (
                 points.shape != (17, 3)
                 or box.shape != (4,)
-                or not (np.isfinite(points).all() and np.isfinite(box).all())
+                or not (np.isfinite(points).all() and np.isfinite(box).all() and size.min() > 0)
             ):
-                raise ValueError("expected 17 keypoints and a bbox of 4 numbers")
+                raise ValueError("expected 17 keypoints, a bbox of 4 numbers, and a width and height of its image")
             points[:, 2] = points[:, 2].clip(NOWHERE, COUNTS)
             found[file, int(subject)] = box, points, size
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: expected COCO keypoints ({type(error).__name__}: {error}).") from error
     return found

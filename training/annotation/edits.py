@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .backends import Box
+from .choose import Candidate
 
 
 @dataclass
@@ -17,11 +18,13 @@ class PictureEdits:
         boxes: fractions.
         masks: (H, W) bool.
         joints: by number of the joint: x, y in fractions, and 2 counts, 1 hidden, 0 not there.
+        shown: the places that the corrected files showed, so that each subject stays the one that was corrected.
     """
 
     boxes: dict[int, Box] = field(default_factory=dict)
     masks: dict[int, np.ndarray] = field(default_factory=dict)
     joints: dict[int, dict[int, tuple[float, float, int]]] = field(default_factory=dict)
+    shown: dict[int, Candidate] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.boxes or self.masks or self.joints)

@@ -24,6 +24,7 @@ from .options import LABELME
 
 _STAMP = "relate "
 _WRITTEN = "relate_joints"  # joints that were in the file, so that a deleted one is known
+_OUTLINES = "relate_outlines"  # how many outlines each subject had, so that one deleted of several is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +60,7 @@ def write_labelme(
     """
     shapes: list[dict[str, Any]] = []
     written: dict[str, list[int]] = {}
+    counts: dict[str, int] = {}
     scale = np.array(size, float)
     for index, subject in enumerate(subjects):
         if subject.box is not None:
@@ -66,8 +68,9 @@ def write_labelme(
             corners = [[x0, y0], [x1, y1]] if editor == LABELME else [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
             shapes.append(_shape(subject.name, "rectangle", corners, index, index not in edits.boxes))
         if subject.mask is not None:
-            for outline in outlines(subject.mask):
-                shapes.append(_shape(subject.name, "polygon", outline, index, index not in edits.masks))
+            drawn = outlines(subject.mask)
+            counts[str(index)] = len(drawn)
+            shapes += [_shape(subject.name, "polygon", line, index, index not in edits.masks) for line in drawn]
         written[str(index)] = []
         names = SKELETONS[subject.skeleton].joints if subject.skeleton in SKELETONS else ()
         for joint, (name, (x, y, seen)) in enumerate(zip(names, subject.joints)):
@@ -86,6 +89,7 @@ def write_labelme(
         "imageHeight": size[1],
         "imageWidth": size[0],
         _WRITTEN: written,
+        _OUTLINES: counts,
     }
 
 
@@ -115,16 +119,20 @@ def read_labelme(path: Path, size: tuple[int, int], names: Sequence[str], skelet
         skeletons: of the subjects.
 
     Raises:
-        ValueError: not such a file; a shape without a subject, an unknown joint, numbers that are none.
+        ValueError: not such a file; a shape without a subject or of another kind, an unknown joint, numbers that are
+            none.
     """
     edits = PictureEdits()
     if not path.is_file():
         return edits
     content = read_json_object(path)
+    shapes, counts, joints_before = content.get("shapes") or [], content.get(_OUTLINES), content.get(_WRITTEN)
+    if not isinstance(shapes, list):
+        raise ValueError(f"{path}: expected 'shapes', a list. Save it again in the editor, or delete it.")
     drawn: dict[int, list[Any]] = {}
     machine: dict[int, int] = {}
     seen: dict[str, set[int]] = {}
-    for number, shape in enumerate(content.get("shapes") or (), 1):
+    for number, shape in enumerate(shapes, 1):
         where = f"{path}, shape {number}"
         points = _points(shape, where)
         kind, label = shape.get("shape_type"), str(shape.get("label", ""))
@@ -142,12 +150,15 @@ def read_labelme(path: Path, size: tuple[int, int], names: Sequence[str], skelet
                 x, y = (float(points[0][axis] / size[axis]) for axis in (0, 1))
                 place = (x, y, HIDDEN if shape.get("difficult") else COUNTS)
                 edits.joints.setdefault(group, {})[joint] = place
+        elif kind != "rectangle":
+            raise ValueError(f"{where}: expected a rectangle, polygon or point, got {kind!r}. Draw it as one of those.")
+    before = counts if isinstance(counts, dict) else {}
     for group, polygons in drawn.items():
-        if machine[group] < len(polygons):
+        if machine[group] < len(polygons) or len(polygons) < before.get(str(group), 0):
             edits.masks[group] = rasterise(polygons, size)
             if not edits.masks[group].any():
                 raise ValueError(f"{path}: the outline of {names[group]} holds no pixel; draw it again.")
-    for group, joints in (content.get(_WRITTEN) or {}).items():
+    for group, joints in joints_before.items() if isinstance(joints_before, dict) else ():
         for joint in joints:
             if joint not in seen.get(group, set()) and joint not in edits.joints.get(int(group), {}):
                 edits.joints.setdefault(int(group), {})[joint] = (0.0, 0.0, NOWHERE)
@@ -155,13 +166,14 @@ def read_labelme(path: Path, size: tuple[int, int], names: Sequence[str], skelet
 
 
 def _points(shape: Any, where: str) -> np.ndarray:
+    expected = f"{where}: expected 'points', a list of [x, y] in pixels. Draw it again in the editor."
     try:
         points = np.asarray(shape["points"], float)
-        if points.ndim == 2 and points.shape[1] == 2 and len(points) and np.isfinite(points).all():
-            return points
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise ValueError(f"{where}: expected 'points', a list of [x, y] in pixels. Draw it again in the editor.")
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(expected) from error
+    if points.ndim != 2 or points.shape[1] != 2 or not len(points) or not np.isfinite(points).all():
+        raise ValueError(expected)
+    return points
 
 
 def _group(shape: dict[str, Any], names: Sequence[str], where: str) -> int:

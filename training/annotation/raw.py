@@ -15,6 +15,7 @@ from ..common.image_files import ENDINGS, open_image
 
 TARGET = "target"
 _SMALLEST, _MOST_SUBJECTS = 16, 6
+_UNSAFE = re.compile(r'[<>:"/\\|?*\x00-\x1f]+')  # in file names; names of given triplets are anybody's words
 _FLAT = re.compile(r"(?P<triplet>[^_ ]+)[_ ](?P<stem>.+)")
 
 
@@ -47,7 +48,7 @@ class RawTriplet:
     def stems(self) -> tuple[str, ...]:
         """Name its pictures in OUT: target, then names, made different by a number."""
         stems = [TARGET]
-        for name in self.names:
+        for name in (_UNSAFE.sub("_", name).strip(". ") or "subject" for name in self.names):
             count = sum(stem == name or stem.startswith(f"{name}_") for stem in stems)
             stems.append(f"{name}_{count + 1}" if count else name)
         return tuple(stems)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from core.user_files import read_json_object
 
 from ..common.errors import UserErrors
 from ..common.image_files import image_size, open_image
 from .annotated import Annotated
+from .choose import Candidate
 from .coco import read_coco
 from .edits import PictureEdits
 from .labelme import read_labelme
@@ -25,40 +28,59 @@ def read_edits(out: Path, annotated: Sequence[Annotated], coco: Path | None = No
     """Read what people have changed in OUT: the JSON beside the pictures, and COCO keypoints, which count for more.
 
     Raises:
-        UserErrors: files that cannot be read, all of them; a raw picture that is no longer the one edited.
+        UserErrors: files that cannot be read, all of them; a raw picture or its subjects are no longer those edited.
     """
     if not (out / FOLDER / STATE).is_file():
         return {}
-    state, faults, edits = read_json_object(out / FOLDER / STATE)["triplets"], [], {}
+    rows = state_rows(out)
+    faults: list[str] = []
+    edits: Edits = {}
+    others: dict[tuple[str, int], str] = {}  # what RAW has instead of the picture that a file is of
     for one in annotated:
-        home = home_of(out, one.raw.name)
-        if one.raw.name not in state or not home.is_dir():
+        home, row = home_of(out, one.raw.name), rows.get(one.raw.name)
+        if row is None or not home.is_dir():
             continue
-        skeletons = state[one.raw.name]["skeletons"]
-        for number, (stem, picture) in enumerate(zip(one.raw.stems(), one.pictures)):
-            names = one.raw.names if number == 0 else (one.raw.names[number - 1],)
-            own = skeletons if number == 0 else skeletons[number - 1 : number]
+        known = replace(one.raw, names=tuple(row["names"]))  # as the files name them
+        for number, stem in enumerate(known.stems()):
+            key, file, side = (one.raw.name, number), home / f"{stem}.png", home / f"{stem}.json"
+            names, own = known.names, row["skeletons"]
+            if number:
+                names, own = names[number - 1 : number], own[number - 1 : number]
+            picture = one.pictures[number] if known.names == one.raw.names else one.target
             try:
-                file, side = home / f"{stem}.png", home / f"{stem}.json"
-                edit = read_labelme(side, image_size(file) if file.is_file() else picture.size, names, own)
-                if file.is_file() and pixels_hash(open_image(file)) != picture.digest:
-                    if edit:
-                        faults.append(
-                            f"{picture.path}: not the picture that {side} was edited on. Give the triplet a new name, "
-                            f"or delete {home}."
-                        )
-                    file.unlink()
-                    edit = PictureEdits()
-                edits[one.raw.name, number] = edit
-            except (ValueError, IndexError) as error:
+                edits[key] = read_labelme(side, image_size(file) if file.is_file() else picture.size, names, own)
+                if known.names != one.raw.names:
+                    others[key] = f"{side}: its subjects were {', '.join(known.names)}, now {', '.join(one.raw.names)}."
+                elif file.is_file() and pixels_hash(open_image(file)) != picture.digest:
+                    others[key] = f"{picture.path}: not the picture that {side} was edited on."
+                elif number == 0:
+                    places = enumerate(row.get("found") or ())
+                    edits[key].shown = {i: Candidate(tuple(place[0]), place[1]) for i, place in places if place}
+            except ValueError as error:
                 faults.append(str(error))
     try:
         _merge_coco(out, edits, coco)
     except ValueError as error:
         faults.append(str(error))
+    faults += [
+        f"{other} Give the triplet a new name, or delete {home_of(out, key[0])}."
+        for key, other in others.items()
+        if edits[key]
+    ]
     if faults:
         raise UserErrors(faults)
     return {key: edit for key, edit in edits.items() if edit}
+
+
+def state_rows(out: Path) -> dict[str, Any]:
+    """Read what earlier runs knew of every triplet whose files may stand in OUT; empty if there was none.
+
+    Raises:
+        ValueError: not readable.
+    """
+    path = out / FOLDER / STATE
+    state = read_json_object(path) if path.is_file() else {}
+    return state.get("absent", {}) | state.get("triplets", {})
 
 
 def _merge_coco(out: Path, edits: Edits, coco: Path | None) -> None:

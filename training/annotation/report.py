@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 PASS, WARN, REJECT, NOT_JUDGED = "pass", "warn", "reject", "not judged"
+REJECTED = "rejected"  # folder of OUT for triplets that are not accepted
 
 
 @dataclass(frozen=True)

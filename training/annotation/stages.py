@@ -27,6 +27,7 @@ from .thresholds import Thresholds
 _FAINT = 0.02  # candidates below are not kept, not even for messages
 _MOST_CANDIDATES = 12
 _SUREST = 0.9999  # of a model; 1 is a person's
+_TAKEN = 0.5  # IoU with a person's box from which a place is no longer another subject's
 Edits = Mapping[tuple[str, int], PictureEdits]  # by triplet and number of the picture
 
 
@@ -56,13 +57,22 @@ def detect(triplets: Sequence[Annotated], backends: Backends, edits: Edits, limi
 
 
 def _assign(picture: SeenPicture, names: Sequence[str], edit: PictureEdits, least: float) -> None:
-    """Give each name of a picture its box; a person's box is the only candidate of its subject."""
+    """Give each name of a picture its box.
+
+    A person's box is the only candidate of its subject. Where a person has corrected anything, the other subjects stay
+    where the corrected files showed them, unless a person's box lies there.
+    """
     drawn = {index: Candidate(box, 1.0) for index, box in edit.boxes.items()}
     for index, mask in edit.masks.items():
         if index not in drawn and (bounds := mask_box(mask)):
             drawn[index] = Candidate(bounds, 1.0)
+    kept = {
+        index: one
+        for index, one in edit.shown.items()
+        if all(overlap(one.box, other.box) < _TAKEN for other in drawn.values())
+    } | drawn
     candidates = [
-        [drawn[index]] if index in drawn else picture.candidates.get(name, []) for index, name in enumerate(names)
+        [kept[index]] if index in kept else picture.candidates.get(name, []) for index, name in enumerate(names)
     ]
     for subject, of_name, found in zip(picture.subjects, candidates, choose(candidates, least)):
         subject.found, subject.box = found, found.box if found else None

@@ -13,6 +13,7 @@ from PIL import Image
 from core.user_files import read_json_object
 
 from ..common.atomic_io import atomic_write, write_text
+from ..common.errors import UserErrors
 from ..common.image_files import open_image
 from ..common.sheets import save_picture
 from ..config import DataConfig
@@ -25,11 +26,11 @@ from .edits import PictureEdits
 from .joints import COUNTS
 from .labelme import Shown, write_labelme
 from .options import AnnotateOptions
-from .report import Report, TripletReport
+from .report import REJECTED, Report, TripletReport
 from .review import review_page
-from .store import FOLDER
+from .store import FOLDER, pixels_hash
 
-REJECTED, LINES, WRITTEN_COCO = "rejected", "triplets.jsonl", "written_coco.json"
+LINES, WRITTEN_COCO = "triplets.jsonl", "written_coco.json"
 
 
 def home_of(out: Path, name: str) -> Path:
@@ -96,7 +97,11 @@ def write_all(
         return
     write_text(out / LINES, "\n".join(lines[""]) + "\n")
     config = DataConfig(folder=str(out), fit="pad", image_px=512)
-    loaded = load_triplets(config, options.relation)  # whoever trains on it reads it in the same way
+    try:
+        loaded = load_triplets(config, options.relation)  # whoever trains on it reads it in the same way
+    except UserErrors:
+        (out / LINES).unlink()  # nothing that training would refuse stays under this name
+        raise
     save_picture(triplet_sheet([prepare(triplet, config) for triplet in loaded]), out / "preview.png")
 
 
@@ -119,7 +124,7 @@ def _write_pictures(
     """Write the pictures upright as RGB PNG, their JSON for editors, and the masks."""
     for number, (stem, picture) in enumerate(zip(one.raw.stems(), one.pictures)):
         file = home / f"{stem}.png"
-        if not file.is_file():
+        if not file.is_file() or picture.path != file and pixels_hash(open_image(file)) != picture.digest:
             save_picture(open_image(picture.path), file)
         picture.path = file
         edit = edits.get((one.raw.name, number), PictureEdits())

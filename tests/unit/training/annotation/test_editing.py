@@ -1,21 +1,32 @@
 """Files that people edit: what we wrote is read back as nothing new, what they changed is kept for good."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.unit.training.annotation.made_scenes import HONEST, draw, made_backends, write_raw
+from tests.unit.training.annotation.made_scenes import (
+    COLOURS,
+    HONEST,
+    LYING,
+    STANDING,
+    WAVING,
+    draw,
+    made_backends,
+    write_raw,
+)
 from training.annotation.annotate import annotate_folder, read_state
 from training.annotation.coco import read_coco
 from training.annotation.edits import PictureEdits
-from training.annotation.labelme import read_labelme
+from training.annotation.labelme import Shown, read_labelme, write_labelme
 from training.annotation.masks import clean, outlines, rasterise
 from training.annotation.options import AnnotateOptions
-from training.annotation.raw import read_raw, subject_name
+from training.annotation.raw import RawTriplet, read_raw, subject_name
 from training.annotation.thresholds import Thresholds
 from training.common.errors import UserErrors
+from training.common.folder_lock import locked
 from training.data.skeletons import AP10K, SKELETONS
 
 SIZE = (160, 160)
@@ -177,6 +188,12 @@ def test_decisions_count_before_gates(out):
         (lambda c: c["shapes"][0].update(points="x", description=""), "expected 'points'"),
         (lambda c: shape(c, "nose").update(label="snout"), "'snout' is no joint"),
         (lambda c: c["shapes"][0].update(points=[[5, 5], [5, 5]]), "no area"),
+        (lambda c: c["shapes"][0].update(points=[[5, 5, 5]]), "expected 'points'"),
+        (lambda c: c.update(shapes=5), "expected 'shapes', a list"),
+        (
+            lambda c: c["shapes"].append({"label": "wolf", "shape_type": "circle", "points": [[9, 9], [5, 5]]}),
+            "'circle'",
+        ),
         (lambda c: shape(c, "wolf", "polygon").update(points=[[500, 500], [600, 500], [600, 600]]), "no pixel"),
     ],
 )
@@ -212,3 +229,133 @@ def test_names_are_read_from_files():
     names = {"wolf": "wolf", "wolf_2": "wolf", "2 polar_bear-3": "polar bear", "Polar Bear": "Polar Bear", "熊": "熊"}
     assert {stem: subject_name(stem) for stem in names} == names
     assert not PictureEdits()
+
+
+def test_one_outline_deleted_of_several_is_an_edit_and_none_left_is_not(tmp_path):
+    mask = np.zeros(SIZE, bool)
+    mask[2:22, 2:22] = mask[40:90, 30:70] = True
+    seen = Shown("wolf", AP10K, (0, 0, 1, 1), mask, np.zeros((17, 3)))
+    content = write_labelme("target.png", SIZE, [seen], PictureEdits(), "labelme")
+    rectangle, *outlines_written = content["shapes"]
+    assert [one["shape_type"] for one in content["shapes"]] == ["rectangle", "polygon", "polygon"]
+    path = tmp_path / "target.json"
+    for left, is_edit in (([0, 1], False), ([1], True), ([], False)):
+        shapes = [rectangle, *(outlines_written[index] for index in left)]
+        path.write_text(json.dumps({**content, "shapes": shapes}), encoding="utf-8")
+        masks = read_labelme(path, SIZE, ["wolf"], [AP10K]).masks
+        assert bool(masks) == is_edit and not (is_edit and masks[0][2:22, 2:22].any())
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_an_edit_of_something_else_is_refused_every_time_and_stays(out, renamed):
+    edited(out / "01/target.json", lambda content: shape(content, "nose").update(points=[[80, 80]]))
+    if renamed:
+        (out.parent / "raw/01/prompt.txt").write_text("A leopard and a wolf are hugging.", encoding="utf-8")
+        said = "its subjects were wolf, leopard, now leopard, wolf"
+    else:
+        draw(HONEST["target"], 77).save(out.parent / "raw/01/target.png")
+        said = "not the picture that"
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for _ in range(2):
+        with pytest.raises(UserErrors, match=said):
+            again(out.parent)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_new_picture_replaces_one_that_nobody_has_edited(out):
+    new = draw(HONEST["1 wolf"], 77)
+    new.save(out.parent / "raw/01/1 wolf.png")
+    again(out.parent)
+    assert np.array_equal(np.asarray(Image.open(out / "01/wolf.png")), np.asarray(new))
+
+
+def test_edits_of_a_triplet_that_was_away_for_a_run_are_kept(out):
+    edited(out / "01/target.json", lambda content: shape(content, "nose").update(points=[[80, 80]]))
+    raw = out.parent / "raw"
+    write_raw(raw, name="02", noise=9)
+    (raw / "01").rename(out.parent / "aside")
+    again(out.parent)
+    assert [one.name for one in read_state(out)[0]] == ["02"]
+    (out.parent / "aside").rename(raw / "01")
+    again(out.parent)
+    (path,) = out.rglob("01/target.json")
+    assert shape(json.loads(path.read_text(encoding="utf-8")), "nose")["points"] == [[80, 80]]
+
+
+def test_who_is_who_by_looks_stays_so_when_something_is_edited(tmp_path, monkeypatch):
+    """Of two wolves the larger one gets the first name; their looks exchange them, and an edit does not undo that."""
+    monkeypatch.setitem(COLOURS, "grey wolf", (206, 40, 46))  # a wolf to the detector, another one to the encoder
+    pictures = {
+        "target": [("grey wolf", (0.02, 0.1, 0.5, 0.95), STANDING), ("wolf", (0.58, 0.3, 0.95, 0.9), WAVING)],
+        "1 wolf": HONEST["1 wolf"],
+        "2 wolf_2": [("grey wolf", (0.1, 0.2, 0.7, 0.95), LYING)],
+    }
+    write_raw(tmp_path / "raw", pictures)
+    again(tmp_path)
+    (home,) = (path.parent for path in (tmp_path / "out").rglob("target.json"))
+    first = json.loads((home / "target.json").read_text(encoding="utf-8"))["shapes"][0]
+    assert first["group_id"] == 0 and min(x for x, _ in first["points"]) > 80
+    edited(home / "target.json", lambda content: shape(content, "nose").update(points=[[120, 80]]))
+    again(tmp_path, back=True)
+    after = json.loads((home / "target.json").read_text(encoding="utf-8"))["shapes"]
+    assert after[0]["points"] == first["points"]
+    assert next(one for one in after if one["label"] == "nose")["points"] == [[120, 80]]
+    wrong = [[2, 10], [78, 10], [78, 152], [2, 152]]  # a person says that it was the other one
+    edited(home / "target.json", lambda content: content["shapes"][0].update(points=wrong))
+    assert again(tmp_path, back=True).triplets[0].gates["found"].status != "reject"
+
+
+def test_coco_of_a_triplet_that_has_moved_since_is_read(out):
+    content = json.loads((out / "coco_keypoints.json").read_text(encoding="utf-8"))
+    for image in content["images"]:
+        image["file_name"] = "rejected/" + image["file_name"]
+    content["annotations"][0]["keypoints"][6:9] = [12.5, 13.5, 2]
+    path = out.parent / "edited.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    edit = read_coco(path, json.loads((out / "coco_keypoints.json").read_text(encoding="utf-8")))
+    assert edit["01", 0].joints == {0: {2: (12.5 / 160, 13.5 / 160, 2)}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["annotations"][0].update(attributes=["wolf"]),
+        lambda c: c["annotations"][0].update(keypoints=[1, 2, 3]),
+        lambda c: c["images"][0].update(width=0),
+        lambda c: c.update(annotations=[7]),
+        lambda c: c.pop("images"),
+    ],
+)
+def test_odd_coco_is_one_message(out, change):
+    content = json.loads((out / "coco_keypoints.json").read_text(encoding="utf-8"))
+    change(content)
+    path = out.parent / "edited.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match="edited.json: expected COCO keypoints"):
+        read_coco(path, json.loads((out / "coco_keypoints.json").read_text(encoding="utf-8")))
+
+
+def test_triplets_that_training_would_refuse_do_not_stay(out, monkeypatch):
+    def refuse(*_):
+        raise UserErrors("refused")
+
+    monkeypatch.setattr("training.annotation.write.load_triplets", refuse)
+    with pytest.raises(UserErrors, match="refused"):
+        again(out.parent)
+    assert not (out / "triplets.jsonl").exists()
+
+
+def test_pictures_that_are_gone_and_a_folder_in_use_are_said(out):
+    with locked(out), pytest.raises(UserErrors, match="in use"):
+        again(out.parent, back=True)
+    (out / "01/target.png").unlink()
+    with pytest.raises(UserErrors, match="01/target.png: not a whole picture"):
+        again(out.parent, back=True)
+    (out / ".work/state.json").write_text("{", encoding="utf-8")
+    with pytest.raises(UserErrors, match=r"state.json: not JSON"):
+        read_state(out)
+
+
+def test_names_of_strangers_are_no_paths():
+    raw = RawTriplet("0", Path(), (), ("../../evil", 'a"b/c', "..", "wolf", "wolf"))
+    assert raw.stems() == ("target", "_.._evil", "a_b_c", "subject", "wolf", "wolf_2")
