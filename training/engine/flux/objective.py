@@ -66,19 +66,16 @@ class FluxObjective(nn.Module):
             ``loss``, the weighted sum, and each loss by name, means over the batch, float32.
         """
         with torch.autocast(device_type=draw.noise.device.type, enabled=False):  # the LoRA computes in its own float32
-            # the network is told the time in its own precision: the noise must be of that very time
-            times = draw.times.to(self.network.dtype).float()
+            times = self.network.told(draw.times)
             noisy = add_noise(batch.latents, draw.noise, times)
-            predicted, recorded = self._predict(batch, draw, noisy, times)
+            predicted, recorded = self._predict(batch, draw, noisy)
             losses = self._losses(batch, draw, noisy, times, predicted) | recorded
         means = {name: losses[name].mean() for name in self.names}
         # trained tables take part where no picture has references too: several processes wait for each gradient
         untouched = sum((0.0 * table.sum() for table in self.network.tables.values() if table.requires_grad), 0.0)
         return {"loss": sum(draw.stage.weights[name] * mean for name, mean in means.items()) + untouched, **means}
 
-    def _predict(
-        self, batch: EncodedFlux, draw: FluxDraw, noisy: Tensor, times: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def _predict(self, batch: EncodedFlux, draw: FluxDraw, noisy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Velocity (B, C, h, w), and the losses that attention is read for, (B,) each; group by group."""
         parts, order = [], []
         recorded = {name: [] for name in self.recorded}
@@ -95,7 +92,7 @@ class FluxObjective(nn.Module):
             parts.append(
                 self.network(
                     noisy[rows],
-                    times[rows],
+                    draw.times[rows],
                     context,
                     pooled,
                     [some.references[:, slot] for slot in range(count)],
