@@ -34,7 +34,7 @@ from .square_crop import SquareCrop
 from .triplet import Triplet
 
 log = logging.getLogger(__name__)
-_VERSION = 1  # of the cache; raised whenever an encoding changes
+_VERSION = 2  # of the cache; raised whenever an encoding changes
 Crop = tuple[Triplet, int]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import Flux2KleinPipeline, Flux2Pipeline
+from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 from torch import Tensor, nn
 
 from core.prompt.wording import REFERENCES, Mention, bind
@@ -133,10 +134,18 @@ def qwen_text(tokenizer: Any, qwen: nn.Module, length: int) -> FluxText:
     def position(prompt: str, characters: int) -> int:
         chat = [{"role": "user", "content": prompt}]
         whole = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-        before = whole[: whole.index(prompt)] + prompt[:characters].rstrip()
-        return len(tokenizer(before, add_special_tokens=False)["input_ids"])
+        return _tokens(tokenizer, _begun(whole, prompt, characters))
 
     return FluxText(encode, position, _no_places, name_images, (qwen,))
+
+
+def _begun(whole: str, prompt: str, characters: int) -> str:
+    """Cut a chat off where a number of its prompt's characters have been said."""
+    return whole[: whole.rindex(prompt)] + prompt[:characters].rstrip()
+
+
+def _tokens(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def mistral_text(processor: Any, mistral: nn.Module, length: int) -> FluxText:
@@ -148,9 +157,10 @@ def mistral_text(processor: Any, mistral: nn.Module, length: int) -> FluxText:
         return get(mistral, processor, list(prompts), max_sequence_length=length), None
 
     def position(prompt: str, characters: int) -> int:
+        whole = processor.apply_chat_template(format_input([prompt])[0], tokenize=False, add_generation_prompt=False)
         tokenizer = getattr(processor, "tokenizer", processor)
-        tail = len(tokenizer(prompt[characters:], add_special_tokens=False)["input_ids"])
-        return length - tail  # padded on the left; nothing follows the prompt
+        first = length - _tokens(tokenizer, whole)  # padded on the left; the chat's end follows the prompt
+        return first + _tokens(tokenizer, _begun(whole, prompt, characters))
 
     return FluxText(encode, position, _no_places, name_images, (mistral,))
 
