@@ -194,6 +194,11 @@ class FluxConfig(Checked):
             self.model_dump(exclude={"output": True, "samples": True, "memory": {"stream_blocks", "prefetch"}})
         )
 
+    @property
+    def wants_columns(self) -> bool:
+        """Whether any stage trains on two crops side by side."""
+        return bool(self.data.columns or any(stage.columns for stage in self.stages))
+
     def folders(self) -> list[str]:
         """Every folder of triplets, `data.folder` first."""
         return list(dict.fromkeys((self.data.folder, *(folder for stage in self.stages for folder in stage.folders))))
@@ -203,6 +208,9 @@ class FluxConfig(Checked):
         total = sum(stage.steps for stage in self.stages)
         if self.stages and total != train.steps:
             faults.append(("train.steps", f"the stages have {total} steps together, got {train.steps}."))
+        if self.wants_columns and self.data.image_px % 32:
+            wrong = f"expected a multiple of 32 with columns, two halves of whole tokens, got {self.data.image_px}."
+            faults.append(("data.image_px", wrong))
         if train.precision == "float16":
             faults.append(("train.precision", 'Flux overflows in float16; use "bfloat16", "float32" or "auto".'))
         if (memory.stream_blocks or memory.storage == "fp8") and not train.gradient_checkpointing:

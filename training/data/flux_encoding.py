@@ -56,8 +56,8 @@ def encode_flux(
     crops = [(triplet, crop) for of_folder in folders for triplet in of_folder for crop in range(config.data.crops)]
     sources = [index for index, of_folder in enumerate(folders) for _ in range(len(of_folder) * config.data.crops)]
     made: list[tuple[Crop, ...]] = [(crop,) for crop in crops]
-    if wants_columns(config) and len(crops) > 1:
-        made += [(crop, crops[(at + 1) % len(crops)]) for at, crop in enumerate(crops)]
+    if config.wants_columns:
+        made += zip(crops, neighbours(folders, config.data.crops))
         sources += sources
     models = base.fingerprint()
     files = [_file(config, [models, str(dtype), *(_made_of(*crop, config) for crop in each)]) for each in made]
@@ -78,9 +78,14 @@ def encode_flux(
     return stack_flux_rows(rows, load_file(empty))
 
 
-def wants_columns(config: FluxConfig) -> bool:
-    """Whether any stage trains on two crops side by side."""
-    return bool(config.data.columns or any(stage.columns for stage in config.stages))
+def neighbours(folders: Sequence[Sequence[Triplet]], crops: int) -> list[Crop]:
+    """Name the crop beside each crop: the same one of the folder's next triplet."""
+    return [
+        (of_folder[(at + 1) % len(of_folder)], crop)
+        for of_folder in folders
+        for at in range(len(of_folder))
+        for crop in range(crops)
+    ]
 
 
 def encode_negative_flux(

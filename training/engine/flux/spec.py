@@ -13,7 +13,6 @@ from ...common.toml_config import ConfigFaults
 from ...config import FluxConfig
 from ...data.dataset import dataset_sha256, load_triplets
 from ...data.encoded_flux import EncodedFlux
-from ...data.flux_encoding import wants_columns
 from ...data.triplet import Triplet
 from ...host_diffusers.flux.files import FluxBaseFiles, open_flux_base
 from ...host_diffusers.flux.lora import site_modules
@@ -139,7 +138,7 @@ def _bytes_to_write(config: FluxConfig, triplets: list[Triplet], base: FluxBaseF
     cells = (config.data.image_px // 8) ** 2 + (config.data.reference_px // 8) ** 2
     subjects = max((len(triplet.names) for triplet in triplets), default=2)
     text = 2 * base.parts.tokens * base.parts.context_width * 4 if base else 2**25
-    crops = len(triplets) * config.data.crops * (2 if wants_columns(config) else 1)
+    crops = len(triplets) * config.data.crops * (2 if config.wants_columns else 1)
     rounds = 2 + config.train.steps // config.samples.every if config.samples.every else 0
     pictures = config.data.image_px**2 * 3 * config.samples.count * rounds
     return crops * (cells * 32 * 4 * (subjects + 1) + text) + 60 * 2**20 * config.lora.rank + pictures
