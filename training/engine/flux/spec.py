@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -120,6 +121,8 @@ def _misfits(config: FluxConfig, base: FluxBaseFiles | None, device: torch.devic
     if config.memory.storage == "nf4" and (device.type != "cuda" or find_spec("bitsandbytes") is None):
         lacking = "a CUDA device" if device.type != "cuda" else "the package bitsandbytes (pip install bitsandbytes)"
         faults.append(f'memory.storage: "nf4" needs {lacking}; use "fp8", which needs neither.')
+    if config.memory.storage == "nf4" and Path(config.models.base).is_file():
+        faults.append('memory.storage: "nf4" reads a diffusers folder, models.base is one file; use "fp8".')
     if base is None:
         return faults
     placeholders = "placeholder" in loss_names(config)

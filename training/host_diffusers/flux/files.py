@@ -22,7 +22,7 @@ from ..frozen import fingerprint_of
 from .architectures import class_of, config_of_shapes, empty_transformer, name_of
 from .choices import is_kontext, method_of, misfits_of, remarks_on
 from .dreamo import merge_loras, strengths_of
-from .parts import FluxParts, open_parts
+from .parts import FluxParts, has_weights, open_parts
 from .single_file import read_transformer, shapes_of
 
 _WEIGHTS = {".json", ".safetensors", ".bin", ".model"}
@@ -101,6 +101,8 @@ def open_flux_base(paths: FluxPaths, method: str = "auto") -> FluxBaseFiles:
     faults: list[str] = []
     base = Path(paths.base)
     config = _or_fault(lambda: _config_of(paths, base), faults)
+    if config and base.is_dir() and not has_weights(base / "transformer"):
+        faults.append(f"models.base: {base / 'transformer'} has no weights (*.safetensors). Download the folder whole.")
     tables = None
     if paths.embeddings:
         tables = _or_fault(lambda: load_tables(paths.embeddings), faults, "models.embeddings: ")
@@ -199,8 +201,6 @@ def _read_transformer(
 
 
 def _read_nf4(base: Path, config: dict, dtype: torch.dtype) -> nn.Module:
-    if not base.is_dir():
-        raise ValueError('memory.storage = "nf4" reads a diffusers folder, got one file; use "fp8".')
     quantised = diffusers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
     return class_of(config).from_pretrained(
         base, subfolder="transformer", torch_dtype=dtype, quantization_config=quantised, local_files_only=True

@@ -79,6 +79,7 @@ def open_parts(folder: Path, tokens: int, words: Tensor | None) -> FluxParts:
     files = dict.fromkeys(
         file for part in parts if (folder / part).is_dir() for file in visible_files(folder / part, _READ)
     )
+    _check_whole(folder, kind)
     return FluxParts(
         kind,
         vae.get("latent_channels", 32 if vae.get("_class_name") == "AutoencoderKLFlux2" else 4),
@@ -88,6 +89,24 @@ def open_parts(folder: Path, tokens: int, words: Tensor | None) -> FluxParts:
         lambda dtype: _text(kind, folder, dtype, length, words),
         tuple(files),
     )
+
+
+def _check_whole(folder: Path, kind: str) -> None:
+    """Look whether everything is there that will be loaded, so that a half download is known before training."""
+    needed = {"t5": ("text_encoder", "text_encoder_2"), "clip": ("text_encoder_2",)}.get(kind, ("text_encoder",))
+    lacking = [part for part in ("vae", *needed) if not has_weights(folder / part)]
+    tokenizers = ("tokenizer",) if kind == "clip" else (part.replace("text_encoder", "tokenizer") for part in needed)
+    lacking += [part for part in tokenizers if not (folder / part).is_dir()]
+    if lacking:
+        raise ModelFileErrors(
+            f"models.parts: {folder}: {', '.join(f'{part}/' for part in lacking)} is missing or has no weights. "
+            "Download it whole."
+        )
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether a model's folder holds more than its config."""
+    return folder.is_dir() and bool(visible_files(folder, {".safetensors", ".bin"}))
 
 
 def _kind(folder: Path) -> str:
