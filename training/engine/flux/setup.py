@@ -85,6 +85,7 @@ def _card(spec: FluxSpec, objective: FluxObjective, thumbnail: str) -> RelationC
         losses=objective.weights,
         dataset_sha256=spec.dataset,
         created_with="Relate, python -m training.finetune",
+        data_licences=tuple(filter(None, (triplet.licence for triplet in spec.triplets))),
         thumbnail=thumbnail,
         sites=config.lora.sites,
         reference_method=spec.base.method,
