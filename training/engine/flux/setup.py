@@ -99,7 +99,7 @@ def export(
     card: RelationCard,
     kohya: bool = False,
 ) -> str:
-    """Write the LoRA; it appears only after our reader and diffusers' have read it.
+    """Write the LoRA; nothing appears before our reader and diffusers' have read it, and it appears last.
 
     Args:
         spec, objective, parameters: of the finished run.
@@ -130,15 +130,15 @@ def export(
                 f"{path}: what was read back is not what was trained ({found[0]}). Nothing was written; the last "
                 "checkpoint is whole."
             )
+        if config.lora.tables:
+            _write_tables(spec, objective, path.with_name(f"{path.stem}_embedding.safetensors"))
+            found.append(f"wrote {path.stem}_embedding.safetensors")
+        if kohya:
+            save_kohya_relation(path.with_name(f"{path.stem}_kohya.safetensors"), pairs, card)
+            found.append(f"wrote {path.stem}_kohya.safetensors")
 
-    if config.lora.tables:
-        _write_tables(spec, objective, path.with_name(f"{path.stem}_embedding.safetensors"))
-        found.append(f"wrote {path.stem}_embedding.safetensors")
-    if kohya:
-        save_kohya_relation(path.with_name(f"{path.stem}_kohya.safetensors"), pairs, card)
-        found.append(f"wrote {path.stem}_kohya.safetensors")
     save_flux_relation(path, pairs, card, check)
-    return "; ".join(reversed(found))
+    return "; ".join(found)
 
 
 def _write_tables(spec: FluxSpec, objective: FluxObjective, path: Path) -> None:
