@@ -111,24 +111,23 @@ def train(
     recipe: AnySpec, setup: sdxl_setup.Setup, accelerator: Accelerator, journal: LossLog, speak, kohya: bool
 ) -> None:
     """Loop and export."""
-    config, device, settings = recipe.config, accelerator.device, recipe.config.train
+    config, settings = recipe.config, recipe.config.train
     parameters, identity = setup.parameters, setup.identity
     optimizer = build_optimizer(parameters.values(), settings)
     start = restore(journal.folder.read_checkpoint(), parameters, optimizer, accelerator, journal)
     places = [False, True] if setup.placed else None
     model, optimizer = accelerator.prepare(setup.objective, optimizer, device_placement=places)
-    crops = setup.crops.to(device)
     samples = None
     if accelerator.is_main_process:
         journal.folder.begin()
-        samples = setup.samples(crops)
+        samples = setup.samples(setup.crops)
     progress = Progress(start, settings.steps)
     for step in range(start, settings.steps):
         stop_if_asked()
         rate = recipe.learning_rate(step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        losses = one_step(model, optimizer, parameters, crops, identity, step, recipe, accelerator)
+        losses = one_step(model, optimizer, parameters, setup.crops, identity, step, recipe, accelerator)
         journal.log(losses)
         done = step + 1
         if accelerator.is_main_process and progress.due(done):
@@ -164,10 +163,11 @@ def one_step(
     pieces = [drawn.part(at, at + recipe.micro_batch) for at in range(mine, mine + share, recipe.micro_batch)]
     totals: dict[str, Tensor] = {}
     for piece in pieces:
-        rows = piece.rows.to(device)
+        # crops stay in the computer's memory: a prompt of Flux is 4 to 16 MB
+        batch, rows = crops.take(piece.rows).to(device), piece.rows.to(device)
         with nullcontext() if piece is pieces[-1] else accelerator.no_sync(model):
             losses = model(
-                crops.take(rows),
+                batch,
                 identity.take(rows) if identity else None,
                 *piece.inputs(device),
             )

@@ -29,7 +29,7 @@ class Setup:
         objective: takes crops, identity and a draw's inputs; returns losses.
         parameters: what is trained, by name.
         crops: on the CPU; ``identity`` of them, or None.
-        samples: of the crops on the device, the pictures on the way.
+        samples: of the crops, the pictures on the way.
         write: the promised file, of whether a second one is wanted and of the samples; returns what readers found.
         placed: whether the objective's weights are where they belong already.
     """

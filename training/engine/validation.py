@@ -147,17 +147,18 @@ def sample_pictures(
     """For a run: the middle crops of its first triplets, drawn without the LoRA at once; None if it wants none.
 
     Args:
-        crops, identity: of all crops, on the UNet's device.
+        crops: all of them, on the CPU.
+        identity: of all crops, on the UNet's device.
         negative: encoded; None where no pictures are wanted.
     """
     config = recipe.config
     if negative is None:
         return None
-    rows = torch.arange(0, len(crops), config.data.crops)[: config.samples.count].to(crops.latents.device)
+    rows, device = torch.arange(0, len(crops), config.data.crops)[: config.samples.count], objective.unet.device
     samples = SamplePictures(
         objective,
-        crops.take(rows),
-        identity.take(rows) if identity else None,
+        crops.take(rows).to(device),
+        identity.take(rows.to(device)) if identity else None,
         [triplet.prompt for triplet in recipe.triplets[: len(rows)]],
         negative,
         recipe.frozen.base.vae,

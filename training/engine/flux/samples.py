@@ -28,13 +28,18 @@ class FluxSamplePictures(SamplePictures):
 
     @classmethod
     def of_run(
-        cls, spec: FluxSpec, objective: FluxObjective, crops: EncodedFlux, negative: tuple[Tensor, Tensor]
+        cls,
+        spec: FluxSpec,
+        objective: FluxObjective,
+        crops: EncodedFlux,
+        negative: tuple[Tensor, Tensor],
+        device: torch.device,
     ) -> FluxSamplePictures:
-        """Take the middle crops of a run's first triplets, and draw them without the LoRA at once."""
+        """Take the middle crops of a run's first triplets to the device, and draw them without the LoRA at once."""
         config = spec.config
         rows = torch.arange(0, len(spec.triplets) * config.data.crops, config.data.crops)[: config.samples.count]
         prompts = [triplet.prompt for triplet in spec.triplets[: len(rows)]]
-        some = crops.take(rows.to(crops.latents.device))
+        some = crops.take(rows).to(device)
         samples = cls(objective, some, None, prompts, negative, spec.base.parts.vae, config, spec.folder)
         samples.draw_without()
         return samples

@@ -37,7 +37,7 @@ def set_up(spec: FluxSpec, accelerator: Accelerator, speak) -> Setup:
     objective, parameters = load_objective(spec, device)
 
     def samples(here: EncodedFlux) -> FluxSamplePictures | None:
-        return FluxSamplePictures.of_run(spec, objective, here, negative) if negative else None
+        return FluxSamplePictures.of_run(spec, objective, here, negative, device) if negative else None
 
     def write(kohya: bool, drawn: SamplePictures | None) -> str:
         return export(spec, objective, parameters, _card(spec, objective, thumbnail_of(spec, drawn)), kohya)
