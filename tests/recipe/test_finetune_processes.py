@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 
 import training.finetune as finetune
+from tests.recipe.tiny_flux import write_flux, write_flux_config, write_tables
 from tests.recipe.tiny_recipe import write_all, write_config
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
@@ -62,9 +63,8 @@ def test_killed_at_a_random_moment_it_resumes_to_the_same_bytes(world):
     assert result == (world / "whole" / "hugging.safetensors").read_bytes()
 
 
-def test_two_processes_are_one_with_the_same_global_batch(world):
-    one, two = (config_of(world, folder, 6, 3) for folder in ("one", "two"))
-    assert finetune.main([str(one)]) == 0
+def in_two_processes(config):
+    """What `accelerate launch` said."""
     launched = subprocess.run(
         [
             sys.executable,
@@ -81,7 +81,7 @@ def test_two_processes_are_one_with_the_same_global_batch(world):
             "no",
             "-m",
             "training.finetune",
-            str(two),
+            str(config),
         ],
         env=ENVIRONMENT,
         capture_output=True,
@@ -89,17 +89,51 @@ def test_two_processes_are_one_with_the_same_global_batch(world):
         timeout=240,
     )
     assert launched.returncode == 0, launched.stderr[-3000:]
-    assert "2 processes x 1 micro-batches x 2" in launched.stdout
-    assert launched.stdout.count("read back: 32 of 32 pairs") == 1
+    return launched.stdout
 
-    def history(folder):
-        rows = (world / folder / "history.csv").read_text().splitlines()[1:]
-        return torch.tensor([[float(cell) for cell in row.split(",")] for row in rows])
 
-    torch.testing.assert_close(history("one"), history("two"), atol=1e-5, rtol=1e-4)
-    with (
-        safe_open(world / "one" / "hugging.safetensors", "pt") as a,
-        safe_open(world / "two" / "hugging.safetensors", "pt") as b,
-    ):
-        for key in a.keys():
-            torch.testing.assert_close(a.get_tensor(key), b.get_tensor(key), atol=1e-4, rtol=1e-3)
+def history(folder):
+    rows = (folder / "history.csv").read_text().splitlines()[1:]
+    return torch.tensor([[float(cell) for cell in row.split(",")] for row in rows])
+
+
+def assert_alike(one, two, files=("hugging.safetensors",)):
+    torch.testing.assert_close(history(one), history(two), atol=1e-5, rtol=1e-4)
+    for file in files:
+        with safe_open(one / file, "pt") as a, safe_open(two / file, "pt") as b:
+            assert list(a.keys()) == list(b.keys())
+            for key in a.keys():
+                torch.testing.assert_close(a.get_tensor(key), b.get_tensor(key), atol=1e-4, rtol=1e-3)
+
+
+def test_two_processes_are_one_with_the_same_global_batch(world):
+    one, two = (config_of(world, folder, 6, 3) for folder in ("one", "two"))
+    assert finetune.main([str(one)]) == 0
+    said = in_two_processes(two)
+    assert "2 processes x 1 micro-batches x 2" in said and said.count("read back: 32 of 32 pairs") == 1
+    assert_alike(world / "one", world / "two")
+
+
+def test_two_processes_are_one_on_a_flux_with_streamed_blocks_and_trained_tables(world, tmp_path):
+    """Some pictures have no references: a process may see none of the tables that it trains."""
+    base, tables = write_flux(tmp_path / "flux1"), write_tables(tmp_path / "embedding.safetensors")
+    one, two = (
+        write_flux_config(
+            tmp_path / f"{name}.toml",
+            base,
+            world / "data",
+            tmp_path / name,
+            models=f'embeddings = "{tables.as_posix()}"',
+            references="drop = 0.6",
+            lora='sites = "DS"\ntables = true',
+            loss="routing_weight = 1.0",
+            train="gradient_checkpointing = true",
+            memory="stream_blocks = 2",
+        )
+        for name in ("one", "two")
+    )
+    assert finetune.main([str(one)]) == 0
+    said = in_two_processes(two)
+    assert "2 processes x 1 micro-batches x 1" in said and said.count("read back: 28 of 28 pairs") == 1
+    assert bool((history(tmp_path / "one")[:, 4] == 0).any())  # no picture of a step with references
+    assert_alike(tmp_path / "one", tmp_path / "two", ("hugging.safetensors", "hugging_embedding.safetensors"))

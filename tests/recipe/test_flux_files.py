@@ -1,10 +1,15 @@
 """Bases of the Flux class from disk: folders, single files, and what is refused or warned of."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from diffusers.pipelines.flux2.pipeline_flux2 import format_input
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from core.checkpoint import save
 from tests.recipe.tiny_flux import FLUX1, WIDTH, inputs, network, transformer, write_flux, write_tables
@@ -16,6 +21,7 @@ from training.host_diffusers.flux.dreamo import merge_loras, strengths_of
 from training.host_diffusers.flux.files import open_flux_base
 from training.host_diffusers.flux.network import FluxNetwork
 from training.host_diffusers.flux.single_file import diffusers_modules, read_transformer
+from training.host_diffusers.flux.text import mistral_text
 from training.host_diffusers.images import decode_latents, encode_pictures, latent_cells
 
 
@@ -147,6 +153,29 @@ def test_a_folder_of_klein_reads_prompts_as_its_pipeline(bases):
         assert torch.equal(net(**inputs(2)), same(**inputs(2)))
 
 
+def test_flux2_devs_words_are_found_before_the_end_of_its_chat():
+    """Padded on the left, the chat's own end behind the prompt."""
+    words = ("a", "fox", "hugs", "bear", "[INST]", "[/INST]", "<pad>", "<unk>")
+    tokenizer = Tokenizer(models.WordLevel({word: at for at, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", padding_side="left"
+    )
+    fast.chat_template = (
+        "{% for message in messages %}{% if message.role == 'user' %}[INST] {{ message.content[0].text }} [/INST]"
+        "{% else %}{{ message.content[0].text }} {% endif %}{% endfor %}"
+    )
+    prompt, length = "a fox hugs a bear", 60
+    chat = fast.apply_chat_template(
+        format_input([prompt]), tokenize=True, return_dict=True, padding="max_length", max_length=length
+    )
+    read = fast.convert_ids_to_tokens(chat["input_ids"][0])
+    assert len(read) == length and read[0] == "<pad>" and read[-1] == "[/INST]"
+    position = mistral_text(fast, nn.Identity(), length).position
+    first, last = (position(prompt, end) for end in find_phrase(prompt, "hugs"))
+    assert read[first:last] == ["hugs"]
+
+
 def test_klein_latents_are_patches_with_their_own_statistics(bases):
     vae = opened(bases / "klein").parts.vae()
     pixels = torch.rand(1, 3, 32, 48)
@@ -228,6 +257,14 @@ def test_what_does_not_fit_is_refused_in_one_report(bases, tmp_path):
     both = refused(bases / "flux1", embeddings=str(file), dreamo=[str(tmp_path / "absent")])
     assert "expected DreamO's embeddings" in both and "absent is not there" in both
     assert opened(file, parts=str(bases / "flux1")).config["num_single_layers"] == FLUX1["num_single_layers"]
+    half = tmp_path / "half"
+    shutil.copytree(bases / "flux1", half)
+    for gone in (half / "transformer", half / "text_encoder"):
+        (gone / "diffusion_pytorch_model.safetensors").unlink(missing_ok=True)
+        (gone / "model.safetensors").unlink(missing_ok=True)
+    shutil.rmtree(half / "tokenizer_2")
+    both = refused(half)
+    assert "text_encoder/, tokenizer_2/ is missing or has no weights" in both and "transformer has no weights" in both
     (tmp_path / "cut.safetensors").write_bytes(file.read_bytes()[:100])
     assert "cannot be read" in refused(tmp_path / "cut.safetensors", parts=str(bases / "flux1"))
 

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,14 +16,17 @@ from safetensors import safe_open
 import training.finetune as finetune
 from core.checkpoint import read
 from core.relation.flux_lora import load_flux_pairs
+from core.relation.keypoint_loss import KeypointPairs, keypoint_loss
 from tests.recipe.tiny_flux import write_flux, write_flux_config, write_tables
 from tests.recipe.tiny_runs import Crash, interrupt_at
 from tests.unit.synthetic_triplets import write_authors
 from training.common.cli import say
 from training.config import load_config
-from training.data.flux_encoding import encode_flux
+from training.data.flux_encoding import encode_flux, neighbours
+from training.diffusion.flow import add_noise
 from training.engine.flux.setup import load_objective
 from training.engine.flux.spec import load_flux_spec
+from training.prepare import convert
 
 CPU = torch.device("cpu")
 
@@ -34,6 +39,11 @@ def bases(tmp_path_factory):
     write_tables(root / "embedding.safetensors")
     write_authors(root / "data")
     write_authors(root / "more")
+    convert(root / "data", root / "ours")
+    lines = [json.loads(line) for line in (root / "ours" / "triplets.jsonl").read_text().splitlines()]
+    for line, licence in zip(lines, ("CC0-1.0", "MIT", "CC0-1.0")):
+        line["origin"] = {"licence": licence}
+    (root / "ours" / "triplets.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return root
 
 
@@ -41,13 +51,13 @@ def bases(tmp_path_factory):
 def config_of(bases, tmp_path):
     """Write a config whose output is the test's own; of FLUX.1 with DreamO's tables unless another base is named."""
 
-    def write(name="out", base="flux1", **tables):
+    def write(name="out", base="flux1", triplets="data", **tables):
         if base == "flux1":
             tables["models"] = f'embeddings = "{(bases / "embedding.safetensors").as_posix()}"\n' + tables.get(
                 "models", ""
             )
         return str(
-            write_flux_config(tmp_path / f"{name}.toml", bases / base, bases / "data", tmp_path / name, **tables)
+            write_flux_config(tmp_path / f"{name}.toml", bases / base, bases / triplets, tmp_path / name, **tables)
         )
 
     return write
@@ -57,7 +67,7 @@ def config_of(bases, tmp_path):
     ("base", "method", "modules"), [("flux1", "uxo", 8), ("kontext", "offset", 8), ("klein", "index", 8)]
 )
 def test_the_whole_recipe(config_of, tmp_path, capsys, base, method, modules):
-    config = config_of(base=base, samples="every = 2", train="micro_batch = 1")
+    config = config_of(base=base, triplets="ours", samples="every = 2", train="micro_batch = 1")
     assert finetune.main([config, "--dry-run"]) == 0
     assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
     assert finetune.main([config, "--also", "kohya"]) == 0
@@ -69,6 +79,7 @@ def test_the_whole_recipe(config_of, tmp_path, capsys, base, method, modules):
     pairs, metadata = load_flux_pairs(out / "hugging.safetensors")
     assert len(pairs) == modules and all(name.startswith("transformer_blocks.") for name in pairs)
     assert (metadata["kind"], metadata["sites"], metadata["reference_method"]) == ("relation", "T", method)
+    assert metadata["data_licences"] == "CC0-1.0, MIT"
     assert metadata["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
     assert json.loads(metadata["losses"]) == {"denoise": 1.0, "keypoint": 0.004}
     with safe_open(out / "hugging_kohya.safetensors", "pt") as file:
@@ -144,6 +155,51 @@ def test_every_loss_is_the_same_however_blocks_are_kept(config_of):
         assert all(torch.equal(gradients[name], alike[0][1][name]) for name in gradients)
 
 
+def test_the_noise_is_of_the_time_that_the_network_embeds(config_of):
+    """In bfloat16 the network makes thousands of a time and rounds them, to a multiple of 4 above 512."""
+    *_, (spec, crops, objective) = losses_of(config_of(train='precision = "bfloat16"'))
+    draw, seen = spec.draw(1, crops), {}
+    network = objective.network
+    hooks = [
+        network.register_forward_pre_hook(lambda module, inputs: seen.update(noisy=inputs[0])),
+        network.transformer.time_text_embed.register_forward_pre_hook(
+            lambda module, inputs: seen.update(thousands=inputs[0])
+        ),
+    ]
+    objective(crops.take(draw.rows), None, draw.part(0, 2))
+    for hook in hooks:
+        hook.remove()
+    batch = crops.take(draw.rows)
+    assert (seen["thousands"].float() / 1000 - draw.times).abs().max() > 1e-5
+    told = add_noise(batch.latents, draw.noise, seen["thousands"].float() / 1000)
+    torch.testing.assert_close(seen["noisy"], told, atol=1e-6, rtol=0)
+
+
+def test_the_denoising_loss_is_zero_for_noise_minus_picture(config_of):
+    """The target's sign, and the keypoint loss's clean picture and gate, with a network that knows the answer."""
+    settings = ["references.drop=0", "references.text_drop=0", "loss.keypoint_max_time=0.4825"]
+    config = load_config(config_of(), settings)
+    spec = load_flux_spec(config, CPU, 1, False)
+    crops = encode_flux(spec.folders, config, spec.base, CPU, spec.dtype, say)
+    objective, _ = load_objective(spec, CPU)
+
+    def answer(velocity, *inputs):
+        return velocity
+
+    for times in ((0.4, 0.48), (0.49, 0.7)):
+        draw = replace(spec.draw(0, crops), times=torch.tensor(times))
+        batch = crops.take(draw.rows)
+        objective.network.forward = partial(answer, draw.noise - batch.latents)
+        losses = objective(batch, None, draw)
+        pairs = KeypointPairs(batch.keypoints_target, batch.keypoints_concepts, batch.visible > 0.5)
+        gate = torch.tensor(times) <= 0.4825
+        wanted = keypoint_loss(batch.latents, batch.concept_latents, pairs, gate).mean() / batch.latents.shape[1]
+        assert losses["denoise"] == 0
+        assert (float(losses["keypoint"]) > 0) == bool(gate.all())
+        torch.testing.assert_close(losses["keypoint"], wanted, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(losses["loss"], 0.004 * losses["keypoint"])
+
+
 def test_pictures_with_and_without_references_are_those_alone(config_of):
     """A batch is computed in groups; each picture's loss is what it has by itself."""
     config = config_of(references="named = 0.5", train="", loss="routing_weight = 1.0")
@@ -199,6 +255,27 @@ def test_stages_change_data_losses_rate_and_tokens(config_of, bases, tmp_path, c
     }
 
 
+def test_columns_are_of_two_triplets_of_one_folder(config_of):
+    """Two subjects that never met: the crop beside is another triplet's, however many crops each has."""
+    spec = load_flux_spec(load_config(config_of(), ["data.crops=2", "data.columns=0.5"]), CPU, 1, False)
+    (folder,) = spec.folders
+    more = [replace(triplet, name=f"other {triplet.name}") for triplet in folder]
+    beside = neighbours([folder, more], 2)
+    own = [(triplet, crop) for triplet in (*folder, *more) for crop in range(2)]
+    assert len(beside) == len(own) == 12
+    for (left, one), (right, other) in zip(own, beside):
+        assert left.name != right.name and one == other
+        assert left.name.startswith("other") == right.name.startswith("other")
+
+
+def test_a_file_that_does_not_read_back_leaves_nothing(config_of, tmp_path, monkeypatch, capsys):
+    """Neither the LoRA nor what is written beside it."""
+    monkeypatch.setattr("training.engine.flux.setup.read_with_diffusers", lambda *inputs: 7)
+    assert finetune.main([config_of(lora="tables = true"), "--also", "kohya"]) == 2
+    assert "diffusers reads 7 of 8 pairs). Nothing was written" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").glob("*.safetensors")} == {"checkpoint.safetensors"}
+
+
 def test_what_is_encoded_is_kept_by_content(config_of, capsys):
     config = load_config(config_of("k"))
 
@@ -226,6 +303,7 @@ def test_what_is_encoded_is_kept_by_content(config_of, capsys):
         (["memory.storage=nf4"], 'memory.storage: "nf4" needs'),
         (["memory.storage=nf4", "memory.stream_blocks=2", "train.gradient_checkpointing=true"], "cannot be changed"),
         (["data.image_px=72"], "expected a multiple of 16"),
+        (["data.image_px=80", "data.columns=0.5"], "expected a multiple of 32 with columns"),
         (["lora.sites=X"], "lora.sites: expected one of T, Tkv"),
         (["loss.keypoint_min_time=0.95"], "is above keypoint_max_time"),
         (["models.embeddings=", "lora.tables=true"], "needs models.embeddings"),
@@ -249,6 +327,7 @@ def test_bad_input_is_one_message_and_nothing_is_written(config_of, tmp_path, ca
         or "1 files" in error
         or "needs" in error
         or "cannot" in error
+        or "columns" in error
         or ("no p" in error)
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.toml"]
