@@ -8,7 +8,7 @@ import torch
 from core.subject.adapter import GatedAdapter
 from core.subject.fused_prompt import fused_prompt, label_positions, placeholder_positions, replace_embeddings
 from core.subject.location import location_mask, mask_addition
-from core.subject.losses import localisation_loss
+from core.subject.losses import grid_of, localisation_loss
 from core.subject.tokens import ObjectTokens
 from tests import golden_tensors
 
@@ -104,8 +104,15 @@ def test_the_location_mask_is_the_published_one():
     inside = (mask[0, 0] == 0).nonzero()
     assert mask.shape == (1, 1, 64, 64) and len(inside) == 666
     assert inside.min(0).values.tolist() == [13, 7] and inside.max(0).values.tolist() == [49, 24]
-    wide = location_mask(boxes, torch.tensor([[True, True]]), 384, 640, (48, 80))
-    assert wide.shape == (1, 1, 48, 80) and set(wide.unique().tolist()) == {0.0, 1.0}
+
+
+def test_the_mask_of_a_wide_picture_is_drawn_along_its_own_sides_and_without_absent_subjects():
+    boxes = torch.tensor([[[0.25, 0.5, 0.5, 1.0], [0.75, 0.0, 1.0, 1.0]]])
+    expected = torch.ones(1, 1, 48, 80)
+    expected[..., 24:, 20:40] = 0
+    assert torch.equal(location_mask(boxes, torch.tensor([[True, False]]), 384, 640, (48, 80)), expected)
+    expected[..., 60:] = 0
+    assert torch.equal(location_mask(boxes, torch.tensor([[True, True]]), 384, 640, (48, 80)), expected)
 
 
 def test_the_fifth_channel_is_an_addition():
@@ -135,6 +142,17 @@ def test_losses_have_the_values_that_follow_from_their_equations():
         assert localisation_loss([maps], segment, positions, present, form) == pytest.approx(value, abs=1e-4)
     nobody = localisation_loss([flat], segment, positions, torch.zeros(1, 2))
     assert nobody == 0
+
+
+def test_maps_lie_on_grids_in_the_shape_of_the_picture():
+    segment = torch.zeros(1, 1, 8, 16)
+    segment[..., :4, :] = 1
+    upper = torch.cat((torch.ones(1, 1, 64, 1), torch.zeros(1, 1, 64, 1)), dim=2)  # 8 rows of 16: the first four
+    assert localisation_loss([upper], segment, torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1)) == pytest.approx(
+        -1.0, abs=1e-4
+    )
+    with pytest.raises(ValueError, match="7 positions are no grid in the shape 8 x 16"):
+        grid_of(7, 8, 16)
 
 
 def test_the_template_is_the_published_one():

@@ -1,10 +1,12 @@
 """Subject adapters on disk: read whole, or refused with every wrong key."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from core.checkpoint import save
-from core.subject.files import SubjectAdapter, SubjectAdapterConfig, load_subject_adapter
+from core.subject.files import SubjectAdapter, SubjectAdapterConfig, load_subject_adapter, save_subject_adapter
 
 BLOCKS = {
     "down_blocks.0.attentions.0.transformer_blocks.0": 32,
@@ -64,3 +66,17 @@ def test_other_files_are_refused_with_every_wrong_key(tmp_path, change, metadata
     save(tmp_path / "adapter.safetensors", state, METADATA | metadata)
     with pytest.raises(ValueError, match=said):
         load_subject_adapter(tmp_path / "adapter.safetensors")
+
+
+def test_settings_are_written_beside_the_tensors_and_a_refused_file_never_appears(tmp_path):
+    config = replace(CONFIG, coordinates=False, fused_words=False, locate_single=False, max_subjects=3, placeholder="q")
+
+    def refuse(written):
+        load_subject_adapter(written)
+        raise ValueError("not what was trained")
+
+    with pytest.raises(ValueError, match="not what was trained"):
+        save_subject_adapter(tmp_path / "adapter.safetensors", state_of(config), config, {}, refuse)
+    assert list(tmp_path.iterdir()) == []
+    save_subject_adapter(tmp_path / "adapter.safetensors", state_of(config), config, {})
+    assert load_subject_adapter(tmp_path / "adapter.safetensors")[1] == config
