@@ -93,7 +93,7 @@ def read_coco(instances: Path, pictures: Path, captions: Path | None) -> list[An
     absent = [key for key in ("images", "annotations", "categories") if not isinstance(told.get(key), list)]
     if absent:
         raise UserErrors(f"{instances}: expected COCO's instances, got no list of {', '.join(absent)}.")
-    names = {entry.get("id"): entry.get("name") for entry in told["categories"] if isinstance(entry, dict)}
+    names = {_id(entry, "id"): entry.get("name") for entry in told["categories"] if isinstance(entry, dict)}
     images = _images(told["images"], instances, pictures, faults)
     things: dict[Any, list[Thing]] = {}
     wrong: list[str] = []
@@ -119,14 +119,14 @@ def _images(entries: Sequence[Any], file: Path, folder: Path, faults: list[str])
     for number, entry in enumerate(entries):
         entry = entry if isinstance(entry, dict) else {}
         size = (entry.get("width"), entry.get("height"))
-        name = entry.get("file_name")
-        if not isinstance(name, str) or not all(isinstance(side, int) and side > 0 for side in size):
-            wrong.append(f"{file}: images[{number}]: expected file_name, width and height.")
+        name, key = entry.get("file_name"), _id(entry, "id")
+        if key is None or not isinstance(name, str) or not all(isinstance(side, int) and side > 0 for side in size):
+            wrong.append(f"{file}: images[{number}]: expected id, file_name, width and height.")
         elif not (folder / name).is_file():
             wrong.append(f"{folder / name}: missing; {file.name} names it. Set data.pictures to the pictures' folder.")
         else:
             caption = entry.get("caption")
-            images[entry.get("id")] = (folder / name, size, caption if isinstance(caption, str) else "")
+            images[key] = (folder / name, size, caption if isinstance(caption, str) else "")
     faults += _few(wrong, str(file))
     return images
 
@@ -136,16 +136,17 @@ def _thing(entry: Any, where: str, names: dict, images: dict, faults: list[str])
     if not isinstance(entry, dict):
         faults.append(f"{where}: expected an object.")
         return None
-    if entry.get("iscrowd") or entry.get("image_id") not in images:
+    image = images.get(_id(entry, "image_id"))
+    if entry.get("iscrowd") or image is None:
         return None
-    box, name = entry.get("bbox"), names.get(entry.get("category_id"))
+    box, name = entry.get("bbox"), names.get(_id(entry, "category_id"))
     if not isinstance(name, str) or not name.strip():
         faults.append(f"{where}: category_id {entry.get('category_id')!r} is none of the categories.")
         return None
     if not (isinstance(box, list) and len(box) == 4 and all(_is_number(side) for side in box)):
         faults.append(f"{where}: expected bbox [x, y, width, height] in pixels, got {str(box)[:60]}.")
         return None
-    width, height = images[entry["image_id"]][1]
+    width, height = image[1]
     x, y, wide, high = box
     edges = tuple(min(max(edge, 0.0), 1.0) for edge in (x / width, y / height, (x + wide) / width, (y + high) / height))
     if wide <= 0 or high <= 0 or edges[0] >= edges[2] or edges[1] >= edges[3]:
@@ -160,6 +161,12 @@ def _thing(entry: Any, where: str, names: dict, images: dict, faults: list[str])
     return Thing(name.strip(), edges, segmentation)
 
 
+def _id(entry: dict, key: str) -> int | str | None:
+    """Read a number or a word that names something; None for anything else."""
+    value = entry.get(key)
+    return value if isinstance(value, int | str) else None
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -172,7 +179,7 @@ def _captions(file: Path, faults: list[str]) -> dict[Any, str]:
     said: dict[Any, str] = {}
     for entry in entries:
         if isinstance(entry, dict) and isinstance(entry.get("caption"), str) and entry["caption"].strip():
-            said.setdefault(entry.get("image_id"), " ".join(entry["caption"].split()))
+            said.setdefault(_id(entry, "image_id"), " ".join(entry["caption"].split()))
     return said
 
 

@@ -38,7 +38,7 @@ def draw_subjects(
     """Latents of B pictures by three-branch guidance.
 
     Args:
-        objective: the UNet with the adapter; it is put into evaluation mode and back.
+        objective: with the adapter; its UNet is put into evaluation mode and back.
         batch: boxes, references and prompts, on the UNet's device; its latents only say the size.
         settings: steps, guidance, first seed, negative prompt.
         spacing: of the timesteps, see `sampling_timesteps`.
@@ -49,7 +49,7 @@ def draw_subjects(
     dropped = Dropped(off >= rows, off >= 2 * rows, off >= 2 * rows)  # T, I, U
     whole = repeated(batch, 3)
     instead = tuple(ids[0] for ids in objective.text.tokens.ids([settings.negative]))
-    objective.eval()
+    objective.unet.eval()
     context = objective.encode(whole, dropped.text, instead)
 
     def predict(noisy: Tensor, timesteps: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def draw_subjects(
         return nothing + settings.guidance * (text - image) + settings.subject_guidance * (image - nothing)
 
     latents = sample(predict, objective.schedule, noise, settings.steps, spacing)
-    objective.train()
+    objective.unet.train()
     return latents
 
 
