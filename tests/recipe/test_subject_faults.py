@@ -5,6 +5,7 @@ import json
 import pytest
 from PIL import Image, ImageDraw
 
+import training.data.subject_cache as subject_cache
 import training.subject as subject
 from tests.recipe.test_subject_training import QUICK, config_of, tiny_root, world  # noqa: F401 fixtures
 from tests.recipe.tiny_subject import write_coco
@@ -67,6 +68,10 @@ SETTINGS = {
         ["adapter.adapter=false", "adapter.location=false", "adapter.fused_words=false"],
         "no subject would get into the picture",
     ),
+    "the placeholder in the negative text": (
+        ["samples.every=1", 'samples.negative="a q fox"'],
+        "samples.negative: it has the placeholder 'q'. Leave that word out.",
+    ),
     "shares above one": (["drop.text=0.9"], "all shares together are 1.05"),
     "no image encoder": (["models.clip_vision=nowhere"], "models.clip_vision: nowhere is not there"),
     "no base": (["models.base=nowhere"], "models.base: nowhere is neither a folder nor a file"),
@@ -81,6 +86,13 @@ def test_bad_settings_are_one_message(world, capsys, overrides, said):  # noqa: 
     assert subject.main([config_of(world), *QUICK, *sets]) == 2
     message = capsys.readouterr().err
     assert said in message and "Traceback" not in message and not (world / "out").exists()
+
+
+def test_the_preview_too_says_that_no_crop_shows_a_subject(world, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(subject_cache, "crop_scene", lambda *_: None)
+    for more in (["--preview-data", str(world / "sheet.png")], ["--dry-run"]):
+        assert subject.main([config_of(world), *QUICK, *more]) == 2
+        assert 'data.fit: no crop shows a subject; use "pad"' in capsys.readouterr().err
 
 
 def test_a_placeholder_of_several_tokens_or_inside_a_word_is_named(world, capsys):  # noqa: F811
@@ -104,6 +116,11 @@ COCO = {
     "an unknown category": (
         {"annotations": [{"image_id": 10, "category_id": 7, "bbox": [1, 2, 30, 30]}]},
         "category_id 7 is none of the categories",
+    ),
+    "ids that are lists": (
+        {"images": [{"id": [1], "file_name": "0.png", "width": 96, "height": 96}],
+         "annotations": [{"image_id": [1], "category_id": {}, "bbox": [1, 2, 30, 30]}]},
+        "images[0]: expected id, file_name, width and height",
     ),
     "things too small": (
         {"annotations": [{"image_id": 10, "category_id": 1, "bbox": [1, 2, 5, 5]}]},

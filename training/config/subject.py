@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, FiniteFloat
 
@@ -82,6 +82,11 @@ class AdapterConfig(Checked):
     coordinates: bool = Field(True, description="put box coordinates into the object tokens")
     locate_single: bool = Field(True, description="also where there is one subject only")
     fused_words: bool = Field(True, description="put each subject's image embedding into the prompt")
+
+    def contradictions(self) -> list[tuple[str, str]]:
+        if self.adapter or self.location or self.fused_words:
+            return []
+        return [("adapter", "false, and so are location and fused_words: no subject would get into the picture.")]
 
 
 class SubjectLossConfig(Checked):
@@ -172,14 +177,4 @@ def load_subject_config(path: str | Path, overrides: Sequence[str] = ()) -> Subj
         text = read_text(check_path(str(path)))
     except ValueError as error:
         raise UserErrors(f"{error} Give the path of a TOML file, e.g. one of training/configs.") from error
-    return read_settings(SubjectConfig, path, text, overrides, _across_tables)
-
-
-def _across_tables(settings: dict[str, Any]) -> list[str]:
-    """Find what is wrong between tables, read from the raw settings."""
-    adapter, loss, drop = (settings.get(name) for name in ("adapter", "loss", "drop"))
-    if not all(isinstance(table, dict) for table in (adapter, loss, drop)):
-        return []
-    if not adapter.get("adapter", True) and not adapter.get("location", True) and not adapter.get("fused_words", True):
-        return ["adapter: adapter, location and fused_words are all false: no subject would get into the picture."]
-    return []
+    return read_settings(SubjectConfig, path, text, overrides, lambda settings: [])  # no table contradicts another

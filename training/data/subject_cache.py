@@ -21,6 +21,7 @@ from torch import Tensor
 from core.checkpoint import save
 from core.subject.reference import encoder_pixels
 
+from ..common.errors import UserErrors
 from ..config.subject import SubjectConfig
 from ..host_diffusers.images import encode_pictures, patches_and_embedding
 from ..host_diffusers.subject_base import SubjectModels
@@ -115,11 +116,18 @@ class EncodedSubjects:
 
 
 def rows_of(scenes: Sequence[SubjectScene], config: SubjectConfig) -> list[tuple[SubjectScene, SquareCrop]]:
-    """Every crop of every picture that shows a subject."""
+    """List every crop of every picture that shows a subject.
+
+    Raises:
+        UserErrors: none does.
+    """
     found = (
         crop_scene(scene, config.data, crop, config.train.seed) for scene in scenes for crop in range(config.data.crops)
     )
-    return [row for row in found if row is not None]
+    rows = [row for row in found if row is not None]
+    if not rows:
+        raise UserErrors('data.fit: no crop shows a subject; use "pad", or more data.crops.')
+    return rows
 
 
 def encode_subjects(

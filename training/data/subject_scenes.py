@@ -34,7 +34,7 @@ class SubjectScene:
         boxes: (S, 4) fractions of the picture.
         masks: for each subject (width, height) to (H, W) bool; empty: the boxes stand for them.
         photographs: one a subject, or none: they are cut from the target.
-        digest: SHA-256 of its files and annotations.
+        digest: SHA-256 of its annotations and files; of a COCO picture's name and length instead of its bytes.
     """
 
     name: str
@@ -92,7 +92,7 @@ class SubjectScene:
 
 
 def scenes_sha256(scenes: Sequence[SubjectScene]) -> str:
-    """Hash of every picture and annotation, in order."""
+    """Hash of every scene's digest, in order."""
     return sha256("".join(scene.digest for scene in scenes).encode()).hexdigest()
 
 

@@ -93,7 +93,8 @@ def export_adapter(objective: SubjectObjective, path: Path, steps: int, dataset:
     """
     adapter, config = objective.adapter, objective.config
     half = config.output.precision == "float16"
-    whole: dict[str, Tensor] = {key: adapter.state_dict()[name] for name, key in adapter.file_keys().items()}
+    own = adapter.state_dict()
+    whole: dict[str, Tensor] = {key: own[name] for name, key in adapter.file_keys().items()}
     whole |= {key: parameter.detach() for key, parameter in objective.trained().items()}
     state = {key: (tensor.half() if half else tensor.float()).cpu() for key, tensor in whole.items()}
     overflown = [key for key, tensor in state.items() if not bool(torch.isfinite(tensor).all())]

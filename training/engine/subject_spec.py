@@ -68,15 +68,15 @@ def load_subject_run(config: SubjectConfig, device: torch.device, processes: int
     faults: list[str] = []
     scenes = or_faults(lambda: load_scenes(config.data, config.adapter, config.train.seed), faults)
     models = or_faults(lambda: open_subject_models(config.models), faults)
-    rows = rows_of(scenes, config) if scenes else []
-    if scenes and not rows:
-        faults.append('data.fit: no crop shows a subject; use "pad", or more data.crops.')
+    rows = or_faults(lambda: rows_of(scenes, config), faults) or [] if scenes else []
     tokens = or_faults(lambda: _tokens(models, config), faults) if models else None
     prompts = (
         or_faults(lambda: prompt_rows([scene for scene, _ in rows], tokens, config.adapter), faults) if tokens else ()
     )
     if models:
         faults += _base_faults(models, config)
+    if tokens and config.samples.every and tokens.placeholder in tokens.ids([config.samples.negative])[0]:
+        faults.append(f"samples.negative: it has the placeholder '{config.adapter.placeholder}'. Leave that word out.")
     trained = trainable_numbers(models, config) if models and not faults else 0
     folder = RunDir(config, config.result_file)
     or_faults(lambda: folder.check(resume, _bytes_to_write(config, len(rows), trained, models)), faults)
