@@ -46,11 +46,13 @@ def build_manifest(
         weights: for each method the hashes of the weight files that it uses, by name; a file that cannot be read from
             here (on another machine) has an empty hash.
     """
-    references = sorted({path for entry in entries for path in entry.references})
+    photographs: dict[str, list[str]] = {}  # sets of subjects have a 00.jpg in each folder
+    for path in dict.fromkeys(path for entry in entries for path in entry.references):
+        photographs.setdefault(path.name, []).append(file_hash(path))
     return {
         "format": FORMAT,
         "prompts": file_hash(prompts),
-        "photographs": {path.name: file_hash(path) for path in references},
+        "photographs": {name: found[0] if len(found) == 1 else found for name, found in photographs.items()},
         "settings": {key: value for key, value in asdict(settings).items()},
         "engine": dict(engine),
         "methods": {method: dict(weights[method]) for method in methods},

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from ...common.image_files import open_picture
 from ...common.sheets import FAINT, INK, PAPER, font
-from ..columns import JUDGE_COLUMNS, SCORE_COLUMNS, SUBJECT_COLUMNS, estimates
+from ..columns import COLUMNS, SCORE_COLUMNS, estimates
 from ..measurement import Measured
 from ..relationbench import published_rows
 from ..scores import METRICS
@@ -55,7 +55,7 @@ def reproduction_text(measured: Mapping[str, Measured], complete: Mapping[str, b
             if method == "ms-diffusion":
                 checks.append((group, max(map(abs, gaps.values())) if gaps else None))
     lines += ["", *_verdict(checks)]
-    if checks or any(line.startswith("| *published") for line in lines):
+    if any(line.startswith("| *published") for line in lines):
         lines.append(f"Published rows: {note}.")
     return "\n".join(lines) + "\n"
 
@@ -79,13 +79,12 @@ def _verdict(checks: list[tuple[str, float | None]]) -> list[str]:
 
 def rows_facts(measured: Mapping[str, Measured], complete: Mapping[str, bool]) -> dict[str, Any]:
     """Every method's means, for JSON."""
-    columns = (*SCORE_COLUMNS, *SUBJECT_COLUMNS, *JUDGE_COLUMNS)
     return {
         method: {
             "complete": complete[method],
             "groups": {
                 group: {key: asdict(estimate) for key, estimate in row.items()}
-                for group, row in estimates(own.entries, own.rows, columns).items()
+                for group, row in estimates(own.entries, own.rows, tuple(COLUMNS.values())).items()
             },
         }
         for method, own in measured.items()

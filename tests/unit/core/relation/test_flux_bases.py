@@ -85,6 +85,11 @@ def test_a_tools_word_is_not_believed_against_the_tensors():
         check_base(base_of_file(text_stream("klein-9b"), {"base": "flux2-dev"}), klein, "file")
 
 
+def test_qwen_image_has_the_names_and_the_width_of_klein_4b_and_its_word_is_taken():
+    base = base_of_file(text_stream("klein-4b"), {"modelspec.architecture": "Qwen-Image/lora"})
+    assert (base.title, base.shape) == ("Qwen-Image", None)
+
+
 @pytest.mark.parametrize(("key", "text", "title"), [
     ("base", "flux1-dev", "FLUX.1"), ("base", "flux", "FLUX.1"), ("base", "kontext", "FLUX.1 Kontext"),
     ("base", "klein-9b", "FLUX.2 Klein 9B"), ("base", "flux2-dev", "FLUX.2 dev"), ("base", "sdxl", "SDXL"),

@@ -242,6 +242,27 @@ def test_another_manifest_is_refused_and_says_what_differs(scenes, capsys):
         assert "photographs cat0.png was" in capsys.readouterr().err
 
 
+def test_photographs_of_one_name_in_several_folders_are_all_in_the_manifest(scenes, capsys):
+    """As in DreamBench: dog/00.jpg, cat/00.jpg, ..."""
+    lines = [json.loads(line) for line in (scenes / "prompts.jsonl").read_text().splitlines()]
+    for line in lines:
+        for place, reference in enumerate(line["references"]):
+            line["references"][place] = f"{Path(reference).stem}/00.png"
+            (scenes / reference).with_suffix("").mkdir()
+            (scenes / reference).rename(scenes / line["references"][place])
+    (scenes / "prompts.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    with Server() as server:
+        assert run(scenes, server, "--draw-only") == 0
+        for name in ("cat0", "bear2"):
+            path = scenes / name / "00.png"
+            before = path.read_bytes()
+            Image.new("RGB", (8, 8)).save(path)
+            assert run(scenes, server, "--draw-only") == 2
+            assert "photographs 00.png was" in capsys.readouterr().err
+            path.write_bytes(before)
+        assert run(scenes, server, "--draw-only") == 0
+
+
 def test_a_foreign_picture_is_never_overwritten(scenes, capsys):
     with Server() as server:
         foreign = scenes / "out" / "pictures" / "relate" / "1.png"

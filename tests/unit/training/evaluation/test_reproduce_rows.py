@@ -6,7 +6,7 @@ from training.evaluation.folders import report_of
 from training.evaluation.measurement import Measured
 from training.evaluation.prompts import Entry
 from training.evaluation.relationbench import published_rows
-from training.evaluation.reproduce.rows import reproduction_text
+from training.evaluation.reproduce.rows import reproduction_text, rows_facts
 
 SCORES = {"CLIP-T": 31.0, "CLIP-R": 19.0, "CLIP-I": 79.0, "DINO": 68.0}
 
@@ -65,3 +65,11 @@ def test_every_method_that_was_counted_exactly_is_reported(tmp_path):
 
 def test_the_miniworld_stands_beside_nothing(tmp_path):
     assert "*published" not in rows_of(tmp_path, "", world="miniworld")
+
+
+def test_every_measure_of_every_method_is_in_the_json(tmp_path):
+    own = measured(tmp_path, "")
+    own["relate"].rows[0] = {**SCORES, "face_multi_id": 0.5, "grade_relation": 7.0}
+    facts = rows_facts(own, {"ms-diffusion": True, "relate": False})["relate"]
+    assert not facts["complete"] and facts["groups"]["single"]["face_multi_id"]["value"] == 0.5
+    assert facts["groups"]["overall"]["grade_relation"]["value"] == 7.0
