@@ -32,6 +32,10 @@ class FaceAnalysis:
         FaceAnalysis.made.append(self)
         if settings["name"] == "absent":
             raise RuntimeError("no model of this name")
+        assert settings["name"] != "nested"  # as insightface does where it finds no detector
+        self.models = {task: None for task in settings["allowed_modules"]}
+        if settings["name"] == "detector_only":
+            del self.models["recognition"]
 
     def prepare(self, **settings):
         self.settings |= settings
@@ -109,6 +113,10 @@ def test_a_pack_is_opened_by_name_or_folder(insightface, tmp_path):
     assert FaceAnalysis.made[1].settings["root"] == str(tmp_path)
     with pytest.raises(ValueError, match="--faces absent: cannot be opened .no model of this name"):
         open_faces("absent", "cpu")
+    with pytest.raises(ValueError, match="no model for detection was found in it; the .onnx files must lie in"):
+        open_faces("nested", "cpu")
+    with pytest.raises(ValueError, match="no model for recognition was found in it"):
+        open_faces("detector_only", "cpu")
     with pytest.raises(ValueError, match="from a folder named models"):
         open_faces(str(tmp_path), "cpu")
 

@@ -11,6 +11,11 @@ from .opening import opened
 
 _HOME = "~/.insightface"  # insightface's own default
 _SIDE = 640  # of the square its detector reads
+_TASKS = ("detection", "recognition")
+_LACKS = (
+    "no model for {} was found in it; the .onnx files must lie in the pack's own folder, not in another one below it, "
+    "as the archive of antelopev2 unpacks"
+)
 
 
 def open_faces(name: str, device: str) -> InsightFaces:
@@ -21,7 +26,7 @@ def open_faces(name: str, device: str) -> InsightFaces:
         device: torch device.
 
     Raises:
-        ValueError: the packages are not installed, or there is no such pack.
+        ValueError: the packages are not installed, there is no such pack, or it lacks one of the two models.
     """
 
     def load() -> InsightFaces:
@@ -33,9 +38,12 @@ def open_faces(name: str, device: str) -> InsightFaces:
         root = str(folder.parent.parent) if folder.is_dir() else _HOME
         on_gpu = device.startswith("cuda")
         providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if on_gpu else ["CPUExecutionProvider"]
-        pack = FaceAnalysis(
-            name=folder.name, root=root, providers=providers, allowed_modules=["detection", "recognition"]
-        )
+        try:
+            pack = FaceAnalysis(name=folder.name, root=root, providers=providers, allowed_modules=list(_TASKS))
+        except AssertionError as error:  # of insightface, without a word, if it found no detector
+            raise ValueError(_LACKS.format(_TASKS[0])) from error
+        if lacking := [task for task in _TASKS if task not in pack.models]:
+            raise ValueError(_LACKS.format(lacking[0]))
         pack.prepare(ctx_id=0 if on_gpu else -1, det_size=(_SIDE, _SIDE))
         return InsightFaces(folder.name, pack)
 
