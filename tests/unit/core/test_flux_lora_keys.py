@@ -52,6 +52,29 @@ def test_what_is_no_lora_of_flux_is_reported():
     assert lora.left_out == ("notes",)
 
 
+@pytest.mark.parametrize(("metadata", "alpha"), [
+    ({"ss_network_alpha": "3"}, 3.0), ({"lora_adapter_metadata": '{"transformer.lora_alpha": 5}'}, 5.0),
+])  # fmt: skip
+def test_alpha_of_the_metadata_is_for_pairs_without_one(tmp_path, metadata, alpha):
+    first, second = (f"transformer.transformer_blocks.{block}.attn.to_q" for block in (0, 1))
+    state = pair(first, names=("lora_A", "lora_B")) | pair(second, names=("lora_A", "lora_B"))
+    save_file({**state, f"{first}.alpha": torch.tensor(1.0)}, tmp_path / "x.safetensors", metadata=metadata)
+    lora = load_flux_lora(tmp_path / "x.safetensors")
+    assert (float(lora.state[f"{first}.alpha"]), float(lora.state[f"{second}.alpha"])) == (1.0, alpha)
+    assert lora.alpha_source.startswith("its metadata")
+
+
+def test_what_is_not_applied_is_said():
+    module = "transformer.transformer_blocks.0.attn.to_q"
+    state = pair(module, names=("lora_A", "lora_B")) | {f"{module}.lora_B.bias": torch.ones(9)}
+    state |= pair("lora_te1_text_model_encoder_layers_0_mlp_fc1", names=("lora_down", "lora_up"))
+    lora = to_comfy_keys(state | {"bundle_emb.hug.string_to_param.*": torch.ones(1)}, "file")
+    assert set(lora.state) == {f"{module}.lora_down.weight", f"{module}.lora_up.weight"} and lora.pairs == 1
+    said = "; ".join(lora.remarks())
+    assert all(words in said for words in ("1 tensors of the biases", "2 tensors of the text encoder"))
+    assert "1 tensors of the textual inversion" in said
+
+
 def test_text_encoders_alone_are_called_by_name():
     state = pair("lora_te1_text_model_encoder_layers_0_mlp_fc1", names=("lora_down", "lora_up"))
     with pytest.raises(ValueError, match="none among its 2 tensors. It is a LoRA of text encoders alone .lora_te1_"):
