@@ -81,7 +81,11 @@ class RelateEncodeFusedPrompt(io.ComfyNode):
             outputs=[
                 io.Conditioning.Output(
                     display_name="conditioning", tooltip="The positive conditioning, for any sampler."
-                )
+                ),
+                io.Clip.Output(
+                    display_name="clip",
+                    tooltip="The text encoder as the adapter was trained with it, for the empty or negative text.",
+                ),
             ],
         )
 
@@ -98,7 +102,7 @@ class RelateEncodeFusedPrompt(io.ComfyNode):
                     subject.name,
                     prompt[:200],
                 )
-        return io.NodeOutput(encoders.encode_fused_prompt(clip, clip_vision, scene, adapter, prompt))
+        return io.NodeOutput(*encoders.encode_fused_prompt(clip, clip_vision, scene, adapter, prompt))
 
 
 class RelateApplySubjectAdapter(io.ComfyNode):

@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from tests.host.pictures import photograph
-from tests.host.test_subject_adapter import CONTEXT, EMBEDDING, HEAD, IMAGE, SUBJECTS, TOKENS, apply, fused
+from tests.host.test_subject_adapter import (
+    CONTEXT,
+    EMBEDDING,
+    HEAD,
+    IMAGE,
+    SUBJECTS,
+    TOKENS,
+    apply,
+    fused,
+    fused_with_clip,
+)
 
 WIDTH_L, WIDTH_G = 24, 40
 
@@ -103,6 +113,17 @@ def test_trained_weights_of_both_text_encoders_are_patched_into_a_clone(studio, 
     trained, plain = (fused(studio, scene, build(text=text)) for text in (biases, None))
     assert not torch.equal(trained[0][1]["pooled_output"], plain[0][1]["pooled_output"])  # of the second one
     assert torch.equal(studio.text("a dog")[0][0], before)
+
+
+def test_the_clip_for_the_empty_text_is_the_trained_one(studio, scene, build):
+    """In training the branches without a prompt are encoded by the encoder that is trained."""
+    bias = {"text_encoder.text_model.encoder.layers.0.mlp.fc2.bias": torch.full((WIDTH_L,), 2.0)}
+    assert fused_with_clip(studio, scene, build())[1] is studio.base.clip  # nothing of it is trained
+    _, clip = fused_with_clip(studio, scene, build(text=bias))
+    _, plain = fused_with_clip(studio, scene, build(text=bias, fused_words=False), "a dog")
+    with torch.inference_mode():
+        empty, again = (one.encode_from_tokens_scheduled(one.tokenize(""))[0][0] for one in (clip, plain))
+    assert torch.equal(empty, again) and not torch.equal(empty, studio.text("")[0][0])
 
 
 def test_subjects_without_boxes_may_be_anywhere(studio, build):

@@ -100,7 +100,8 @@ def encode_fused_prompt(clip, clip_vision, scene: Scene, adapter: LoadedSubjectA
     """Encode "prompt, the {name} is sks, ..." with each subject's vector in the place of its placeholder.
 
     Returns:
-        CONDITIONING.
+        CONDITIONING, and the CLIP that made it: with what the file trains of its encoders, which the empty text of
+        guidance's other branches was encoded with in training.
 
     Raises:
         ValueError: a prompt with the placeholder, an encoder of another width, or a prompt too long for its clauses.
@@ -112,7 +113,7 @@ def encode_fused_prompt(clip, clip_vision, scene: Scene, adapter: LoadedSubjectA
     embeddings = [encode_photograph(subject, clip_vision, adapter).embedding for subject in scene.subjects]
     clip = _with_trained_text(clip, adapter)
     if not config.fused_words:
-        return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+        return clip.encode_from_tokens_scheduled(clip.tokenize(prompt)), clip
     words = [word.float().cpu() for word in module.words(torch.stack(embeddings).to(device))]
     tokens = clip.tokenize(text)
     for of_encoder in words:  # (S, W) each
@@ -120,7 +121,7 @@ def encode_fused_prompt(clip, clip_vision, scene: Scene, adapter: LoadedSubjectA
         tokens[encoder] = _with_words(
             tokens[encoder], list(of_encoder), _placeholder(clip, encoder, config.placeholder)
         )
-    return clip.encode_from_tokens_scheduled(tokens)
+    return clip.encode_from_tokens_scheduled(tokens), clip
 
 
 def _placeholder(clip, encoder: str, word: str) -> int:
