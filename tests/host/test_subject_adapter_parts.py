@@ -126,6 +126,16 @@ def test_the_clip_for_the_empty_text_is_the_trained_one(studio, scene, build):
     assert torch.equal(empty, again) and not torch.equal(empty, studio.text("")[0][0])
 
 
+def test_object_tokens_go_to_the_device_with_the_model(studio, scene, build):
+    model = apply(studio, scene, build())
+    subjects = model.model_options["transformer_options"]["patches"]["middle_patch"][0]
+    assert subjects.to(torch.float16).objects.dtype == torch.float32
+    tokens = subjects.objects
+    model.model_patches_to(torch.device("meta"))
+    assert subjects.objects.device.type == "meta"
+    subjects.objects = tokens  # ComfyUI moves them once more when it drops the model, which meta tensors refuse
+
+
 def test_subjects_without_boxes_may_be_anywhere(studio, build):
     """A Subject's box is the whole picture until one is drawn: the mask is zero everywhere, as for "all is subject"."""
     scene = studio.scene(*({"image": photograph(64, 64), "name": words["name"]} for words in SUBJECTS))

@@ -55,8 +55,10 @@ class AppliedSubjects:
         """ComfyUI before 0.4 copies patches deeply with a clone; nothing here changes but during a run."""
         return self
 
-    def to(self, target) -> AppliedSubjects:
-        """ComfyUI moves patches with the model; tensors are cast where they are used."""
+    def to(self, target: torch.device | torch.dtype) -> AppliedSubjects:
+        """ComfyUI moves patches with the model: the tokens to its device, not to its dtype, which blocks cast to."""
+        if isinstance(target, torch.device):
+            self.objects = self.objects.to(target)
         return self
 
     def models(self) -> list:
