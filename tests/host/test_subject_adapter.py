@@ -137,6 +137,25 @@ def test_the_mask_is_the_fifth_channel_of_the_convolution(studio, scene, adapter
         )
     torch.testing.assert_close(ours, whole, atol=1e-5, rtol=0)
     assert subjects.add_location(ours, {"block": ("input", 1)}) is ours
+    half = apply(studio, scene, adapter, weight=0.5).model_options["transformer_options"]["patches"]["middle_patch"][0]
+    with torch.inference_mode():
+        less = half.add_location(convolution(latent), {"block": ("input", 0), "cond_or_uncond": [0]})
+        torch.testing.assert_close(less, (ours + convolution(latent)) / 2, atol=1e-5, rtol=0)
+
+
+def test_trained_keys_and_values_take_the_place_of_the_bases_as_far_as_the_weight_says(studio, scene, adapter):
+    own = studio.base.model.model.state_dict()
+    patches = apply(studio, scene, adapter, weight=0.5).patches
+    for place, block in (
+        ("middle_block.1", "mid_block.attentions.0"),
+        ("output_blocks.0.1", "up_blocks.0.attentions.0"),
+    ):
+        for part in ("to_k", "to_v"):
+            tail = f"transformer_blocks.0.attn2.{part}.weight"
+            key = f"diffusion_model.{place}.{tail}"
+            strength, (kind, (difference,)), *_ = patches[key][0]
+            assert (strength, kind) == (0.5, "diff")
+            torch.testing.assert_close(own[key].float().cpu() + difference, adapter.changes[f"unet.{block}.{tail}"])
 
 
 def test_without_location_nothing_is_added_to_the_latent(studio, scene, adapter):

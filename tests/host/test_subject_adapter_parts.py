@@ -126,6 +126,24 @@ def test_the_clip_for_the_empty_text_is_the_trained_one(studio, scene, build):
     assert torch.equal(empty, again) and not torch.equal(empty, studio.text("")[0][0])
 
 
+def test_the_window_is_the_part_of_the_schedule_in_which_adapters_act(studio, scene, build):
+    for window, early in (({"end_at": 0.5}, True), ({"start_at": 0.5}, False)):
+        model = apply(studio, scene, build(), **window)
+        subjects = model.model_options["transformer_options"]["patches"]["middle_patch"][0]
+        acted, rows = {}, subjects._rows
+
+        def watched(batch, options, acted=acted, rows=rows):
+            found = rows(batch, options)
+            acted[float(options["sigmas"].max())] = bool(found)
+            return found
+
+        subjects._rows = watched
+        studio.sample(model, steps=4)
+        inside, outside = ([sigma for sigma, did in acted.items() if did == flag] for flag in (True, False))
+        assert inside and outside
+        assert (min(inside) > max(outside)) if early else (max(inside) < min(outside))
+
+
 def test_object_tokens_go_to_the_device_with_the_model(studio, scene, build):
     model = apply(studio, scene, build())
     subjects = model.model_options["transformer_options"]["patches"]["middle_patch"][0]
@@ -134,6 +152,27 @@ def test_object_tokens_go_to_the_device_with_the_model(studio, scene, build):
     model.model_patches_to(torch.device("meta"))
     assert subjects.objects.device.type == "meta"
     subjects.objects = tokens  # ComfyUI moves them once more when it drops the model, which meta tensors refuse
+
+
+def test_words_stand_in_the_order_of_subjects_and_patches_come_without_the_class_token(studio, scene, build, pack):
+    encoders = pack.module("nodes.host_comfy.subject.encoders")
+    first, second = torch.zeros(WIDTH_L), torch.ones(WIDTH_L)
+    ((one, _), (plain, _), (two, weight)) = encoders._with_words([[(9, 1.0), (5, 1.0), (9, 0.5)]], [first, second], 9)[
+        0
+    ]
+    assert one is first and two is second and (plain, weight) == (5, 0.5)
+
+    class Vision:
+        model = torch.nn.Identity()
+        hidden = torch.arange((TOKENS + 1) * IMAGE).float().view(1, TOKENS + 1, IMAGE)
+
+        def encode_image(self, image, crop):
+            self.seen = image
+            return {"last_hidden_state": self.hidden, "image_embeds": torch.ones(1, EMBEDDING)}
+
+    vision = Vision()
+    features = encoders.encode_photograph(scene.subjects[1], vision, build())
+    assert torch.equal(features.patches, vision.hidden[0, 1:]) and vision.seen.shape == (1, 80, 80, 3)
 
 
 def test_subjects_without_boxes_may_be_anywhere(studio, build):
