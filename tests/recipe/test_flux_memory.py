@@ -122,3 +122,19 @@ def test_the_benchmark_runs_at_its_smallest(base):
     rows = [measure(setting, sizes, cpu, torch.float32, steps=1) for setting in settings([1])[-2:]]
     assert [row["setting"] for row in rows] == ["ours, half streamed", "encoders in every step"]
     assert all(row["pictures_a_second"] > 0 and row["setting"] in table(rows) for row in rows)
+
+
+def test_the_benchmark_compares_at_the_same_batch():
+    rest = {"at_once": 1, "seconds_an_update": 1.0, "peak_gib": None, "estimated_gib": 1.0}
+    rows = [
+        {"setting": name, "batch": batch, "pictures_a_second": speed, **rest}
+        for name, batch, speed in (
+            ("ours", 1, 6.0), ("ours", 4, 9.0), ("encoders in every step", 1, 2.0), ("encoders in every step", 4, 6.0)
+        )
+    ]  # fmt: skip
+
+    def ratios(rows):
+        return [line.split()[-4] for line in table(rows).splitlines()[1:]]
+
+    assert ratios(rows) == ["3.00", "1.50", "1.00", "1.00"]
+    assert ratios(rows[:2]) == ["-", "-"]  # both loops ran out of memory
