@@ -28,13 +28,14 @@ class Size:
     context: int
     pooled: int
     latent: int
+    head: int
 
     @property
     def layout(self) -> UNetSpec:
         return UNetSpec.of_depths((self.channels, 2 * self.channels, 4 * self.channels), 2, (0, 2, 10), self.context)
 
 
-SIZES = {"small": Size(64, 512, 256, 64), "full": Size(320, 2048, 1280, 128)}
+SIZES = {"small": Size(64, 512, 256, 64, 16), "full": Size(320, 2048, 1280, 128, 64)}
 
 
 class Step:
@@ -72,7 +73,7 @@ class ComfyUI(Step):
             "context_dim": size.context,
             "adm_in_channels": size.pooled + 6 * 256,
         }
-        self.model = tiny.model("sdxl", unet=unet, dtype=dtype)
+        self.model = tiny.model("sdxl", unet=unet, dtype=dtype, device=device, head=size.head)
         self.model.model.to(device)
         self.conditions = torch.cat((self.pooled, torch.zeros(2, 6 * 256, device=device, dtype=dtype)), dim=1)
 
@@ -154,7 +155,7 @@ class Diffusers(Step):
                     layers_per_block=2,
                     transformer_layers_per_block=[1, 2, 10],
                     cross_attention_dim=size.context,
-                    attention_head_dim=[width // 64 for width in self.layout.widths],
+                    attention_head_dim=[width // size.head for width in self.layout.widths],
                     use_linear_projection=True,
                     addition_embed_type="text_time",
                     addition_time_embed_dim=256,

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import statistics
 import sys
 from collections.abc import Callable
@@ -29,7 +28,7 @@ import torch
 from torch import Tensor
 
 from tests.bench.hosts import _load_pack
-from tests.bench.identity import chip, in_turn, peak_bytes, ratio
+from tests.bench.identity import chip, in_turn, keep, peak_bytes, ratio, writing
 from tests.bench.published_flux import published_step
 from tests.host.comfyui import find_comfyui
 
@@ -59,13 +58,18 @@ GOALS = {"ours / plain": 1.00, "ours / published": 1.00, "maps / ours": 1.05, "s
 STRENGTHS = {"soft": 3.0, "hard": 20.0}
 
 
-def _fused_attention() -> None:
-    """ComfyUI's choice on a GPU, also on a CPU: else steering would be measured against a slower kernel."""
+def _fused_kernels() -> None:
+    """ComfyUI's attention on a GPU, also on a CPU: else steering would be measured against a slower kernel.
+
+    Triton's rotary positions stand in where comfy-kitchen was installed without its compiled ones.
+    """
     comfyui = find_comfyui()
     if comfyui is None:
         sys.exit("No ComfyUI here: set COMFYUI_PATH to its folder.")
     sys.path.insert(0, str(comfyui))
-    importlib.import_module("comfy.cli_args").args.use_pytorch_cross_attention = True
+    arguments = importlib.import_module("comfy.cli_args").args
+    arguments.use_pytorch_cross_attention = True
+    arguments.enable_triton_backend = torch.cuda.is_available()
 
 
 class Step:
@@ -77,9 +81,9 @@ class Step:
         tiny = importlib.import_module("tests.host.test_pack.tiny")
         models = importlib.import_module("comfy.supported_models")
         made = (
-            tiny.model("flux", unet=widths, dtype=dtype)
+            tiny.model("flux", unet=widths, dtype=dtype, device=device)
             if model == "dreamo"
-            else tiny.model_of(models.Flux2, widths, dtype=dtype)
+            else tiny.model_of(models.Flux2, widths, dtype=dtype, device=device)
         )
         self.module = lambda name: importlib.import_module(f"{pack}.{name}")
         self.model = made.model.to(device)
@@ -100,6 +104,7 @@ class Step:
         left = torch.zeros(side, side)
         left[:, : side // 2] = 1.0
         self.areas = (left, 1 - left)
+        self.masks = tuple(area.to(device) for area in self.areas)
 
     def apply(self, latents: list[Tensor], options: dict | None = None, **conds) -> Tensor:
         return self.model.apply_model(
@@ -137,8 +142,7 @@ class NativeStep(Step):
 
     def passes(self) -> Tensor:
         """Each subject's own call, masked and added as ComfyUI's sampler does it."""
-        masks = (area.to(self.x) for area in self.areas)
-        return sum(self.apply([latent]) * mask for latent, mask in zip(self.latents, masks))
+        return sum(self.apply([latent]) * mask for latent, mask in zip(self.latents, self.masks))
 
     def ways(self) -> dict[str, Callable[[], Tensor]]:
         found = {name: self.kept(strength) for name, strength in STRENGTHS.items()}
@@ -214,7 +218,7 @@ def measure(model: str, size: str, share: int, dtype: torch.dtype, rounds: int, 
         only: ways to compare, where two are to be told apart closely; None for all.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    _fused_attention()
+    _fused_kernels()
     kind = {"flux2": NativeStep, "dreamo": DreamOStep}[model]
     step = kind(model, size, SIZES[model, size][1] // share, device, dtype)
     ways = {name: way for name, way in step.ways().items() if only is None or name in only}
@@ -264,7 +268,7 @@ def main() -> None:
     )
     options.add_argument("--rounds", type=int, default=7)
     options.add_argument("--ways", nargs="+", help="only these, e.g. 'soft' 'soft with maps'")
-    options.add_argument("--write", action="store_true", help=f"keep the numbers in {RESULTS.name}")
+    writing(options, RESULTS)
     chosen = options.parse_args()
     for model in chosen.model:
         for share in (2, 1) if model == "flux2" else (2,):
@@ -273,10 +277,8 @@ def main() -> None:
             title = f"{chip()}, torch {torch.__version__}, {chosen.dtype}, {model} {chosen.size}, references {beside}"
             title += "" if chosen.ways is None else f", {' and '.join(chosen.ways)} only"
             sys.stdout.write(f"{title}\n{table(found)}\n")
-            if chosen.write:
-                RESULTS.parent.mkdir(exist_ok=True)
-                kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-                RESULTS.write_text(json.dumps(kept | {title: found}, indent=1) + "\n")
+            sys.stdout.flush()
+            keep(chosen.write, title, found)
 
 
 if __name__ == "__main__":

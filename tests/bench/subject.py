@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import statistics
 import sys
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ from torch import Tensor
 from core.subject.files import SubjectAdapter, SubjectAdapterConfig
 from tests.bench.hosts import HOSTS, SIZES, Step
 from tests.bench.identity import RESULTS as IDENTITY
-from tests.bench.identity import chip, in_turn, ratio
+from tests.bench.identity import chip, in_turn, keep, ratio, writing
 
 RESULTS = IDENTITY.with_name("subject.json")
 SUBJECTS, TOKENS, IMAGE, EMBEDDING, HEAD = 2, 256, 1280, 1024, 64
@@ -101,7 +100,7 @@ def main() -> None:
     options.add_argument("--host", choices=HOSTS, default="comfyui")
     options.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     options.add_argument("--rounds", type=int, default=9)
-    options.add_argument("--write", action="store_true", help=f"keep the numbers in {RESULTS.name}")
+    writing(options, RESULTS)
     chosen = options.parse_args()
     row = measure(chosen.host, chosen.size, getattr(torch, chosen.dtype), chosen.rounds)
     title = f"{chip()}, torch {torch.__version__}, {chosen.host}, {chosen.size}, {chosen.dtype}"
@@ -109,9 +108,7 @@ def main() -> None:
     for name in ("first blocks over plain", "all blocks over plain"):
         told = row[name]
         sys.stdout.write(f"{name}: {told['median']:.3f} ({told['least']:.3f} to {told['most']:.3f})\n")
-    if chosen.write:
-        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        RESULTS.write_text(json.dumps(kept | {title: row}, indent=1) + "\n")
+    keep(chosen.write, title, row)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ CLIP_L, CLIP_G = 24, 40
 CONTEXT = CLIP_L + CLIP_G
 VISION = 48
 HEAD = 16
+CPU = torch.device("cpu")
 SDXL_UNET = {
     "in_channels": 4,
     "out_channels": 4,
@@ -86,10 +87,11 @@ SIZES = {
 
 def fill(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     """Draw every parameter from `seed`: matrices keep the variance of what goes through them, norms stay near 1."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = None
     for name, tensor in sorted(module.named_parameters()):
         tensor.requires_grad_(False)
-        noise = torch.randn(tensor.shape, generator=generator)
+        generator = generator or torch.Generator(tensor.device).manual_seed(seed)
+        noise = torch.randn(tensor.shape, generator=generator, device=tensor.device)
         if tensor.ndim >= 2:
             noise = noise / math.sqrt(tensor[0].numel())
         elif name.endswith("bias"):
@@ -100,33 +102,39 @@ def fill(module: torch.nn.Module, seed: int) -> torch.nn.Module:
     return module.eval()
 
 
-def _config(family: type, sizes: dict, dtype: torch.dtype, head: int = HEAD) -> comfy.supported_models_base.BASE:
+def _config(family: type, sizes: dict, head: int = HEAD) -> comfy.supported_models_base.BASE:
     """ComfyUI's model config of `family` with these sizes; a family fixes its head width on the class."""
     extra = {"unet_extra_config": {"num_heads": -1, "num_head_channels": head}} if "model_channels" in sizes else {}
-    config = type(family.__name__, (family,), extra)(unet_config(sizes))
-    config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
-    return config
+    return type(family.__name__, (family,), extra)(unet_config(sizes))
 
 
 def model(
-    kind: str = "sdxl", seed: int = 1, unet: dict | None = None, dtype: torch.dtype = torch.float32
+    kind: str = "sdxl",
+    seed: int = 1,
+    unet: dict | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device = CPU,
+    head: int = HEAD,
 ) -> comfy.model_patcher.ModelPatcher:
     """MODEL of a family, a key of SIZES, with random weights in `dtype`; `unet` replaces the sizes."""
     family, sizes = SIZES[kind]
-    return _loaded(_config(family, unet or sizes, dtype), seed)
+    return _loaded(_config(family, unet or sizes, head), seed, dtype, device)
 
 
 def model_of(
-    family: type, sizes: dict, seed: int = 1, dtype: torch.dtype = torch.float32
+    family: type, sizes: dict, seed: int = 1, dtype: torch.dtype = torch.float32, device: torch.device = CPU
 ) -> comfy.model_patcher.ModelPatcher:
     """MODEL of any class of comfy.supported_models; its config says exactly these sizes."""
-    config = family({**family.unet_config, **sizes})
-    config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
-    return _loaded(config, seed)
+    return _loaded(family({**family.unet_config, **sizes}), seed, dtype, device)
 
 
-def _loaded(config: comfy.supported_models_base.BASE, seed: int) -> comfy.model_patcher.ModelPatcher:
-    base = config.get_model({}, device=torch.device("cpu"))
+def _loaded(
+    config: comfy.supported_models_base.BASE, seed: int, dtype: torch.dtype, device: torch.device
+) -> comfy.model_patcher.ModelPatcher:
+    """Made and filled where it will be used; a processor computes in float32, a GPU in the weights' own precision."""
+    own = dtype == torch.float32 or device.type == "cuda"
+    config.set_inference_dtype(dtype, None if own else torch.float32)
+    base = config.get_model({}, device=device)
     fill(base.diffusion_model, seed)
     return comfy.model_patcher.ModelPatcher(
         base,
