@@ -2,10 +2,11 @@
 
     python -m tests.bench.finetune                       full-size SDXL, random weights: a GPU of 80 GB or more
     python -m tests.bench.finetune --size small --device cpu    the same code on small networks, in a minute
-    python -m tests.bench.finetune --base klein4b               FLUX.2 Klein 4B (klein9b, flux1): see finetune_flux
+    python -m tests.bench.finetune --base klein4b               FLUX.2 Klein 4B (klein9b, flux1-dev): see finetune_flux
 
 Needs no checkpoint: weights are random, shapes are SDXL's, CLIP bigG's and MS-Diffusion's. One row a setting: updates
 of the global batch a second, peak memory, the estimate of --dry-run beside it, and what 500 updates of batch 8 take.
+Settings run in the order of their worth; with ``--seconds`` those that would begin later are left out.
 
 "published" does per step what the released loop does: the frozen encoders run for every picture (VAE in float32 on the
 target and both concepts, both text encoders, phrases, CLIP bigG on both photographs, resampler), identity keys and
@@ -15,8 +16,8 @@ values are projected again, the predicate's attention is spelled out at all 70 s
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
-import json
 import platform
 import time
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from diffusers import UNet2DConditionModel
 
 from tests.bench import finetune_flux
 from tests.bench.finetune_networks import CROPS, FULL, Encoders, Sizes, built, random_crops, small_sizes
+from tests.bench.identity import keep, writing
 from training.common.cli import clock, say
 from training.config import Config, DataConfig, LossConfig, ModelsConfig, OutputConfig, TrainConfig
 from training.diffusion.noise_schedule import NoiseSchedule
@@ -51,10 +53,11 @@ class Setting:
 
 
 def settings(batches: list[int]) -> list[Setting]:
+    """Every setting of the table, those first that say most."""
     rows = [Setting("ours", size, size) for size in batches]
+    rows += [Setting("published", 1, max(batches), cached=False, attention=0.001)]
     rows += [Setting("ours, checkpointing", size, size, checkpointing=True) for size in batches]
-    rows += [Setting("ours, encoders in every step", size, size, cached=False) for size in batches]
-    return rows + [Setting("published", 1, max(batches), cached=False, attention=0.001)]
+    return rows + [Setting("ours, encoders in every step", size, size, cached=False) for size in batches]
 
 
 def measure(setting: Setting, sizes: Sizes, device: torch.device, dtype: torch.dtype, steps: int) -> dict:
@@ -100,16 +103,13 @@ def measure(setting: Setting, sizes: Sizes, device: torch.device, dtype: torch.d
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    update()
-    update()
+    for _ in range(2 if setting.batch == setting.micro_batch else 1):
+        update()
     started = _now(device)
     for _ in range(steps):
         update()
     seconds = (_now(device) - started) / steps
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
-    with torch.device("meta"):
-        empty = UNet2DConditionModel.from_config(sizes.configs["unet"])
-    expected = estimate(empty, sizes.pixels // 8, setting.micro_batch, dtype, 4, setting.checkpointing, False, True)
     return {
         "setting": setting.name,
         "batch": setting.batch,
@@ -117,8 +117,15 @@ def measure(setting: Setting, sizes: Sizes, device: torch.device, dtype: torch.d
         "seconds_an_update": seconds,
         "pictures_a_second": setting.batch / seconds,
         "peak_gib": peak / 2**30 if peak else None,
-        "estimated_gib": expected.total / 2**30,
+        "estimated_gib": _estimated(sizes, setting.micro_batch, dtype, setting.checkpointing) / 2**30,
     }
+
+
+@functools.cache
+def _estimated(sizes: Sizes, batch: int, dtype: torch.dtype, checkpointing: bool) -> int:
+    with torch.device("meta"):
+        empty = UNet2DConditionModel.from_config(sizes.configs["unet"])
+    return estimate(empty, sizes.pixels // 8, batch, dtype, 4, checkpointing, False, True).total
 
 
 def _now(device: torch.device) -> float:
@@ -159,7 +166,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--steps", type=int, default=5, help="updates that are timed, after two that are not")
-    parser.add_argument("--write", action="store_true", help=f"keep the numbers in {RESULTS.name}")
+    parser.add_argument("--seconds", type=float, help="begin no further setting after so long")
+    writing(parser, RESULTS)
     options = parser.parse_args()
     diffusers.utils.logging.set_verbosity_error()
     device = torch.device(options.device)
@@ -171,18 +179,22 @@ def main() -> None:
     chip = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
     machine = f"{chip}, torch {torch.__version__}, diffusers {diffusers.__version__}, {options.size}"
     machine += "" if options.base == "sdxl" else f", {options.base}"
+    machine += f", {dtype}".replace("torch.", "")
     say(machine)
-    rows = []
+    rows, began = [], time.perf_counter()
     for setting in settings_of(options.batches):
+        name, spent = f"{setting.name}, batch {setting.batch}", time.perf_counter() - began
+        if options.seconds is not None and spent > options.seconds:
+            say(f"{name}: left out after {spent:.0f} s")
+            continue
         try:
             rows.append(bench(setting, sizes, device, dtype, options.steps))
         except torch.cuda.OutOfMemoryError:
-            say(f"{setting.name}, batch {setting.batch}: out of memory")
+            say(f"{name}: out of memory")
+            continue
+        say(f"{name}: {rows[-1]['seconds_an_update']:.3f} s an update; {time.perf_counter() - began:.0f} s so far")
+        keep(options.write, machine, rows)
     say(table(rows))
-    if options.write:
-        kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps({**kept, machine: rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ _T5 = {
 BASES = {
     "klein4b": ("klein-4b", {**_QWEN, "hidden_size": 2560, "intermediate_size": 9728}),
     "klein9b": ("klein-9b", {**_QWEN, "hidden_size": 4096, "intermediate_size": 12288}),
-    "flux1": ("flux1-dev", _T5),
+    "flux1-dev": ("flux1-dev", _T5),
 }
 _SMALL_QWEN = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16, "num_attention_heads": 4}
 _SMALL_TEXT = {
@@ -73,6 +73,7 @@ class Setting:
     storage: str = "precision"
     streamed: float = 0.0
     cached: bool = True
+    prefetch: bool = True
 
 
 def settings(batches: list[int]) -> list[Setting]:
@@ -80,6 +81,7 @@ def settings(batches: list[int]) -> list[Setting]:
     rows = [Setting("ours", size) for size in batches]
     rows += [Setting("ours, 8 bits", size, "fp8") for size in batches[:1]]
     rows += [Setting("ours, half streamed", size, streamed=0.5) for size in batches[:1]]
+    rows += [Setting("ours, half streamed, no prefetch", size, streamed=0.5, prefetch=False) for size in batches[:1]]
     return rows + [Setting("encoders in every step", size, cached=False) for size in batches]
 
 
@@ -170,11 +172,11 @@ def measure(setting: Setting, sizes: Sizes, device: torch.device, dtype: torch.d
         lora=FluxLoraConfig(),
         references=ReferencesConfig(drop=0.0),
         train=TrainConfig(gradient_checkpointing=True, batch_size=setting.batch),
-        memory=MemoryConfig(storage=setting.storage, stream_blocks=streamed),
+        memory=MemoryConfig(storage=setting.storage, stream_blocks=streamed, prefetch=setting.prefetch),
     )
-    transformer = built(lambda: class_of(sizes.config).from_config(sizes.config), torch.device("cpu"), dtype)
+    transformer = built(lambda: class_of(sizes.config).from_config(sizes.config), device, dtype)
     parameters = attach_lora(transformer, config.lora.sites, config.lora.rank, config.lora.alpha, torch.Generator())
-    store_blocks(transformer, device, dtype, setting.storage == "fp8", streamed)
+    store_blocks(transformer, device, dtype, setting.storage == "fp8", streamed, setting.prefetch)
     transformer.enable_gradient_checkpointing()
     transformer.train()
     objective = FluxObjective(FluxNetwork(transformer, "index" if sizes.fused else "uxo", None, dtype), config)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -27,7 +28,7 @@ from training.host_diffusers.single_file import SDXL, SDXL_UNET
 SUBJECTS, CROPS, JOINTS = 2, 5, 17
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sizes:
     """Shapes of all networks of a run."""
 
@@ -101,16 +102,33 @@ def built(make: Callable[[], nn.Module], device: torch.device, dtype: torch.dtyp
 
 
 class Encoders:
-    """The frozen encoders, all resident, as in the published loop."""
+    """The frozen encoders, as in the published loop all resident: from when each is first asked."""
 
     def __init__(self, sizes: Sizes, device: torch.device, dtype: torch.dtype) -> None:
-        configs = sizes.configs
         self.sizes, self.device, self.dtype = sizes, device, dtype
-        self.vae = built(lambda: AutoencoderKL.from_config(configs["vae"]), device, torch.float32)
-        self.clip_l = built(lambda: CLIPTextModel(CLIPTextConfig(**configs["clip_l"])), device, dtype)
-        self.clip_g = built(lambda: CLIPTextModelWithProjection(CLIPTextConfig(**configs["clip_g"])), device, dtype)
-        self.vision = built(lambda: CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes.vision)), device, dtype)
-        self.identity = built(lambda: IdentityModel(sizes.identity), device, dtype)
+
+    @cached_property
+    def vae(self) -> nn.Module:
+        return built(lambda: AutoencoderKL.from_config(self.sizes.configs["vae"]), self.device, torch.float32)
+
+    @cached_property
+    def clip_l(self) -> nn.Module:
+        config = CLIPTextConfig(**self.sizes.configs["clip_l"])
+        return built(lambda: CLIPTextModel(config), self.device, self.dtype)
+
+    @cached_property
+    def clip_g(self) -> nn.Module:
+        config = CLIPTextConfig(**self.sizes.configs["clip_g"])
+        return built(lambda: CLIPTextModelWithProjection(config), self.device, self.dtype)
+
+    @cached_property
+    def vision(self) -> nn.Module:
+        config = CLIPVisionConfig(**self.sizes.vision)
+        return built(lambda: CLIPVisionModelWithProjection(config), self.device, self.dtype)
+
+    @cached_property
+    def identity(self) -> nn.Module:
+        return built(lambda: IdentityModel(self.sizes.identity), self.device, self.dtype)
 
     @torch.no_grad()
     def encode(self, crops: EncodedTriplets, unet: nn.Module) -> tuple[EncodedTriplets, IdentityBatch]:

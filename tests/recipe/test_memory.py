@@ -80,7 +80,7 @@ def test_checkpointing_keeps_a_fraction_and_eight_bits_save():
     assert "GiB a process" in training.engine.memory.MemoryEstimate(2**30, 0, 2**30).sentence()
 
 
-@pytest.mark.parametrize("setting", settings([2])[:1] + settings([2])[-1:], ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", settings([2])[:2], ids=lambda setting: setting.name)
 def test_the_benchmark_runs_at_its_smallest(setting):
     row = measure(setting, small_sizes(), torch.device("cpu"), torch.float32, steps=1)
     assert row["pictures_a_second"] > 0

@@ -112,7 +112,7 @@ def store_blocks(
     """Place a transformer for training: blocks as asked, everything else on the device.
 
     Args:
-        transformer: of diffusers, LoRA attached, on the CPU, in `dtype`.
+        transformer: of diffusers, LoRA attached, in `dtype`; on the CPU, or where it fits whole.
         device, dtype: where and in what it computes.
         fp8: keep the matrices of its blocks in 8 bits.
         streamed: blocks whose frozen weights stay in the computer's memory.
@@ -132,7 +132,7 @@ def store_blocks(
             if index not in far:
                 weight.data = weight.data.to(device)
             elif device.type == "cuda":
-                weight.data = weight.data.pin_memory()
+                weight.data = weight.data.cpu().pin_memory()
         if index in far or factors:
             factors = {name: factor.to(device) for name, factor in factors.items()}
             stored = _StoredBlock(block, factors, index in far, fetcher)
