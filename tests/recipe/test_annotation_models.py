@@ -212,8 +212,8 @@ def test_a_model_is_gone_when_its_stage_is_over(tmp_path):
 def test_models_that_do_not_open_are_named_together_before_anything_is_written(raw, tmp_path):
     options = AnnotateOptions(
         "hugging",
-        detector=str(tiny_vision.dinov2(tmp_path / "dino")),
-        segmenter=str(tmp_path),
+        detector=(other := str(tiny_vision.dinov2(tmp_path / "dino"))),
+        segmenter=other,
         pose_animal=str(tiny_vision.vitpose(tmp_path / "coco")),
         pose_person="none",
         embedder="none",
@@ -221,5 +221,6 @@ def test_models_that_do_not_open_are_named_together_before_anything_is_written(r
     )
     with pytest.raises(UserErrors) as error:
         annotate(raw, tmp_path / "out", options)
-    assert [one.split()[0] for one in error.value.messages] == ["--segmenter", "--pose-animal"]
+    assert [one.split()[0] for one in error.value.messages] == ["--detector", "--segmenter", "--pose-animal"]
+    assert all("a model of type 'dinov2'; expected one of" in one for one in error.value.messages[:2])
     assert not (tmp_path / "out").exists()

@@ -65,7 +65,7 @@ class Part:
     name: str
     key: str
     licence: str
-    check: Callable[[], None]
+    check: Callable[[], object]
     open: Callable[[], Any]
     note: str = ""
 

@@ -59,9 +59,18 @@ def backends(options: AnnotateOptions) -> Backends:
     wanted = {AP10K: ("--pose-animal", options.pose_animal), COCO: ("--pose-person", options.pose_person)}
     return Backends(
         detector=_part(
-            "--detector", options.detector, ("detector",), lambda: detectors.open_detector(options.detector, device)
+            "--detector",
+            options.detector,
+            ("detector",),
+            lambda: detectors.open_detector(options.detector, device),
+            lambda: check_config("--detector", options.detector, detectors.KINDS),
         ),
-        segmenter=_optional("--segmenter", segmenter, lambda: segmenters.open_segmenter(segmenter, device)),
+        segmenter=_optional(
+            "--segmenter",
+            segmenter,
+            lambda: segmenters.open_segmenter(segmenter, device),
+            lambda: check_config("--segmenter", segmenter, segmenters.KINDS),
+        ),
         poses={
             skeleton: _pose(option, name, device, skeleton)
             for skeleton, (option, name) in wanted.items()
@@ -91,8 +100,8 @@ def device_of(name: str) -> str:
         raise ValueError(f"--device: {error}.") from error
 
 
-def _optional(option: str, name: str, load: Callable[[], Any]) -> Part | None:
-    return None if name == NONE else _part(option, name, (option,), load)
+def _optional(option: str, name: str, load: Callable[[], Any], check: Callable[[], Any] | None = None) -> Part | None:
+    return None if name == NONE else _part(option, name, (option,), load, check)
 
 
 def _pose(option: str, name: str, device: str, skeleton: str) -> Part:
@@ -106,7 +115,13 @@ def _pose(option: str, name: str, device: str, skeleton: str) -> Part:
     )
 
 
-def _part(option: str, name: str, role: Sequence[str], load: Callable[[], Any], check=None) -> Part:
+def _part(
+    option: str,
+    name: str,
+    role: Sequence[str],
+    load: Callable[[], Any],
+    check: Callable[[], Any] | None = None,
+) -> Part:
     licence, note = licence_of(name)
     return Part(
         name,

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..common.vision import Detection, Detector
-from .opening import opened
+from .opening import check_config, opened
 
 DETECTOR = "IDEA-Research/grounding-dino-tiny"
 _OWL_PROMPT = "a photo of a {}"  # as OWL-ViT was trained
@@ -26,15 +26,8 @@ def open_detector(name: str, device: str, dtype: torch.dtype = torch.float32) ->
     Raises:
         ValueError: no such model, or none that finds things by name.
     """
-    from transformers import AutoConfig
-
-    def load() -> Detector:
-        kind = AutoConfig.from_pretrained(name).model_type
-        if kind not in _KINDS:
-            raise ValueError(f"a model of type '{kind}'; expected one of {', '.join(_KINDS)}")
-        return _KINDS[kind](name, device, dtype)
-
-    return opened(f"--detector {name}", load)
+    kind = check_config("--detector", name, KINDS)
+    return opened(f"--detector {name}", lambda: KINDS[kind](name, device, dtype))
 
 
 class _TransformersDetector:
@@ -126,7 +119,7 @@ class Sam3(_TransformersDetector):
         return found
 
 
-_KINDS = {
+KINDS = {
     "grounding-dino": GroundingDino,
     "mm-grounding-dino": GroundingDino,
     "owlvit": OwlViT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,12 +34,20 @@ def opened(what: str, load: Callable[[], Model]) -> Model:
         raise ValueError(f"{what}: cannot be opened ({error})") from error
 
 
-def check_config(option: str, name: str) -> str:
+def check_config(option: str, name: str, kinds: Collection[str] = ()) -> str:
     """Look at a model's config alone; returns its type.
 
+    Args:
+        option: of the command, for messages.
+        name: a folder of transformers or a hub's `owner/name`.
+        kinds: types that will do; empty takes any.
+
     Raises:
-        ValueError: no such model.
+        ValueError: no such model, or one of another type.
     """
     from transformers import AutoConfig
 
-    return opened(f"{option} {name}", lambda: AutoConfig.from_pretrained(name).model_type)
+    kind = opened(f"{option} {name}", lambda: AutoConfig.from_pretrained(name).model_type)
+    if kinds and kind not in kinds:
+        raise ValueError(f"{option} {name}: a model of type '{kind}'; expected one of {', '.join(kinds)}.")
+    return kind

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 
 from ..common.vision import Segmenter
-from .opening import opened
+from .opening import check_config, opened
 
 SEGMENTER = "facebook/sam2.1-hiera-small"
-_KINDS = {
+KINDS = {
     "sam": ("SamModel", "SamProcessor"),
     "sam2": ("Sam2Model", "Sam2Processor"),
     "sam2_video": ("Sam2Model", "Sam2Processor"),
@@ -32,11 +32,10 @@ def open_segmenter(name: str, device: str, dtype: torch.dtype = torch.float32) -
     """
     import transformers
 
+    kind = check_config("--segmenter", name, KINDS)
+
     def load() -> Segmenter:
-        kind = transformers.AutoConfig.from_pretrained(name).model_type
-        if kind not in _KINDS:
-            raise ValueError(f"a model of type '{kind}'; expected one of {', '.join(_KINDS)}")
-        model, processor = (getattr(transformers, part) for part in _KINDS[kind])
+        model, processor = (getattr(transformers, part) for part in KINDS[kind])
         return BoxSegmenter(
             name,
             model.from_pretrained(name, dtype=dtype).to(device).eval(),
