@@ -153,6 +153,14 @@ def test_no_pixel_is_in_two_cut_outs(kind, tmp_path):
     assert ((cuts[0][0] | cuts[1][0]) == (masks[0] | masks[1])).all() and segmenter.cut(WIDE, []) == []
 
 
+def test_a_folder_without_a_model_is_named_with_the_option_it_was_given_by(tmp_path):
+    named = {"reader": "--reader", "embedder": "--embedder", "segmenter": "--segmenter", "detector": "--detector"}
+    parts = backends(AnnotateOptions("x", **dict.fromkeys(named, str(tmp_path)), device="cpu")).parts()
+    for role, option in named.items():
+        with pytest.raises(ValueError, match=f"{option} {tmp_path}: cannot be opened"):
+            parts[role].open()
+
+
 def test_licences_are_known_or_said_to_be_unknown(tmp_path):
     assert licence_of("facebook/sam2.1-hiera-tiny") == ("Apache-2.0", "")
     assert licence_of("facebook/sam3")[1] and licence_of("Qwen/Qwen2.5-VL-3B-Instruct")[1]

@@ -79,7 +79,7 @@ def backends(options: AnnotateOptions) -> Backends:
         embedder=_optional(
             "--embedder",
             options.embedder,
-            lambda: embedders.load_image_encoder(options.embedder, device, torch.float32),
+            lambda: embedders.load_image_encoder(options.embedder, device, torch.float32, "--embedder"),
         ),
         reader=_optional("--reader", options.reader, lambda: open_reader(options.reader, device)),
         thresholds=limits,
@@ -149,7 +149,7 @@ def open_reader(name: str, device: str) -> QuestionReader:
         ValueError: no such model.
     """
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
-    return QuestionReader(vision_language.open_judge(name, device, dtype))
+    return QuestionReader(vision_language.open_judge(name, device, dtype, option="--reader"))
 
 
 class QuestionReader:

@@ -77,13 +77,14 @@ def load_dino(name: str, device: str, dtype: torch.dtype) -> Embedder:
     return opened(f"--dino {name}", load)
 
 
-def load_image_encoder(name: str, device: str, dtype: torch.dtype) -> Embedder:
+def load_image_encoder(name: str, device: str, dtype: torch.dtype, option: str = "--encoder") -> Embedder:
     """Open an encoder of looks: DINO of any generation, CLIP, SigLIP.
 
     Args:
         name: `miniworld`, `miniworld-local` (its CLIPSelf encoder), a folder of transformers, or a hub's `owner/name`.
         device: torch device.
         dtype: precision of the weights.
+        option: of the command, for messages.
 
     Raises:
         ValueError: no such model.
@@ -108,7 +109,7 @@ def load_image_encoder(name: str, device: str, dtype: torch.dtype) -> Embedder:
         )
 
     own = {"miniworld": _miniworld, "miniworld-local": _miniworld_local}
-    return own[name](device, dtype) if name in own else opened(f"--encoder {name}", load)
+    return own[name](device, dtype) if name in own else opened(f"{option} {name}", load)
 
 
 def _pictures(

@@ -17,7 +17,7 @@ ANSWER_WITH = "Answer with Yes or No only."
 
 
 def open_judge(
-    name: str, device: str, dtype: torch.dtype = torch.float32, revision: str = "main"
+    name: str, device: str, dtype: torch.dtype = torch.float32, revision: str = "main", option: str = "--judge"
 ) -> VisionLanguageJudge:
     """Open a model that answers questions about pictures.
 
@@ -26,6 +26,7 @@ def open_judge(
         device: torch device.
         dtype: precision of the weights.
         revision: branch, tag or commit on the hub; give a commit so that answers can be repeated.
+        option: of the command, for messages.
 
     Raises:
         ValueError: no such model, or one that cannot say Yes and No.
@@ -36,7 +37,7 @@ def open_judge(
         model = AutoModelForImageTextToText.from_pretrained(name, revision=revision, dtype=dtype).to(device).eval()
         return VisionLanguageJudge(name, revision, model, AutoProcessor.from_pretrained(name, revision=revision))
 
-    return opened(f"--judge {name}", load)
+    return opened(f"{option} {name}", load)
 
 
 class VisionLanguageJudge:
@@ -58,7 +59,7 @@ class VisionLanguageJudge:
         }
         self.tokens = [processor.tokenizer.encode(word, add_special_tokens=False)[0] for word in ("Yes", "No")]
         if self.tokens[0] == self.tokens[1]:
-            raise ValueError("its tokenizer begins Yes and No with the same token; choose another judge")
+            raise ValueError("its tokenizer begins Yes and No with the same token; choose another model")
 
     @torch.no_grad()
     def yes_no(self, images: Sequence[Image.Image], question: str) -> tuple[float, float]:
