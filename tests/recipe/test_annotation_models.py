@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from training.common.errors import UserErrors
 from training.data.skeletons import AP10K, COCO, SKELETONS
 from training.host_diffusers.pose import check_pose, open_pose
 from training.host_diffusers.pose_conversion import EXPERTS, build, split
-from training.host_diffusers.segmenters import open_segmenter
+from training.host_diffusers.segmenters import BoxSegmenter, open_segmenter
 
 WIDE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8))
 BOXES = [(0.1, 0.1, 0.5, 0.6), (0.2, 0.0, 0.9, 0.9)]
@@ -64,6 +65,26 @@ def test_the_mirrored_crop_exchanges_left_and_right(person):
         plain = person.model(crop.flip(-1)).heatmaps
         back = person.model(crop.flip(-1), flip_pairs=pairs).heatmaps
     torch.testing.assert_close(back, plain[:, PERSON.mirrored()].flip(-1))
+
+
+def test_both_views_of_a_crop_are_averaged_under_cocos_expert(person, monkeypatch):
+    seen = []
+
+    class Model:
+        config = SimpleNamespace(backbone_config=SimpleNamespace(num_experts=6))
+        device, dtype = torch.device("cpu"), torch.float32
+
+        def __call__(self, crops, dataset_index, flip_pairs=None):
+            seen.append((crops, dataset_index, flip_pairs))
+            heat = torch.zeros(len(crops), 17, 64, 48)
+            heat[:, :, 31:33, 23:25] = 1.0 if flip_pairs is None else 0.5
+            return SimpleNamespace(heatmaps=heat)
+
+    monkeypatch.setattr(person, "model", Model())
+    np.testing.assert_allclose(person.joints(WIDE, BOXES)[..., 2], 0.75, atol=1e-6)
+    (plain, *_), (mirrored, _, pairs) = seen
+    assert torch.equal(mirrored, plain.flip(-1)) and pairs.tolist() == [list(pair) for pair in PERSON.mirror]
+    assert all(experts.tolist() == [0, 0] for _, experts, _ in seen)
 
 
 def test_a_model_of_six_experts_works_for_people_with_cocos(tmp_path):
@@ -151,6 +172,19 @@ def test_no_pixel_is_in_two_cut_outs(kind, tmp_path):
     cuts, masks = segmenter.cut(WIDE, BOXES), segmenter.masks(WIDE, BOXES)
     assert not (cuts[0][0] & cuts[1][0]).any() and all(isinstance(quality, float) for _, quality in cuts)
     assert ((cuts[0][0] | cuts[1][0]) == (masks[0] | masks[1])).all() and segmenter.cut(WIDE, []) == []
+
+
+def test_a_pixel_of_two_masks_is_the_surest_ones_with_its_own_estimate():
+    segmenter = BoxSegmenter("made", None, None, "cpu", torch.float32)
+    segmenter._answers = lambda *_: [(np.array([[1.0, 3.0, -1.0]]), 0.9), (np.array([[2.0, 1.0, -2.0]]), 0.8)]
+    (first, sure), (second, less) = segmenter.cut(WIDE, BOXES)
+    assert first.tolist() == [[False, True, False]] and second.tolist() == [[True, False, False]]
+    assert (sure, less) == (0.9, 0.8)
+
+
+def test_scores_of_owl_are_lower():
+    for name, score in (("google/owlv2-base-patch16", 0.15), ("IDEA-Research/grounding-dino-tiny", 0.30)):
+        assert backends(AnnotateOptions("x", detector=name, device="cpu")).thresholds.detection.score == score
 
 
 def test_a_folder_without_a_model_is_named_with_the_option_it_was_given_by(tmp_path):

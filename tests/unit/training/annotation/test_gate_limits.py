@@ -240,3 +240,14 @@ def test_of_three_names_the_two_that_share_an_animal_are_said(one):
     one.pictures.append(one.pictures[1])
     one.target.candidates["cub"] = [Candidate(BOX, 0.7)]
     assert '"wolf" and "cub" both lie on one animal' in judge(one, [one], LIMITS)["found"].sentence
+
+
+def test_pixels_count_not_fractions_where_pictures_differ_in_shape(one):
+    pose = one.target.subjects[0].joints
+    one.pictures[1].size = (2000, 500)
+    one.pictures[1].subjects[0].joints = pose * [0.5, 2, 1]
+    results = judge(one, [one], LIMITS)
+    assert results["pose_differs"].value == pytest.approx(0, abs=1e-4) and results["pose_differs"].status == "reject"
+    one.pictures[1].size = (400, 100)
+    one.pictures[1].subjects[0].box = (0.0, 0.0, 0.3, 0.8)
+    assert judge(one, [one], LIMITS)["subject_px"].value == 120
