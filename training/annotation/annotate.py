@@ -29,7 +29,7 @@ from .options import AnnotateOptions
 from .raw import RawTriplet
 from .readback import STATE, Edits, read_decisions, read_edits, state_rows
 from .report import Report, TripletReport
-from .sentence import predicate_of, sentence_of, usable_place
+from .sentence import predicate_of, sentence_of, skeletons_of, usable_place
 from .store import FOLDER, Store, pixels_hash
 from .thresholds import Thresholds
 from .write import home_of, write_all
@@ -181,7 +181,7 @@ def _run(
     """Run all stages; returns seconds by stage."""
     places: dict[str, str] = {}
     steps = {
-        "kinds": lambda: reading.kinds(annotated, backends, options, store),
+        "kinds": lambda: _kinds(annotated, backends, options, store),
         "detect": lambda: stages.detect(annotated, backends, edits, limits, store),
         "cut": lambda: stages.cut(annotated, backends, edits, store),
         "pose": lambda: stages.pose(annotated, backends, edits, limits, options, store),
@@ -209,6 +209,18 @@ def _run(
         one.prompt, note = sentence_of(one.raw.names, options.relation, options.say, one.raw.prompt, place)
         one.notes += [note] if note else []
     return seconds
+
+
+def _kinds(annotated: Sequence[Annotated], backends: Backends, options: AnnotateOptions, store: Store) -> None:
+    """Decide what each subject is; warn of kinds of nobody, and of subjects whose joints no model looks for."""
+    reading.kinds(annotated, backends, options, store)
+    kinds = {name: kind for one in annotated for name, kind in zip(one.raw.names, one.kinds)}
+    for name in sorted(options.kinds.keys() - kinds.keys()):
+        log.warning("--kind %s: no subject of this name here; they are %s.", name, ", ".join(sorted(kinds)))
+    posed = [(name, skeletons_of(kind)) for name, kind in kinds.items()]
+    lacking = sorted(name for name, orders in posed if orders and backends.poses.keys().isdisjoint(orders))
+    if lacking:
+        log.warning("no joints of %s: no model looks for them (--pose-animal, --pose-person).", ", ".join(lacking))
 
 
 def _versions() -> dict[str, str]:

@@ -178,3 +178,20 @@ def test_a_sentence_cannot_end_the_script_of_the_review_page(tmp_path):
     annotate_folder(read_raw(raw), tmp_path / "out", AnnotateOptions("hugging"), Backends(eyes), Thresholds())
     page = (tmp_path / "out/review.html").read_text(encoding="utf-8")
     assert page.count("</script>") == 1 and "\\u003c/script>" in page
+
+
+def test_options_without_effect_are_said_before_anything_is_looked_for(tmp_path, caplog):
+    class Later(Eyes):
+        def detect(self, image, names):
+            assert len(caplog.messages) == 2
+            return super().detect(image, names)
+
+    options = AnnotateOptions("hugging", kinds={"lepoard": "animal", "wolf": "humanoid"}, keep_rejected=True)
+    annotated(tmp_path, Later([], {}, None), options, poses=(COCO,))
+    assert caplog.messages == [
+        "--kind lepoard: no subject of this name here; they are leopard, wolf.",
+        "no joints of leopard: no model looks for them (--pose-animal, --pose-person).",
+    ]
+    caplog.clear()
+    annotated(tmp_path / "quiet", Eyes([], {}, None), AnnotateOptions("hugging", kinds={"wolf": "object"}))
+    assert not caplog.messages
