@@ -27,7 +27,9 @@ def test_uneven_panels_come_back_without_their_lines(seed):
     widths = [96 + int(rng.integers(-4, 5)) for _ in range(3)]
     picture = wide(rng, widths, 6).filter(ImageFilter.GaussianBlur(0.7))
     panels = cut_panels(picture, 3)
-    assert all(width - 12 <= panel.width <= width for panel, width in zip(panels, widths))
+    trim = picture.width // 100  # cut away beside a line: the middle panel has two
+    cut = [width - panel.width for panel, width in zip(panels, widths)]
+    assert all(sides * trim <= missing <= 12 for sides, missing in zip((1, 2, 1), cut))
     edges = [np.asarray(panel)[:, column].mean() for panel in panels for column in (0, -1)]
     assert max(edges) < 225  # no white line is left
 

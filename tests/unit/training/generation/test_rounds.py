@@ -13,9 +13,10 @@ from training.common.errors import UserErrors
 from training.generation.engines.miniworld import MiniworldEngine
 from training.generation.picture_store import PictureStore
 from training.generation.recipes import RECIPES
-from training.generation.request import EDIT
+from training.generation.request import EDIT, Request
 from training.generation.rounds import Verdicts, run_rounds
 from training.generation.run_settings import check_folder, write_settings
+from training.generation.scenes import scene_of
 
 
 def check(engine, order):
@@ -51,6 +52,37 @@ def test_whatever_happens_to_one_picture_all_are_there_and_none_twice(tmp_path, 
         assert len(colours) == 3
 
 
+def test_a_folder_says_who_drew_it_and_one_drawn_otherwise_is_replaced_without_drawing(tmp_path):
+    raw, order = tmp_path / "out" / "raw" / "01-1", order_of()
+    with fake_server() as server:
+        engine = engine_of(server, tmp_path)
+        draw(engine, order, tmp_path / "out")
+        origin = json.loads((raw / "origin.json").read_text(encoding="utf-8"))
+        assert origin["seed"] == scene_of(order.relation, order.groups, 1, 1, 0).seed and origin["size"] == 64
+        assert origin["template_sha256"] and {t["file"] for t in origin["templates"].values()} == {
+            "text.json",
+            "edit.json",
+        }
+        (raw / "origin.json").write_text(json.dumps({**origin, "size": 32}), encoding="utf-8")
+        again = draw(engine, order, tmp_path / "out")
+        assert json.loads((raw / "origin.json").read_text(encoding="utf-8")) == origin
+        assert (again.store.kept, again.store.drawn, len(server.drawn)) == (3, 0, 3)
+        prompts = {Image.open(path).text["relate_prompt"] for path in (tmp_path / "out").glob(".work/drawn/*.png")}
+        assert len(prompts) == 3 and any("the same wolf, alone" in prompt for prompt in prompts)
+
+
+def test_other_pixels_are_another_picture(tmp_path):
+    with fake_server() as server:
+        engine, order = engine_of(server, tmp_path), order_of()
+        check(engine, order)
+        scene, keys = scene_of(order.relation, order.groups, 1, 1, 0), []
+        for colour in ("red", "blue"):
+            Image.new("RGB", (8, 8), colour).save(tmp_path / "target.png")
+            request = Request(EDIT, "a wolf", "", 64, 64, 0, scene, 0, (tmp_path / "target.png",))
+            keys.append(engine.key(request))
+        assert keys[0] != keys[1]
+
+
 def test_uploads_that_the_server_renames_are_used_under_their_new_name(tmp_path):
     with fake_server() as server:
         server.rename = "copy of "
@@ -73,6 +105,23 @@ def test_a_failing_picture_costs_its_attempt_and_the_next_is_made(tmp_path, act,
         assert progress.accepted == {1} and progress.attempts == 2
         assert words in progress.failures[0] and progress.yields() == "1 could not be drawn"
         assert not (tmp_path / "out" / "raw" / "01-1").exists() and drawn_once(server)
+
+
+def test_failures_with_successes_between_are_no_reason_to_give_up(tmp_path):
+    good = ("ok",) * 3
+    with fake_server(script=("error", *good, "error", *good, "error")) as server:
+        progress = draw(engine_of(server, tmp_path), order_of(count=5, tries=1), tmp_path / "out")
+        assert progress.accepted == {2, 4} and len(progress.failures) == 3
+
+
+def test_a_server_that_stays_away_ends_the_run_at_once(tmp_path):
+    with fake_server() as server:
+        engine = engine_of(server, tmp_path, absent_seconds=0.2)
+        check(engine, order_of())
+    store = PictureStore(tmp_path / "drawn", engine, engine.lines.append)
+    with pytest.raises(TrainingAborted, match="01-1: ComfyUI at .* does not answer .*no picture is drawn twice"):
+        run_rounds(order_of(count=5), engine, accepting, tmp_path, store, engine.lines.append)
+    assert sum("waiting for it" in line for line in engine.lines) == 1  # no further attempt was made
 
 
 def test_an_engine_that_fails_every_time_is_given_up(tmp_path):
@@ -183,7 +232,10 @@ def test_every_fault_of_templates_and_server_comes_before_anything_is_drawn(tmp_
         server.info = {"EmptyLatentImage": {"input": {"required": {"width": ["COMBO", {"options": ["a", "b"]}]}}}}
         with pytest.raises(UserErrors, match=r'refuses node 2 EmptyLatentImage: width "8" is not in its list \(a, b\)'):
             check(engine, order_of())
+        server.info = {}
         write(tmp_path / "edit.json", {"nodes": [], "links": []})
+        with pytest.raises(UserErrors, match="--edit-template: .*a workflow for the editor"):
+            check(engine, order_of())
     with pytest.raises(UserErrors) as caught:
         check(engine, order_of())
     text = str(caught.value)
@@ -209,6 +261,10 @@ def test_a_folder_is_of_one_order_only(tmp_path):
     check_folder(tmp_path / "new", order_of(groups=[("fox", "bear")], count=9, tries=1), engine)
     with pytest.raises(UserErrors, match="2 faults:(.|\n)*relation was .hugging. and is(.|\n)*seed was 0 and is 1"):
         check_folder(tmp_path / "new", order_of(groups=[("fox", "bear")], seed=1, relation="riding"), engine)
+    with pytest.raises(UserErrors, match="2 faults:(.|\n)*size was 64 and is 32(.|\n)*recipe was .target-first. and"):
+        check_folder(tmp_path / "new", order_of(groups=[("fox", "bear")], size=32, recipe="panels"), engine)
+    with fake_server() as server, pytest.raises(UserErrors, match="engine was another"):
+        check_folder(tmp_path / "new", order, engine_of(server, tmp_path))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("dear", encoding="utf-8")
     with pytest.raises(UserErrors, match="holds files that this command did not draw"):
@@ -228,7 +284,9 @@ def test_the_miniworld_draws_by_every_recipe(tmp_path, recipe):
     for name in ("01-1", "02-1"):
         pictures = [Image.open(tmp_path / "raw" / name / f"{file}.png") for file in ("target", "fox", "bear")]
         assert all(80 <= picture.width <= 96 and picture.height == 96 for picture in pictures)
-        assert "hugging a bear" in (tmp_path / "raw" / name / "prompt.txt").read_text(encoding="utf-8")
+        scene = scene_of("hugging", order.groups, int(name[:2]), 1, 0)  # the renderer has places of its own
+        sentence = (tmp_path / "raw" / name / "prompt.txt").read_text(encoding="utf-8").strip()
+        assert "hugging a bear" in sentence and sentence == MiniworldEngine().caption(scene)
         origin = json.loads((tmp_path / "raw" / name / "origin.json").read_text(encoding="utf-8"))
         assert origin["licence"] == "MIT" and origin["recipe"] == recipe
     assert draw(MiniworldEngine(), order, tmp_path).store.drawn == 0

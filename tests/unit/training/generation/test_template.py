@@ -1,6 +1,7 @@
 """Templates: places by titles, faults in one message, surplus places cut away."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,17 @@ def test_values_go_where_the_titles_say(tmp_path):
     assert (filled["5"]["inputs"]["image"], filled["6"]["inputs"]["image"]) == ("relate/x.png", "y.png")
     assert filled["8"]["inputs"]["name"] == "owl"
     assert graph["1"]["inputs"]["text"] == ""
+
+
+def test_a_template_keeps_its_own_negative_prompt_unless_there_is_one(tmp_path):
+    graph = {**text_graph(), "8": node("CLIPTextEncode", "relate:negative", text="blurred")}
+    template = read(tmp_path, graph)
+    assert template.filled(REQUEST, {})["8"]["inputs"]["text"] == "blurred"
+    assert template.filled(replace(REQUEST, negative="dark"), {})["8"]["inputs"]["text"] == "dark"
+
+
+def test_what_the_server_is_sent_is_a_template_too(tmp_path):
+    assert read(tmp_path, {"prompt": text_graph(), "client_id": "x"}).graph == text_graph()
 
 
 def test_a_workflow_for_the_editor_is_named_as_such(tmp_path):
@@ -70,6 +82,9 @@ def test_one_node_that_saves_is_the_output(tmp_path):
     graph = text_graph()
     del graph["4"]["_meta"]
     assert read(tmp_path, graph).places["output"] == ("4",)
+    two = {**text_graph(), "9": node("PreviewImage", "relate:output", images=["3", 0])}
+    with pytest.raises(ValueError, match='2 nodes titled "relate:output"; expected one'):
+        read(tmp_path, two)
     with pytest.raises(ValueError, match='no node titled "relate:output"'):
         read(tmp_path, {**graph, "9": node("PreviewImage", images=["3", 0])})
 

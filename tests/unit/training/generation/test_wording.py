@@ -45,19 +45,21 @@ def test_subjects_are_read_with_every_fault_at_once():
 
 
 @pytest.mark.parametrize("slot", (1, 2, 3))
-def test_every_prompt_names_whom_it_shows_and_none_twice_a_place(slot):
+def test_every_prompt_names_whom_it_shows_and_none_twice_a_place_or_a_pose(slot):
     scene = scene_of("hugging", GROUPS, slot, 1, 0)
     sentence = wording.caption(WORDS, scene)
     assert "hugging" in sentence and all(name in sentence for name in scene.names) and " a owl" not in sentence
     target, composed = wording.target_prompt(WORDS, scene), wording.compose_prompt(WORDS, scene)
     assert all(f"{name} with" in target and f"{name} with" in composed for name in scene.names)
-    places = [place for place in WORDS.places if place in sentence]
+    places, poses = [place for place in WORDS.places if place in sentence], []
     for index, name in enumerate(scene.names):
         edit, alone = wording.edit_prompt(WORDS, scene, index), wording.subject_prompt(WORDS, scene, index)
         assert f"the same {name}, alone" in edit and f"one {name} with" in alone
         assert all(f"the {other} is gone" in edit for other in scene.names if other != name)
         places += [place for place in WORDS.places if place in edit]
+        poses += [pose for pose in WORDS.poses if pose in edit]
     assert len(places) == len(set(places)) == 1 + len(scene.names)
+    assert len(poses) == len(set(poses)) == len(scene.names)
 
 
 def test_panels_are_marked_from_left_to_right():
