@@ -16,7 +16,7 @@ import numpy as np
 
 from core.user_files import read_json_object
 
-from ..data.skeletons import SKELETONS
+from ..data.skeletons import JOINTS, SKELETONS
 from .edits import PictureEdits
 from .joints import COUNTS, HIDDEN, NOWHERE
 from .masks import outlines, rasterise
@@ -126,12 +126,13 @@ def read_labelme(path: Path, size: tuple[int, int], names: Sequence[str], skelet
     if not path.is_file():
         return edits
     content = read_json_object(path)
-    shapes, counts, joints_before = content.get("shapes") or [], content.get(_OUTLINES), content.get(_WRITTEN)
+    shapes = content.get("shapes") or []
     if not isinstance(shapes, list):
         raise ValueError(f"{path}: expected 'shapes', a list. Save it again in the editor, or delete it.")
+    joints_before, counts = _before(content, len(names), path)
     drawn: dict[int, list[Any]] = {}
     machine: dict[int, int] = {}
-    seen: dict[str, set[int]] = {}
+    seen: dict[int, set[int]] = {}
     for number, shape in enumerate(shapes, 1):
         where = f"{path}, shape {number}"
         points = _points(shape, where)
@@ -141,28 +142,42 @@ def read_labelme(path: Path, size: tuple[int, int], names: Sequence[str], skelet
         if kind == "rectangle" and not by_machine:
             edits.boxes[group] = _box(points, size, where)
         elif kind == "polygon":
+            if len(points) < 3:
+                raise ValueError(f"{where}: expected an outline of 3 points or more, got {len(points)}. Draw it again.")
             drawn.setdefault(group, []).append(points)
             machine[group] = machine.get(group, 0) + by_machine
         elif kind == "point":
             joint = _joint(label, skeletons[group], where)
-            seen.setdefault(str(group), set()).add(joint)
+            seen.setdefault(group, set()).add(joint)
             if not by_machine:
                 x, y = (float(points[0][axis] / size[axis]) for axis in (0, 1))
                 place = (x, y, HIDDEN if shape.get("difficult") else COUNTS)
                 edits.joints.setdefault(group, {})[joint] = place
         elif kind != "rectangle":
             raise ValueError(f"{where}: expected a rectangle, polygon or point, got {kind!r}. Draw it as one of those.")
-    before = counts if isinstance(counts, dict) else {}
     for group, polygons in drawn.items():
-        if machine[group] < len(polygons) or len(polygons) < before.get(str(group), 0):
+        if machine[group] < len(polygons) or len(polygons) < counts[group]:
             edits.masks[group] = rasterise(polygons, size)
             if not edits.masks[group].any():
                 raise ValueError(f"{path}: the outline of {names[group]} holds no pixel; draw it again.")
-    for group, joints in joints_before.items() if isinstance(joints_before, dict) else ():
-        for joint in joints:
-            if joint not in seen.get(group, set()) and joint not in edits.joints.get(int(group), {}):
-                edits.joints.setdefault(int(group), {})[joint] = (0.0, 0.0, NOWHERE)
+    for group, joints in joints_before.items():
+        for joint in joints - seen.get(group, set()) - edits.joints.get(group, {}).keys():
+            edits.joints.setdefault(group, {})[joint] = (0.0, 0.0, NOWHERE)
     return edits
+
+
+def _before(content: dict[str, Any], subjects: int, path: Path) -> tuple[dict[int, set[int]], dict[int, int]]:
+    """Read what of each subject was in the file when we wrote it: its joints, and how many outlines."""
+    joints, counts = content.get(_WRITTEN) or {}, content.get(_OUTLINES) or {}
+    try:
+        return (
+            {index: {range(JOINTS).index(joint) for joint in joints.get(str(index), ())} for index in range(subjects)},
+            {index: int(counts.get(str(index), 0)) for index in range(subjects)},
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected '{_WRITTEN}' and '{_OUTLINES}' as annotate wrote them. Restore both, or delete both."
+        ) from error
 
 
 def _points(shape: Any, where: str) -> np.ndarray:

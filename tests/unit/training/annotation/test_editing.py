@@ -195,6 +195,10 @@ def test_decisions_count_before_gates(out):
             "'circle'",
         ),
         (lambda c: shape(c, "wolf", "polygon").update(points=[[500, 500], [600, 500], [600, 600]]), "no pixel"),
+        (lambda c: shape(c, "wolf", "polygon").update(points=[[50, 50]]), "3 points or more, got 1"),
+        (lambda c: c["relate_joints"].update({"1": 5}), "as annotate wrote them"),
+        (lambda c: c["relate_joints"].update({"0": [17]}), "as annotate wrote them"),
+        (lambda c: c.update(relate_outlines=[1, 1]), "as annotate wrote them"),
     ],
 )
 def test_odd_shapes_are_one_message_and_change_nothing(out, change, said):
