@@ -1,4 +1,4 @@
-"""The command in processes of its own: killed at any moment, and two of them as one.
+"""The training commands in processes of their own: killed at any moment, and two of them as one.
 
 ``--multi_gpu`` is how accelerate is told to start several processes; with train.device = "cpu" they speak by gloo.
 """
@@ -14,8 +14,10 @@ import torch
 from safetensors import safe_open
 
 import training.finetune as finetune
+import training.subject as subject
 from tests.recipe.tiny_flux import write_flux, write_flux_config, write_tables
 from tests.recipe.tiny_recipe import write_all, write_config
+from tests.recipe.tiny_subject import write_subject_config
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
 
@@ -63,7 +65,7 @@ def test_killed_at_a_random_moment_it_resumes_to_the_same_bytes(world):
     assert result == (world / "whole" / "hugging.safetensors").read_bytes()
 
 
-def in_two_processes(config):
+def in_two_processes(config, module="training.finetune"):
     """What `accelerate launch` said."""
     launched = subprocess.run(
         [
@@ -80,7 +82,7 @@ def in_two_processes(config):
             "--dynamo_backend",
             "no",
             "-m",
-            "training.finetune",
+            module,
             str(config),
         ],
         env=ENVIRONMENT,
@@ -137,3 +139,25 @@ def test_two_processes_are_one_on_a_flux_with_streamed_blocks_and_trained_tables
     assert "2 processes x 1 micro-batches x 1" in said and said.count("read back: 28 of 28 pairs") == 1
     assert bool((history(tmp_path / "one")[:, 4] == 0).any())  # no picture of a step with references
     assert_alike(tmp_path / "one", tmp_path / "two", ("hugging.safetensors", "hugging_embedding.safetensors"))
+
+
+def test_two_processes_are_one_on_a_subject_adapter(world):
+    """The last layers of its text encoders have no gradient, for which several processes would wait."""
+    one, two = (
+        write_subject_config(
+            world / f"{name}.toml",
+            world,
+            out=name,
+            drop="text = 0.5",
+            adapter='text_encoder = "layers"',
+            train="micro_batch = 1\ngradient_checkpointing = true",
+            output='precision = "float32"',
+        )
+        for name in ("subject_one", "subject_two")
+    )
+    for path in (one, two):
+        path.write_text(path.read_text().replace("every = 2\ncount", "every = 0\ncount"))
+    assert subject.main([str(one)]) == 0
+    said = in_two_processes(two, "training.subject")
+    assert "2 processes x 2 micro-batches x 1" in said and said.count("read back: ") == 1
+    assert_alike(world / "subject_one", world / "subject_two", ("pair.safetensors",))
