@@ -13,7 +13,7 @@ from core.user_files import read_json_object
 from ..data.skeletons import SKELETONS
 from .edits import PictureEdits
 from .joints import COUNTS, NOWHERE
-from .labelme import Shown
+from .labelme import Shown, box_around
 from .report import REJECTED
 
 _SAME = 0.05  # pixels below which a number has not been changed
@@ -71,7 +71,7 @@ def read_coco(path: Path, before: Mapping[str, Any]) -> dict[tuple[str, int], Pi
         before: what we wrote.
 
     Raises:
-        ValueError: not such a file; a picture that is not ours; numbers that are none.
+        ValueError: not such a file; a picture that is not ours; numbers that are none; a box outside its picture.
     """
     old, new = _by_subject(before, "coco_keypoints.json"), _by_subject(read_json_object(path), str(path))
     edits: dict[tuple[str, int], PictureEdits] = {}
@@ -89,8 +89,8 @@ def read_coco(path: Path, before: Mapping[str, Any]) -> dict[tuple[str, int], Pi
         edit = edits.setdefault(owners[file, subject], PictureEdits())
         old_box, old_points, _ = old[file, subject]
         if np.abs(box - old_box).max() > _SAME:
-            x, y, w, h = box / np.tile(size, 2)
-            edit.boxes[subject] = tuple(float(edge) for edge in np.clip((x, y, x + w, y + h), 0, 1))
+            corners = np.array([box[:2], box[:2] + box[2:].clip(min=0)])
+            edit.boxes[subject] = box_around(corners, size, f"{path}: subject {subject} of {file}")
         for joint in np.flatnonzero((np.abs(points - old_points) > [_SAME, _SAME, 0.5]).any(1)):
             x, y, seen = points[joint]
             edit.joints.setdefault(subject, {})[int(joint)] = (float(x / size[0]), float(y / size[1]), int(seen))

@@ -140,7 +140,7 @@ def read_labelme(path: Path, size: tuple[int, int], names: Sequence[str], skelet
         group = _group(shape, names, where)
         by_machine = shape.get("description") == _STAMP + _hash(shape)
         if kind == "rectangle" and not by_machine:
-            edits.boxes[group] = _box(points, size, where)
+            edits.boxes[group] = box_around(points, size, where)
         elif kind == "polygon":
             if len(points) < 3:
                 raise ValueError(f"{where}: expected an outline of 3 points or more, got {len(points)}. Draw it again.")
@@ -204,10 +204,17 @@ def _group(shape: dict[str, Any], names: Sequence[str], where: str) -> int:
     )
 
 
-def _box(points: np.ndarray, size: tuple[int, int], where: str) -> tuple[float, float, float, float]:
+def box_around(
+    points: np.ndarray, size: Sequence[float] | np.ndarray, where: str
+) -> tuple[float, float, float, float]:
+    """Return the bounds of points (N, 2) in pixels, cut at the picture's edges, as fractions of it.
+
+    Raises:
+        ValueError: nothing of it lies inside the picture; begins with `where`.
+    """
     low, high = (points.min(0) / size).clip(0, 1), (points.max(0) / size).clip(0, 1)
     if (high - low).min() <= 0:
-        raise ValueError(f"{where}: the rectangle has no area inside the picture; draw it again.")
+        raise ValueError(f"{where}: the box has no area inside the picture; draw it again.")
     return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 

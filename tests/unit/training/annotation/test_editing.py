@@ -363,3 +363,10 @@ def test_pictures_that_are_gone_and_a_folder_in_use_are_said(out):
 def test_names_of_strangers_are_no_paths():
     raw = RawTriplet("0", Path(), (), ("../../evil", 'a"b/c', "..", "wolf", "wolf"))
     assert raw.stems() == ("target", "_.._evil", "a_b_c", "subject", "wolf", "wolf_2")
+
+
+@pytest.mark.parametrize("bbox", [[10, 10, 0, 20], [10, 10, 20, -5], [200, 10, 20, 20]])
+def test_a_coco_box_without_area_in_its_picture_is_refused(out, bbox):
+    edited(out / "coco_keypoints.json", lambda c: c["annotations"][0].update(bbox=bbox))
+    with pytest.raises(UserErrors, match="subject 0 of 01/target.png: the box has no area inside the picture"):
+        again(out.parent, back=True)
