@@ -204,9 +204,7 @@ def _group(shape: dict[str, Any], names: Sequence[str], where: str) -> int:
     )
 
 
-def box_around(
-    points: np.ndarray, size: Sequence[float] | np.ndarray, where: str
-) -> tuple[float, float, float, float]:
+def box_around(points: np.ndarray, size: Sequence[float] | np.ndarray, where: str) -> tuple[float, float, float, float]:
     """Return the bounds of points (N, 2) in pixels, cut at the picture's edges, as fractions of it.
 
     Raises:
