@@ -22,7 +22,7 @@ class RelateMiniworldLoader(io.ComfyNode):
             outputs=[
                 io.Model.Output(display_name="model", tooltip="A UNet of SDXL's architecture, for latents of 16 x 16."),
                 io.Clip.Output(display_name="clip", tooltip="Its two text encoders; they know the world's words."),
-                io.Vae.Output(display_name="vae", tooltip="Its VAE, factor 8, 4 channels."),
+                io.Vae.Output(display_name="vae", tooltip="Its VAE, factor 8, 16 channels."),
                 io.ClipVision.Output(display_name="clip_vision", tooltip="Its image encoder, for Encode Identity."),
                 io.ClipVision.Output(
                     display_name="local_clip_vision", tooltip="The same encoder distilled for local tokens."

@@ -17,32 +17,42 @@ class RelateMiniworldFluxLoader(io.ComfyNode):
             description="Loads the miniworld's small Flux, which was trained with DreamO's references, placeholders "
             "and routing: every node for references works on it as on FLUX.1-dev with Load DreamO, in "
             "seconds, on any computer. Pictures are 128 x 128.",
-            search_aliases=["demo", "example", "tiny", "plush", "dreamo", "try out"],
-            inputs=[],
+            search_aliases=["demo", "example", "tiny", "plush", "dreamo", "kontext", "klein", "try out"],
+            inputs=[
+                io.Combo.Input(
+                    "variant",
+                    options=["DreamO", "numbered references"],
+                    default="DreamO",
+                    optional=True,
+                    tooltip="DreamO: for Reference Image and Apply References. Numbered references: as FLUX.2 and "
+                    "Kontext take them, for Reference Latent and Keep References in Place.",
+                )
+            ],
             outputs=[
                 io.Model.Output(
                     display_name="model",
                     tooltip="A Flux of 5 million parameters that knows DreamO, for "
                     "latents of 16 x 16. Connect to Apply References or "
-                    "Routing-aware Flux Sampler.",
+                    "Routing-aware Flux Sampler; the variant with numbered references to Keep References in Place.",
                 ),
                 io.Clip.Output(
                     display_name="clip", tooltip="Its text encoder; it knows the world's words, and [ref#1] to [ref#9]."
                 ),
                 io.Vae.Output(
                     display_name="vae",
-                    tooltip="Its VAE, factor 8, 4 channels; also for Reference Image, with resolution 128.",
+                    tooltip="Its VAE, factor 8, 16 channels; also for Reference Image, with resolution 128.",
                 ),
             ],
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
+    def execute(cls, variant="DreamO") -> io.NodeOutput:
         from .host_comfy.miniworld import flux as miniworld_flux
         from .host_comfy.miniworld import latents
         from .host_comfy.miniworld import sdxl as miniworld
 
-        missing = miniworld_flux.missing_parts()
+        chosen = miniworld_flux.VARIANTS[variant]
+        missing = miniworld_flux.missing_parts(variant=chosen)
         if missing:
             raise ValueError(
                 "models/miniworld of this pack: expected the miniworld's Flux, "
@@ -50,6 +60,6 @@ class RelateMiniworldFluxLoader(io.ComfyNode):
                 "make it: python -m training.miniworld flux-base, then flux, then python -m "
                 "training.miniworld flux-export."
             )
-        model, vae = miniworld_flux.load_flux(), miniworld.load_vae()
+        model, vae = miniworld_flux.load_flux(variant=chosen), miniworld.load_vae()
         latents.finish_model(model, vae)
-        return io.NodeOutput(model, miniworld_flux.load_clip(), vae)
+        return io.NodeOutput(model, miniworld_flux.load_clip(variant=chosen), vae)

@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     if args.model == "miniworld":
-        from .miniworld.recipes.clipself import train
+        from .miniworld.recipes.local_encoder import train
 
         train(args.out.parent, device, args.minutes)
         return

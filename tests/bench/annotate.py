@@ -133,7 +133,7 @@ def on_exact_annotation(count: int, seed: int) -> dict[str, dict]:
             rng = np.random.default_rng((seed, index))
             plan = draw_plan(rng, relation=relation, held_out=None)
             target = render(plan, 128)
-            for subject, who in enumerate(plan.identities):
+            for subject, who in enumerate(plan.cast):
                 own = grey_crop(Image.fromarray(target.image), tuple(target.boxes[subject]), target.masks[subject])
                 alone = render(portrait(rng, who, plan.backdrop.place), 128)
                 honest = grey_crop(Image.fromarray(alone.image), tuple(alone.boxes[0]), alone.masks[0])

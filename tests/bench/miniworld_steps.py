@@ -1,7 +1,7 @@
-"""Where a training step of the second world's models goes, on one core: python -m tests.bench.miniworld_steps
+"""Where a training step of the miniworld's models goes, on one core: python -m tests.bench.miniworld_steps
 
-Seconds are processor time of one thread, so a busy machine tells the same. "Before" is what the first world's recipes
-do (orthogonalising on the whole matrix, whole pictures for the autoencoder); "after" is what `train-all` does. Results
+Seconds are processor time of one thread, so a busy machine tells the same. "Before" is what earlier recipes
+did (orthogonalising on the whole matrix, whole pictures for the autoencoder); "after" is what `train-all` does. Results
 go to tests/bench/results/miniworld_steps.json.
 """
 
@@ -17,12 +17,11 @@ from pathlib import Path
 import torch
 
 from training.engine import muon
-from training.host_diffusers.miniworld.architectures import build_text_g
-from training.host_diffusers.miniworld.flux import RoutedFlux
-from training.host_diffusers.miniworld2 import IndexedFlux, build_autoencoder, flux_config
-from training.miniworld.recipes import flux as first_flux
+from training.host_diffusers.miniworld.architectures import Words, build_autoencoder, build_text_g
+from training.host_diffusers.miniworld.flux import IndexedFlux, RoutedFlux, flux_config
+from training.miniworld.recipes import autoencoder, denoiser
 from training.miniworld.recipes.flux_data import FluxBatch
-from training.miniworld.recipes2 import autoencoder, contrastive, denoiser, flux
+from training.miniworld.recipes.flux_losses import losses, velocity_loss
 
 RESULTS = Path(__file__).parent / "results" / "miniworld_steps.json"
 CHANNELS, UNET_BATCH, FLUX_BATCH, PICTURES = 16, 24, 16, 8
@@ -86,7 +85,7 @@ def unet() -> dict[str, float]:
 def small_flux(kind: type[RoutedFlux], references: bool, routing: bool) -> dict[str, float]:
     """The small Flux: its base from words, DreamO's losses, or numbered references."""
     model, batch = kind(flux_config(CHANNELS)), FLUX_BATCH * (1 if references else 2)
-    text_g = build_text_g(len(contrastive.words())).eval().requires_grad_(False)
+    text_g = build_text_g(len(Words())).eval().requires_grad_(False)
     latents = torch.randn(batch, CHANNELS, 16, 16)
     count = 2 if references else 0
     data = FluxBatch(
@@ -101,9 +100,9 @@ def small_flux(kind: type[RoutedFlux], references: bool, routing: bool) -> dict[
 
     def backward() -> None:
         if routing:
-            first_flux.losses(model, text_g, data, times, noise, True)["loss"].backward()
+            losses(model, text_g, data, times, noise, True)["loss"].backward()
         else:
-            flux._velocity_loss(model, text_g, data, times, noise)["loss"].backward()
+            velocity_loss(model, text_g, data, times, noise)["loss"].backward()
 
     return row(batch, seconds(backward, 2), *optimiser_seconds(model, backward))
 

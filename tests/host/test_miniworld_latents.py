@@ -1,7 +1,8 @@
-"""A miniworld of sixteen latent channels in ComfyUI: its format, empty latents, previews, any size."""
+"""The miniworld's sixteen latent channels in ComfyUI: their format, empty latents, previews, any size."""
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -11,25 +12,24 @@ from tests.host.conftest import ROOT
 from training.host_diffusers.clipself import encoder_of_transformers
 from training.host_diffusers.miniworld import architectures as sizes
 from training.host_diffusers.miniworld import bundle
-from training.host_diffusers.miniworld2 import build_autoencoder, build_unet
 
 CHANNELS = 16
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Random weights on disk, as the second world's export lays them out."""
+    """Random weights on disk, as the export lays them out."""
     target = tmp_path_factory.mktemp("miniworld16")
-    shutil.copytree(ROOT / "training" / "miniworld" / "world2" / "tokenizer", target / "tokenizer")
+    shutil.copytree(ROOT / "models" / "miniworld" / "tokenizer", target / "tokenizer")
     torch.manual_seed(0)
     words = sizes.Words(target / "tokenizer")
     world = bundle.Miniworld(
-        build_autoencoder(CHANNELS),
+        sizes.build_autoencoder(CHANNELS),
         sizes.build_text_l(len(words)),
         sizes.build_text_g(len(words)),
         sizes.build_vision(),
         encoder_of_transformers(sizes.build_vision()),
-        build_unet(CHANNELS),
+        sizes.build_unet(CHANNELS),
         sizes.build_identity(),
         words,
     )
@@ -47,14 +47,17 @@ def loaded(pack, folder):
     return model, clip, vae
 
 
-def test_sixteen_channels_are_a_format_of_their_own_and_four_are_sdxls(pack, loaded):
+def test_sixteen_channels_are_a_format_of_their_own_and_four_are_sdxls(pack, loaded, tmp_path):
     import comfy.latent_formats
 
     latents = pack.module("nodes.host_comfy.miniworld.latents")
     own = loaded[0].model.latent_format
     assert own.latent_channels == CHANNELS and own.scale_factor == 1.0 and loaded[2].latent_channels == CHANNELS
     assert type(own) is comfy.latent_formats.LatentFormat, "neither SDXL's nor Flux's scale and colours"
-    assert isinstance(latents.format_of(ROOT / "models" / "miniworld"), comfy.latent_formats.SDXL)
+    config = tmp_path / "vae" / "config.json"
+    config.parent.mkdir()
+    config.write_text(json.dumps({"latent_channels": 4, "scaling_factor": 0.13025}))
+    assert isinstance(latents.format_of(tmp_path), comfy.latent_formats.SDXL)
     assert len(own.latent_rgb_factors) == CHANNELS and len(own.latent_rgb_factors_bias) == 3
     assert comfy.latent_formats.LatentFormat.latent_rgb_factors is None, "ComfyUI's own class is untouched"
 

@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     words = sizes.Words(target / "tokenizer")
     world = parts.Miniworld(
-        sizes.build_vae(),
+        sizes.build_autoencoder(),
         sizes.build_text_l(len(words)),
         sizes.build_text_g(len(words)),
         sizes.build_vision(),
@@ -55,7 +55,7 @@ def test_the_unet_is_the_same(comfyui, diffusers, folder):
     from comfy.ldm.modules.diffusionmodules.openaimodel import timestep_embedding
 
     draw = torch.Generator().manual_seed(0)
-    latent = torch.randn(2, 4, 16, 16, generator=draw)
+    latent = torch.randn(2, sizes.CHANNELS, 16, 16, generator=draw)
     context, pooled = diffusers.encode_prompts([CAPTION, "a bear"])
     ids, times = torch.full((2, 6), 128.0), torch.full((2,), 400.0)
     theirs = diffusers.unet(latent, times, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": ids}).sample
@@ -77,8 +77,8 @@ def test_the_text_encoders_are_the_same(pack, comfyui, diffusers, folder):
 
 @torch.inference_mode()
 def test_the_vae_decodes_the_same_picture(comfyui, diffusers, folder):
-    latent = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
-    picture = comfyui.load_vae(folder).decode(latent / sizes.VAE["scaling_factor"])
+    latent = torch.randn(1, sizes.CHANNELS, 16, 16, generator=torch.Generator().manual_seed(1))
+    picture = comfyui.load_vae(folder).decode(latent / sizes.AUTOENCODER["scaling_factor"])
     close(picture.movedim(-1, 1), diffusers.to_images(latent))
 
 

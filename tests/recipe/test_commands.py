@@ -276,7 +276,7 @@ def test_a_stopped_demo_prints_the_command_that_goes_on_with_it(run, tmp_path, m
             "output.checkpoint_every=2",
         ),
     )
-    monkeypatch.setattr(demo.run, "__defaults__", (short, 2, ""))
+    monkeypatch.setattr(demo.run, "__defaults__", (short, 2, "", 1))
     honest = training.finetune.one_step
 
     def one_step(*arguments):

@@ -22,7 +22,7 @@ from training.miniworld.experiments.exact import classified, facts, plans_of
 from training.miniworld.world.relations import standing_next_to
 from training.miniworld.world.renderer import render
 from training.miniworld.world.scene import portrait
-from training.miniworld.world.traits import draw_several_traits
+from training.miniworld.world.traits import draw_cast
 
 CPU = "cpu"
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -202,7 +202,7 @@ def test_open_clip_by_name_and_file(tmp_path):
 def test_the_miniworlds_clip_prefers_right_descriptions_and_references():
     """Portraits against their descriptions and second portraits; margins are the weights' affair."""
     clip, rng = load_clip("miniworld", "", CPU, torch.float32), np.random.default_rng(0)
-    who = [draw_several_traits(rng, 1, False)[0] for _ in range(8)]
+    who = [draw_cast(rng, 1, False)[0] for _ in range(8)]
     first, second = ([Image.fromarray(render(portrait(rng, one), 128).image) for one in who] for _ in range(2))
     pictures = F.normalize(clip.pictures(first), dim=-1)
     for others in (clip.texts([f"a picture of {one.describe()}" for one in who]), clip.pictures(second)):
@@ -226,7 +226,7 @@ def test_the_miniworlds_scenes_are_counted_exactly(tmp_path, capsys):
     for entry, plan in zip(entries, plans_of(entries)):
         assert np.array_equal(render(plan, 128).image, np.asarray(Image.open(entry.picture)))
         for name, wrong in {
-            "exchanged": replace(plan, identities=plan.identities[::-1]),
+            "exchanged": replace(plan, cast=plan.cast[::-1]),
             "apart": replace(plan, staging=standing_next_to(np.random.default_rng(0))),
         }.items():
             (scenes / name).mkdir(exist_ok=True)

@@ -53,6 +53,8 @@ def test_the_table_pools_seeds_and_states_each(tmp_path):
         arrays = {}
         for kind in ("there", "found"):
             arrays |= {f"{kind}.relation": np.full(8, share), f"{kind}.distance": rng.random(8)}
+            arrays |= {f"{kind}.fused": np.zeros(8, bool)}
+            arrays |= {f"{kind}.{key}": np.ones((8, 2), bool) for key in ("emblem", "shown")}
             arrays |= {f"{kind}.{key}": rng.integers(2, size=(8, 2, 5)) for key in ("right", "differ", "swapped")}
             arrays[f"{kind}.differ"] = np.ones((8, 2, 5), int)
         np.savez(tmp_path / "cells" / f"base_alone-{seed}.npz", **arrays)

@@ -20,8 +20,8 @@ from training.host_diffusers.flux.lora import (
 )
 from training.host_diffusers.flux.network import FluxNetwork
 from training.host_diffusers.flux.tokens import four_axes, reference_ids
+from training.host_diffusers.miniworld.flux import IndexedFlux
 from training.host_diffusers.miniworld.flux_files import load_flux
-from training.host_diffusers.miniworld2 import IndexedFlux
 
 PARAMETERS = {
     "flux1-dev": 11_901_408_320,
@@ -69,11 +69,11 @@ def test_the_miniworlds_flux_is_one_of_them():
             assert torch.equal(model(*arguments), ours(*arguments[:4], given or []))
 
 
-def test_the_second_miniworlds_flux_is_one_of_them():
+def test_the_miniworlds_numbered_flux_is_one_of_them():
     torch.manual_seed(0)
     model = IndexedFlux().eval()
     ours = FluxNetwork(model.transformer, "index", None, torch.float32)
-    latents, *references = (torch.randn(1, 4, 16, 16) for _ in range(3))
+    latents, *references = (torch.randn(1, 16, 16, 16) for _ in range(3))
     arguments = (latents, torch.tensor([0.4]), torch.randn(1, 24, 128), torch.randn(1, 128), references)
     with torch.no_grad():
         assert torch.equal(model(*arguments), ours(*arguments))

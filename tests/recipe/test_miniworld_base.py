@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
     for parameter in list(local.parameters())[-20:]:
         parameter.data += 0.1
     world = Miniworld(
-        miniworld.build_vae(),
+        miniworld.build_autoencoder(),
         miniworld.build_text_l(len(words)),
         miniworld.build_text_g(len(words)),
         vision,

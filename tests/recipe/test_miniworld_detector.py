@@ -17,6 +17,7 @@ from training.miniworld.experiments.yes_no_judge import DIRECTED, open_judge
 from training.miniworld.recipes import detector as recipe
 from training.miniworld.recipes.detector_network import CELLS, CreatureDetector, decode
 from training.miniworld.recipes.find_creatures import load_detector
+from training.miniworld.world.relations import PAIRS
 from training.miniworld.world.renderer import render
 from training.miniworld.world.traits import SPECIES
 from training.miniworld.world.triplets import evaluation_plans
@@ -59,7 +60,7 @@ def test_the_loss_falls_and_is_smallest_where_the_maps_are_right():
 
 def test_the_shipped_detector_finds_creatures_by_name(detector):
     (plan,) = evaluation_plans("standing next to", 1, 5)
-    names = [who.species for who in plan.identities]
+    names = [traits.species for traits in plan.cast]
     found = select(detector.detect(picture(plan), names), (128, 128))
     assert sorted(one.name for one in found) == sorted(names)
     assert detector.detect(picture(plan), ["spaceship"]) == []
@@ -78,7 +79,7 @@ def test_it_is_as_right_on_new_renders_as_its_file_says(detector):
 def test_the_judge_answers_what_it_knows_and_nothing_else():
     judge = open_judge()
     (plan,) = evaluation_plans("hugging", 1, 5)
-    first, second = (who.species for who in plan.identities)
+    first, second = (traits.species for traits in plan.cast)
     other = next(name for name in SPECIES if name not in (first, second))
 
     def p(question):
@@ -106,8 +107,8 @@ def test_every_fault_changes_the_render_and_only_directed_relations_are_reversed
             else:
                 assert not np.array_equal(render(drawn, 64).image, honest), fault
     (plan,) = evaluation_plans("hugging", 1, 3)
-    assert with_fault(plan, "swapped", rng).identities == plan.identities[::-1]
-    assert len(with_fault(plan, "missing", rng).identities) == 1
+    assert with_fault(plan, "swapped", rng).cast == plan.cast[::-1]
+    assert len(with_fault(plan, "missing", rng).cast) == 1
 
 
 def test_preferences_by_hand():
@@ -137,7 +138,7 @@ def test_planted_faults_with_a_dino_of_photographs(tmp_path, capsys):
 
 
 def test_a_reversed_relation_is_a_reversal(tmp_path):
-    entries = build(tmp_path, 18, 11)
+    entries = build(tmp_path, len(PAIRS), 11)
     answers = Answers(open_judge())
     both = [(one, other) for one, other in zip(entries[HONEST], entries["reversed"]) if other]
     honest, wrong = (

@@ -147,7 +147,7 @@ def test_a_miniworld_run_keeps_its_files_and_the_prefixes_of_its_tensors(command
     )
     assert lost(pinned("files")["corpus"], files_of(tmp_path / "corpus")) == []
     assert command("training.miniworld", *world, "vae", "--steps", 1, "--batch", 2, "--threads", 1) == 0
-    run = files_of(tmp_path / "vae")
+    run = files_of(tmp_path / "autoencoder")
     assert lost(pinned("files")["miniworld run"], {"latest.json": run["latest.json"]}) == []
     tensors = [key for file in run.values() if isinstance(file, dict) for key in file.get("tensors", {})]
     assert {key.split(".")[0] for key in tensors} == {"weights", "average", "moments"}

@@ -7,9 +7,9 @@ pytest.importorskip("resvg_py")
 
 from core.subject.files import load_subject_adapter
 from tests.surface import ROOT
-from training.miniworld.experiments2 import subject, subject_table
-from training.miniworld.experiments2.subject_training import VARIANTS, adapter_file
-from training.miniworld.recipes2.classifiers import FILE, Classifiers
+from training.miniworld.experiments import subject, subject_table
+from training.miniworld.experiments.subject_training import VARIANTS, adapter_file
+from training.miniworld.recipes.classifiers import FILE, Classifiers
 
 SETTINGS = ("train.steps=2", "train.batch_size=2", "samples.every=0", "train.warmup_steps=0")
 QUICK = [*(part for one in SETTINGS for part in ("--set", one)), "--pictures", "1", "--threads", "1"]
@@ -17,7 +17,7 @@ QUICK = [*(part for one in SETTINGS for part in ("--set", one)), "--pictures", "
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """The shipped models, with classifiers of the second world that know nothing yet."""
+    """The shipped models, with classifiers that know nothing yet."""
     from core.checkpoint import save
 
     folder = tmp_path_factory.mktemp("models")

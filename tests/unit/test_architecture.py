@@ -30,11 +30,11 @@ DOORS = {
 STOREYS = (
     ("core", "training/common"),
     ("nodes", "training/config", "training/diffusion", "training/miniworld/world"),
-    ("training/host_diffusers", "training/miniworld/world2"),
+    ("training/host_diffusers",),
     ("training/data",),
     ("training/annotation", "training/engine", "training/evaluation", "training/generation"),
     ("training/finetune.py", "training/prepare.py", "training/subject.py", "training/miniworld/recipes"),
-    ("training/miniworld/experiments", "training/miniworld/recipes2"),
+    ("training/miniworld/experiments",),
     ("training/annotate.py", "training/distill.py", "training/evaluate.py", "training/miniworld"),
     ("training/generate.py",),
 )

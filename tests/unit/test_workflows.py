@@ -18,11 +18,11 @@ STOCK = {
     "CheckpointLoaderSimple", "ConditioningZeroOut", "ControlNetApplyAdvanced", "ControlNetLoader",
     "CreateHookKeyframe", "CreateHookLora", "DualCFGGuider", "DualCLIPLoader", "EmptyFlux2LatentImage",
     "EmptyLatentImage", "EmptySD3LatentImage", "Flux2Scheduler", "FluxGuidance",
-    "FluxKontextMultiReferenceLatentMethod", "ImageBatch", "ImageScaleBy", "ImageToMask", "InvertMask", "KSampler",
-    "KSamplerSelect", "LoadImage", "MaskComposite", "MaskToImage", "ModelSamplingAuraFlow", "ModelSamplingSD3",
-    "PairConditioningSetProperties", "PreviewAny", "PreviewImage", "PrimitiveString", "RandomNoise",
-    "ReferenceLatent", "SAM3_Detect", "SamplerCustomAdvanced", "SaveImage", "SaveWEBM", "SetHookKeyframes",
-    "SolidMask", "UNETLoader", "VAEDecode", "VAELoader", "Wan22ImageToVideoLatent",
+    "FluxKontextMultiReferenceLatentMethod", "ImageBatch", "ImageScale", "ImageScaleBy", "ImageToMask", "InvertMask",
+    "KSampler", "KSamplerSelect", "LoadImage", "MaskComposite", "MaskToImage", "ModelSamplingAuraFlow",
+    "ModelSamplingSD3", "PairConditioningSetProperties", "PreviewAny", "PreviewImage", "PrimitiveString",
+    "RandomNoise", "ReferenceLatent", "SAM3_Detect", "SamplerCustomAdvanced", "SaveImage", "SaveWEBM",
+    "SetHookKeyframes", "SolidMask", "UNETLoader", "VAEDecode", "VAEEncode", "VAELoader", "Wan22ImageToVideoLatent",
 }  # fmt: skip
 NOTES = {"Note", "MarkdownNote"}  # known to the page only, never sent to the server
 MODEL_FOLDERS = {

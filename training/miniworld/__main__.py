@@ -1,11 +1,10 @@
 """The miniworld's door: python -m training.miniworld VERB (see --help).
 
-In order: render, vae, clip, (python -m training.distill --model miniworld), encode, unet, refine, truth, judges,
-export; begin goes on from the shipped weights instead of from nothing. To look and to count: sheets, measure, demo,
-ablate. The small Flux, after encode: flux-base, flux, flux --routing off, flux-export, flux-measure,
-flux-ablate. Training verbs
-are bounded by --minutes, save to --out and go on from there when called again; they run the same on a GPU (--device
-cuda --batch 128). The second world, whose weights are not shipped yet: train-all --minutes 165 --out out/world2.
+All in one: train-all --minutes 165, every recipe in order within a budget. One by one: render, vae, clip, (python -m
+training.distill --model miniworld), encode, unet, refine, truth, judges, detector, export; begin goes on from the
+shipped weights instead of from nothing. To look and count: sheets, measure, demo, ablate. The small Flux, after encode:
+flux-base, flux, flux --references numbered, flux-export, flux-measure, flux-ablate. Training verbs take --minutes, save
+to --out and go on from there when called again; they run the same on a GPU (--device cuda --batch 128).
 """
 
 import argparse
@@ -21,28 +20,34 @@ from ..common.cli import command, going_on, leave, say, shell_command
 from ..host_diffusers.flux.lora import SITES
 from ..host_diffusers.miniworld.architectures import FOLDER
 from ..host_diffusers.miniworld.bundle import load_miniworld
-from ..host_diffusers.miniworld.flux_files import FLUX_FOLDER
 from .experiments import ablate, ablate_flux, demo, report, sheets
 from .experiments import measure_flux as flux_measure
-from .recipes import classifiers as judges
-from .recipes import clip, export, flux, unet, vae
-from .recipes import encoded_corpus as encoded
-from .recipes import vae_decoder as refine
-from .recipes import warm_start as begin
+from .recipes import (
+    autoencoder,
+    classifiers,
+    contrastive,
+    decoder,
+    denoiser,
+    detector,
+    encoded_corpus,
+    export,
+    flux,
+    warm_start,
+)
 from .recipes.corpus import CorpusSize, render_corpus
-from .recipes.labelled_scenes import render_labelled_scenes
+from .recipes.labelled_scenes import render_labelled
 from .world.example_creatures import write_creatures
 from .world.relations import SEEN
 
 # verb: what trains, its settings, what it is
 TRAINERS = {
-    "vae": (vae.train, vae.SETTINGS, "train the autoencoder"),
-    "clip": (clip.train, clip.SETTINGS, "train the text encoders and the vision tower"),
-    "unet": (unet.train, unet.SETTINGS, "train the UNet with its identity model"),
+    "vae": (autoencoder.train, autoencoder.SETTINGS, "train the autoencoder"),
+    "clip": (contrastive.train, contrastive.SETTINGS, "train the text encoders and the vision tower"),
+    "unet": (denoiser.train, denoiser.SETTINGS, "train the UNet with its identity model"),
     "flux-base": (flux.train_base, flux.BASE, "train the small Flux from words, without references"),
-    "flux": (flux.train, flux.SETTINGS, "train it with references, with or without routing"),
-    "judges": (judges.train, judges.SETTINGS, "train the judges of relation and identity"),
-    "refine": (refine.train, refine.SETTINGS, "train the decoder further, the latents unchanged"),
+    "flux": (flux.train_dreamo, flux.SETTINGS, "train it with references, with or without routing"),
+    "judges": (classifiers.train, classifiers.SETTINGS, "train the classifiers of relation and identity"),
+    "refine": (decoder.train, decoder.SETTINGS, "train the decoder further, the latents unchanged"),
 }
 
 
@@ -75,32 +80,48 @@ def arguments() -> argparse.ArgumentParser:
         training.add_argument("--steps", type=of_type.whole(), help="go no further than this step")
         if verb == "flux":
             training.add_argument("--routing", choices=("on", "off"), default="on", help="DreamO's two further losses")
+            training.add_argument(
+                "--references",
+                choices=("dreamo", "numbered"),
+                default="dreamo",
+                help="numbered: as Flux.2 and Kontext place them, without tables and routing",
+            )
     encoding = verbs.add_parser("encode", parents=[computing], help="freeze vae, clip and distill; encode the corpus")
-    encoding.add_argument("--parts", nargs="+", default=encoded.PARTS, choices=encoded.PARTS)
+    encoding.add_argument("--parts", nargs="+", default=encoded_corpus.PARTS, choices=encoded_corpus.PARTS)
     encoding.add_argument(
         "--identities", type=of_type.whole(), help="only the first of them, and scenes of these; all by default"
     )
     encoding.add_argument("--views", type=of_type.whole(), help="reference views of an identity; all by default")
     verbs.add_parser("begin", parents=[computing], help="train on from models/miniworld instead of from nothing")
-    verbs.add_parser("export", parents=[computing], help="write models/miniworld in half precision")
+    writing = verbs.add_parser("export", parents=[computing], help="write models/miniworld in half precision")
+    writing.add_argument("--models", type=of_type.path, help="folder to write; models/miniworld by default")
+    verbs.add_parser("train-all", add_help=False, help="every recipe in order, within --minutes; see train-all --help")
+    locating = verbs.add_parser("detector", parents=[computing], help="train the detector; after judges")
+    locating.add_argument("--steps", type=of_type.whole(), default=detector.STEPS)
+    verbs.add_parser("flux-export", parents=[computing], help="write models/miniworld/flux and flux_index in 8 bits")
+    _add_experiments(verbs, computing)
+    return parser
+
+
+def _add_experiments(verbs, computing: argparse.ArgumentParser) -> None:
+    """Add the verbs that look and count."""
     verbs.add_parser("sheets", parents=[computing], help="contact sheets of renders, reconstructions and samples")
     showing = verbs.add_parser("demo", help="learn a held-out relation from 5 triplets, draw it, count; into --out")
+    showing.add_argument("--threads", type=of_type.whole(), default=2, help="processes of one thread each, at once")
     removing = verbs.add_parser("ablate", help="what each part of the method brings; into --out and the model card")
     removing.add_argument(
         "--minutes", type=of_type.positive, default=600.0, help="begin nothing new after these; call again"
     )
     removing.add_argument("--seeds", type=int, nargs="+", default=ablate.SEEDS, choices=ablate.SEEDS)
     removing.add_argument("--anew", action="store_true", help="count rows anew that the model card already has")
-    for verb in (showing, removing):
-        verb.add_argument("--threads", type=of_type.whole(), default=2)
+    removing.add_argument("--threads", type=of_type.whole(), default=2)
     _flux_ablate(verbs)
-    verbs.add_parser("train-all", add_help=False, help="the second world: every recipe in order, within --minutes")
-    verbs.add_parser("flux-export", parents=[computing], help="write models/miniworld/flux in half precision")
     counting = verbs.add_parser("measure", parents=[computing], help="count what the shipped models do")
+    counting.add_argument("--models", type=of_type.path, help="folder of exported models; models/miniworld by default")
+    counting.add_argument("--sampler-steps", type=of_type.whole(), help="of the sampler; as ever by default")
     comparing = verbs.add_parser("flux-measure", parents=[computing], help="count what routing does to identities")
     for verb in (counting, comparing):
         verb.add_argument("--pictures", type=of_type.whole(), default=56)
-    return parser
 
 
 def _flux_ablate(verbs) -> None:
@@ -125,7 +146,7 @@ def draw(args: argparse.Namespace) -> None:
         size = CorpusSize(args.scenes, args.identities, args.portraits, args.seed)
         lines = render_corpus(args.out / "corpus", size, args.processes)
     else:
-        lines = render_labelled_scenes(args.out / "truth", args.scenes, args.seed, args.processes)
+        lines = render_labelled(args.out / "labelled", args.scenes, args.seed, args.processes)
     for line in lines:
         say(line)
 
@@ -133,30 +154,46 @@ def draw(args: argparse.Namespace) -> None:
 def train(args: argparse.Namespace) -> None:
     """The recipes, with the settings of their modules; batch and learning rate as asked."""
     run, settings, _ = TRAINERS[args.verb]
+    more = {}
+    if args.verb == "flux" and args.references == "numbered":
+        run, settings = flux.train_index, flux.INDEX
+    elif args.verb == "flux":
+        more = {"routing": args.routing == "on"}
     asked = {"batch_size": args.batch, "lr": args.lr, "steps": args.steps}
     asked = {key: value for key, value in asked.items() if value is not None}
-    more = {"routing": args.routing == "on"} if args.verb == "flux" else {}
     run(args.out, torch.device(args.device), args.minutes, replace(settings, **asked), **more)
 
 
 def look(args: argparse.Namespace) -> None:
-    """The verbs on finished models: begin, encode, export, sheets, measure; flux-export, flux-measure."""
+    """The verbs on finished models: begin, encode, detector, export, sheets, measure; flux-export, flux-measure."""
     device = torch.device(args.device)
     if args.verb == "encode":
-        for line in encoded.encode(args.out, device, tuple(args.parts), args.identities, args.views):
+        extent = encoded_corpus.Extent(args.identities, args.views)
+        for line in encoded_corpus.encode(args.out, tuple(args.parts), device, extent):
             say(line)
     elif args.verb == "begin":
-        say(f"begun from models/{FOLDER.name}: {', '.join(begin.begin(args.out)) or 'nothing, all runs are there'}")
+        begun = ", ".join(warm_start.warm_start(args.out)) or "nothing, all runs are there"
+        say(f"begun from models/{FOLDER.name}: {begun}")
+    elif args.verb == "detector":
+        network = detector.train(args.steps)
+        say(json.dumps(detector.ship(network, args.out / detector.FILE, classifiers.load_trained(args.out))))
     elif args.verb == "export":
-        say(f"{export.export(args.out) / 1e6:.1f} MB of weights in models/{FOLDER.name}")
+        models = args.models or FOLDER
+        facts = export.export(args.out, models)
+        say(f"{facts['bytes'] / 1e6:.1f} MB of weights in {models}; classifiers: {json.dumps(facts['judges'])}")
+        if models == FOLDER:
+            report.write_trained(FOLDER / "README.md")
     elif args.verb == "flux-export":
-        say(f"{flux.export(args.out) / 1e6:.1f} MB of weights in models/{FOLDER.name}/{FLUX_FOLDER.name}")
+        say(f"{export.export_flux(args.out) / 1e6:.1f} MB of weights in models/{FOLDER.name}/flux and flux_index")
+        report.write_trained(FOLDER / "README.md")
     elif args.verb == "flux-measure":
         for line in flux_measure.measure_flux(args.out, args.pictures):
             say(line)
     elif args.verb == "measure":
-        world = load_miniworld().to(device)
-        facts = report.write_measurements(world, FOLDER / "README.md", args.pictures)
+        models = args.models or FOLDER
+        world = load_miniworld(models).to(device)
+        card, sheets_folder = models / "README.md", args.out / "sheets"
+        facts = report.write_measurements(world, card, args.pictures, sheets_folder, args.sampler_steps)
         say(json.dumps(facts, indent=1))
     else:
         world, folder = load_miniworld().to(device), args.out / "sheets"
@@ -191,7 +228,7 @@ def run(args: argparse.Namespace, again: str) -> None:
         return
     torch.set_num_threads(args.threads)
     if args.verb == "demo":
-        demo.run(args.out, again=again)
+        demo.run(args.out, again=again, workers=args.threads)
         return
     {**dict.fromkeys(TRAINERS, train), "ablate": experiment, "flux-ablate": experiment_on_flux}.get(args.verb, look)(
         args
@@ -201,7 +238,7 @@ def run(args: argparse.Namespace, again: str) -> None:
 def main() -> int:
     """The command; returns its exit code."""
     if sys.argv[1:2] == ["train-all"]:  # has arguments of its own; its imports are its own too
-        from .recipes2 import train_all
+        from .recipes import train_all
 
         return train_all.main(sys.argv[2:])
     args = arguments().parse_args()

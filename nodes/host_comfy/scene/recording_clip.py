@@ -41,7 +41,9 @@ def context_encoder(clip, tokens: dict) -> ContextEncoder | None:
     """Find the encoder that makes the context; None where several share it (SD3) or none can decode."""
     model, tokenizer = clip.cond_stage_model, clip.tokenizer
     part = getattr(model, "clip", None)
-    key = next(iter(tokens)) if len(tokens) == 1 else None
+    key = getattr(model, "clip_name", None)  # a tokenizer may serve more encoders than this model has
+    if key not in tokens:
+        key = next(iter(tokens)) if len(tokens) == 1 else None
     if part is None:  # two encoders: T5 makes the context of Flux, CLIP-L half of each of SDXL's positions
         part, key = next(
             (

@@ -16,6 +16,7 @@ from ...common.errors import UserErrors
 from ...miniworld.world.captions import plain_prompt
 from ...miniworld.world.relations import PAIRS
 from ...miniworld.world.renderer import render
+from ...miniworld.world.rng_streams import Stream, generator
 from ...miniworld.world.scene import ScenePlan, draw_plan, portrait
 from ...miniworld.world.traits import SPECIES, CreatureTraits, draw_traits
 from ..request import PANELS, Request, request_hash
@@ -79,15 +80,15 @@ class MiniworldEngine:
 
 def plan_of(scene: Scene) -> ScenePlan:
     """Plan what the renderer draws for a scene: the same for the same seed."""
-    rng = np.random.default_rng((scene.seed, 1))
+    rng = generator(scene.seed, Stream.GENERATED)
     cast = tuple(_creature(rng, name) for name in scene.names)
     return draw_plan(rng, scene.relation, cast)
 
 
 def portrait_of(scene: Scene, subject: int) -> ScenePlan:
     """Plan one of a scene's creatures alone, in another pose and place."""
-    plan, rng = plan_of(scene), np.random.default_rng((scene.seed, 2 + subject))
-    return portrait(rng, plan.identities[subject], plan.backdrop.place)
+    plan, rng = plan_of(scene), generator(scene.seed, Stream.GENERATED, 1, subject)
+    return portrait(rng, plan.cast[subject], plan.backdrop.place)
 
 
 def _creature(rng: np.random.Generator, species: str) -> CreatureTraits:

@@ -25,16 +25,17 @@ from ..unet import unet_layout
 
 SPACE_TO_DEPTH = 4  # pixels a side folded into channels in front of the autoencoder, which halves the side once more
 LATENT_SIDE = 16
-VAE = {
+CHANNELS = 16  # of the latents; a linear code gains 2 to 3 dB with each doubling
+AUTOENCODER = {
     "in_channels": 3 * SPACE_TO_DEPTH**2,
     "out_channels": 3 * SPACE_TO_DEPTH**2,
-    "latent_channels": 4,
+    "latent_channels": CHANNELS,
     "block_out_channels": [64, 96],
     "layers_per_block": 1,
     "norm_num_groups": 32,
     "down_block_types": ["DownEncoderBlock2D"] * 2,
     "up_block_types": ["UpDecoderBlock2D"] * 2,
-    "scaling_factor": 0.13025,
+    "scaling_factor": 1.0,  # the export folds the measured scale into the convolutions
 }
 VOCABULARY = 49408
 TEXT_LENGTH = 77
@@ -77,8 +78,8 @@ VISION = {
 FOLDER = Path(__file__).resolve().parents[3] / "models" / "miniworld"
 UNET = {
     "sample_size": LATENT_SIDE,
-    "in_channels": 4,
-    "out_channels": 4,
+    "in_channels": CHANNELS,
+    "out_channels": CHANNELS,
     "block_out_channels": [96, 160],
     "layers_per_block": 1,
     "down_block_types": ["CrossAttnDownBlock2D"] * 2,
@@ -107,9 +108,9 @@ IDENTITY = ResamplerConfig(
 BACKGROUND_TOKENS = 4
 
 
-def build_vae() -> nn.Module:
-    """Return a stock KL autoencoder on space-to-depth pixels: (B, 48, 32, 32) to 4 latent channels on 16 x 16."""
-    return AutoencoderKL(**VAE)
+def build_autoencoder(channels: int = CHANNELS) -> nn.Module:
+    """Build a stock KL autoencoder: (B, 48, h, w) blocks of 4 x 4 pixels to `channels` latents on (h/2, w/2)."""
+    return AutoencoderKL(**{**AUTOENCODER, "latent_channels": channels})
 
 
 def build_text_l(vocabulary: int = VOCABULARY) -> nn.Module:
@@ -136,9 +137,9 @@ def build_vision() -> nn.Module:
     return CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION))
 
 
-def build_unet() -> nn.Module:
+def build_unet(channels: int = CHANNELS) -> nn.Module:
     """SDXL's UNet in small: two levels, each with cross-attention, text-and-time conditioning."""
-    return UNet2DConditionModel(**UNET)
+    return UNet2DConditionModel(**{**UNET, "in_channels": channels, "out_channels": channels})
 
 
 def build_identity() -> IdentityModel:

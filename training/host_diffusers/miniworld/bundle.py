@@ -78,12 +78,12 @@ class Miniworld:
 
     @torch.no_grad()
     def to_latents(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to (B, 4, H/8, W/8) of unit variance."""
+        """(B, 3, H, W) in [0, 1] to (B, C, H/8, W/8) of unit variance."""
         blocks = F.pixel_unshuffle(images * 2 - 1, sizes.SPACE_TO_DEPTH)
         return self.vae.encode(blocks).latent_dist.mean * self.vae.config.scaling_factor
 
     def to_images(self, latents: Tensor) -> Tensor:
-        """(B, 4, h, w) to (B, 3, 8h, 8w) in [0, 1]; gradients flow."""
+        """(B, C, h, w) to (B, 3, 8h, 8w) in [0, 1]; gradients flow."""
         blocks = self.vae.decode(latents / self.vae.config.scaling_factor).sample
         return (F.pixel_shuffle(blocks, sizes.SPACE_TO_DEPTH) / 2 + 0.5).clamp(0, 1)
 

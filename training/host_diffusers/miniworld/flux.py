@@ -15,10 +15,10 @@ from core.routing.token_layout import PATCH, DreamOEmbeddings, Grid, TokenLayout
 
 from ..flux.attention import Attend, HookedFluxAttnProcessor, attend_plain
 from ..flux.tokens import grid_ids, pack, unpack
-from .architectures import TEXT_G, VAE
+from .architectures import CHANNELS, TEXT_G
 
 FLUX = {
-    "in_channels": VAE["latent_channels"] * PATCH**2,
+    "in_channels": CHANNELS * PATCH**2,
     "num_layers": 3,
     "num_single_layers": 6,
     "attention_head_dim": 32,
@@ -28,7 +28,12 @@ FLUX = {
     "guidance_embeds": False,
     "axes_dims_rope": (4, 14, 14),
 }
-TEXT_TOKENS = 24  # the longest caption of one or two creatures has 23, placeholders included
+TEXT_TOKENS = 24  # captions of one or two creatures, placeholders included
+
+
+def flux_config(channels: int = CHANNELS) -> dict:
+    """Flux in small, for latents of any number of channels; 2 x 2 latents make a token."""
+    return {**FLUX, "in_channels": channels * PATCH**2}
 
 
 class RoutedFlux(nn.Module):
@@ -109,6 +114,22 @@ class RoutedFlux(nn.Module):
             if hook is not None:
                 hook.remove()
         return unpack(out[:, : length(grid)], grid)
+
+
+class IndexedFlux(RoutedFlux):
+    """The small Flux with references as Flux's own later models take them: ComfyUI's reference method "index".
+
+    Reference i has the position (i, row, column): a number of its own on the first axis, the same rows and columns as
+    the picture. There are no embedding tables and no placeholders; DreamO's stay in the checkpoint, unused.
+    """
+
+    def positions(self, grid: Grid, references: tuple[Grid, ...]) -> Tensor:
+        """(tokens of all references, 3) position ids."""
+        rows = [grid_ids(reference) + torch.tensor([index, 0.0, 0.0]) for index, reference in enumerate(references, 1)]
+        return torch.cat(rows) if rows else torch.zeros(0, 3)
+
+    def embedded(self, grid: Grid, references: tuple[Grid, ...]) -> None:
+        """Nothing is added to any token."""
 
 
 def sequence_of(text_tokens: int, noisy: Tensor, references: list[Tensor]) -> TokenLayout:

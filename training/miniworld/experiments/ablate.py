@@ -178,10 +178,11 @@ def tables(found: dict[str, dict]) -> str:
             heading = row["table"]
             lines += [
                 "",
-                f"| {heading} | relation | identity | confusion | keypoint distance | pictures |",
-                "| --- | --- | --- | --- | --- | --- |",
+                f"| {heading} | relation | identity | confusion | emblem | fused | keypoint distance | pictures |",
+                "| --- " * 8 + "|",
             ]
-        cells = [str(Share(**row[key])) for key in ("relation", "identity", "confusion")]
+        shares = ("relation", "identity", "confusion", "emblem", "fused")
+        cells = [str(Share(**row[key])) if key in row else "-" for key in shares]
         distance = row["keypoints"]
         lines.append(
             f"| {name} | {' | '.join(cells)} | {distance['value']:.3f} ({distance['low']:.3f} to "

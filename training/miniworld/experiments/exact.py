@@ -26,9 +26,11 @@ from ..recipes import classifiers as judges
 from ..world.backdrop import Backdrop
 from ..world.captions import Caption
 from ..world.pose import Pose
-from ..world.relations import PAIRS, Staging
+from ..world.relations import PAIRS
 from ..world.renderer import render
+from ..world.rng_streams import Stream, generator
 from ..world.scene import ScenePlan, portrait
+from ..world.staging import Staging
 from ..world.traits import CreatureTraits
 from ..world.triplets import evaluation_plans
 from .measure import Measurement, Predictions, classify
@@ -60,9 +62,15 @@ def plan_of(facts: Mapping[str, Any]) -> ScenePlan:
         made(Backdrop, facts["backdrop"]),
         made(Caption, facts["caption"]),
     )
-    if plan.relation not in PAIRS or not len(plan.identities) == len(poses) == 2:
+    if plan.relation not in PAIRS or not len(plan.cast) == len(poses) == 2:
         raise ValueError("expected two creatures in one of the relations " + ", ".join(PAIRS))
     return plan
+
+
+def facts_of(plan: ScenePlan) -> dict[str, Any]:
+    """A plan for JSON; `plan_of` reads it again."""
+    found = asdict(plan)
+    return {"identities": found.pop("cast"), **found}
 
 
 def plans_of(entries: Sequence[Entry]) -> list[ScenePlan]:
@@ -145,10 +153,10 @@ def write_scenes(folder: Path, relation: str, count: int, seed: int) -> None:
         raise UserErrors(f"{file} exists; choose a folder that has none, so that nothing is overwritten.")
     lines = []
     for index, plan in enumerate(evaluation_plans(relation, count, seed)):
-        drawn, rng = render(plan, _SIDE), np.random.default_rng((seed, 11, index))
+        drawn, rng = render(plan, _SIDE), generator(seed, Stream.REFERENCE, index)
         save_picture(Image.fromarray(drawn.image), folder / "truth" / f"{index:04d}.png")
-        references = [f"references/{index:04d}-{subject}.png" for subject in range(len(plan.identities))]
-        for path, who in zip(references, plan.identities):
+        references = [f"references/{index:04d}-{subject}.png" for subject in range(len(plan.cast))]
+        for path, who in zip(references, plan.cast):
             alone = render(portrait(rng, who, plan.backdrop.place), 2 * _SIDE)
             save_picture(Image.fromarray(alone.image), folder / path)
         lines.append(
@@ -161,7 +169,7 @@ def write_scenes(folder: Path, relation: str, count: int, seed: int) -> None:
                     "names": list(plan.caption.names),
                     "seed": seed,
                     "boxes": np.round(drawn.boxes, 4).tolist(),
-                    "plan": asdict(plan),
+                    "plan": facts_of(plan),
                     **({"symmetric": False} if relation in DIRECTED else {}),
                 }
             )

@@ -11,9 +11,11 @@ from ...diffusion.ddim import sample
 from ...host_diffusers import CrossAttentionExtras, attach_identity, identity_batch
 from ...host_diffusers.miniworld.architectures import LATENT_SIDE
 from ...host_diffusers.miniworld.bundle import Miniworld
+from ..recipes.corpus import PORTRAIT_PIXELS
+from ..recipes.denoiser import SCHEDULE, time_ids
 from ..recipes.pictures import to_tensor
-from ..recipes.unet import SCHEDULE, time_ids
 from ..world.renderer import Render, render
+from ..world.rng_streams import Stream, generator
 from ..world.scene import ScenePlan, portrait
 from ..world.traits import CreatureTraits, draw_traits
 
@@ -41,23 +43,36 @@ class Request:
     strangers: Tensor | None = None
 
 
-def request_of(plan: ScenePlan, rng: np.random.Generator, drawn: Render | None = None) -> Request:
-    """Asks for a plan: its caption and boxes, and fresh portraits of its identities on other backdrops."""
+def request_of(plan: ScenePlan, seed: int, index: int = 0, drawn: Render | None = None) -> Request:
+    """Ask for a plan: its caption and boxes, and fresh portraits of its cast on other backdrops.
+
+    Args:
+        plan: what to ask for.
+        seed, index: of the portraits.
+        drawn: the plan's render, if there is one already.
+    """
     drawn = drawn or render(plan)
-    references = _portraits(rng, plan.identities, plan.backdrop.place)
+    references = _portraits(generator(seed, Stream.REFERENCE, index), plan.cast, plan.backdrop.place)
     return Request(plan.caption.prompt, plan.caption.names, references, torch.from_numpy(drawn.boxes))
 
 
-def mismatched_identity(identity: CreatureTraits, rng: np.random.Generator) -> CreatureTraits:
-    """Another identity of the same species; at least one of its other traits differs."""
+def with_strangers(request: Request, plan: ScenePlan, seed: int, index: int) -> Request:
+    """The request with portraits of other identities of the same species beside its own."""
+    rng = generator(seed, Stream.STRANGER, index)
+    others = [mismatched_identity(traits, rng) for traits in plan.cast]
+    return replace(request, strangers=_portraits(rng, others, plan.backdrop.place))
+
+
+def mismatched_identity(traits: CreatureTraits, rng: np.random.Generator) -> CreatureTraits:
+    """Another identity of the same species, whose emblem differs in shape and in colour."""
     while True:
-        other = replace(draw_traits(rng, held_out=None), species=identity.species)
-        if other != identity:
+        other = replace(draw_traits(rng, held_out=None), species=traits.species)
+        if other.emblem != traits.emblem and other.emblem_colour != traits.emblem_colour:
             return other
 
 
-def _portraits(rng: np.random.Generator, identities: Sequence[CreatureTraits], avoid: str) -> Tensor:
-    return to_tensor([render(portrait(rng, identity, avoid)).image for identity in identities])
+def _portraits(rng: np.random.Generator, cast: Sequence[CreatureTraits], avoid: str) -> Tensor:
+    return to_tensor([render(portrait(rng, traits, avoid), PORTRAIT_PIXELS).image for traits in cast])
 
 
 @torch.no_grad()
@@ -150,21 +165,28 @@ class Drawing:
         grid: of the local tokens; 0 leaves them out.
         boxes: overlapping as the relation needs them, or cut apart where they overlap.
         stranger: "clip" or "local": these tokens of every subject are another identity's of its species; "" is none.
+        steps: of the sampler.
     """
 
     strength: float = STRENGTH
     grid: int = 4
     boxes: str = "overlapping"
     stranger: str = ""
+    steps: int = SAMPLING_STEPS
 
 
 PLAIN = Drawing()
 
 
 def generate_images(
-    world: Miniworld, plans: list[ScenePlan], seed: int, how: Drawing = PLAIN, tell: Callable[[int], None] | None = None
+    world: Miniworld,
+    plans: list[ScenePlan],
+    seed: int,
+    how: Drawing = PLAIN,
+    tell: Callable[[int], None] | None = None,
+    first: int = 0,
 ) -> Tensor:
-    """Pictures of plans, one each: the same plan and seed give the same noise and the same references.
+    """Pictures of plans, one each: the same plan, place and seed give the same noise and the same references.
 
     Args:
         world: the models.
@@ -172,26 +194,23 @@ def generate_images(
         seed: of noise and references.
         how: see Drawing.
         tell: hears how many are done after every batch.
+        first: the plans before this one are left out; a multiple of BATCH.
 
     Returns:
         (B, 3, 128, 128) in [0, 1].
     """
     pictures = []
-    for start in range(0, len(plans), BATCH):
+    for start in range(first, len(plans), BATCH):
         requests = []
         for index, plan in enumerate(plans[start : start + BATCH], start):
-            request = request_of(plan, np.random.default_rng((seed, 13, index)))
-            boxes = request.boxes if how.boxes == "overlapping" else apart(request.boxes)
-            others = None
-            if how.stranger:
-                rng = np.random.default_rng((seed, 23, index))
-                others = _portraits(
-                    rng, [mismatched_identity(who, rng) for who in plan.identities], plan.backdrop.place
-                )
-            requests.append(replace(request, boxes=boxes, strangers=others))
-        pictures.append(
-            generate(world, requests, seed + start, strength=how.strength, grid=how.grid, stranger=how.stranger)
+            request = request_of(plan, seed, index)
+            if how.boxes == "apart":
+                request = replace(request, boxes=apart(request.boxes))
+            requests.append(with_strangers(request, plan, seed, index) if how.stranger else request)
+        drawn = generate(
+            world, requests, seed + start, how.steps, strength=how.strength, grid=how.grid, stranger=how.stranger
         )
+        pictures.append(drawn)
         if tell is not None:
             tell(min(start + BATCH, len(plans)))
     return torch.cat(pictures)

@@ -16,9 +16,10 @@ from core.relation.keypoint_loss import KeypointPairs, keypoint_loss
 
 from ...host_diffusers import CrossAttentionExtras, attach_identity
 from ...host_diffusers.miniworld.bundle import Miniworld
+from ..recipes.denoiser import SCHEDULE, time_ids
 from ..recipes.pictures import to_tensor
-from ..recipes.unet import SCHEDULE, time_ids
 from ..world.renderer import Render, render
+from ..world.rng_streams import Stream, generator
 from ..world.scene import ScenePlan, portrait
 from ..world.triplets import evaluation_plans
 from .generate import STRENGTH, Request, mismatched_identity, subject_tokens
@@ -37,7 +38,7 @@ class Joints:
     """B pictures of two subjects each.
 
     Attributes:
-        clean: (B, 4, 16, 16) latents; concepts, strangers: (B, 2, 4, 16, 16).
+        clean: (B, C, 16, 16) latents; concepts, strangers: (B, 2, C, 16, 16).
         pairs: of the joints; strangers take the photographs' poses, so they serve for both.
         requests: what a model is asked.
     """
@@ -80,11 +81,11 @@ def build_joint_batch(world: Miniworld, plans: list[ScenePlan], seed: int) -> Jo
     targets = [render(plan) for plan in plans]
     photographs, strangers = [], []
     for index, plan in enumerate(plans):
-        draw = np.random.default_rng((seed, 29, index))
-        own = [portrait(draw, who, plan.backdrop.place) for who in plan.identities]
+        draw = generator(seed, Stream.STRANGER, index, 1)
+        own = [portrait(draw, who, plan.backdrop.place) for who in plan.cast]
         photographs.append([render(each) for each in own])
-        others = [mismatched_identity(who, draw) for who in plan.identities]
-        strangers.append([render(replace(each, identities=(other,))) for each, other in zip(own, others)])
+        others = [mismatched_identity(who, draw) for who in plan.cast]
+        strangers.append([render(replace(each, cast=(other,))) for each, other in zip(own, others)])
     there = torch.from_numpy(np.stack([target.keypoints for target in targets])).float()
     here = torch.from_numpy(np.stack([[shot.keypoints[0] for shot in row] for row in photographs])).float()
     visible = (there[..., 2] > 0) & (here[..., 2] > 0)

@@ -1,8 +1,9 @@
 """What a model does in the miniworld, counted: does the relation happen, who is drawn, who is drawn with whose looks.
 
-Exact in the sense that the judges (`judges`) have only ever seen rendered truth; their own accuracy on renders bounds
-what can be measured and is reported beside every number. The relation is right or wrong once a picture: Wilson's 95 %
-interval. Traits of one picture hang together, so their means are given with a bootstrap over pictures.
+Exact in the sense that the classifiers have only ever seen rendered truth; their own accuracy on renders bounds what
+can be measured and is reported beside every number. Fused bodies have a class of their own, so a fused hug is no hug.
+The relation is right or wrong once a picture: Wilson's 95 % interval. Traits of one picture hang together, so their
+means are given with a bootstrap over pictures. Emblems count where the renderer shows them.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor
 
 from ...common.stats import Estimate, bootstrap_ratio, wilson
-from ..recipes.classifiers import Classifiers, crop_boxes
-from ..recipes.labelled_scenes import RELATIONS, TRAITS, trait_row
+from ..recipes.classifiers import VISIBLE, Classifiers, crop_boxes
+from ..recipes.labelled_scenes import FUSED, RELATIONS, TRAITS, trait_row
 from ..recipes.pictures import to_tensor
 from ..world.renderer import render
 from ..world.scene import ScenePlan
 
 CLASSIFIED = ("species", "fur", "belly", "pattern", "accessory")
+EMBLEM = ("emblem", "emblem_colour")
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,16 @@ class Share:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What the judges say of B pictures of two creatures.
+    """What the classifiers say of B pictures of two creatures.
 
     Attributes:
         relation: (B,) the relation asked for is seen.
-        right: (B, 2, 5) traits in the order of JUDGED are as the reference has them.
+        right: (B, 2, 5) traits in the order of CLASSIFIED are as the reference has them.
         differ: (B, 2, 5) the two creatures differ in this trait.
         swapped: (B, 2, 5) they differ, and the other one's is drawn.
         distance: (B,) mean distance of the visible keypoints from where the renderer puts them, in box sides.
+        fused: (B,) the bodies are called fused.
+        emblem: (B, 2) shape and colour of the emblem are right; shown: (B, 2) the renderer shows it.
     """
 
     relation: np.ndarray
@@ -82,6 +86,9 @@ class Predictions:
     differ: np.ndarray
     swapped: np.ndarray
     distance: np.ndarray
+    fused: np.ndarray
+    emblem: np.ndarray
+    shown: np.ndarray
 
     @classmethod
     def joined(cls, parts: "list[Predictions]") -> "Predictions":
@@ -93,68 +100,85 @@ class Measurement:
     """Scores of a set of pictures.
 
     Attributes:
-        relation: pictures in which the judge sees the relation asked for.
+        relation: pictures in which the classifier sees the relation asked for.
         identity: share of traits (species, fur, belly, pattern, accessory) drawn as the reference has them.
         whole: subjects with every one of these traits right.
         confusion: of the traits in which two subjects differ, drawn with the other one's looks.
         keypoints: mean distance of keypoints from the renderer's, in box sides.
+        fused: pictures whose bodies are called fused.
+        emblem: of the emblems that should be visible, those right in shape and colour.
     """
 
     relation: Share
     identity: Share
     whole: Share
-    confusion: Share
+    confusion: Share | None
     keypoints: Share
+    fused: Share
+    emblem: Share | None
 
     @classmethod
-    def of(cls, verdicts: Predictions) -> "Measurement":
-        ones = np.ones(len(verdicts.relation))
-        traits = verdicts.right[0].size
+    def of(cls, said: Predictions) -> "Measurement":
+        ones = np.ones(len(said.relation))
         return cls(
-            relation=Share.of(int(verdicts.relation.sum()), len(ones)),
-            identity=Share.of_parts(verdicts.right.sum((1, 2)), traits * ones),
-            whole=Share.of_parts(verdicts.right.all(-1).sum(1), verdicts.right.shape[1] * ones),
-            confusion=Share.of_parts(verdicts.swapped.sum((1, 2)), verdicts.differ.sum((1, 2))),
-            keypoints=Share.of_parts(verdicts.distance, ones),
+            relation=Share.of(int(said.relation.sum()), len(ones)),
+            identity=Share.of_parts(said.right.sum((1, 2)), said.right[0].size * ones),
+            whole=Share.of_parts(said.right.all(-1).sum(1), said.right.shape[1] * ones),
+            confusion=_where_possible(said.swapped.sum((1, 2)), said.differ.sum((1, 2))),
+            keypoints=Share.of_parts(said.distance, ones),
+            fused=Share.of(int(said.fused.sum()), len(ones)),
+            emblem=_where_possible((said.emblem & said.shown).sum(1), said.shown.sum(1)),
         )
 
     def table(self) -> dict[str, dict[str, float]]:
-        return asdict(self)
+        """For JSON; what could not be counted in any picture is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def _where_possible(counted: np.ndarray, possible: np.ndarray) -> Share | None:
+    return Share.of_parts(counted, possible) if possible.any() else None
 
 
 @torch.no_grad()
-def classify(judges: Classifiers, images: Tensor, plans: list[ScenePlan]) -> Predictions:
-    """Judges pictures of two creatures against the plans they were asked for.
+def classify(classifiers: Classifiers, images: Tensor, plans: list[ScenePlan]) -> Predictions:
+    """Compare pictures of two creatures with the plans they were asked for.
 
     Args:
-        judges: trained.
-        images: (B, 3, H, W) in [0, 1].
+        classifiers: trained.
+        images: (B, 3, 128, 128) in [0, 1].
         plans: B scenes with two creatures each.
+
     Returns:
-        Verdicts.
+        Predictions.
     """
-    drawn = [render(plan, 64) for plan in plans]
+    drawn = [render(plan) for plan in plans]
     boxes = torch.from_numpy(np.stack([each.boxes for each in drawn]))
     keypoints = torch.from_numpy(np.stack([each.keypoints for each in drawn])).flatten(0, 1)  # (2 B, 17, 3)
     asked = torch.tensor([RELATIONS.index(plan.relation) for plan in plans])
-    wanted = torch.tensor([[trait_row(who) for who in plan.identities] for plan in plans])  # (B, 2, 6)
+    wanted = torch.tensor([[trait_row(traits) for traits in plan.cast] for plan in plans])  # (B, 2, 8)
     crops, areas = crop_boxes(images, boxes)
-    logits, found = judges.identity(crops)
-    seen = torch.stack([logits[name].argmax(1) for name in TRAITS], dim=1).view(len(plans), 2, -1)
-    keep = [list(TRAITS).index(name) for name in CLASSIFIED]
-    differ = (wanted != wanted.flip(1))[..., keep]
+    logits, found = classifiers.identity(crops)
+    seen = torch.stack([logits[name].argmax(1) for name in TRAITS], dim=1).unflatten(0, (len(plans), 2))
+    looks, emblem = ([list(TRAITS).index(name) for name in names] for names in (CLASSIFIED, EMBLEM))
+    differ = (wanted != wanted.flip(1))[..., looks]
+    answers = classifiers.relation(images).argmax(1)
+    return Predictions(
+        relation=(answers == asked).numpy(),
+        right=(seen == wanted)[..., looks].numpy(),
+        differ=differ.numpy(),
+        swapped=((seen == wanted.flip(1))[..., looks] & differ).numpy(),
+        distance=_distance(found, keypoints, areas).unflatten(0, (len(plans), 2)).mean(1).numpy(),
+        fused=(answers == FUSED).numpy(),
+        emblem=(seen == wanted)[..., emblem].all(-1).numpy(),
+        shown=np.stack([each.emblem_visible >= VISIBLE for each in drawn]),
+    )
+
+
+def _distance(found: Tensor, keypoints: Tensor, areas: Tensor) -> Tensor:
+    """(N,) mean distance in box sides of the visible joints: (N, 17, 2) in their areas, (N, 17, 3), (N, 4)."""
     place = (keypoints[..., :2] - areas[:, None, :2]) / (areas[:, None, 2:] - areas[:, None, :2])
     visible = (keypoints[..., 2] > 0).float()
-    distance = ((found - place).norm(dim=-1) * visible).view(len(plans), -1).sum(1) / visible.view(len(plans), -1).sum(
-        1
-    )
-    return Predictions(
-        relation=(judges.relation(images).argmax(1) == asked).numpy(),
-        right=(seen == wanted)[..., keep].numpy(),
-        differ=differ.numpy(),
-        swapped=((seen == wanted.flip(1))[..., keep] & differ).numpy(),
-        distance=distance.numpy(),
-    )
+    return ((found - place).norm(dim=-1) * visible).sum(1) / visible.sum(1).clamp(min=1)
 
 
 def renders(plans: list[ScenePlan]) -> Tensor:
@@ -162,6 +186,6 @@ def renders(plans: list[ScenePlan]) -> Tensor:
     return to_tensor([render(plan).image for plan in plans])
 
 
-def measure(judges: Classifiers, images: Tensor, plans: list[ScenePlan]) -> Measurement:
-    """The scores of `judge`'s verdicts; arguments as there."""
-    return Measurement.of(classify(judges, images, plans))
+def measure(classifiers: Classifiers, images: Tensor, plans: list[ScenePlan]) -> Measurement:
+    """The scores of what `classify` says; arguments as there."""
+    return Measurement.of(classify(classifiers, images, plans))

@@ -1,4 +1,7 @@
-"""What routing does to identities, counted: trained with it or without, steered when drawing or not.
+"""What routing does to identities, counted: trained with it, without it, or on numbered references; steered or not.
+
+Beside steering stands what users of models with references of their own do today: a pass for each reference, masked to
+its box, the passes combined ("a pass each").
 
 Every picture is judged twice. `asked`: in the boxes it was asked for, the regions of steering; this counts a creature
 drawn elsewhere as wrong, as the person who set the boxes would. `found`: wherever its creatures stand, since nothing
@@ -19,22 +22,27 @@ from torch import Tensor
 from ...common.atomic_io import atomic_write, write_text
 from ...common.sheets import save_picture
 from ...host_diffusers.miniworld.architectures import FOLDER
+from ..recipes import flux
 from ..recipes.classifiers import Classifiers, crop_boxes, load_shipped, shipped_accuracy
-from ..recipes.flux import history, run_name
+from ..recipes.export import flux_history
 from ..recipes.labelled_scenes import TRAITS, trait_row
 from ..recipes.pictures import to_uint8
 from ..world.relations import SEEN
 from ..world.renderer import render
+from ..world.rng_streams import Stream, generator
 from ..world.scene import ScenePlan, stage
 from ..world.triplets import evaluation_plans
 from .generate import Request, request_of
-from .generate_flux import STEERING, FluxWorld, generate
+from .generate_flux import STEERING, FluxWorld, generate, generate_per_subject
 from .measure import CLASSIFIED, Measurement, Predictions, Share, renders
 from .measure import classify as judged
 from .report import write_section
 from .sheets import tiled
 
-TRAINED = {"with routing": True, "without routing": False}
+NUMBERED = "numbered references"
+TRAINED = {"with routing": flux.SETTINGS.name, "without routing": flux.UNROUTED.name, NUMBERED: flux.INDEX.name}
+A_PASS_EACH = "a pass each"
+AGREEING = 8  # pictures drawn with the weights as trained too
 BOUNDS = ("renders", "renders_posed_anew")
 LAYOUTS = 16
 COLUMNS = {
@@ -81,22 +89,25 @@ def measure_flux(out: Path, pictures: int, folder: Path = FOLDER, seed: int = 0)
     Raises:
         FileNotFoundError: no variant trained yet.
     """
-    judge = load_shipped()
-    variants = {name: routing for name, routing in TRAINED.items() if history(out, routing)}
+    variants = {name: run for name, run in TRAINED.items() if flux_history(out, run)}
     if not variants:
         raise FileNotFoundError(f"{out}: expected a trained Flux; run python -m training.miniworld flux")
+    judge = load_shipped(folder)
     plans = [evaluation_plans(SEEN[index % len(SEEN)], 1, seed + index)[0] for index in range(pictures)]
-    requests = [request_of(plan, np.random.default_rng((seed, 13, index))) for index, plan in enumerate(plans)]
-    layouts = [Layouts.of(plan, np.random.default_rng((seed, 19, index))) for index, plan in enumerate(plans)]
-    facts = {"pictures": pictures, "seed": seed, "judges_on_renders": shipped_accuracy()}
+    requests = [request_of(plan, seed, index) for index, plan in enumerate(plans)]
+    layouts = [Layouts.of(plan, generator(seed, Stream.LAYOUT, index)) for index, plan in enumerate(plans)]
+    facts = {"pictures": pictures, "seed": seed, "judges_on_renders": shipped_accuracy(folder)}
     facts |= bounds(judge, plans, layouts, seed)
-    facts["trained"] = {name: history(out, routing) for name, routing in variants.items()}
+    facts["trained"] = {name: flux_history(out, run) for name, run in variants.items()}
+    facts["stored in 8 bits, PSNR to the pictures of the trained weights"] = {
+        name: agreement(out, run, requests[:AGREEING], seed) for name, run in variants.items()
+    }
     sheet = [render(plan).image for plan in plans[:SHOWN]]
     for subject in range(2):
         sheet += to_uint8(torch.stack([request.references[subject] for request in requests[:SHOWN]]))
-    for name, routing in variants.items():
-        for steering in STEERING:
-            images = drawn(out, routing, steering, requests, seed)
+    for name, run in variants.items():
+        for steering in (*STEERING, *((A_PASS_EACH,) if name == NUMBERED else ())):
+            images = drawn(out, run, steering, requests, seed)
             row = facts[f"{name}, steering {steering}"] = scores(judge, images, plans, located(judge, images, layouts))
             sheet += to_uint8(images[:SHOWN])
             shown = ", ".join(f"{words} {Share(**row[key])}" for key, words in COLUMNS.items())
@@ -126,15 +137,26 @@ def trained(runs: dict[str, dict]) -> str:
     return "; ".join(f"{name}: {run['samples']} samples in {run['minutes']} minutes" for name, run in told.items())
 
 
-def drawn(out: Path, routing: bool, steering: str, requests: list[Request], seed: int) -> Tensor:
-    """(B, 3, 128, 128): a picture a request, noise a function of seed and place; read if the same weights drew it."""
-    world = FluxWorld.open(out, routing)
-    path = out / "flux_pictures" / f"{run_name(routing)}-{world.digest()}-{steering}-{len(requests)}-{seed}.npy"
+def drawn(out: Path, run: str, steering: str, requests: list[Request], seed: int, rounded: bool = True) -> Tensor:
+    """(B, 3, 128, 128): a picture for each request, its noise from seed and place; read if the same weights drew it."""
+    world = FluxWorld.open(out, run, rounded)
+    name = f"{run}-{world.digest()}-{steering.replace(' ', '_')}-{len(requests)}-{seed}.npy"
+    path = out / "flux_pictures" / name
     if not path.exists():
-        strength = STEERING[steering]
-        pictures = [generate(world, request, seed + index, strength) for index, request in enumerate(requests)]
+        pictures = [
+            generate_per_subject(world, request, seed + index)
+            if steering == A_PASS_EACH
+            else generate(world, request, seed + index, STEERING[steering])
+            for index, request in enumerate(requests)
+        ]
         atomic_write(path, lambda place: _save(place, torch.stack(pictures)))
     return torch.from_numpy(np.load(path))
+
+
+def agreement(out: Path, run: str, requests: list[Request], seed: int) -> float:
+    """PSNR in dB between pictures of the weights as they are stored and as they were trained, references steered."""
+    stored, trained_on = (drawn(out, run, "soft", requests, seed, rounded) for rounded in (True, False))
+    return round(float(-10 * (stored - trained_on).square().mean().clamp(min=1e-10).log10()), 1)
 
 
 def _save(path: Path, pictures: Tensor) -> None:
@@ -145,7 +167,7 @@ def _save(path: Path, pictures: Tensor) -> None:
 def bounds(judge: Classifiers, plans: list[ScenePlan], layouts: list[Layouts], seed: int) -> dict[str, dict]:
     """The judge's scores on true renders: as planned, and with poses drawn anew, which it has to find."""
     anew = [
-        replace(plan, staging=stage(np.random.default_rng((seed, 17, index)), plan.relation))
+        replace(plan, staging=stage(generator(seed, Stream.LAYOUT, index, 1), plan.relation))
         for index, plan in enumerate(plans)
     ]
     shown, moved = renders(plans), renders(anew)
@@ -180,7 +202,7 @@ def located(judge: Classifiers, images: Tensor, layouts: list[Layouts]) -> list[
     """For each of the pictures (B, 3, H, W) the layout in whose boxes the creatures asked for are most likely."""
     found = []
     for image, options in zip(images, layouts):
-        wanted = torch.tensor([trait_row(who) for who in options.plans[0].identities])  # (2, 6)
+        wanted = torch.tensor([trait_row(traits) for traits in options.plans[0].cast])  # (2, 8)
         crops, _ = crop_boxes(image.expand(len(options.plans), -1, -1, -1), options.boxes)
         logits = judge.identity(crops)[0]
         likelihood = sum(

@@ -36,12 +36,13 @@ from ...host_diffusers.embedders import Embedder, load_clip, load_dino, load_ima
 from ..recipes.find_creatures import TraitEncoder, load_detector
 from ..world.relations import PAIRS
 from ..world.renderer import render
+from ..world.rng_streams import Stream, generator
 from ..world.scene import ScenePlan, draw_plan, portrait, stage
 from ..world.triplets import evaluation_plans
 from .planted_faults_report import FAULTS, HONEST, SIDE, labels_of, mean_rate, rates_text, sheet, table_text
 from .yes_no_judge import DIRECTED, open_judge
 
-SEED, _STREAM = 2000, 37
+SEED = 2000
 
 
 def with_fault(plan: ScenePlan, fault: str, rng: np.random.Generator) -> ScenePlan | None:
@@ -52,18 +53,17 @@ def with_fault(plan: ScenePlan, fault: str, rng: np.random.Generator) -> ScenePl
         fault: one of FAULTS.
         rng: for what a fault draws anew.
     """
-    first, second = plan.identities
+    first, second = plan.cast
     if fault == "swapped":
-        return replace(plan, identities=(second, first))
+        return replace(plan, cast=(second, first))
     if fault == "duplicate":
-        return replace(plan, identities=(first, first))
+        return replace(plan, cast=(first, first))
     if fault == "missing":
-        alone = draw_plan(rng, relation="standing next to", identities=plan.identities, backdrop=plan.backdrop)
+        alone = draw_plan(rng, relation="standing next to", cast=plan.cast, backdrop=plan.backdrop)
         kept = replace(alone.staging, poses=plan.staging.poses[:1], order=(), props=())
-        return replace(plan, identities=(first,), staging=kept)
+        return replace(plan, cast=(first,), staging=kept)
     if fault == "bled":
-        looks = {name: getattr(first, name) for name in ("fur", "belly", "pattern", "accessory", "accent")}
-        return replace(plan, identities=(first, replace(second, **looks)))
+        return replace(plan, cast=(first, replace(first, species=second.species)))
     if fault == "other relation":
         other = str(rng.choice([name for name in PAIRS if name != plan.relation]))
         return replace(plan, staging=stage(rng, other))
@@ -82,13 +82,13 @@ def build(folder: Path, scenes: int, seed: int) -> dict[str, list[Entry | None]]
         (plan,) = evaluation_plans(relation, 1, seed + index)
         truth = render(plan, SIDE)
         references = []
-        for subject, who in enumerate(plan.identities):
-            rng = np.random.default_rng((seed, _STREAM, index + 1, subject + 1))
+        for subject, who in enumerate(plan.cast):
+            rng = generator(seed, Stream.REFERENCE, index, subject)
             path = folder / "references" / f"{index:03d}-{subject}.png"
             save_picture(Image.fromarray(render(portrait(rng, who, plan.backdrop.place), 2 * SIDE).image), path)
             references.append(path)
         for kind in entries:
-            rng = np.random.default_rng((seed, _STREAM, index + 1, 9))
+            rng = generator(seed, Stream.FAULT, index)
             drawn = plan if kind == HONEST else with_fault(plan, kind, rng)
             if drawn is None:
                 entries[kind].append(None)
@@ -219,7 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=of_type.path, default=Path("out/planted_faults"))
-    parser.add_argument("--scenes", type=int, default=36, help="two of each of 18 relations")
+    parser.add_argument("--scenes", type=int, default=46, help="two of each of 23 relations")
     parser.add_argument("--dino", default="", help="also a DINO: a folder of transformers or a hub's owner/name")
     options = parser.parse_args(arguments)
     return command(lambda: run(options.out, options.scenes, dino=options.dino) and None)

@@ -1,75 +1,165 @@
-"""The miniworld's measurements: one command counts everything the model card states."""
+"""The miniworld's measurements: one command counts everything the model card states, row by row."""
 
 import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from PIL import Image
+from torch import Tensor
 
 from ...common.atomic_io import write_text
+from ...common.sheets import save_picture
 from ...host_diffusers.miniworld.bundle import Miniworld
-from ..recipes import classifiers as judges
-from ..recipes.vae import reconstruction
+from ..recipes import classifiers
+from ..recipes.autoencoder import reconstruction
 from ..world.relations import HELD_OUT, SEEN
-from ..world.triplets import evaluation_plans
-from .generate import generate_images
+from ..world.scene import ScenePlan
+from ..world.triplets import evaluation_plans, look_alike_plans
+from .generate import PLAIN, Drawing, generate_images
 from .measure import Share, measure, renders
+from .sheets import beside
+
+SIDE_BY_SIDE = 36  # pictures of a sheet
+SAMPLES_QUALITY = 75  # of `samples.jpg`, the seen relations' sheet beside the card
 
 
-def measure_world(world: Miniworld, pictures: int, seed: int = 0) -> dict:
-    """Counts, on identities never seen: reconstruction error, relations, identities and confusions.
+@dataclass(frozen=True)
+class Row:
+    """One set of pictures that is counted.
+
+    Attributes:
+        name: in the card's table.
+        plans: (pictures, seed) to what is asked for.
+        how: the pictures are drawn; None takes the renderer's own, "copies" the autoencoder's copies of them.
+    """
+
+    name: str
+    plans: Callable[[int, int], list[ScenePlan]]
+    how: Drawing | str | None = PLAIN
+
+
+def _in_turn(relations: tuple[str, ...]) -> Callable[[int, int], list[ScenePlan]]:
+    """`count` scenes of unseen identities, relations in turn."""
+    return lambda count, seed: [
+        evaluation_plans(relations[index % len(relations)], 1, seed + index)[0] for index in range(count)
+    ]
+
+
+def _look_alikes(count: int, seed: int) -> list[ScenePlan]:
+    return look_alike_plans("sitting beside", max(count // 4, 2), seed)
+
+
+# keys of measurements.json
+ROWS = {
+    "renders": Row("the renderer's own", _in_turn(SEEN), None),
+    "judges_on_reconstructions": Row("the autoencoder's copies of renders", _in_turn(SEEN), "copies"),
+    "seen_relations": Row("samples, seen relations", _in_turn(SEEN)),
+    "without_local_tokens": Row("the same without local tokens", _in_turn(SEEN), Drawing(grid=0)),
+    "strangers_local_tokens": Row("the same with a stranger's local tokens", _in_turn(SEEN), Drawing(stranger="local")),
+    "held_out_relations": Row("samples, held-out relations", _in_turn(HELD_OUT)),
+    "look_alikes": Row("two that differ in their emblems alone", _look_alikes),
+}
+COLUMNS = {
+    "relation": "relation",
+    "identity": "traits right",
+    "whole": "all five right",
+    "confusion": "confusion",
+    "emblem": "emblem right",
+    "fused": "called fused",
+}
+
+
+def measure_world(
+    world: Miniworld, folder: Path, pictures: int, sheets: Path | None = None, seed: int = 0, steps: int | None = None
+) -> Iterator[dict]:
+    """Count, on identities never seen, row after row; yields the facts known so far, for JSON.
 
     Args:
         world: the models.
-        pictures: samples for the seen and for the held-out relations each.
+        folder: with the classifiers.
+        pictures: of every row; of the look-alikes a quarter.
+        sheets: receives a sheet for every row, what the renderer draws beside what was drawn; None: no sheets.
         seed: of plans and noise.
-    Returns:
-        Numbers by name, for JSON.
+        steps: of the sampler; None: as ever.
     """
-    facts: dict = {"reconstruction": _reconstruction(world, seed)}
-    judge = judges.load_shipped()
-    facts["judges_on_renders"] = judges.shipped_accuracy()
-    for name, relations in (("seen_relations", SEEN), ("held_out_relations", HELD_OUT)):
-        plans = [evaluation_plans(relations[index % len(relations)], 1, seed + index)[0] for index in range(pictures)]
-        facts[name] = measure(judge, generate_images(world, plans, seed), plans).table()
-        if name == "seen_relations":
-            facts["judges_on_reconstructions"] = _judged_reconstructions(world, judge, plans)
-    return facts
+    facts: dict = {}
+    judges, known = classifiers.load_shipped(folder), classifiers.shipped_accuracy(folder)
+    for key, row in ROWS.items():
+        plans = row.plans(pictures, seed)
+        truth = renders(plans)
+        if isinstance(row.how, Drawing):
+            how = row.how if steps is None else replace(row.how, steps=steps)
+            images = generate_images(world, plans, seed, how)
+        else:
+            images = truth if row.how is None else _copies(world, truth)
+        if key == "judges_on_reconstructions":
+            facts |= {"reconstruction": _errors(images, truth), "judges_on_renders": known}
+        facts[key] = measure(judges, images, plans).table()
+        if sheets is not None:
+            save_picture(beside(truth[:SIDE_BY_SIDE], images[:SIDE_BY_SIDE]), sheets / f"{key}.png")
+        yield facts
 
 
-def write_measurements(world: Miniworld, card: Path, pictures: int) -> dict:
-    """Writes `measure_world` into `measurements.json` beside the model card and between the card's marks."""
-    facts = measure_world(world, pictures)
-    write_text(card.with_name("measurements.json"), json.dumps(facts, indent=1) + "\n")
-    write_section(card, "measured", measured(facts))
+def write_measurements(
+    world: Miniworld, card: Path, pictures: int, sheets: Path | None = None, steps: int | None = None
+) -> dict:
+    """Write `measure_world` into `measurements.json` beside the model card and between the card's marks, row by row.
+
+    The sheet of the seen relations, renders beside samples, goes to `samples.jpg` beside the card.
+    """
+    facts: dict = {}
+    for facts in measure_world(world, card.parent, pictures, sheets, steps=steps):
+        write_text(card.with_name("measurements.json"), json.dumps(facts, indent=1) + "\n")
+        if card.exists():
+            write_section(card, "measured", measured(facts))
+    if sheets is not None and card.exists():
+        with Image.open(sheets / "seen_relations.png") as sheet:
+            sheet.save(card.with_name("samples.jpg"), quality=SAMPLES_QUALITY, optimize=True)
     return facts
 
 
 def measured(facts: dict) -> str:
     """The measurements as Markdown, in percent with 95 % intervals."""
-    rows = {
-        "samples, seen relations": facts["seen_relations"],
-        "samples, held-out relations": facts["held_out_relations"],
-        "the autoencoder's copies of renders": facts["judges_on_reconstructions"],
-    }
-    lines = [
-        "| unseen identities | relation | traits right | all five right | confusion | pictures |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for name, row in rows.items():
-        cells = [str(Share(**row[key])) for key in ("relation", "identity", "whole", "confusion")]
-        lines.append(f"| {name} | {' | '.join(cells)} | {row['relation']['trials']} |")
-    known = facts["judges_on_renders"]
-    right = ", ".join(f"{name} {100 * value:.1f}" for name, value in known.items() if name != "keypoint_error")
-    lost = facts["reconstruction"]
-    return "\n".join(lines) + (
-        f"\n\nThe judges on renders they never saw, in % right: {right}; keypoints off by "
-        f"{known['keypoint_error']:.3f} of a box side. Autoencoder: PSNR {lost['psnr']} dB, L1 {lost['l1']} (pictures "
-        "in [-1, 1])."
-    )
+    titles = ("unseen identities", *COLUMNS.values(), "pictures")
+    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
+    for key, row in ROWS.items():
+        if key in facts:
+            found = facts[key]
+            cells = [str(Share(**found[column])) if column in found else "-" for column in COLUMNS]
+            lines.append(f"| {row.name} | {' | '.join(cells)} | {found['relation']['trials']} |")
+    text = "\n".join(lines)
+    if "judges_on_renders" in facts:
+        known, lost = facts["judges_on_renders"], facts["reconstruction"]
+        right = ", ".join(f"{name} {100 * value:.1f}" for name, value in known.items() if name != "keypoint_error")
+        text += (
+            f"\n\nThe classifiers on renders they never saw, in % right: {right}; keypoints off by "
+            f"{known['keypoint_error']:.3f} of a box side. Autoencoder: PSNR {lost['psnr']} dB, L1 {lost['l1']} "
+            "(pictures in [-1, 1])."
+        )
+    return text
+
+
+def write_trained(card: Path) -> None:
+    """Write what was trained how long between the card's marks, from the files that the exports left beside it."""
+    files = {"": "training.json", "small Flux, DreamO: ": "flux/training.json"}
+    files |= {"small Flux, numbered references: ": "flux_index/training.json"}
+    lines = ["| recipe | steps | samples seen | minutes of one core |", "| --- " * 4 + "|"]
+    corpus: dict = {}
+    for prefix, file in files.items():
+        path = card.parent / file
+        runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        corpus = runs.pop("corpus", corpus)
+        for name, run in runs.items():
+            lines.append(f"| {prefix}{name} | {run['steps']:,} | {run['samples']:,} | {run['minutes']} |")
+    lines += ["", f"Trained on {corpus['scenes']:,} scenes of {corpus['identities']:,} identities with "]
+    lines[-1] += f"{corpus['portraits']} portraits each, seed {corpus['seed']}, in float32."
+    write_section(card, "trained", "\n".join(lines))
 
 
 def write_section(card: Path, name: str, text: str) -> None:
-    """Replaces what stands between the card's marks `<!-- name -->` and `<!-- /name -->`.
+    """Replace what stands between the card's marks `<!-- name -->` and `<!-- /name -->`.
 
     Raises:
         ValueError: the card has no such marks.
@@ -82,18 +172,13 @@ def write_section(card: Path, name: str, text: str) -> None:
     write_text(card, f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
 
 
-def _reconstruction(world: Miniworld, seed: int, count: int = 56) -> dict[str, float]:
-    """Errors of the autoencoder on unseen identities, pictures in [-1, 1]; PSNR in decibels."""
-    plans = [evaluation_plans(SEEN[index % len(SEEN)], 1, seed + index)[0] for index in range(count)]
-    images = renders(plans)
-    with torch.no_grad():
-        back = world.to_images(world.to_latents(images))
-    errors = {name: round(float(value), 4) for name, value in reconstruction(back * 2 - 1, images * 2 - 1).items()}
-    return {**errors, "psnr": round(float(-10 * torch.log10((back - images).square().mean())), 2)}
+@torch.no_grad()
+def _copies(world: Miniworld, images: Tensor) -> Tensor:
+    """Pictures through the autoencoder and back."""
+    return torch.cat([world.to_images(world.to_latents(part)) for part in images.split(16)])
 
 
-def _judged_reconstructions(world: Miniworld, judge: judges.Classifiers, plans: list) -> dict:
-    """What the judges see in reconstructions: a bound on what they can see in samples."""
-    with torch.no_grad():
-        back = world.to_images(world.to_latents(renders(plans)))
-    return measure(judge, back, plans).table()
+def _errors(copies: Tensor, images: Tensor) -> dict[str, float]:
+    """Errors of the autoencoder, pictures in [-1, 1]; PSNR in decibels."""
+    errors = {name: round(float(value), 4) for name, value in reconstruction(copies * 2 - 1, images * 2 - 1).items()}
+    return {**errors, "psnr": round(float(-10 * torch.log10((copies - images).square().mean())), 2)}

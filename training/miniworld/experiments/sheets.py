@@ -5,12 +5,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ...common.sheets import save_picture
 from ...host_diffusers.miniworld.bundle import Miniworld
 from ..recipes.pictures import to_tensor, to_uint8
 from ..world.relations import SEEN
 from ..world.renderer import render
+from ..world.rng_streams import Stream, generator
 from ..world.scene import draw_plan
 from ..world.triplets import evaluation_plans
 from .generate import generate, generate_images, request_of
@@ -28,9 +30,19 @@ def tiled(images: list[np.ndarray], columns: int = COLUMNS, side: int = DISPLAY)
     return sheet
 
 
+def beside(truth: Tensor, drawn: Tensor, columns: int = COLUMNS) -> Image.Image:
+    """Renders in the left half, what was drawn of the same plans in the right, at their own size."""
+    side = truth.shape[-1]
+    left, right = (tiled(to_uint8(images), columns, side) for images in (truth, drawn))
+    sheet = Image.new("RGB", (2 * left.width + side // 8, left.height), (255, 255, 255))
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (left.width + side // 8, 0))
+    return sheet
+
+
 def render_sheet(path: Path, seed: int = 0, count: int = 36) -> None:
     """Renders as the UNet's training sees them: seen relations and identities."""
-    rng = np.random.default_rng((seed, 11))
+    rng = generator(seed, Stream.SHEET, 1)
     save_picture(tiled([render(draw_plan(rng), DISPLAY).image for _ in range(count)]), path)
 
 
@@ -43,7 +55,7 @@ def sample_sheet(path: Path, world: Miniworld, seed: int = 0, count: int = 36) -
 def comparison_sheet(path: Path, world: Miniworld, relations: tuple[str, ...], seed: int = 0) -> None:
     """A column a scene: the true render, its two references, the sample. All identities are unseen."""
     plans = [evaluation_plans(relation, 1, seed)[0] for relation in relations]
-    requests = [request_of(plan, np.random.default_rng((seed, index))) for index, plan in enumerate(plans)]
+    requests = [request_of(plan, seed, index) for index, plan in enumerate(plans)]
     truth = [render(plan, DISPLAY).image for plan in plans]
     references = [to_uint8(torch.stack([request.references[i] for request in requests])) for i in (0, 1)]
     drawn = to_uint8(torch.cat([generate(world, [request], seed) for request in requests]))
@@ -52,7 +64,7 @@ def comparison_sheet(path: Path, world: Miniworld, relations: tuple[str, ...], s
 
 def reconstruction_sheet(path: Path, world: Miniworld, seed: int = 0) -> None:
     """Rows in turn: renders, and what the autoencoder makes of them."""
-    rng = np.random.default_rng((seed, 12))
+    rng = generator(seed, Stream.SHEET, 2)
     renders = [render(draw_plan(rng, held_out=True)).image for _ in range(2 * COLUMNS)]
     images = to_tensor(renders)
     with torch.no_grad():

@@ -86,7 +86,7 @@ def base_digest(folder: Path = FOLDER) -> str:
     """
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")]):
-        if path.parent.name not in ("flux", "relations") and path.name != DETECTOR:
+        if path.parent.name not in ("flux", "flux_index", "relations") and path.name != DETECTOR:
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -2,8 +2,8 @@
 `training/evaluation/judge` where the truth is known. It says nothing of how well a judge sees photographs.
 
 It knows: does a relation happen (the classifier of relations); is a creature there (the detector); do two touch (the
-relations whose renders touch); and who is the agent, where the agent stands above or below the other (riding,
-leapfrogging, carrying). Other questions it cannot answer, which is not No.
+relations whose renders always touch); and who is the agent, where its middle is always above or below the other's.
+Other questions it cannot answer, which is not No.
 """
 
 from __future__ import annotations
@@ -30,13 +30,19 @@ TOUCHING = (
     "dancing with",
     "high-fiving",
     "pushing",
+    "lying beside",
     "jumping with",
+    "hiding behind",
+    "leaning on",
+    "whispering to",
+    "giving a piggyback to",
+    "lifting",
     "hugging",
     "shaking hands with",
     "riding",
     "leapfrogging",
 )
-AGENT_ABOVE, AGENT_BELOW = ("riding", "leapfrogging"), ("carrying",)
+AGENT_ABOVE, AGENT_BELOW = ("carrying", "riding", "leapfrogging"), ("giving a piggyback to", "lifting")
 DIRECTED = AGENT_ABOVE + AGENT_BELOW  # the relations whose direction this judge can tell
 _SIDE = 128
 _LEAST = 1e-6

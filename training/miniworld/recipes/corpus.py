@@ -1,8 +1,8 @@
-"""The cached renders all recipes train on: drawn once, kept as memory-mapped arrays under `out/miniworld/corpus`.
+"""The cached renders all recipes train on: drawn once, each from its own random stream, kept under `<out>/corpus`.
 
-Every picture is drawn from its own seed (corpus seed, kind, index), so the corpus does not depend on how many
-processes draw it. A bank of identities, each with several portraits, feeds the scenes; only seen identities and seen
-relations enter.
+The corpus does not depend on how many processes draw it. A bank of identities, each with several portraits, feeds the
+scenes; only seen identities and seen relations enter. With every scene are kept its boxes, its keypoints and the share
+of each latent cell that each creature covers, so no recipe has to draw it again.
 """
 
 import json
@@ -15,11 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from ..world.captions import draw_caption
-from ..world.renderer import render
+from ..world.renderer import Render, render
+from ..world.rng_streams import Stream, generator
 from ..world.scene import ScenePlan, draw_plan, portrait
 from ..world.traits import CreatureTraits, draw_traits
+from .packed_images import PackedImages, compress, write_packed
 
-PIXELS = 128
+PIXELS, PORTRAIT_PIXELS = 128, 256
+CELLS = 16  # latent cells along each side
+MOST_SUBJECTS = 3
 
 
 @dataclass(frozen=True)
@@ -34,92 +38,130 @@ class CorpusSize:
 
 def bank(size: CorpusSize) -> list[CreatureTraits]:
     """The seen identities of a corpus; the same list for the same seed."""
-    rng = np.random.default_rng((size.seed, 0))
+    rng = generator(size.seed, Stream.BANK)
     return [draw_traits(rng) for _ in range(size.identities)]
 
 
-def _portrait(size: CorpusSize, identities: list[CreatureTraits], index: int) -> tuple[np.ndarray, dict]:
-    rng = np.random.default_rng((size.seed, 1, index))
+def _portrait(size: CorpusSize, identities: list[CreatureTraits], index: int) -> tuple[bytes, dict, None]:
+    rng = generator(size.seed, Stream.PORTRAIT, index)
     who = index // size.portraits
     plan = portrait(rng, identities[who])
-    drawn = render(plan, PIXELS)
-    described = draw_caption(rng, plan.relation, plan.identities, plan.backdrop, described=True)
-    return drawn.image, {
-        "who": [who],
-        "relation": plan.relation,
-        "described": described.prompt,
-        "place": plan.backdrop.place,
-        "boxes": np.round(drawn.boxes, 5).tolist(),
-    }
+    drawn = render(plan, PORTRAIT_PIXELS)
+    described = draw_caption(rng, plan.relation, plan.cast, plan.backdrop, described=True)
+    facts = {"who": [who], "relation": plan.relation, "described": described.prompt}
+    return compress(drawn.image), facts | _place(plan, drawn), None
 
 
 def scene_plan(
     size: CorpusSize, identities: list[CreatureTraits], index: int
 ) -> tuple[np.random.Generator, list[int], ScenePlan]:
     """What scene `index` of a corpus shows: its generator, as far as it was used, who takes part, and the plan."""
-    rng = np.random.default_rng((size.seed, 2, index))
+    rng = generator(size.seed, Stream.SCENE, index)
     who = _different_species(rng, identities)
-    plan = draw_plan(rng, identities=None)
-    chosen = who[: len(plan.staging.poses)]
-    plan = draw_plan(
-        rng, relation=plan.relation, identities=tuple(identities[w] for w in chosen), backdrop=plan.backdrop
-    )
-    return rng, chosen, plan
+    first = draw_plan(rng)
+    chosen = who[: len(first.staging.poses)]
+    cast = tuple(identities[index] for index in chosen)
+    return rng, chosen, draw_plan(rng, relation=first.relation, cast=cast, backdrop=first.backdrop)
 
 
-def _scene(size: CorpusSize, identities: list[CreatureTraits], index: int) -> tuple[np.ndarray, dict]:
+def _scene(size: CorpusSize, identities: list[CreatureTraits], index: int) -> tuple[bytes, dict, Render]:
     rng, chosen, plan = scene_plan(size, identities, index)
     drawn = render(plan, PIXELS)
-    described = draw_caption(rng, plan.relation, plan.identities, plan.backdrop, described=True)
-    return drawn.image, {
+    described = draw_caption(rng, plan.relation, plan.cast, plan.backdrop, described=True)
+    facts = {
         "who": chosen,
         "relation": plan.relation,
         "prompt": plan.caption.prompt,
         "names": plan.caption.names,
         "predicate": plan.caption.predicate,
         "described": described.prompt,
-        "place": plan.backdrop.place,
-        "boxes": np.round(drawn.boxes, 5).tolist(),
     }
+    return compress(drawn.image), facts | _place(plan, drawn), drawn
+
+
+def _place(plan: ScenePlan, drawn: Render) -> dict:
+    return {"place": plan.backdrop.place, "boxes": np.round(drawn.boxes, 5).tolist()}
+
+
+def cover_of(masks: np.ndarray, cells: int = CELLS) -> np.ndarray:
+    """(S, H, W) bool masks to (S, cells, cells) uint8, 255 where a cell is wholly covered."""
+    subjects, height, width = masks.shape
+    blocks = masks.reshape(subjects, cells, height // cells, cells, width // cells)
+    return np.round(255 * blocks.mean((2, 4))).astype(np.uint8)
 
 
 def _different_species(rng: np.random.Generator, identities: list[CreatureTraits]) -> list[int]:
-    found: list[int] = []
-    while len(found) < 3:
+    chosen: list[int] = []
+    while len(chosen) < MOST_SUBJECTS:
         who = int(rng.integers(len(identities)))
-        if all(identities[who].species != identities[other].species for other in found):
-            found.append(who)
-    return found
-
-
-_DRAWERS = {"portraits": _portrait, "scenes": _scene}
+        if all(identities[who].species != identities[other].species for other in chosen):
+            chosen.append(who)
+    return chosen
 
 
 def render_corpus(folder: Path, size: CorpusSize, processes: int) -> Iterator[str]:
-    """Draws what is missing and yields one line of progress per 500 pictures.
+    """Draw a corpus and yield a line of progress per 1000 pictures; nothing to do if it is there.
 
     Args:
-        folder: receives `portraits.npy`, `scenes.npy` (N, 128, 128, 3) uint8, `*.jsonl` with one line a picture, and
-            `corpus.json`, written last: a folder without it is incomplete.
+        folder: receives `portraits.pack`, `scenes.pack`, `*.jsonl` with a line for each picture, `scenes.npz` and,
+            written last, `corpus.json`: a folder without it is incomplete.
         size: how much.
         processes: how many draw at once.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    done = folder / "corpus.json"
+    if done.exists() and _size_of(json.loads(done.read_text(encoding="utf-8"))) == size:
+        return
+    done.unlink(missing_ok=True)
     identities = bank(size)
-    counts = {"portraits": size.identities * size.portraits, "scenes": size.scenes}
+    jobs = {
+        "portraits": (size.identities * size.portraits, _portrait, PORTRAIT_PIXELS),
+        "scenes": (size.scenes, _scene, PIXELS),
+    }
     with ProcessPoolExecutor(processes) as pool:
-        for kind, count in counts.items():
-            images = np.lib.format.open_memmap(folder / f"{kind}.npy", "w+", np.uint8, (count, PIXELS, PIXELS, 3))
+        for kind, (count, draw, side) in jobs.items():
+            truth = _Truth(count)
+            results = pool.map(partial(draw, size, identities), range(count), chunksize=50)
             with open(folder / f"{kind}.jsonl", "w", encoding="utf-8") as lines:
-                work = partial(_DRAWERS[kind], size, identities)
-                for index, (image, facts) in enumerate(pool.map(work, range(count), chunksize=50)):
-                    images[index] = image
-                    lines.write(json.dumps(facts) + "\n")
-                    if index % 500 == 499:
-                        yield f"{kind} {index + 1}/{count}"
-            images.flush()
-    facts = {**asdict(size), "pixels": PIXELS, "bank": [identity.code for identity in identities]}
-    (folder / "corpus.json").write_text(json.dumps(facts), encoding="utf-8")
+                steps = _collected(results, lines, truth)
+                write_packed(folder / f"{kind}.pack", steps, side)
+            yield f"{kind}: {count} drawn"
+            if kind == "scenes":
+                np.savez_compressed(folder / "scenes.npz", **truth.arrays)
+    facts = {**asdict(size), "pixels": PIXELS, "bank": [traits.code for traits in identities]}
+    done.write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _size_of(facts: dict) -> CorpusSize:
+    return CorpusSize(**{name: facts[name] for name in vars(CorpusSize())})
+
+
+class _Truth:
+    """Arrays filled while scenes are drawn."""
+
+    def __init__(self, count: int) -> None:
+        self.arrays = {
+            "who": np.full((count, MOST_SUBJECTS), -1, np.int32),
+            "boxes": np.zeros((count, MOST_SUBJECTS, 4), np.float32),
+            "keypoints": np.zeros((count, MOST_SUBJECTS, 17, 3), np.float32),
+            "cover": np.zeros((count, MOST_SUBJECTS, CELLS, CELLS), np.uint8),
+        }
+
+    def add(self, index: int, who: list[int], drawn: Render) -> None:
+        count = len(who)
+        self.arrays["who"][index, :count] = who
+        self.arrays["boxes"][index, :count] = drawn.boxes
+        self.arrays["keypoints"][index, :count] = drawn.keypoints
+        self.arrays["cover"][index, :count] = cover_of(drawn.masks)
+
+
+def _collected(results: Iterator[tuple[bytes, dict, Render | None]], lines: object, truth: _Truth) -> Iterator[bytes]:
+    """Pass pictures on to the packed file; write facts and truth aside."""
+    for index, (picture, facts, drawn) in enumerate(results):
+        lines.write(json.dumps(facts) + "\n")
+        if drawn is not None:
+            truth.add(index, facts["who"], drawn)
+        yield picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,32 +170,40 @@ class Corpus:
 
     Attributes:
         size: what it was drawn with.
-        scenes, portraits: (N, 128, 128, 3) uint8, memory-mapped.
-        scene_facts, portrait_facts: one dict a picture, see `render_corpus`.
+        bank: its identities.
+        scenes: N pictures of 128 pixels; portraits: of 256 pixels, identity by identity.
+        scene_facts, portrait_facts: a dict for each picture, see `render_corpus`.
+        who: (N, 3) identities, -1 for none; boxes: (N, 3, 4); keypoints: (N, 3, 17, 3); cover: (N, 3, 16, 16) uint8.
     """
 
     size: CorpusSize
-    scenes: np.ndarray
-    portraits: np.ndarray
+    bank: list[CreatureTraits]
+    scenes: PackedImages
+    portraits: PackedImages
     scene_facts: list[dict]
     portrait_facts: list[dict]
+    who: np.ndarray
+    boxes: np.ndarray
+    keypoints: np.ndarray
+    cover: np.ndarray
 
     @classmethod
     def open(cls, folder: Path) -> "Corpus":
-        """Opens a finished corpus.
+        """Open a finished corpus.
 
         Raises:
-            FileNotFoundError: when the folder holds no finished corpus.
+            FileNotFoundError: the folder holds no finished corpus.
         """
         if not (folder / "corpus.json").exists():
             raise FileNotFoundError(
-                f"{folder}: expected a rendered corpus, found none; run python -m training.miniworld render"
+                f"{folder}: expected a rendered corpus, got none; run python -m training.miniworld render"
             )
         facts = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
-        size = CorpusSize(**{key: facts[key] for key in ("scenes", "identities", "portraits", "seed")})
-        lines = {
-            kind: [json.loads(line) for line in (folder / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()]
+        lines = [
+            [json.loads(line) for line in (folder / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines()]
             for kind in ("scenes", "portraits")
-        }
-        arrays = {kind: np.load(folder / f"{kind}.npy", mmap_mode="r") for kind in ("scenes", "portraits")}
-        return cls(size, arrays["scenes"], arrays["portraits"], lines["scenes"], lines["portraits"])
+        ]
+        packs = [PackedImages(folder / f"{kind}.pack") for kind in ("scenes", "portraits")]
+        identities = [CreatureTraits.from_code(code) for code in facts["bank"]]
+        arrays = dict(np.load(folder / "scenes.npz"))
+        return cls(_size_of(facts), identities, *packs, *lines, **arrays)

@@ -22,31 +22,32 @@ from core.checkpoint import save
 from ...common import arguments as of_type
 from ...common.boxes import iou
 from ...common.cli import say
+from ...common.eight_bits import restored, rounded
 from ...common.vision import select
 from ...host_diffusers.miniworld.architectures import FOLDER
 from ..world.renderer import render
+from ..world.rng_streams import Stream, generator
 from ..world.scene import draw_plan, portrait
 from ..world.traits import SPECIES
-from .classifiers import softened
+from .classifiers import Classifiers, load_shipped, softened
 from .detector_network import CELLS, FILE, SIDE, CreatureDetector
-from .find_creatures import MiniworldDetector, load_detector
+from .find_creatures import MiniworldDetector
 from .pictures import to_tensor
 
 TRAINING, VALIDATION = 1200, 300
 STEPS, BATCH, LR = 700, 16, 2e-3
-_STREAM = 31  # of the scenes' random numbers, beside those of the other recipes
 _PORTRAITS = 5  # every fifth picture shows one creature alone
 FOUND_IOU = 0.5
 
 
 def scene(seed: int, index: int) -> tuple[np.ndarray, list[int], np.ndarray]:
     """A picture, its creatures' species and boxes."""
-    rng = np.random.default_rng((seed, _STREAM, index + 1))
+    rng = generator(seed, Stream.DETECTOR, index)
     plan = draw_plan(rng, held_out=None)
     if index % _PORTRAITS == 0:
-        plan = portrait(rng, plan.identities[0])
+        plan = portrait(rng, plan.cast[0])
     drawn = render(plan, SIDE)
-    return drawn.image, [SPECIES.index(who.species) for who in plan.identities], drawn.boxes
+    return drawn.image, [SPECIES.index(traits.species) for traits in plan.cast], drawn.boxes
 
 
 def scenes(seed: int, count: int, processes: int = 2) -> list[tuple[np.ndarray, list[int], np.ndarray]]:
@@ -83,18 +84,18 @@ def loss(middles: Tensor, frames: Tensor, heat: Tensor, wanted: Tensor, places: 
     return -focal.sum() / count + (scale * (frames - wanted).abs() * places).sum() / count
 
 
-def train(steps: int = STEPS, seed: int = 0) -> CreatureDetector:
-    """Train a detector from nothing."""
+def train(steps: int = STEPS, seed: int = 0, count: int = TRAINING) -> CreatureDetector:
+    """Train a detector from nothing on `count` scenes."""
     torch.manual_seed(seed)
-    rows = scenes(seed, TRAINING)
+    rows = scenes(seed, count)
     say(f"rendered {len(rows)} scenes")
     network = CreatureDetector()
     optimizer = torch.optim.AdamW(network.parameters(), LR, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, steps, pct_start=0.05)
-    rng, generator = np.random.default_rng((seed, _STREAM)), torch.Generator().manual_seed(seed)
+    rng, noise = generator(seed, Stream.DETECTOR), torch.Generator().manual_seed(seed)
     for step in range(1, steps + 1):
         chosen = [rows[index] for index in rng.integers(len(rows), size=BATCH)]
-        images = softened(to_tensor([image for image, _, _ in chosen]), generator)
+        images = softened(to_tensor([image for image, _, _ in chosen]), noise)
         value = loss(*network(images), *targets([kinds for _, kinds, _ in chosen], [boxes for _, _, boxes in chosen]))
         optimizer.zero_grad()
         value.backward()
@@ -140,12 +141,22 @@ def validate(detector: MiniworldDetector, seed: int = 2, count: int = VALIDATION
     }
 
 
-def ship(network: CreatureDetector, folder: Path = FOLDER) -> dict[str, float]:
-    """Write `detector.safetensors` in half precision; what `validate` finds goes into its metadata."""
-    weights = {name: value.half().contiguous() for name, value in network.state_dict().items()}
-    save(folder / FILE, weights, {"kind": "detector of the miniworld"})
-    accuracy = {name: round(value, 4) for name, value in validate(load_detector(folder)).items()}
-    save(folder / FILE, weights, {"kind": "detector of the miniworld", "accuracy": json.dumps(accuracy)})
+def ship(
+    network: CreatureDetector, file: Path, judges: Classifiers | None = None, count: int = VALIDATION
+) -> dict[str, float]:
+    """Write a detector in 8 bits; what `validate` finds on `count` pictures goes into its metadata.
+
+    Args:
+        network: trained.
+        file: to write.
+        judges: name what is found; the shipped ones by default.
+        count: pictures to validate on.
+    """
+    weights, shipped = rounded(network.state_dict()), CreatureDetector()
+    shipped.load_state_dict(restored(weights))
+    detector = MiniworldDetector(shipped.eval().requires_grad_(False), judges or load_shipped(), {})
+    accuracy = {name: round(value, 4) for name, value in validate(detector, count=count).items()}
+    save(file, weights, {"kind": "detector of the miniworld", "accuracy": json.dumps(accuracy)})
     return accuracy
 
 
@@ -156,7 +167,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    say(json.dumps(ship(train(options.steps, options.seed), options.out)))
+    say(json.dumps(ship(train(options.steps, options.seed), options.out / FILE)))
 
 
 if __name__ == "__main__":

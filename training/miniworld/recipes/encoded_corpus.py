@@ -1,4 +1,9 @@
-"""What the UNet trains on: latents, texts and references of the corpus, encoded once by the frozen models."""
+"""What the diffusion models train on: latents, texts and references of the corpus, encoded once by frozen models.
+
+`latents` needs the autoencoder alone, `texts` CLIP, `references` CLIP and the local encoder; each is a stage of its
+own, so that they run as soon as what they need is trained. Latents are stored at unit variance, the measured scale and
+shift beside them.
+"""
 
 import json
 from collections.abc import Iterator
@@ -7,107 +12,150 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from torch import nn
 
+from ...common.atomic_io import write_text
 from ...engine.timed_loop import load_ema_weights
-from ...host_diffusers.miniworld.architectures import TEXT_G, TEXT_L, TEXT_LENGTH, VAE, VISION, build_vae
+from ...host_diffusers.miniworld.architectures import TEXT_G, TEXT_L, TEXT_LENGTH, VISION
 from ...host_diffusers.miniworld.bundle import encode_phrases, encode_prompts, encode_subjects
 from ..world.traits import SPECIES
-from . import clip, vae
-from . import clipself as local
+from . import autoencoder, contrastive, local_encoder
 from .corpus import Corpus
 from .pictures import to_tensor
 
 LOCAL_GRID = 4  # 16 local tokens, best in DreamRelation's table 7
-SUBJECTS = 3
+FOLDER = "encoded"
+_BATCH = 64
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of a corpus is encoded: its first `identities` with `views` portraits each, and their scenes."""
+    """How much of a corpus is encoded, where time is short.
 
-    identities: int
-    views: int
+    Attributes:
+        identities: only the first of them, and scenes of these alone; None: all.
+        views: portraits of each identity; None: all.
+    """
+
+    identities: int | None = None
+    views: int | None = None
+
+    @classmethod
+    def of(cls, out: Path) -> "Extent":
+        """The extent that was encoded in `<out>/encoded`."""
+        file = out / FOLDER / "extent.json"
+        return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else cls()
+
+    def portraits(self, corpus: Corpus) -> np.ndarray:
+        """Rows of the portraits, identity by identity."""
+        who = np.arange(min(self.identities or corpus.size.identities, corpus.size.identities))
+        views = np.arange(min(self.views or corpus.size.portraits, corpus.size.portraits))
+        return (who[:, None] * corpus.size.portraits + views).ravel()
+
+    def scenes(self, corpus: Corpus) -> np.ndarray:
+        """Rows of the scenes."""
+        return np.flatnonzero(corpus.who.max(1) < (self.identities or corpus.size.identities))
+
+
+@torch.no_grad()
+def encode_texts(out: Path, device: torch.device, extent: Extent) -> Iterator[str]:
+    """Contexts and summaries of every scene's prompt, then of the empty one; the species' phrases."""
+    folder = _folder(out)
+    corpus = Corpus.open(out / "corpus")
+    model, words = contrastive.load_trained(out / "clip")
+    model.to(device)
+    prompts = [corpus.scene_facts[row]["prompt"] for row in extent.scenes(corpus)] + [""]
+    # two scenes in three share their prompt with another: each is encoded and stored once
+    unique = sorted(set(prompts))
+    row_of = {prompt: row for row, prompt in enumerate(unique)}
+    width = TEXT_L["hidden_size"] + TEXT_G["hidden_size"]
+    text = np.zeros((len(unique), TEXT_LENGTH, width), np.float16)
+    pooled = np.zeros((len(unique), TEXT_G["projection_dim"]), np.float16)
+    for start in range(0, len(unique), 128):
+        found = encode_prompts(model.text_l, model.text_g, words, unique[start : start + 128])
+        text[start : start + 128], pooled[start : start + 128] = (part.half().cpu().numpy() for part in found)
+    np.save(folder / "text.npy", text)
+    np.save(folder / "pooled.npy", pooled)
+    np.save(folder / "prompt_rows.npy", np.array([row_of[prompt] for prompt in prompts]))
+    np.save(folder / "phrases.npy", encode_phrases(model.text_l, words, list(SPECIES)).cpu().numpy())
+    yield from _done(folder, "texts", f"{len(unique)} different prompts")
+
+
+@torch.no_grad()
+def encode_references(out: Path, device: torch.device, extent: Extent) -> Iterator[str]:
+    """Every portrait's image tokens and local tokens."""
+    folder = _folder(out)
+    corpus = Corpus.open(out / "corpus")
+    vision, encoder = contrastive.load_trained(out / "clip")[0].vision.to(device), local_encoder.load_trained(out)
+    encoder.module.to(device)
+    portraits = extent.portraits(corpus)
+    tokens = (VISION["image_size"] // VISION["patch_size"]) ** 2 + 1 + LOCAL_GRID**2
+    shape = (len(portraits), tokens, VISION["hidden_size"])
+    references = np.lib.format.open_memmap(folder / "references.npy", "w+", np.float16, shape)
+    for start in range(0, len(references), _BATCH):
+        pictures = to_tensor(corpus.portraits[portraits[start : start + _BATCH]])
+        found = encode_subjects(vision, encoder, pictures, None, LOCAL_GRID)
+        references[start : start + _BATCH] = found.half().cpu().numpy()
+    references.flush()
+    yield from _done(folder, "references", f"{len(references)} portraits")
+
+
+@torch.no_grad()
+def encode_latents(out: Path, device: torch.device, extent: Extent) -> Iterator[str]:
+    """Latents of every scene and portrait at unit variance, and the scale and shift that make it so."""
+    folder = _folder(out)
+    corpus = Corpus.open(out / "corpus")
+    model = autoencoder.load_trained(out / autoencoder.SETTINGS.name).to(device)
+    jobs = {"scenes": (corpus.scenes, extent.scenes(corpus)), "portraits": (corpus.portraits, extent.portraits(corpus))}
+    for name, (pictures, rows) in jobs.items():
+        latents = []
+        for start in range(0, len(rows), _BATCH):
+            batch = to_tensor(pictures[rows[start : start + _BATCH]], device)
+            small = nn.functional.interpolate(batch, size=(128, 128), mode="area")
+            latents.append(autoencoder.encode(model, small).cpu().numpy())
+        whole = np.concatenate(latents)
+        if name == "scenes":
+            scale = {"shift": float(whole.mean()), "scale": float(1 / whole.std())}
+            write_text(folder / "latent_scale.json", json.dumps(scale))
+        np.save(folder / f"{name}.npy", ((whole - scale["shift"]) * scale["scale"]).astype(np.float16))
+    yield from _done(folder, "latents", f"{len(jobs['scenes'][1])} scenes, {len(jobs['portraits'][1])} portraits")
+
+
+ENCODERS = {"texts": encode_texts, "references": encode_references, "latents": encode_latents}
+PARTS = tuple(ENCODERS)
+CPU, WHOLE = torch.device("cpu"), Extent()
 
 
 def encode(
-    out: Path, device: torch.device, parts: tuple[str, ...], identities: int | None = None, views: int | None = None
+    out: Path, parts: tuple[str, ...] = PARTS, device: torch.device = CPU, extent: Extent = WHOLE
 ) -> Iterator[str]:
-    """Encodes `<out>/corpus` into `<out>/encoded`; yields lines of progress.
+    """Encode `<out>/corpus` into `<out>/encoded`; yields lines of progress.
 
     Args:
-        out: holds corpus, clip and distill (for texts and references) and vae (for latents, which freeze it).
+        out: holds corpus, clip and distill (for texts and references) and autoencoder (for latents).
+        parts: of PARTS.
         device: where to compute.
-        parts: of PARTS; latents come last, since the autoencoder may train while the rest is encoded.
-        identities, views: less than was drawn, where time is short; see Extent.
+        extent: how much; the same for all parts.
     """
-    corpus = Corpus.open(out / "corpus")
-    extent = Extent(identities or corpus.size.identities, views or corpus.size.portraits)
-    (out / "encoded").mkdir(exist_ok=True)
+    write_text(_folder(out) / "extent.json", json.dumps(vars(extent)))
     for part in parts:
-        yield from _ENCODERS[part](out, corpus, device, extent)
-    (out / "encoded" / "extent.json").write_text(json.dumps(vars(extent)), encoding="utf-8")
+        yield from ENCODERS[part](out, device, extent)
 
 
-@torch.no_grad()
-def _encode_texts(out: Path, corpus: Corpus, device: torch.device, extent: Extent) -> Iterator[str]:
-    folder = out / "encoded"
-    model, words = clip.load_trained(out / "clip")
-    model.to(device)
-    prompts = [facts["prompt"] for facts in corpus.scene_facts] + [""]
-    width = TEXT_L["hidden_size"] + TEXT_G["hidden_size"]
-    text = np.lib.format.open_memmap(folder / "text.npy", "w+", np.float16, (len(prompts), TEXT_LENGTH, width))
-    pooled = np.zeros((len(prompts), TEXT_G["projection_dim"]), np.float16)
-    for start in range(0, len(prompts), 128):
-        context, summary = encode_prompts(model.text_l, model.text_g, words, prompts[start : start + 128])
-        text[start : start + 128], pooled[start : start + 128] = (
-            context.half().cpu().numpy(),
-            summary.half().cpu().numpy(),
-        )
-    np.save(folder / "pooled.npy", pooled)
-    np.save(folder / "phrases.npy", encode_phrases(model.text_l, words, list(SPECIES)).cpu().numpy())
-    yield f"texts {len(prompts)}"
+def encoded(out: Path, part: str) -> bool:
+    """Whether a part of ENCODERS is there whole."""
+    return (out / FOLDER / f"{part}.json").exists()
 
 
-@torch.no_grad()
-def _encode_references(out: Path, corpus: Corpus, device: torch.device, extent: Extent) -> Iterator[str]:
-    model, _ = clip.load_trained(out / "clip")
-    vision, encoder = model.vision.to(device), local.load_trained(out / "distill", model.vision)
-    encoder.module.to(device)
-    rows = [who * corpus.size.portraits + view for who in range(extent.identities) for view in range(extent.views)]
-    tokens = (VISION["image_size"] // VISION["patch_size"]) ** 2 + 1 + LOCAL_GRID**2
-    shape = (len(rows), tokens, VISION["hidden_size"])
-    references = np.lib.format.open_memmap(out / "encoded" / "references.npy", "w+", np.float16, shape)
-    for start in range(0, len(rows), 64):
-        pictures = to_tensor(corpus.portraits[rows[start : start + 64]])
-        references[start : start + 64] = (
-            encode_subjects(vision, encoder, pictures, None, LOCAL_GRID).half().cpu().numpy()
-        )
-        if start % 640 == 0:
-            yield f"references {start}/{len(rows)}"
-    references.flush()
+def _folder(out: Path) -> Path:
+    folder = out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
-@torch.no_grad()
-def _encode_latents(out: Path, corpus: Corpus, device: torch.device, extent: Extent) -> Iterator[str]:
-    folder = out / "encoded"
-    autoencoder = vae.load_trained(out / "vae").to(device)
-    yield f"latent spread before scaling {vae.absorb_scale(autoencoder, corpus):.3f}"
-    save_file(
-        {name: value.cpu().contiguous() for name, value in autoencoder.state_dict().items()}, folder / "vae.safetensors"
-    )
-    scenes = np.array([row for row, facts in enumerate(corpus.scene_facts) if max(facts["who"]) < extent.identities])
-    latents = [
-        autoencoder.encode(vae.fold(vae.pictures(corpus.scenes, rows, device))).latent_dist.mean.float().cpu()
-        for rows in np.array_split(scenes, max(1, len(scenes) // 64))
-    ]
-    np.save(folder / "latents.npy", (torch.cat(latents) * VAE["scaling_factor"]).half().numpy())
-    np.save(folder / "scenes.npy", scenes)
-    yield f"latents of {len(scenes)} scenes"
-
-
-_ENCODERS = {"texts": _encode_texts, "references": _encode_references, "latents": _encode_latents}
-PARTS = tuple(_ENCODERS)
+def _done(folder: Path, part: str, words: str) -> Iterator[str]:
+    write_text(folder / f"{part}.json", json.dumps(words))
+    yield f"{part}: {words}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,21 +163,20 @@ class EncodedCorpus:
     """The encoded corpus.
 
     Attributes:
-        latents: (N, 4, 16, 16) float16 of unit variance.
-        scenes: (N,) which scene of the corpus each is, the row of its text.
-        text, pooled: (M + 1, 77, 192) and (M + 1, 128) float16 of all M scenes; the last row is the empty prompt.
+        latents: (N, C, 16, 16) float16 of unit variance; portraits: (P, C, 16, 16) alike.
+        text, pooled: (U, 77, 192) and (U, 128) float16 of the different prompts.
+        prompt_rows: (N + 1,) row of each scene's prompt; the last is the empty prompt's.
         phrases: (8, 64) of the species, in the order of SPECIES.
-        references: (identities * views, 81, 128) float16.
-        views: references an identity.
-        who: (N, 3) identities of each scene, -1 for none.
-        boxes: (N, 3, 4); zeros for none.
+        references: (P, 81, 128) float16; identity i has rows i * views to (i + 1) * views.
+        views: references of each identity.
+        who: (N, 3) identities of each scene, -1 for none; boxes: (N, 3, 4).
         species: (identities,) index into SPECIES.
     """
 
     latents: np.ndarray
-    scenes: np.ndarray
     text: np.ndarray
     pooled: np.ndarray
+    prompt_rows: np.ndarray
     phrases: np.ndarray
     references: np.ndarray
     views: int
@@ -139,33 +186,40 @@ class EncodedCorpus:
 
     @classmethod
     def open(cls, out: Path) -> "EncodedCorpus":
-        """Opens `<out>/encoded`.
+        """Open `<out>/encoded`.
 
         Raises:
-            FileNotFoundError: not encoded yet.
+            FileNotFoundError: names the parts that are not encoded yet.
         """
-        folder = out / "encoded"
-        names = ("latents", "scenes", "text", "pooled", "phrases", "references")
-        if not all((folder / f"{name}.npy").exists() for name in names):
-            raise FileNotFoundError(f"{folder}: expected an encoded corpus; run python -m training.miniworld encode")
-        mapped = ("text", "references")
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r" if name in mapped else None) for name in names}
-        told = json.loads((out / "corpus" / "corpus.json").read_text(encoding="utf-8"))
-        facts = Corpus.open(out / "corpus").scene_facts
-        who = np.full((len(arrays["scenes"]), SUBJECTS), -1)
-        boxes = np.zeros((len(who), SUBJECTS, 4), np.float32)
-        for row, scene in enumerate(arrays["scenes"]):
-            count = len(facts[scene]["who"])
-            who[row, :count], boxes[row, :count] = facts[scene]["who"], facts[scene]["boxes"]
-        species = np.array([SPECIES.index(code.split("-")[0]) for code in told["bank"]])
-        views = json.loads((folder / "extent.json").read_text(encoding="utf-8"))["views"]
-        return cls(**arrays, views=views, who=who, boxes=boxes, species=species)
+        missing = [part for part in ENCODERS if not encoded(out, part)]
+        if missing:
+            raise FileNotFoundError(
+                f"{out / FOLDER}: expected an encoded corpus, {', '.join(missing)} missing; "
+                "run python -m training.miniworld encode"
+            )
+        folder, corpus, extent = out / FOLDER, Corpus.open(out / "corpus"), Extent.of(out)
+        scenes = extent.scenes(corpus)
+        arrays = {name: np.load(folder / f"{name}.npy") for name in ("text", "pooled", "prompt_rows", "phrases")}
+        return cls(
+            np.load(folder / "scenes.npy"),
+            **arrays,
+            references=np.load(folder / "references.npy", mmap_mode="r"),
+            views=min(extent.views or corpus.size.portraits, corpus.size.portraits),
+            who=corpus.who[scenes],
+            boxes=corpus.boxes[scenes],
+            species=np.array([SPECIES.index(traits.species) for traits in corpus.bank]),
+        )
 
 
-def frozen_vae(out: Path, refined: bool = True) -> torch.nn.Module:
-    """The autoencoder the latents were made with, its decoder refined if asked and if `refine` ran."""
-    model = build_vae()
-    model.load_state_dict(load_file(out / "encoded" / "vae.safetensors"))
-    if refined and (out / "refine" / "latest.json").exists():
-        model.load_state_dict(load_ema_weights(out / "refine")[0])
-    return model.eval().requires_grad_(False)
+def latent_scale(out: Path) -> tuple[float, float]:
+    """(shift, scale): a latent of unit variance is (latent - shift) * scale."""
+    facts = json.loads((out / FOLDER / "latent_scale.json").read_text(encoding="utf-8"))
+    return facts["shift"], facts["scale"]
+
+
+def frozen_autoencoder(out: Path, refined: bool = True) -> nn.Module:
+    """The autoencoder the latents were made with, its decoder refined if asked and if that stage ran."""
+    model = autoencoder.load_trained(out / autoencoder.SETTINGS.name)
+    if refined and (out / "decoder" / "latest.json").exists():
+        model.load_state_dict(load_ema_weights(out / "decoder")[0])
+    return model

@@ -1,58 +1,124 @@
-"""The trained parts of a run, put together; written to `models/miniworld` in half precision."""
+"""The trained parts of a run, put together and written to `models/miniworld`: half precision, Flux in 8 bits."""
 
 import json
 from pathlib import Path
 
+import torch
+from torch import nn
+
+from ...common.atomic_io import write_text
 from ...host_diffusers.miniworld.architectures import FOLDER
 from ...host_diffusers.miniworld.bundle import Miniworld, save_miniworld
-from . import classifiers as judges
-from . import clip, unet
-from . import clipself as local
-from .encoded_corpus import frozen_vae
+from ...host_diffusers.miniworld.flux_files import FLUX_FOLDER, INDEX_FOLDER, save_flux
+from . import classifiers, contrastive, denoiser, detector, flux, local_encoder
+from .corpus import PIXELS, Corpus
+from .encoded_corpus import frozen_autoencoder, latent_scale
+
+# what `training.json` calls a run, as the verbs do: its folder in <out>
+RUNS = {
+    "vae": "autoencoder",
+    "clip": "clip",
+    "distill": "distill",
+    "unet": "unet",
+    "refine": "decoder",
+    "judges": "classifiers",
+}
+
+
+@torch.no_grad()
+def absorb_scale(model: nn.Module, shift: float, scale: float) -> None:
+    """Fold scale and shift of the latents into the convolutions around them: latents come out at unit variance.
+
+    Args:
+        model: an AutoencoderKL, changed in place; what it decodes stays the same.
+        shift, scale: a latent of unit variance is (latent - shift) * scale.
+    """
+    channels = model.config.latent_channels
+    inward, outward = model.quant_conv, model.post_quant_conv
+    inward.bias[:channels] = (inward.bias[:channels] - shift) * scale
+    inward.weight[:channels] *= scale
+    inward.bias[channels:] += 2 * torch.tensor(scale).log()  # the log variance
+    outward.bias += shift * outward.weight.sum(dim=(1, 2, 3))
+    outward.weight /= scale
 
 
 def assemble(out: Path) -> Miniworld:
-    """The averaged models of `<out>`, on the CPU.
+    """The averaged models of `<out>`, on the CPU; latents of the autoencoder at unit variance.
 
     Raises:
         FileNotFoundError: a recipe has not run yet; its name is in the message.
     """
-    contrastive, words = clip.load_trained(out / "clip")
-    denoiser = unet.load_trained(out)
+    contrast, words = contrastive.load_trained(out / "clip")
+    autoencoder = frozen_autoencoder(out)
+    absorb_scale(autoencoder, *latent_scale(out))
+    trained = denoiser.load_trained(out)
     return Miniworld(
-        frozen_vae(out),
-        contrastive.text_l,
-        contrastive.text_g,
-        contrastive.vision,
-        local.load_trained(out / "distill", contrastive.vision),
-        denoiser.unet,
-        denoiser.identity,
+        autoencoder,
+        contrast.text_l,
+        contrast.text_g,
+        contrast.vision,
+        local_encoder.load_trained(out),
+        trained.unet,
+        trained.identity,
         words,
     )
 
 
-def export(out: Path, folder: Path = FOLDER) -> int:
-    """Writes the models of `<out>`, judges too, and `training.json`, what each was trained with; returns bytes."""
-    written = save_miniworld(assemble(out), folder)
-    if (out / "judges" / "latest.json").exists():
-        judges.ship(out, folder)
-    (folder / "training.json").write_text(json.dumps(history(out), indent=1) + "\n", encoding="utf-8")
+def export(out: Path, folder: Path = FOLDER) -> dict[str, object]:
+    """Write the SDXL-like models of `<out>`, the judges and the detector if they were trained, and `training.json`.
+
+    Args:
+        out: of the runs.
+        folder: laid out as `models/miniworld`; receives the tokenizer too.
+
+    Returns:
+        Bytes of weights, and the accuracies of the classifiers.
+    """
+    if folder != FOLDER:
+        for file in (FOLDER / "tokenizer").iterdir():
+            write_text(folder / "tokenizer" / file.name, file.read_text(encoding="utf-8"))
+    save_miniworld(assemble(out), folder)
+    accuracy = classifiers.export(out, folder) if (out / "classifiers" / "latest.json").exists() else {}
+    if (out / detector.FILE).exists():
+        (folder / detector.FILE).write_bytes((out / detector.FILE).read_bytes())
+    corpus = vars(Corpus.open(out / "corpus").size) | {"pixels": PIXELS}
+    runs = {name: history(out / run) for name, run in RUNS.items()}
+    facts = {"corpus": corpus} | {name: run for name, run in runs.items() if run}
+    write_text(folder / "training.json", json.dumps(facts, indent=1) + "\n")
+    return {"bytes": sum(path.stat().st_size for path in folder.rglob("*.safetensors")), "judges": accuracy}
+
+
+def export_flux(out: Path, dreamo: Path = FLUX_FOLDER, index: Path = INDEX_FOLDER) -> int:
+    """Write both variants of the small Flux, and beside each `training.json`; return the bytes of weights.
+
+    Args:
+        out: of the runs; a variant that was not trained is left out.
+        dreamo, index: receive DreamO's variant, and the one with numbered references.
+
+    Raises:
+        FileNotFoundError: neither was trained yet.
+    """
+    variants = {flux.SETTINGS.name: dreamo, flux.INDEX.name: index}
+    trained = {name: folder for name, folder in variants.items() if flux_history(out, name)}
+    if not trained:
+        raise FileNotFoundError(f"{out}: expected a trained Flux; run python -m training.miniworld flux")
+    written = 0
+    for name, folder in trained.items():
+        written += save_flux(flux.load_trained(out, name), folder)
+        write_text(folder / "training.json", json.dumps(flux_history(out, name), indent=1) + "\n")
     return written
 
 
-def history(out: Path) -> dict[str, dict]:
-    """Steps, samples and minutes of every recipe that ran in `<out>`, and the size of its corpus."""
-    corpus = json.loads((out / "corpus" / "corpus.json").read_text(encoding="utf-8"))
-    facts: dict[str, dict] = {
-        "corpus": {key: corpus[key] for key in ("scenes", "identities", "portraits", "seed", "pixels")}
-    }
-    for recipe in ("vae", "clip", "distill", "unet", "refine", "judges"):
-        pointer = out / recipe / "latest.json"
-        if pointer.exists():
-            told = json.loads(pointer.read_text(encoding="utf-8"))
-            facts[recipe] = {
-                "steps": told["step"],
-                "samples": told["samples"],
-                "minutes": round(told["seconds"] / 60, 1),
-            }
-    return facts
+def flux_history(out: Path, name: str) -> dict[str, dict[str, float]]:
+    """Steps, samples and minutes of the base's run and of a variant's; empty if the variant never ran."""
+    base, references = history(out / flux.BASE.name), history(out / name)
+    return {"base": base, "references": references} if base and references else {}
+
+
+def history(folder: Path) -> dict[str, float] | None:
+    """Steps, samples and minutes of a run; None if it never ran."""
+    pointer = folder / "latest.json"
+    if not pointer.exists():
+        return None
+    run = json.loads(pointer.read_text(encoding="utf-8"))
+    return {"steps": run["step"], "samples": run["samples"], "minutes": round(run["seconds"] / 60, 1)}

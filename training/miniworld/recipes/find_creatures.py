@@ -14,6 +14,7 @@ from torch import Tensor
 from core.checkpoint import read
 
 from ...common.boxes import mask_box
+from ...common.eight_bits import restored
 from ...common.vision import Detection
 from ...host_diffusers.miniworld.architectures import FOLDER
 from ..world.traits import SPECIES
@@ -80,7 +81,7 @@ class TraitEncoder:
 
     name = "miniworld"
 
-    def __init__(self, judges: classifiers.Judges) -> None:
+    def __init__(self, judges: classifiers.Classifiers) -> None:
         self.judges = judges
 
     @torch.no_grad()
@@ -111,7 +112,7 @@ def load_detector(folder: Path = FOLDER) -> MiniworldDetector:
     """
     weights, facts = read(folder / FILE)
     network = CreatureDetector()
-    network.load_state_dict({name: value.float() for name, value in weights.items()})
+    network.load_state_dict(restored(weights))
     return MiniworldDetector(
-        network.eval().requires_grad_(False), classifiers.load_shipped(), json.loads(facts.get("accuracy", "{}"))
+        network.eval().requires_grad_(False), classifiers.load_shipped(folder), json.loads(facts.get("accuracy", "{}"))
     )

@@ -1,6 +1,7 @@
-"""Labelled renders for the judges: every relation and every identity, also those held out of pretraining.
+"""Labelled renders for the classifiers: every relation, every identity, and planted fused bodies to refuse.
 
-The judges measure; they never teach. Their validation renders come from seeds and identities of their own.
+Used only to train and validate the classifiers; they see held-out relations and identities, which the models that they
+measure never do. The last tenth is for validation, drawn from the same streams under indices of its own.
 """
 
 import json
@@ -12,84 +13,131 @@ from pathlib import Path
 
 import numpy as np
 
+from ..world import fusions
 from ..world.relations import PAIRS
 from ..world.renderer import render
+from ..world.rng_streams import Stream, generator
 from ..world.scene import draw_plan
-from ..world.traits import ACCESSORIES, PATTERNS, SPECIES, CreatureTraits
+from ..world.traits import (
+    ACCENTS,
+    ACCESSORIES,
+    BELLIES,
+    EMBLEM_COLOURS,
+    EMBLEMS,
+    FURS,
+    PATTERNS,
+    SPECIES,
+    CreatureTraits,
+)
+from .packed_images import PackedImages, compress, write_packed
 
 RELATIONS = tuple(PAIRS)
-SUBJECTS = 2
-TRAITS = {"species": 8, "fur": 12, "belly": 6, "pattern": 5, "accessory": 8, "accent": 6}
+FUSED = len(RELATIONS)  # the class that stands for "no two bodies here"
+SUBJECTS, PIXELS = 2, 128
+FUSED_EVERY = 6  # one picture in six is a planted fusion
+TRAITS: dict[str, tuple[str, ...]] = {
+    "species": SPECIES,
+    "fur": tuple(FURS),
+    "belly": tuple(BELLIES),
+    "pattern": PATTERNS,
+    "accessory": ACCESSORIES,
+    "accent": tuple(ACCENTS),
+    "emblem": EMBLEMS,
+    "emblem_colour": tuple(EMBLEM_COLOURS),
+}
 
 
-def trait_row(identity: CreatureTraits) -> list[int]:
-    """An identity as class indices, in the order of TRAITS."""
-    return [
-        SPECIES.index(identity.species),
-        identity.fur,
-        identity.belly,
-        PATTERNS.index(identity.pattern),
-        ACCESSORIES.index(identity.accessory),
-        identity.accent,
-    ]
+def trait_row(traits: CreatureTraits) -> list[int]:
+    """Traits as class indices, in the order of TRAITS."""
+    return [values.index(getattr(traits, name)) for name, values in TRAITS.items()]
 
 
-def _draw(seed: int, size: int, index: int) -> tuple[np.ndarray, list, np.ndarray, np.ndarray]:
-    rng = np.random.default_rng((seed, 3, index))
-    plan = draw_plan(rng, relation=RELATIONS[index % len(RELATIONS)], held_out=None)
-    drawn = render(plan, size)
-    return drawn.image, [trait_row(who) for who in plan.identities], drawn.boxes, drawn.keypoints
-
-
-def render_labelled_scenes(folder: Path, count: int, seed: int, processes: int, size: int = 128) -> Iterator[str]:
-    """Draws `count` two-creature scenes, relations in turn, into `folder`; yields lines of progress."""
-    folder.mkdir(parents=True, exist_ok=True)
-    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (count, size, size, 3))
-    traits, boxes = np.zeros((count, SUBJECTS, len(TRAITS)), np.int64), np.zeros((count, SUBJECTS, 4), np.float32)
-    keypoints = np.zeros((count, SUBJECTS, 17, 3), np.float32)
-    with ProcessPoolExecutor(processes) as pool:
-        for index, row in enumerate(pool.map(partial(_draw, seed, size), range(count), chunksize=30)):
-            images[index], traits[index], boxes[index], keypoints[index] = row
-            if index % 500 == 499:
-                yield f"truth {index + 1}/{count}"
-    images.flush()
-    np.savez(folder / "labels.npz", traits=traits, boxes=boxes, keypoints=keypoints)
-    (folder / "truth.json").write_text(json.dumps({"count": count, "seed": seed}), encoding="utf-8")
-
-
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """Labelled renders; the last tenth is for validation.
+@dataclass(frozen=True)
+class Label:
+    """What one labelled picture shows.
 
     Attributes:
-        images: (N, 128, 128, 3) uint8.
-        relations: (N,) index into RELATIONS.
-        traits: (N, 2, 6) class indices in the order of TRAITS.
-        boxes: (N, 2, 4); keypoints: (N, 2, 17, 3).
+        relation: index into RELATIONS, or FUSED.
+        kind: index into `fusions.KINDS` of a planted fusion, else -1.
+        traits: (2, 8) class indices; boxes: (2, 4); keypoints: (2, 17, 3); zeros for a fusion.
+        emblem_visible: (2,) visible share of each emblem.
     """
 
-    images: np.ndarray
-    relations: np.ndarray
+    relation: int
+    kind: int
     traits: np.ndarray
     boxes: np.ndarray
     keypoints: np.ndarray
+    emblem_visible: np.ndarray
+
+
+def draw_labelled(seed: int, index: int) -> tuple[bytes, Label]:
+    """Picture `index` of a labelled set: relations in turn, with a fusion after every FUSED_EVERY - 1 of them."""
+    if index % FUSED_EVERY == FUSED_EVERY - 1:
+        rng = generator(seed, Stream.FUSION, index)
+        kind = index // FUSED_EVERY % len(fusions.KINDS)
+        shapes = ((SUBJECTS, len(TRAITS)), (SUBJECTS, 4), (SUBJECTS, 17, 3), (SUBJECTS,))
+        return compress(fusions.plant(rng, fusions.KINDS[kind], PIXELS)), Label(FUSED, kind, *map(np.zeros, shapes))
+    relation = (index - index // FUSED_EVERY) % len(RELATIONS)
+    plan = draw_plan(generator(seed, Stream.LABELLED, index), relation=RELATIONS[relation], held_out=None)
+    drawn = render(plan, PIXELS)
+    traits = np.array([trait_row(who) for who in plan.cast])
+    return compress(drawn.image), Label(relation, -1, traits, drawn.boxes, drawn.keypoints, drawn.emblem_visible)
+
+
+def render_labelled(folder: Path, count: int, seed: int, processes: int) -> Iterator[str]:
+    """Draw `count` labelled pictures into `folder`; nothing to do if they are there."""
+    done = folder / "labelled.json"
+    facts = {"count": count, "seed": seed}
+    if done.exists() and json.loads(done.read_text(encoding="utf-8")) == facts:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    done.unlink(missing_ok=True)
+    labels: list[Label] = []
+
+    def pictures(results: Iterator[tuple[bytes, Label]]) -> Iterator[bytes]:
+        for picture, label in results:
+            labels.append(label)
+            yield picture
+
+    with ProcessPoolExecutor(processes) as pool:
+        results = pool.map(partial(draw_labelled, seed), range(count), chunksize=50)
+        write_packed(folder / "pictures.pack", pictures(results), PIXELS)
+    names = ("relation", "kind", "traits", "boxes", "keypoints", "emblem_visible")
+    np.savez_compressed(
+        folder / "labels.npz", **{name: np.stack([getattr(one, name) for one in labels]) for name in names}
+    )
+    done.write_text(json.dumps(facts), encoding="utf-8")
+    yield f"labelled: {count} drawn"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledScenes:
+    """Labelled renders, opened for reading; arrays as in `Label`, with N in front."""
+
+    pictures: PackedImages
+    relation: np.ndarray
+    kind: np.ndarray
+    traits: np.ndarray
+    boxes: np.ndarray
+    keypoints: np.ndarray
+    emblem_visible: np.ndarray
 
     @property
     def training(self) -> int:
-        """Scenes before this index are for training."""
-        return len(self.images) * 9 // 10
+        """Pictures before this index are for training."""
+        return len(self.pictures) * 9 // 10
 
     @classmethod
-    def open(cls, folder: Path) -> "Truth":
-        """Opens a finished folder.
+    def open(cls, folder: Path) -> "LabelledScenes":
+        """Open a finished folder.
 
         Raises:
             FileNotFoundError: not rendered yet.
         """
-        if not (folder / "truth.json").exists():
-            raise FileNotFoundError(f"{folder}: expected labelled renders; run python -m training.miniworld truth")
-        labels = np.load(folder / "labels.npz")
-        images = np.load(folder / "images.npy", mmap_mode="r")
-        return cls(
-            images, np.arange(len(images)) % len(RELATIONS), labels["traits"], labels["boxes"], labels["keypoints"]
-        )
+        if not (folder / "labelled.json").exists():
+            raise FileNotFoundError(f"{folder}: expected labelled renders, got none; render them first")
+        arrays = dict(np.load(folder / "labels.npz"))
+        integers = {name: arrays[name].astype(np.int64) for name in ("relation", "kind", "traits")}
+        floats = {name: arrays[name].astype(np.float32) for name in ("boxes", "keypoints", "emblem_visible")}
+        return cls(PackedImages(folder / "pictures.pack"), **integers, **floats)

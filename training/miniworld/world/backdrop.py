@@ -1,27 +1,32 @@
-"""Where a scene takes place and how it is lit: simple, soft and told apart at a glance."""
+"""Where a scene takes place and how it is lit: few large pale shapes, so that creatures stand out at 128 pixels.
 
-from dataclasses import dataclass
+Light colours the sky alone: a creature looks the same by day and at sunset.
+"""
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .rng_streams import Stream, generator
 from .svg import Palette, Shape, ellipse, path, polygon
 
-HORIZON = 0.66
+HORIZON = 0.68
 PLACES = ("meadow", "beach", "snow", "forest", "room", "desert", "night", "city")
 LIGHTS = ("day", "sunset", "moonlight")
 
 # sky top, sky bottom, ground top, ground bottom
 _COLOURS = {
-    "meadow": ("#a9dcf7", "#e4f5fd", "#a5d977", "#72b95a"),
-    "beach": ("#8fd3f4", "#d9f2fb", "#f6e3b4", "#e6c98a"),
-    "snow": ("#c3d9ee", "#eef5fb", "#fbfdff", "#d5e4f2"),
-    "forest": ("#bfe3cf", "#e6f4e2", "#84b26b", "#578a50"),
-    "room": ("#f7dcc8", "#fbeadd", "#c99f7b", "#a87c5c"),
-    "desert": ("#fbd5a0", "#fdeccb", "#eab676", "#d0934f"),
-    "night": ("#2b3264", "#565c99", "#4c5f80", "#374668"),
-    "city": ("#b8c9e6", "#e5ecf7", "#b9bcc6", "#959aa8"),
+    "meadow": ("#b5e3fa", "#e9f7fe", "#b4e08b", "#8bcb72"),
+    "beach": ("#a4def7", "#e0f5fc", "#f8e8c0", "#efd7a0"),
+    "snow": ("#cfe2f4", "#f1f7fc", "#fcfdff", "#dfebf6"),
+    "forest": ("#cdeadb", "#ecf7e9", "#9cc983", "#78ad6c"),
+    "room": ("#fbe3d0", "#fdf0e3", "#dcb893", "#c29a76"),
+    "desert": ("#fde0b4", "#fef1d8", "#f2cb92", "#e2b274"),
+    "night": ("#6d74b4", "#9aa0d6", "#8592bd", "#6f7ca9"),
+    "city": ("#c9d6ee", "#edf2fa", "#cbced7", "#b1b5c2"),
 }
-_VEILS = {"day": "", "sunset": "#ffe0c0", "moonlight": "#c0caf5"}
+# sky top, sky bottom of open places whose light is not the day's; a window shows the top colour
+_SKIES = {"sunset": ("#ffb98c", "#ffe9cd"), "moonlight": ("#838bcf", "#c4caf0")}
 
 
 @dataclass(frozen=True)
@@ -52,118 +57,111 @@ def draw_backdrop(rng: np.random.Generator) -> Backdrop:
 
 
 def paint_backdrop(backdrop: Backdrop, palette: Palette) -> list[Shape]:
-    """Sky, props and ground, back to front, in scene units."""
-    rng = np.random.default_rng(backdrop.seed)
+    """Sky, large things and ground, back to front, in scene units."""
+    rng = generator(backdrop.seed, Stream.BACKDROP)
     top, low, ground, deep = _COLOURS[backdrop.place]
+    if backdrop.place not in ("room", "night"):
+        top, low = _SKIES.get(backdrop.light, (top, low))
     sky = Shape('rect x="0" y="0" width="1" height="1"', fill=palette.vertical("sky", top, low))
-    line = HORIZON + rng.uniform(-0.02, 0.02)
-    earth = path(f"M0 {line:.3f}Q0.5 {line - _bulge(backdrop.place):.3f} 1 {line:.3f}L1 1L0 1Z")
+    line = HORIZON + float(rng.uniform(-0.02, 0.02))
+    bulge = {"meadow": 0.05, "desert": 0.06, "snow": 0.05}.get(backdrop.place, 0.0)
+    earth = path(f"M0 {line:.3f}Q0.5 {line - bulge:.3f} 1 {line:.3f}L1 1L0 1Z")
     floor = Shape(earth, fill=palette.vertical("ground", ground, deep))
-    props = _PROPS[backdrop.place](rng.uniform(0.12, 0.88), rng, line, palette)
-    return [sky, *props, floor, *_details(backdrop.place, rng, line)]
+    far, near = _PLACES[backdrop.place](float(rng.uniform(0.12, 0.88)), rng, line, palette)
+    if backdrop.place == "room" and backdrop.light in _SKIES:
+        far[0] = replace(far[0], fill=_SKIES[backdrop.light][0])  # the window
+    return [sky, *far, floor, *near]
 
 
-def veil(light: str) -> str:
-    """Coloured light over everything, multiplied as light is; "" by day."""
-    colour = _VEILS[light]
-    return f'<rect width="1" height="1" fill="{colour}" style="mix-blend-mode:multiply"/>' if colour else ""
+Parts = tuple[list[Shape], list[Shape]]  # behind the ground, on it
 
 
-def _bulge(place: str) -> float:
-    return {"meadow": 0.05, "desert": 0.06, "snow": 0.05}.get(place, 0.0)
-
-
-def _meadow(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
-    """Clouds and a far hill."""
-    return [
-        _cloud(x, 0.14),
-        _cloud((x + 0.5) % 1, 0.24),
-        Shape(ellipse(x - 0.2, line + 0.02, 0.4, 0.12), fill="#8ccb74"),
+def _meadow(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
+    """Clouds, a far hill, flowers."""
+    far = [_cloud(x, 0.15), Shape(ellipse(x - 0.2, line + 0.03, 0.42, 0.13), fill="#9fd786")]
+    spots = rng.uniform((0.04, line + 0.07), (0.96, 0.96), (5, 2))
+    near = [
+        Shape(ellipse(fx, fy, 0.018, 0.018), fill=str(rng.choice(("#ffffff", "#ffe68a", "#ffb0c2"))))
+        for fx, fy in spots
     ]
+    return far, near
 
 
-def _beach(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
+def _beach(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
     """The sun over the sea."""
-    sea = Shape(
-        f'rect x="0" y="{line - 0.13:.3f}" width="1" height="0.2"',
-        fill=palette.vertical("sea", "#5fb6dd", "#93d6e8"),
-    )
-    return [Shape(ellipse(x, 0.15, 0.075, 0.075), fill="#ffe27a"), sea]
-
-
-def _snow(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
-    """Three peaks."""
-    peaks = [
-        polygon((c - 0.32, line + 0.05), (c, line - h), (c + 0.32, line + 0.05))
-        for c, h in ((x, 0.36), (x - 0.45, 0.26), (x + 0.45, 0.24))
-    ]
-    return [Shape(peak, fill=colour) for peak, colour in zip(peaks, ("#a9c0dc", "#b9cde4", "#b9cde4"))]
-
-
-def _forest(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
-    """Six trees."""
-    trees = []
-    for c in np.linspace(0.04, 0.96, 6) + rng.uniform(-0.05, 0.05, 6):
-        height = rng.uniform(0.4, 0.55)
-        trees += [Shape(polygon((c - 0.11, line + 0.03), (c, line - height), (c + 0.11, line + 0.03)), fill="#6ea67a")]
-    return trees
-
-
-def _room(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
-    """A window and a skirting board."""
-    left = x * 0.55 + 0.05
+    sea = f'rect x="0" y="{line - 0.13:.3f}" width="1" height="0.2"'
     return [
-        Shape(
-            f'rect x="{left:.3f}" y="0.08" width="0.28" height="0.27" rx="0.02"',
-            fill="#cfeaf7",
-            stroke="#fffaf3",
-            width=0.028,
-        ),
-        Shape(f'rect x="0" y="{line - 0.035:.3f}" width="1" height="0.05"', fill="#fff6ea"),
+        Shape(ellipse(x, 0.16, 0.085, 0.085), fill="#ffe791"),
+        Shape(sea, fill=palette.vertical("sea", "#7cc8e8", "#aee1ee")),
+    ], []
+
+
+def _snow(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
+    """Two peaks."""
+    peaks = [
+        polygon((c - 0.36, line + 0.05), (c, line - h), (c + 0.36, line + 0.05))
+        for c, h in ((x, 0.38), (x - 0.5, 0.28))
     ]
+    return [Shape(peak, fill=colour) for peak, colour in zip(peaks, ("#bccfe6", "#cbdaed"))], []
 
 
-def _desert(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
+def _forest(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
+    """Four trees."""
+    trees = []
+    for c in np.linspace(0.06, 0.94, 4) + rng.uniform(-0.05, 0.05, 4):
+        height = rng.uniform(0.42, 0.56)
+        tree = polygon((c - 0.15, line + 0.03), (c, line - height), (c + 0.15, line + 0.03))
+        trees.append(Shape(tree, fill=str(rng.choice(("#8fc095", "#9ccba0")))))
+    return trees, []
+
+
+def _room(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
+    """A window, a skirting board, a rug."""
+    left = x * 0.55 + 0.05
+    window = f'rect x="{left:.3f}" y="0.08" width="0.30" height="0.28" rx="0.03"'
+    far = [
+        Shape(window, fill="#d8effa", stroke="#fffaf3", width=0.035),
+        Shape(f'rect x="0" y="{line - 0.04:.3f}" width="1" height="0.06"', fill="#fff7ec"),
+    ]
+    rug = ellipse(0.5, (line + 1) / 2 + 0.03, 0.44, 0.1)
+    return far, [Shape(rug, fill=str(rng.choice(("#e3a397", "#a6c6dd", "#bcd3a4"))))]
+
+
+def _desert(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
     """The sun and a cactus."""
     cactus = path(
-        f"M{x:.3f} {line + 0.03:.3f}L{x:.3f} {line - 0.22:.3f}"
-        f"M{x:.3f} {line - 0.07:.3f}L{x + 0.07:.3f} {line - 0.07:.3f}"
-        f"L{x + 0.07:.3f} {line - 0.15:.3f}"
+        f"M{x:.3f} {line + 0.03:.3f}L{x:.3f} {line - 0.24:.3f}M{x:.3f} {line - 0.06:.3f}L{x + 0.09:.3f} "
+        f"{line - 0.06:.3f}L{x + 0.09:.3f} {line - 0.15:.3f}"
     )
-    return [
-        Shape(ellipse((x + 0.5) % 1, 0.16, 0.085, 0.085), fill="#fff1c4"),
-        Shape(cactus, stroke="#7fae6c", width=0.05),
-    ]
+    sun = Shape(ellipse((x + 0.5) % 1, 0.17, 0.09, 0.09), fill="#fff6d6")
+    return [sun, Shape(cactus, stroke="#a4c890", width=0.065)], []
 
 
-def _night(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
+def _night(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
     """Stars and the moon."""
-    stars = [
-        Shape(ellipse(sx, sy, 0.006, 0.006), fill="#fff7d6")
-        for sx, sy in rng.uniform((0.02, 0.02), (0.98, 0.5), (14, 2))
+    stars = rng.uniform((0.03, 0.03), (0.97, 0.5), (7, 2))
+    far = [Shape(ellipse(sx, sy, 0.012, 0.012), fill="#fff9e0") for sx, sy in stars]
+    moon = [
+        Shape(ellipse(x, 0.16, 0.085, 0.085), fill="#fff6d0"),
+        Shape(ellipse(x + 0.04, 0.145, 0.07, 0.07), fill="#757cba"),
     ]
-    return [
-        *stars,
-        Shape(ellipse(x, 0.15, 0.075, 0.075), fill="#fdf3c3"),
-        Shape(ellipse(x + 0.035, 0.135, 0.062, 0.062), fill="#333a70"),
-    ]
+    return [*far, *moon], []
 
 
-def _city(x: float, rng: np.random.Generator, line: float, palette: Palette) -> list[Shape]:
-    """Houses."""
+def _city(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
+    """Houses and the marks of a road."""
     houses = []
-    for at in np.arange(-0.05, 1.0, 0.19):
-        height = rng.uniform(0.25, 0.5)
-        houses.append(
-            Shape(
-                f'rect x="{at:.3f}" y="{line - height:.3f}" width="0.17" height="{height + 0.02:.3f}"',
-                fill=str(rng.choice(("#a3b2d2", "#b3a6cc", "#c4b3bd"))),
-            )
-        )
-    return houses
+    for at in np.arange(-0.06, 1.0, 0.27):
+        height = rng.uniform(0.25, 0.48)
+        house = f'rect x="{at:.3f}" y="{line - height:.3f}" width="0.24" height="{height + 0.02:.3f}"'
+        houses.append(Shape(house, fill=str(rng.choice(("#b7c4df", "#c6bbd9", "#d3c5cd")))))
+    road = [
+        Shape(f'rect x="{at:.2f}" y="0.935" width="0.15" height="0.03"', fill="#f2f4f8") for at in (0.05, 0.42, 0.79)
+    ]
+    return houses, road
 
 
-_PROPS = {
+_PLACES = {
     "meadow": _meadow,
     "beach": _beach,
     "snow": _snow,
@@ -177,25 +175,8 @@ _PROPS = {
 
 def _cloud(x: float, y: float) -> Shape:
     puff = (
-        f"M{x - 0.13:.3f} {y:.3f}Q{x - 0.13:.3f} {y - 0.06:.3f} {x - 0.05:.3f} {y - 0.05:.3f}"
-        f"Q{x:.3f} {y - 0.11:.3f} {x + 0.055:.3f} {y - 0.05:.3f}"
-        f"Q{x + 0.13:.3f} {y - 0.055:.3f} {x + 0.13:.3f} {y:.3f}Z"
+        f"M{x - 0.16:.3f} {y:.3f}Q{x - 0.16:.3f} {y - 0.07:.3f} {x - 0.06:.3f} {y - 0.06:.3f}"
+        f"Q{x:.3f} {y - 0.13:.3f} {x + 0.065:.3f} {y - 0.06:.3f}"
+        f"Q{x + 0.16:.3f} {y - 0.065:.3f} {x + 0.16:.3f} {y:.3f}Z"
     )
-    return Shape(path(puff), fill="#ffffff", opacity=0.9)
-
-
-def _details(place: str, rng: np.random.Generator, line: float) -> list[Shape]:
-    if place == "meadow":
-        return [
-            Shape(ellipse(x, y, 0.011, 0.011), fill=str(rng.choice(("#ffffff", "#ffe27a", "#ff9fb5"))))
-            for x, y in rng.uniform((0.03, line + 0.05), (0.97, 0.97), (9, 2))
-        ]
-    if place == "room":
-        rug = ellipse(0.5, (line + 1) / 2 + 0.03, 0.44, 0.1)
-        return [Shape(rug, fill=str(rng.choice(("#d97a6c", "#7ba7c7", "#9dbb7e"))), opacity=0.75)]
-    if place == "city":
-        return [
-            Shape(f'rect x="{x:.2f}" y="0.93" width="0.13" height="0.022"', fill="#eef0f5")
-            for x in (0.03, 0.29, 0.55, 0.81)
-        ]
-    return []
+    return Shape(path(puff), fill="#ffffff")

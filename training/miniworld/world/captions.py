@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from .backdrop import Backdrop
-from .traits import CreatureTraits
+from .single_and_group_poses import SINGLES, TRIOS
+from .traits import ACCENTS, ACCESSORIES, BELLIES, EMBLEM_COLOURS, EMBLEMS, FURS, SPECIES, CreatureTraits
 
 # each: (template, the predicate as it stands in the template)
-_PAIR_WORDS = {
+PAIR_WORDS = {
     "standing next to": (
         ("{a} is standing next to {b}", "standing next to"),
         ("{a} stands beside {b}", "stands beside"),
@@ -19,7 +20,7 @@ _PAIR_WORDS = {
         ("{a} is back to back with {b}", "back to back"),
     ),
     "sitting beside": (("{a} is sitting beside {b}", "sitting beside"), ("{a} sits next to {b}", "sits next to")),
-    "carrying": (("{a} is carrying {b}", "carrying"), ("{a} carries {b} overhead", "carries")),
+    "carrying": (("{a} is carrying {b}", "carrying"), ("{a} carries {b} in its arms", "carries")),
     "kissing": (("{a} is kissing {b}", "kissing"), ("{a} kisses {b}", "kisses")),
     "chasing": (("{a} is chasing {b}", "chasing"), ("{a} chases {b}", "chases")),
     "dancing with": (("{a} is dancing with {b}", "dancing with"), ("{a} and {b} are dancing", "dancing")),
@@ -29,6 +30,14 @@ _PAIR_WORDS = {
     "waving at": (("{a} is waving at {b}", "waving at"), ("{a} waves to {b}", "waves to")),
     "lying beside": (("{a} is lying beside {b}", "lying beside"), ("{a} and {b} lie side by side", "lie side by side")),
     "jumping with": (("{a} is jumping with {b}", "jumping with"), ("{a} and {b} jump together", "jump together")),
+    "hiding behind": (("{a} is hiding behind {b}", "hiding behind"), ("{a} hides behind {b}", "hides behind")),
+    "leaning on": (("{a} is leaning on {b}", "leaning on"), ("{a} leans on {b}", "leans on")),
+    "whispering to": (("{a} is whispering to {b}", "whispering to"), ("{a} whispers to {b}", "whispers to")),
+    "giving a piggyback to": (
+        ("{a} is giving a piggyback to {b}", "giving a piggyback to"),
+        ("{a} carries {b} on its back", "on its back"),
+    ),
+    "lifting": (("{a} is lifting {b}", "lifting"), ("{a} lifts {b} up", "lifts")),
     "hugging": (("{a} is hugging {b}", "hugging"), ("{a} hugs {b}", "hugs"), ("{a} and {b} are hugging", "hugging")),
     "shaking hands with": (
         ("{a} is shaking hands with {b}", "shaking hands"),
@@ -68,7 +77,7 @@ class Caption:
 def draw_caption(
     rng: np.random.Generator,
     relation: str,
-    identities: tuple[CreatureTraits, ...],
+    cast: tuple[CreatureTraits, ...],
     backdrop: Backdrop,
     described: bool = False,
 ) -> Caption:
@@ -76,25 +85,22 @@ def draw_caption(
 
     Args:
         rng: owner of the randomness.
-        relation: a key of PAIRS, SOLOS or TRIOS.
-        identities: who takes part.
-        backdrop: said in three captions of four.
-        described: tell fur, pattern and accessory too (CLIP's training only, never the UNet's).
+        relation: a key of PAIRS, SINGLES or TRIOS.
+        cast: who takes part.
+        backdrop: where.
+        described: name every trait (CLIP's captions, never the diffusion models').
+
     Returns:
         A Caption whose prompt contains every name and the predicate literally.
     """
-    names = tuple(identity.species for identity in identities)
+    names = tuple(traits.species for traits in cast)
     article = str(rng.choice(("a", "a", "the")))
-    subjects = (
-        [identity.describe() for identity in identities] if described else [f"{article} {name}" for name in names]
-    )
+    subjects = [traits.describe() for traits in cast] if described else [f"{article} {name}" for name in names]
     if len(names) == 2:
-        words = _PAIR_WORDS[relation]
+        words = PAIR_WORDS[relation]
         template, predicate = words[int(rng.integers(len(words)))]
-    elif len(names) == 1:
-        template, predicate = "{a} is " + relation, relation
     else:
-        template, predicate = "{a}, {b} and {c} are " + relation, relation
+        template, predicate = _template(relation, len(names)), relation
     sentence = template.format(**dict(zip("abc", subjects)))
     if rng.random() < 0.75:
         places = _PLACE_WORDS[backdrop.place]
@@ -106,38 +112,26 @@ def draw_caption(
 def plain_prompt(relation: str, names: tuple[str, ...], place: str | None = None) -> str:
     """The first wording of a relation, e.g. `a fox is hugging a bear in a meadow` (evaluation prompts)."""
     subjects = dict(zip("abc", (f"a {name}" for name in names)))
-    template = (
-        _PAIR_WORDS[relation][0][0]
-        if len(names) == 2
-        else "{a} is " + relation
-        if len(names) == 1
-        else "{a}, {b} and {c} are " + relation
-    )
-    return template.format(**subjects) + (f" {_PLACE_WORDS[place][0]}" if place else "")
+    return _template(relation, len(names)).format(**subjects) + (f" {_PLACE_WORDS[place][0]}" if place else "")
+
+
+def _template(relation: str, count: int) -> str:
+    if count == 2:
+        return PAIR_WORDS[relation][0][0]
+    return "{a} is " + relation if count == 1 else "{a}, {b} and {c} are " + relation
 
 
 def vocabulary_texts() -> list[str]:
     """Texts that together contain every word any caption can use (also held-out relations and CLIP's descriptions)."""
-    from . import traits as who
-    from .single_and_group_poses import GROUP_POSES, SINGLE_POSES
-
-    words = [template for pair in _PAIR_WORDS.values() for template, _ in pair]
+    words = [template for wordings in PAIR_WORDS.values() for template, _ in wordings]
+    words += [*SINGLES, *TRIOS, *SPECIES, *FURS, *BELLIES, *ACCESSORIES, *ACCENTS, *EMBLEMS, *EMBLEM_COLOURS]
+    words += [text for texts in _PLACE_WORDS.values() for text in texts] + list(_LIGHT_WORDS.values())
     words += [
-        *SINGLE_POSES,
-        *GROUP_POSES,
-        *who.SPECIES,
-        *who.FUR_NAMES,
-        *who.PATTERNS,
-        *who.ACCESSORIES,
-        *who.ACCESSORY_NAMES,
-    ]
-    words += [text for pair in _PLACE_WORDS.values() for text in pair] + list(_LIGHT_WORDS.values())
-    words += [
-        "an a the is are and , . with an eye patch dark socks wearing",
+        "an a the is are and , . with spots stripes an eye patch dark socks belly wearing",
         "a picture of",
         "plush toys, toy",
         "a photo of",
-        "creature animal subject",
-        "hug shake rides leap hands together each other over on",
+        "creature animal subject emblem badge another two three both",
+        "hug shake rides leap hands together each other over on around arms behind in front of left right",
     ]
     return [text.replace("{a}", "").replace("{b}", "").replace("{c}", "") for text in words]

@@ -3,16 +3,17 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from ...common.atomic_io import atomic_write
 from .backdrop import Backdrop
 from .renderer import render
+from .rng_streams import Stream, generator
 from .scene import ScenePlan, draw_plan
-from .traits import FUR_NAMES, CreatureTraits
+from .traits import CreatureTraits
 
 SIDE = 256
+_SEED = 2
 
 
 @dataclass(frozen=True)
@@ -20,47 +21,54 @@ class ExampleCreature:
     """Who is drawn, doing what, where.
 
     Attributes:
-        identity: held out of all training.
-        pose: a key of SOLOS.
+        traits: held out of all training.
+        pose: a key of SINGLES.
         place: one of PLACES.
+        colour: what its file calls the fur, where saved graphs know it by another word than FURS has; else empty.
     """
 
-    identity: CreatureTraits
+    traits: CreatureTraits
     pose: str
     place: str
+    colour: str = ""
 
     @property
     def name(self) -> str:
         """The file's name without its ending, the species first, e.g. `fox-red-cape`."""
-        words = (self.identity.species, FUR_NAMES[self.identity.fur], self.identity.accessory)
+        words = (self.traits.species, self.colour or self.traits.fur, self.traits.accessory)
         return "-".join(word.replace(" ", "_") for word in words)
 
 
+def _creature(code: str, pose: str, place: str, colour: str = "") -> ExampleCreature:
+    return ExampleCreature(CreatureTraits.from_code(code), pose, place, colour)
+
+
 EXAMPLE_CREATURES = (
-    ExampleCreature(CreatureTraits("bear", 2, 0, "socks", "cape", 4), "sitting", "meadow"),
-    ExampleCreature(CreatureTraits("bear", 7, 3, "spots", "crown", 2), "waving", "city"),
-    ExampleCreature(CreatureTraits("cat", 9, 0, "spots", "bow tie", 0), "waving", "room"),
-    ExampleCreature(CreatureTraits("cat", 1, 1, "patch", "scarf", 4), "standing", "snow"),
-    ExampleCreature(CreatureTraits("dog", 7, 0, "stripes", "scarf", 3), "standing", "desert"),
-    ExampleCreature(CreatureTraits("dog", 1, 3, "patch", "cape", 1), "sitting", "city"),
-    ExampleCreature(CreatureTraits("dragon", 10, 1, "stripes", "bow tie", 1), "waving", "forest"),
-    ExampleCreature(CreatureTraits("fox", 1, 3, "stripes", "cape", 1), "sitting", "meadow"),
-    ExampleCreature(CreatureTraits("fox", 10, 5, "stripes", "cape", 1), "standing", "snow"),
-    ExampleCreature(CreatureTraits("frog", 5, 1, "spots", "bow tie", 0), "sitting", "beach"),
-    ExampleCreature(CreatureTraits("mouse", 11, 1, "socks", "flower", 5), "sitting", "meadow"),
-    ExampleCreature(CreatureTraits("rabbit", 0, 4, "spots", "crown", 0), "waving", "forest"),
+    _creature("bear-orange-cream-socks-cape-purple-cross-red", "sitting", "meadow"),
+    _creature("bear-teal-lilac-spots-crown-green-heart-red", "waving", "city"),
+    _creature("cat-blue-cream-spots-bow_tie-red-ring-black", "waving", "room"),
+    _creature("cat-red-golden-patch-scarf-purple-diamond-black", "standing", "snow"),
+    _creature("dog-teal-cream-stripes-scarf-blue-cross-red", "standing", "desert"),
+    _creature("dog-red-ice-patch-cape-yellow-ring-black", "sitting", "city"),
+    _creature("dragon-purple-golden-stripes-bow_tie-yellow-star-green", "waving", "forest"),
+    _creature("fox-red-cream-stripes-cape-yellow-star-green", "sitting", "meadow"),
+    _creature("fox-purple-ice-stripes-cape-yellow-diamond-red", "standing", "snow"),
+    _creature("frog-green-golden-spots-bow_tie-red-diamond-black", "sitting", "beach", "lime"),
+    _creature("mouse-pink-cream-socks-flower-white-cross-blue", "sitting", "meadow", "magenta"),
+    _creature("rabbit-pink-ice-spots-crown-red-moon-green", "waving", "forest"),
 )
 
 
 def plan_of(number: int) -> ScenePlan:
-    """What is drawn of the sitter with this number."""
-    sitter, rng = EXAMPLE_CREATURES[number], np.random.default_rng((2, number))
-    backdrop = Backdrop(sitter.place, "day", side=-1.0, seed=number)
-    return draw_plan(rng, relation=sitter.pose, identities=(sitter.identity,), backdrop=backdrop)
+    """What is drawn of the creature with this number."""
+    creature = EXAMPLE_CREATURES[number]
+    backdrop = Backdrop(creature.place, "day", side=-1.0, seed=number)
+    rng = generator(_SEED, Stream.EXAMPLE, number)
+    return draw_plan(rng, relation=creature.pose, cast=(creature.traits,), backdrop=backdrop)
 
 
 def write_creatures(folder: Path) -> list[Path]:
-    """One PNG of 256 x 256 a sitter in 256 colours (they show nowhere and halve the file), named by `Sitter.name`.
+    """Write a PNG of 256 x 256 in 256 colours for each creature (they show nowhere and halve the file), named by it.
 
     Args:
         folder: receives them.
@@ -69,8 +77,8 @@ def write_creatures(folder: Path) -> list[Path]:
         The files.
     """
     paths = []
-    for number, sitter in enumerate(EXAMPLE_CREATURES):
+    for number, creature in enumerate(EXAMPLE_CREATURES):
         picture = Image.fromarray(render(plan_of(number), SIDE).image).quantize(dither=Image.Dither.NONE)
-        paths.append(folder / f"{sitter.name}.png")
+        paths.append(folder / f"{creature.name}.png")
         atomic_write(paths[-1], lambda path, picture=picture: picture.save(path, "PNG", optimize=True))
     return paths

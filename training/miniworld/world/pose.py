@@ -1,11 +1,12 @@
 """Where a creature's joints are: 17 keypoints in the AP-10K order, solved from where paws should touch.
 
 Lengths are fractions of the creature's height; scene coordinates are fractions of the picture, y down. `turn` is -1
-(profile, looking left), 0 (facing us), 1 (profile, looking right). The creature's own left is on our right.
+(profile, looking left), 0 (facing us), 1 (profile, looking right). The creature's own left is on our right when it
+faces us. Proportions are a toy's: the head is half of the height, so that faces survive 128 pixels.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,11 +31,17 @@ KEYPOINTS = (
     "right knee",
     "right back paw",
 )
-ARM, LEG = 0.155, 0.125  # one segment; a limb has two
-NECK, HEAD = 0.29, 0.49  # above the hip
-HIP_HEIGHT = 0.26  # of a standing creature, the paw's radius included
-FACE_SHIFT = 0.115  # how far a profile's face lies beside the head's middle, in head units
-STRETCH = 1.3  # plush arms give a little, so that touching paws really touch
+HIP_HEIGHT = 0.20  # of a standing creature, the paw's radius included
+NECK, HEAD = 0.26, 0.535  # neck and middle of the head above the hip
+HEAD_SCALE = 1.16  # of head units
+NECK_FOLLOW = 0.8  # share of the torso's lean with which the head is carried forward
+HEAD_RX, HEAD_RY = 0.275, 0.240
+TRUNK_RX, TRUNK_RY, TRUNK_Y = 0.170, 0.190, -0.125
+SHOULDER = (0.118, -0.205)
+ARM, LEG = 0.125, 0.075  # one segment; a limb has two
+STRETCH = 1.75  # plush arms give, so that touching paws really touch
+EYE = (0.122, 0.035)  # from the middle of the face
+FACE_SHIFT = 0.115  # of the face, for a full turn, in head units
 
 
 @dataclass(frozen=True)
@@ -45,14 +52,13 @@ class Pose:
         hip: middle of the hips, scene fractions.
         size: height as a fraction of the picture.
         turn: -1 left profile .. 0 frontal .. 1 right profile.
-        lean: radians the torso tips to the right.
-        tilt: radians the head tips to the right, on top of `lean` times `follow`.
         hands: (left, right) front paw targets, scene fractions.
         feet: (left, right) back paw targets, scene fractions.
+        lean: radians the torso tips to the right.
+        tilt: radians the head tips to the right, on top of `lean` times `follow`.
         follow: how much the head follows the torso's lean.
         eyes_closed: drawn as two arcs.
-        arms_behind: draw both arms behind the body.
-        gaze: look away a little, as a nudge of the face in head units (x, y).
+        look: where the pupils point, (x, y) in [-1, 1].
     """
 
     hip: Point
@@ -64,13 +70,12 @@ class Pose:
     tilt: float = 0.0
     follow: float = 0.35
     eyes_closed: bool = False
-    arms_behind: bool = False
-    gaze: Point = field(default=(0.0, 0.0))
+    look: Point = (0.0, 0.0)
 
     @property
     def spread(self) -> float:
         """How wide the shoulders look: 1 frontal, about a third in profile."""
-        return math.cos(self.turn * math.radians(72))
+        return math.cos(self.turn * math.radians(68))
 
     @property
     def head_angle(self) -> float:
@@ -78,18 +83,23 @@ class Pose:
 
     def torso(self, x: float, y: float) -> Point:
         """Torso coordinates (origin at the hip, y down, in heights) to the scene."""
-        return turned(self.hip, self.size, self.lean, x, y)
+        return rotated(self.hip, self.size, self.lean, x, y)
 
     @property
     def head(self) -> Point:
-        """Centre of the head in the scene; it sits on the neck, tipped half-way between torso and head."""
-        return turned(self.torso(0.0, -NECK), self.size, (self.lean + self.head_angle) / 2, 0.0, NECK - HEAD)
+        """Middle of the head in the scene; it sits on the neck and leans most of the way with the torso."""
+        return rotated(self.torso(0.0, -NECK), self.size, NECK_FOLLOW * self.lean, 0.0, NECK - HEAD)
 
     def on_head(self, x: float, y: float) -> Point:
-        return turned(self.head, self.size, self.head_angle, x, y)
+        """Head coordinates (origin at the head's middle, y down, HEAD_SCALE heights each) to the scene."""
+        return rotated(self.head, HEAD_SCALE * self.size, self.head_angle, x, y)
+
+    def eye(self, side: float) -> Point:
+        """Middle of an eye in head coordinates; `side` is 1 for the creature's left, -1 for its right."""
+        return (FACE_SHIFT * self.turn + side * EYE[0] * (0.2 + 0.8 * self.spread), EYE[1])
 
 
-def turned(origin: Point, size: float, angle: float, x: float, y: float) -> Point:
+def rotated(origin: Point, size: float, angle: float, x: float, y: float) -> Point:
     """The point (x, y) of a frame at `origin`, scaled by `size` and rotated by `angle` radians."""
     cos, sin = math.cos(angle), math.sin(angle)
     return (origin[0] + size * (x * cos - y * sin), origin[1] + size * (x * sin + y * cos))
@@ -103,6 +113,7 @@ def reach(root: Point, target: Point, length: float, prefer: Point) -> tuple[Poi
         target: where its end should be.
         length: of one segment, scene fractions.
         prefer: direction the joint should bend towards.
+
     Returns:
         The middle joint and the end; the end falls short of a target beyond STRETCH times the limb.
     """
@@ -122,25 +133,22 @@ def solve(pose: Pose) -> np.ndarray:
 
     Args:
         pose: the stance.
+
     Returns:
         (17, 2) float64, x and y as scene fractions, in the order of KEYPOINTS.
     """
     joints = np.zeros((len(KEYPOINTS), 2))
-    face = FACE_SHIFT * pose.turn
-    eye = 0.095 * pose.spread + 0.01
-    joints[0] = pose.on_head(face + eye + pose.gaze[0], -0.015 + pose.gaze[1])
-    joints[1] = pose.on_head(face - eye + pose.gaze[0], -0.015 + pose.gaze[1])
-    joints[2] = pose.on_head(0.20 * pose.turn + pose.gaze[0], 0.05 + pose.gaze[1])
+    joints[0], joints[1] = (pose.on_head(*pose.eye(side)) for side in (1.0, -1.0))
+    joints[2] = pose.on_head(0.17 * pose.turn, 0.105)
     joints[3] = pose.torso(0.0, -NECK)
-    joints[4] = pose.torso(-0.15 * pose.turn, 0.0)
-    for side, shoulder, hip in ((1.0, 5, 11), (-1.0, 8, 14)):
-        index = 0 if side > 0 else 1
-        joints[shoulder] = pose.torso(side * 0.135 * pose.spread, -0.235)
+    joints[4] = pose.torso(-0.14 * pose.turn, 0.0)
+    for index, (side, shoulder, hip) in enumerate(((1.0, 5, 11), (-1.0, 8, 14))):
+        joints[shoulder] = pose.torso(side * SHOULDER[0] * pose.spread, SHOULDER[1])
         outward = (side * max(pose.spread, 0.25) - 0.8 * pose.turn, 0.8)
         joints[shoulder + 1], joints[shoulder + 2] = reach(
             tuple(joints[shoulder]), pose.hands[index], ARM * pose.size, outward
         )
-        joints[hip] = pose.torso(side * 0.085 * (0.35 + 0.65 * pose.spread), -0.02)
+        joints[hip] = pose.torso(side * 0.085 * (0.35 + 0.65 * pose.spread), 0.015)
         forward = (side * 0.4 * pose.spread + pose.turn, -0.5)
         joints[hip + 1], joints[hip + 2] = reach(tuple(joints[hip]), pose.feet[index], LEG * pose.size, forward)
     return joints
@@ -152,16 +160,13 @@ def mirrored(pose: Pose) -> Pose:
     def flip(point: Point) -> Point:
         return (1.0 - point[0], point[1])
 
-    return Pose(
+    return replace(
+        pose,
         hip=flip(pose.hip),
-        size=pose.size,
         turn=-pose.turn,
         lean=-pose.lean,
         tilt=-pose.tilt,
         hands=(flip(pose.hands[1]), flip(pose.hands[0])),
         feet=(flip(pose.feet[1]), flip(pose.feet[0])),
-        follow=pose.follow,
-        eyes_closed=pose.eyes_closed,
-        arms_behind=pose.arms_behind,
-        gaze=(-pose.gaze[0], pose.gaze[1]),
+        look=(-pose.look[0], pose.look[1]),
     )

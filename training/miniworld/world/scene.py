@@ -1,4 +1,4 @@
-"""One picture, decided but not yet drawn: who, where, doing what, said how."""
+"""One picture, planned but not yet drawn: who, where, doing what, said how."""
 
 from dataclasses import dataclass, replace
 
@@ -7,9 +7,13 @@ import numpy as np
 from .backdrop import Backdrop, draw_backdrop
 from .captions import Caption, draw_caption
 from .pose import mirrored
-from .relations import PAIRS, SEEN, Staging
-from .single_and_group_poses import GROUP_POSES, SINGLE_POSES
-from .traits import CreatureTraits, draw_several_traits
+from .relations import OVERLAPPING, PAIRS, SEEN
+from .single_and_group_poses import SINGLES, TRIOS
+from .staging import Staging
+from .traits import CreatureTraits, draw_cast
+
+KINDS = (0.80, 0.12, 0.08)  # shares of pairs, single creatures and groups of three in a corpus
+_WEIGHTS = np.array([1.5 if relation in OVERLAPPING else 1.0 for relation in SEEN])
 
 
 @dataclass(frozen=True)
@@ -17,14 +21,14 @@ class ScenePlan:
     """Everything a picture is made of.
 
     Attributes:
-        identities: who, in caption order.
+        cast: who, in caption order.
         relation: what they do.
         staging: poses and painting order.
         backdrop: place and light.
         caption: the sentence.
     """
 
-    identities: tuple[CreatureTraits, ...]
+    cast: tuple[CreatureTraits, ...]
     relation: str
     staging: Staging
     backdrop: Backdrop
@@ -35,10 +39,10 @@ def stage(rng: np.random.Generator, relation: str) -> Staging:
     """Poses for a relation, mirrored half of the time."""
     if relation in PAIRS:
         staging = PAIRS[relation](rng)
-    elif relation in GROUP_POSES:
-        staging = GROUP_POSES[relation](rng)
+    elif relation in TRIOS:
+        staging = TRIOS[relation](rng)
     else:
-        staging = Staging((SINGLE_POSES[relation](rng),))
+        staging = Staging((SINGLES[relation](rng),))
     if rng.random() < 0.5:
         staging = replace(
             staging,
@@ -48,10 +52,18 @@ def stage(rng: np.random.Generator, relation: str) -> Staging:
     return staging
 
 
+def draw_relation(rng: np.random.Generator) -> str:
+    """A seen relation: mostly pairs, those in which bodies overlap half as often again."""
+    kind = rng.choice(3, p=KINDS)
+    if kind == 0:
+        return str(rng.choice(SEEN, p=_WEIGHTS / _WEIGHTS.sum()))
+    return str(rng.choice(tuple(SINGLES if kind == 1 else TRIOS)))
+
+
 def draw_plan(
     rng: np.random.Generator,
     relation: str | None = None,
-    identities: tuple[CreatureTraits, ...] | None = None,
+    cast: tuple[CreatureTraits, ...] | None = None,
     held_out: bool | None = False,
     backdrop: Backdrop | None = None,
 ) -> ScenePlan:
@@ -59,26 +71,24 @@ def draw_plan(
 
     Args:
         rng: owner of the randomness.
-        relation: fixed, or drawn: three in four are pairs, the rest solos and trios; held-out relations never.
-        identities: fixed, or drawn from the side of the hold-out that `held_out` names.
-        held_out: see `draw_identity`.
+        relation: fixed, or drawn by `draw_relation`; held-out relations never are.
+        cast: fixed, or drawn from the side of the hold-out that `held_out` names.
+        held_out: see `draw_traits`.
         backdrop: fixed, or drawn.
+
     Returns:
-        A Plan.
+        A ScenePlan.
     """
-    if relation is None:
-        kind = rng.choice(3, p=(0.76, 0.12, 0.12))
-        relation = str(rng.choice((SEEN, tuple(SINGLE_POSES), tuple(GROUP_POSES))[kind]))
+    relation = relation or draw_relation(rng)
     staging = stage(rng, relation)
-    identities = identities or draw_several_traits(rng, len(staging.poses), held_out)
+    cast = cast or draw_cast(rng, len(staging.poses), held_out)
     backdrop = backdrop or draw_backdrop(rng)
-    caption = draw_caption(rng, relation, identities, backdrop)
-    return ScenePlan(identities, relation, staging, backdrop, caption)
+    return ScenePlan(cast, relation, staging, backdrop, draw_caption(rng, relation, cast, backdrop))
 
 
-def portrait(rng: np.random.Generator, identity: CreatureTraits, avoid: str = "") -> ScenePlan:
+def portrait(rng: np.random.Generator, traits: CreatureTraits, avoid: str = "") -> ScenePlan:
     """A reference picture: the identity alone, in another pose and on another backdrop than `avoid`."""
     backdrop = draw_backdrop(rng)
     while backdrop.place == avoid:
         backdrop = draw_backdrop(rng)
-    return draw_plan(rng, relation=str(rng.choice(tuple(SINGLE_POSES))), identities=(identity,), backdrop=backdrop)
+    return draw_plan(rng, relation=str(rng.choice(tuple(SINGLES))), cast=(traits,), backdrop=backdrop)

@@ -1,63 +1,67 @@
-"""Tails, by which a species is told from the side and the back."""
+"""Tails and wings, by which a species is recognised from the side and from the back. Torso units."""
 
 import math
 
-from .pose import Pose
-from .species import OUTLINE, Paint, solid
-from .svg import Shape, ellipse, limb, polygon
+from .pose import Point, Pose
+from .species import INK, OUTLINE, Paint, solid
+from .svg import Shape, ellipse, limb, path
 from .traits import CreatureTraits
 
+_CURLS = {  # middle (x, y), tip (x, y), width
+    "cat": ((0.30, 0.02), (0.33, -0.21), 0.070),
+    "mouse": ((0.28, 0.10), (0.40, -0.06), 0.045),
+    "dog": ((0.25, -0.04), (0.31, -0.17), 0.080),
+}
 
-def tail(identity: CreatureTraits, pose: Pose, paint: Paint) -> list[Shape]:
-    """In torso units; it swings to the side the creature turns away from."""
-    from_frame = Tail(pose, paint)
-    tip = paint.dark if identity.pattern == "socks" else paint.fur
-    if identity.species == "frog":
+
+def tail(traits: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Shape]:
+    """The tail, to the side the creature turns away from; a dragon's wings with it."""
+    away = -1.0 if pose.turn > 0 else 1.0
+    tuck = 0.62 + 0.38 * math.sin(min(abs(pose.turn) + 0.35, 1.0) * math.pi / 2)
+    tip = paint.mark if traits.pattern == "socks" else paint.flat_fur
+
+    def point(x: float, y: float) -> Point:
+        return (away * x * tuck, y)
+
+    if traits.species == "frog":
         return []
-    if identity.species in ("bear", "rabbit"):
-        radius = 0.055 if identity.species == "bear" else 0.07
+    if traits.species in ("bear", "rabbit"):
+        radius = 0.062 if traits.species == "bear" else 0.078
+        colour = paint.fur if traits.species == "bear" else paint.belly
+        return [solid(ellipse(*point(0.195, -0.02), radius, radius), colour, at)]
+    if traits.species == "fox":
+        bush = limb(point(0.10, -0.01), point(0.33, 0.0), point(0.36, -0.22))
+        end = limb(point(0.352, -0.17), point(0.358, -0.20), point(0.36, -0.235))
         return [
-            solid(
-                ellipse(*from_frame.at(0.19, -0.04), radius, radius),
-                paint.belly if radius > 0.06 else tip,
-                paint.line,
-                from_frame.transform,
-            )
+            *_stroke(bush, paint.flat_fur, 0.155, at),
+            Shape(end, stroke=paint.belly_flat, width=0.135, transform=at),
         ]
-    if identity.species == "fox":
-        bush = limb(from_frame.at(0.1, -0.03), from_frame.at(0.27, -0.03), from_frame.at(0.31, -0.22))
-        end = limb(from_frame.at(0.305, -0.14), from_frame.at(0.312, -0.18), from_frame.at(0.31, -0.23))
-        return from_frame.stroke(bush, paint.fur, 0.12) + [
-            Shape(end, stroke=paint.belly, width=0.10, transform=from_frame.transform)
-        ]
-    if identity.species == "dragon":
-        thick = limb(from_frame.at(0.1, 0.0), from_frame.at(0.25, 0.06), from_frame.at(0.36, -0.06))
-        spike = polygon(from_frame.at(0.31, -0.03), from_frame.at(0.40, -0.16), from_frame.at(0.42, -0.01))
-        return [solid(spike, paint.dark, paint.line, from_frame.transform), *from_frame.stroke(thick, paint.fur, 0.085)]
-    curl = {"cat": (0.26, 0.02, 0.29, -0.24), "mouse": (0.24, 0.08, 0.37, -0.06), "dog": (0.21, -0.05, 0.26, -0.17)}
-    middle_x, middle_y, tip_x, tip_y = curl[identity.species]
-    line = limb(from_frame.at(0.1, -0.02), from_frame.at(middle_x, middle_y), from_frame.at(tip_x, tip_y))
-    width = {"cat": 0.055, "mouse": 0.03, "dog": 0.06}[identity.species]
-    return from_frame.stroke(line, paint.dark if identity.species == "mouse" else tip, width)
+    if traits.species == "dragon":
+        thick = limb(point(0.10, 0.02), point(0.27, 0.07), point(0.37, -0.07))
+        x, y = point(0.37, -0.09)
+        arrow = path(
+            f"M{x - 0.075:.3f} {y + 0.035:.3f}L{x + away * 0.035:.3f} {y - 0.115:.3f}L{x + 0.075:.3f} {y + 0.06:.3f}Z"
+        )
+        return [*_wings(pose, paint, at), solid(arrow, paint.mark, at), *_stroke(thick, paint.flat_fur, 0.095, at)]
+    middle, end, width = _CURLS[traits.species]
+    return _stroke(limb(point(0.10, -0.01), point(*middle), point(*end)), tip, width, at)
 
 
-class Tail:
-    """Torso units mirrored so that a tail points away from where the creature looks."""
+def _stroke(geometry: str, colour: str, width: float, at: str) -> list[Shape]:
+    return [
+        Shape(geometry, stroke=INK, width=width + 1.7 * OUTLINE, transform=at, solid=True),
+        Shape(geometry, stroke=colour, width=width, transform=at),
+    ]
 
-    def __init__(self, pose: Pose, paint: Paint) -> None:
-        self.away = -1.0 if pose.turn > 0 else 1.0
-        self.tuck = 0.55 + 0.45 * math.sin(min(abs(pose.turn) + 0.35, 1.0) * math.pi / 2)
-        self.paint = paint
-        x, y = pose.torso(0.0, 0.0)
-        self.transform = f"translate({x:.4f} {y:.4f}) rotate({pose.lean * 57.29578:.2f}) scale({pose.size:.4f})"
 
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        return (self.away * x * self.tuck, y)
-
-    def stroke(self, geometry: str, colour: str, width: float) -> list[Shape]:
-        return [
-            Shape(
-                geometry, stroke=self.paint.line, width=width + 2 * OUTLINE * 0.8, transform=self.transform, solid=True
-            ),
-            Shape(geometry, stroke=colour, width=width, transform=self.transform),
-        ]
+def _wings(pose: Pose, paint: Paint, at: str) -> list[Shape]:
+    """Two small wings behind the shoulders."""
+    shapes = []
+    for side in (-1.0, 1.0):
+        x, wide = side * 0.10 - 0.06 * pose.turn, side * (0.55 + 0.45 * pose.spread)
+        wing = path(
+            f"M{x:.3f} -0.20Q{x + 0.16 * wide:.3f} -0.37 {x + 0.31 * wide:.3f} -0.31"
+            f"Q{x + 0.27 * wide:.3f} -0.22 {x + 0.29 * wide:.3f} -0.13Q{x + 0.17 * wide:.3f} -0.15 {x:.3f} -0.06Z"
+        )
+        shapes.append(solid(wing, paint.mark, at))
+    return shapes

@@ -13,7 +13,11 @@ from PIL import Image
 
 from .captions import plain_prompt
 from .renderer import Render, render
+from .rng_streams import Stream, generator
 from .scene import ScenePlan, draw_plan, portrait
+from .traits import LOOK_ALIKES
+
+PORTRAIT_SCALE = 2  # photographs are twice as large as scenes, as those that the models are trained on
 
 
 def write_triplets(
@@ -25,29 +29,31 @@ def write_triplets(
     copy_paste: bool = False,
     held_out: bool | None = False,
 ) -> list[ScenePlan]:
-    """Draws triplets of one relation.
+    """Draw triplets of one relation.
 
     Args:
         folder: receives `triplets.jsonl` and the pictures.
-        relation: a key of PAIRS, SOLOS or TRIOS.
+        relation: a key of PAIRS, SINGLES or TRIOS.
         count: how many; the paper uses 5.
         seed: of every draw.
-        size: pixels a side.
+        size: pixels along each side of a target.
         copy_paste: crop the concepts from the target instead of drawing them anew.
-        held_out: which identities, see `draw_identity`.
+        held_out: which identities, see `draw_traits`.
+
     Returns:
         The plans of the targets.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plans, lines = [], []
     for index in range(count):
-        rng = np.random.default_rng((seed, index))
+        rng = generator(seed, Stream.TRIPLET, index)
         plan = draw_plan(rng, relation=relation, held_out=held_out)
         target = render(plan, size)
         if copy_paste:
-            concepts = [_cropped(target, subject, size) for subject in range(len(plan.identities))]
+            concepts = [_cropped(target, subject, size) for subject in range(len(plan.cast))]
         else:
-            concepts = [render(portrait(rng, who, plan.backdrop.place), size) for who in plan.identities]
+            portraits = [portrait(rng, traits, plan.backdrop.place) for traits in plan.cast]
+            concepts = [render(each, PORTRAIT_SCALE * size) for each in portraits]
         lines.append(json.dumps(_write(folder, index, plan, target, concepts)))
         plans.append(plan)
     (folder / "triplets.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -81,16 +87,26 @@ def _cropped(target: Render, subject: int, size: int) -> Render:
     keypoints = target.keypoints[subject].copy()
     keypoints[:, 0] = (keypoints[:, 0] - x0) / (x1 - x0)
     keypoints[:, 1] = (keypoints[:, 1] - y0) / (y1 - y0)
-    return Render(np.asarray(image), np.asarray(mask)[None], np.array([[0, 0, 1, 1]], np.float32), keypoints[None])
+    return replace(
+        target,
+        image=np.asarray(image),
+        masks=np.asarray(mask)[None],
+        boxes=np.array([[0, 0, 1, 1]], np.float32),
+        keypoints=keypoints[None],
+    )
 
 
 def evaluation_plans(relation: str, count: int, seed: int, held_out: bool | None = True) -> list[ScenePlan]:
-    """Scenes to ask a model for: identities it never saw, the plainest wording, layouts as the renderer draws them."""
-    plans = []
-    for index in range(count):
-        rng = np.random.default_rng((seed, 7, index))
-        plan = draw_plan(rng, relation=relation, held_out=held_out)
-        names = tuple(who.species for who in plan.identities)
-        prompt = plain_prompt(relation, names, plan.backdrop.place)
-        plans.append(replace(plan, caption=replace(plan.caption, prompt=prompt)))
-    return plans
+    """Scenes to ask of a model: identities it never saw, the plainest wording, boxes as the renderer draws them."""
+    return [_asked(relation, seed, index, held_out=held_out) for index in range(count)]
+
+
+def look_alike_plans(relation: str, count: int, seed: int) -> list[ScenePlan]:
+    """Scenes of the held-out pair that differs in its emblems alone, either of them first."""
+    return [_asked(relation, seed, index, cast=LOOK_ALIKES[:: 1 if index % 2 else -1]) for index in range(count)]
+
+
+def _asked(relation: str, seed: int, index: int, **who: object) -> ScenePlan:
+    plan = draw_plan(generator(seed, Stream.EVALUATION, index), relation=relation, **who)
+    prompt = plain_prompt(relation, tuple(traits.species for traits in plan.cast), plan.backdrop.place)
+    return replace(plan, caption=replace(plan.caption, prompt=prompt))

@@ -14,8 +14,7 @@ from training.engine.timed_loop import TrainerConfig, fit, load_ema_weights
 from training.host_diffusers.clipself import letterbox
 from training.miniworld.experiments.measure import Share, measure
 from training.miniworld.recipes.classifiers import CROP, Classifiers, crop_boxes
-from training.miniworld.recipes.labelled_scenes import RELATIONS, TRAITS, trait_row
-from training.miniworld.world.renderer import render
+from training.miniworld.recipes.labelled_scenes import FUSED, RELATIONS, TRAITS, trait_row
 from training.miniworld.world.triplets import evaluation_plans
 
 
@@ -184,24 +183,24 @@ class Oracle(Classifiers):
         self.said, self.looks = relations, traits
 
     def relation(self, images):
-        return nn.functional.one_hot(self.said, len(RELATIONS)).float()
+        return nn.functional.one_hot(self.said, len(RELATIONS) + 1).float()
 
     def identity(self, crops):
         logits = {
-            name: nn.functional.one_hot(self.looks[:, i], count).float()
-            for i, (name, count) in enumerate(TRAITS.items())
+            name: nn.functional.one_hot(self.looks[:, i], len(values)).float()
+            for i, (name, values) in enumerate(TRAITS.items())
         }
         return logits, torch.zeros(len(crops), 17, 2)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_measure_counts_right_looks_and_swapped_looks(swapped):
-    plans = evaluation_plans("hugging", 3, 0)
-    looks = torch.tensor([[trait_row(who) for who in plan.identities] for plan in plans])
-    said = torch.tensor([RELATIONS.index("hugging")] * 2 + [RELATIONS.index("facing")])
+def test_measure_counts_right_looks_swapped_looks_and_fused_bodies(swapped):
+    plans = evaluation_plans("standing next to", 3, 0)
+    looks = torch.tensor([[trait_row(traits) for traits in plan.cast] for plan in plans])
+    said = torch.tensor([RELATIONS.index("standing next to")] * 2 + [FUSED])
     drawn = looks.flip(1) if swapped else looks
-    images = torch.from_numpy(np.stack([render(plan, 64).image for plan in plans])).permute(0, 3, 1, 2) / 255
-    result = measure(Oracle(said, drawn.flatten(0, 1)), images, plans)
-    assert result.relation.value == pytest.approx(2 / 3)
+    result = measure(Oracle(said, drawn.flatten(0, 1)), torch.zeros(3, 3, 128, 128), plans)
+    assert result.relation.value == pytest.approx(2 / 3) and result.fused.value == pytest.approx(1 / 3)
     assert result.confusion.value == (1.0 if swapped else 0.0)
     assert result.whole.value == (0.0 if swapped else 1.0)
+    assert result.emblem.value == 1.0 or swapped

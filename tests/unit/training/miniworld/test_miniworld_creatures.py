@@ -12,9 +12,9 @@ SHIPPED = Path(__file__).resolve().parents[4] / "models" / "miniworld" / "creatu
 
 
 def test_no_training_has_seen_them_and_every_species_is_there():
-    assert all(sitter.identity.held_out for sitter in EXAMPLE_CREATURES)
-    assert len({sitter.name for sitter in EXAMPLE_CREATURES}) == len(EXAMPLE_CREATURES)
-    assert {sitter.name.split("-")[0] for sitter in EXAMPLE_CREATURES} == set(SPECIES)
+    assert all(creature.traits.held_out and creature.traits.distinct for creature in EXAMPLE_CREATURES)
+    assert len({creature.name for creature in EXAMPLE_CREATURES}) == len(EXAMPLE_CREATURES)
+    assert {creature.name.split("-")[0] for creature in EXAMPLE_CREATURES} == set(SPECIES)
 
 
 def test_the_shipped_pictures_are_what_the_command_draws(tmp_path):

@@ -13,7 +13,7 @@ from training.miniworld.experiments.measure import CLASSIFIED, Measurement, Pred
 from training.miniworld.experiments.report import write_section
 
 
-def verdicts(pictures, relation, right=True, swapped=False):
+def verdicts(pictures, relation, right=True, swapped=False, shown=True):
     shape = (pictures, 2, len(CLASSIFIED))
     return Predictions(
         np.full(pictures, relation),
@@ -21,6 +21,9 @@ def verdicts(pictures, relation, right=True, swapped=False):
         np.ones(shape, bool),
         np.full(shape, swapped),
         np.full(pictures, 0.25),
+        np.full(pictures, not relation),
+        np.full((pictures, 2), right),
+        np.full((pictures, 2), shown),
     )
 
 
@@ -55,6 +58,12 @@ def test_joined_verdicts_are_counted_over_all_pictures():
     score = Measurement.of(Predictions.joined([verdicts(30, True), verdicts(10, False, right=False, swapped=True)]))
     assert score.relation.value == score.identity.value == score.whole.value == 0.75
     assert score.confusion.value == 0.25 and score.keypoints.value == 0.25 and score.relation.trials == 40
+    assert score.fused.value == 0.25 and score.emblem.value == 0.75
+
+
+def test_an_emblem_that_no_picture_should_show_is_not_counted():
+    score = Measurement.of(verdicts(10, True, shown=False))
+    assert score.emblem is None and "emblem" not in score.table() and "fused" in score.table()
 
 
 def test_a_section_of_the_card_is_replaced_and_nothing_else(tmp_path):
