@@ -12,7 +12,7 @@ from ..common.image_files import open_image
 from ..data.skeletons import NO_SKELETON, SKELETONS
 from .annotated import Annotated, SeenPicture, SeenSubject
 from .choose import SAME_ANIMAL, area, overlap, rival, second
-from .measures import counted_in_both, grey_crop, grey_picture, likeness, pose_distance
+from .measures import counted_in_both, crop_likeness, grey_crop, grey_picture, likeness, pose_distance
 from .report import NOT_JUDGED, PASS, REJECT, WARN, GateResult
 from .thresholds import Limits, Thresholds
 
@@ -214,17 +214,15 @@ def _opened(path: str, digest: str) -> Image.Image:
 
 
 def _copies(one: Annotated) -> list[Measured]:
+    """How like each photograph is to its subject in the target: cut out by its mask, and as a crop of the picture."""
     target = _opened(str(one.target.path), one.target.digest)
-    return [
-        (
-            likeness(
-                grey_crop(target, seen.box, seen.mask),
-                grey_crop(_opened(str(picture.path), picture.digest), concept.box, concept.mask),
-            ),
-            f"{one.raw.name}: {name}'s photograph is a copy of the target's pixels; draw it anew",
-        )
-        for name, seen, picture, concept in one.pairs()
-    ]
+    measured = []
+    for name, seen, picture, concept in one.pairs():
+        image = _opened(str(picture.path), picture.digest)
+        cut_out = likeness(grey_crop(target, seen.box, seen.mask), grey_crop(image, concept.box, concept.mask))
+        text = f"{one.raw.name}: {name}'s photograph is a copy of the target's pixels; draw it anew"
+        measured.append((max(cut_out, crop_likeness(target, seen.box, image)), text))
+    return measured
 
 
 def _unchanged(one: Annotated) -> list[Measured]:

@@ -18,7 +18,7 @@ from tests.unit.training.annotation.made_scenes import (
 )
 from training.annotation.annotate import annotate_folder
 from training.annotation.choose import Candidate, choose
-from training.annotation.measures import grey_crop, likeness, pose_distance
+from training.annotation.measures import crop_likeness, grey_crop, likeness, pose_distance
 from training.annotation.options import AnnotateOptions
 from training.annotation.raw import read_raw
 from training.annotation.sentence import known_kind, say_faults, sentence_of, usable_place
@@ -150,6 +150,18 @@ def test_a_pasted_subject_is_like_itself_although_its_box_is_off(mirrored):
     crops = [grey_crop(one, (0.1, 0.1, 0.6, 0.8), None), grey_crop(one, (0.13, 0.1, 0.63, 0.82), None)]
     assert likeness(crops[0], crops[1][:, ::-1] if mirrored else crops[1]) > 0.9
     assert likeness(crops[0], grey_crop(other, (0.1, 0.1, 0.6, 0.8), None)) < 0.85
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_crop_with_its_surroundings_is_found_although_the_box_is_off(mirrored):
+    one, other = draw([("wolf", (0.1, 0.1, 0.6, 0.8), WAVING)]), draw([("wolf", (0.1, 0.1, 0.6, 0.8), LYING)])
+    rng = np.random.default_rng(3)
+    cut = np.asarray(one.crop((16, 16, 96, 128)).resize((160, 160))) * rng.uniform(0.7, 1.3, 3)
+    cut = (cut + rng.normal(0, 8, cut.shape)).clip(0, 255).astype(np.uint8)
+    crop = Image.fromarray(np.ascontiguousarray(cut[:, ::-1] if mirrored else cut))
+    assert crop_likeness(one, (0.14, 0.05, 0.55, 0.84), crop) > 0.9
+    assert crop_likeness(one, (0.14, 0.05, 0.55, 0.84), other) < 0.85
+    assert crop_likeness(one, (0.5, 0.5, 0.5, 0.5), crop) == -1  # a box of nothing
 
 
 def test_orders_of_joints_are_the_worlds_and_mirrors_undo_themselves():
