@@ -34,8 +34,8 @@ from .detector_network import CELLS, FILE, SIDE, CreatureDetector
 from .find_creatures import MiniworldDetector
 from .pictures import to_tensor
 
-TRAINING, VALIDATION = 1200, 300
-STEPS, BATCH, LR = 700, 16, 2e-3
+TRAINING, VALIDATION = 5000, 300
+STEPS, BATCH, LR = 2400, 16, 2e-3
 _PORTRAITS = 5  # every fifth picture shows one creature alone
 FOUND_IOU = 0.5
 
