@@ -142,19 +142,23 @@ def measured(facts: dict) -> str:
 
 
 def write_trained(card: Path) -> None:
-    """Write what was trained how long between the card's marks, from the files that the exports left beside it."""
+    """Write what was trained how long between the card's marks, from the files that the exports left beside it.
+
+    `machine` in `training.json` says whose minutes they are, where the runs were not of one core of a CPU.
+    """
     files = {"": "training.json", "small Flux, DreamO: ": "flux/training.json"}
     files |= {"small Flux, numbered references: ": "flux_index/training.json"}
-    lines = ["| recipe | steps | samples seen | minutes of one core |", "| --- " * 4 + "|"]
+    lines = ["| recipe | steps | samples seen | minutes |", "| --- " * 4 + "|"]
     corpus: dict = {}
+    machine = "one core of a CPU, in float32"
     for prefix, file in files.items():
         path = card.parent / file
         runs = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        corpus = runs.pop("corpus", corpus)
+        corpus, machine = runs.pop("corpus", corpus), runs.pop("machine", machine)
         for name, run in runs.items():
             lines.append(f"| {prefix}{name} | {run['steps']:,} | {run['samples']:,} | {run['minutes']} |")
     lines += ["", f"Trained on {corpus['scenes']:,} scenes of {corpus['identities']:,} identities with "]
-    lines[-1] += f"{corpus['portraits']} portraits each, seed {corpus['seed']}, in float32."
+    lines[-1] += f"{corpus['portraits']} portraits each, seed {corpus['seed']}. Minutes of {machine}."
     write_section(card, "trained", "\n".join(lines))
 
 

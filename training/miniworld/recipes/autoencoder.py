@@ -1,7 +1,7 @@
 """The autoencoder's recipe: crisp outlines from few operations.
 
 Pixels are folded 4 x 4 into channels first, so a stock KL autoencoder with one downsampling has factor 8 overall at a
-quarter of the cost. Loss: L1 + L1 of finite differences (outlines) + a little L2 + KL towards N(0, 1).
+quarter of the cost. Loss: L1 + L1 of finite differences (outlines) + L2 + KL towards N(0, 1).
 """
 
 import json
@@ -22,7 +22,7 @@ SETTINGS = TrainerConfig(
     "autoencoder", steps=12000, batch_size=16, lr=1.5e-3, ema_decay=0.998, weight_decay=0.0, cooldown=0.3
 )
 CROPPED = 0.6  # share of the steps that see crops, at half the cost: two of a quarter of each picture
-EDGE_WEIGHT, SQUARE_WEIGHT, KL_WEIGHT = 1.0, 0.5, 1e-5
+EDGE_WEIGHT, SQUARE_WEIGHT, KL_WEIGHT = 1.0, 4.0, 1e-5
 
 
 def encode(model: nn.Module, images: Tensor) -> Tensor:
