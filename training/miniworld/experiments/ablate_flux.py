@@ -28,6 +28,7 @@ from ...host_diffusers.miniworld.architectures import FOLDER
 from ..recipes.classifiers import Classifiers, load_shipped
 from ..recipes.pictures import to_uint8
 from ..world.relations import SEEN
+from ..world.rng_streams import Stream, generator
 from ..world.scene import ScenePlan
 from ..world.triplets import evaluation_plans
 from .generate import request_of
@@ -200,7 +201,7 @@ def _count(
         lora = train_relation(variant, out / _slug(_run_of(row)) / str(seed), seed, config=CONFIG)
         with merged(world.flux.transformer, load_flux_pairs(lora)[0]):
             images = _draw(world, plans, row, 1000 + seed)
-    layouts = [Layouts.of(plan, np.random.default_rng((seed, 19, index))) for index, plan in enumerate(plans)]
+    layouts = [Layouts.of(plan, generator(seed, Stream.LAYOUT, index)) for index, plan in enumerate(plans)]
     told = judged(jury, images, plans), judged(jury, images, located(jury, images, layouts))
     cell = _cell(out, row, seed)
     save_picture(tiled(to_uint8(images[:12])), cell.with_suffix(".png"))
@@ -223,7 +224,7 @@ def _plans(row: Row, pictures: int, seed: int) -> list[ScenePlan]:
 
 
 def _draw(world: FluxWorld, plans: list[ScenePlan], row: Row, seed: int) -> Tensor:
-    requests = [request_of(plan, np.random.default_rng((seed, 13, index))) for index, plan in enumerate(plans)]
+    requests = [request_of(plan, seed, index) for index, plan in enumerate(plans)]
     if not row.references:
         requests = [replace(request, references=request.references[:0], names=()) for request in requests]
     return torch.stack([generate(world, request, seed + index) for index, request in enumerate(requests)])
