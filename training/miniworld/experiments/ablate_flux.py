@@ -137,10 +137,8 @@ def results(out: Path, seeds: tuple[int, ...] = SEEDS, rows: tuple[Row, ...] = R
 
 def table(found: dict[str, dict]) -> str:
     """Write the rows as Markdown, in percent with 95 % intervals; the relation's share in every seed at the end."""
-    lines = [
-        f"| {' | '.join(('learnt', *COLUMNS.values(), 'relation, seed by seed', 'pictures'))} |",
-        "| --- " * (3 + len(COLUMNS)) + "|",
-    ]
+    titles = ("learnt", *COLUMNS.values(), "relation, seed by seed", "pictures")
+    lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     for name, row in found.items():
         cells = [str(Share(**row[key])) for key in COLUMNS]
         seeds = ", ".join(f"{100 * share:.0f}" for share in row["seeds"]["relation"])
