@@ -102,9 +102,6 @@ def save_files(models: Path) -> None:
         save_file(split_lora(fused_lora(seed=20000 * (number + 1))), models / "loras" / f"{name}.safetensors")
     save_file(fused_lora(width=2 * WIDTH), models / "loras" / "wide_flux.safetensors")
     save_file(text_stream_lora(), models / "loras" / "relation_flux2.safetensors", {"kind": "relation"})
-    # stands for the file that the user of workflows/miniworld_flux_relation.json trains
-    miniworld = {"kind": "relation", "base": "miniworld-flux"}
-    save_file(text_stream_lora(3, 160), models / "loras" / "miniworld_flux_hugging.safetensors", miniworld)
 
 
 @dataclass(frozen=True)

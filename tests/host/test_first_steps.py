@@ -28,17 +28,10 @@ def cells(pack, vae, scale, name):
 
 @torch.inference_mode()
 def test_previews_show_the_miniworlds_own_colours(pack, miniworld):
-    import comfy.latent_formats
-
-    model, vae = miniworld[0], miniworld[2]
-    ours, sdxl = model.model.latent_format, comfy.latent_formats.SDXL()
-    errors = {}
-    for name, form in (("ours", ours), ("sdxl", sdxl)):
-        latent, colours = cells(pack, vae, sdxl.process_in, "rabbit-pink-crown")  # not among those fitted
-        drawn = latent @ torch.tensor(form.latent_rgb_factors) + torch.tensor(form.latent_rgb_factors_bias)
-        errors[name] = F.mse_loss(drawn, colours).item()
-    assert errors["ours"] < errors["sdxl"] / 3 and errors["ours"] < 0.05
-    assert isinstance(ours, comfy.latent_formats.SDXL) and ours.scale_factor == sdxl.scale_factor
+    ours = miniworld[0].model.latent_format
+    latent, colours = cells(pack, miniworld[2], ours.process_in, "rabbit-pink-crown")  # not among those fitted
+    drawn = latent @ torch.tensor(ours.latent_rgb_factors) + torch.tensor(ours.latent_rgb_factors_bias)
+    assert F.mse_loss(drawn, colours) < min(colours.var(0).mean() / 3, 0.05)
 
 
 @pytest.mark.parametrize("side, warns", [(128, False), (144, False), (512, True)])
