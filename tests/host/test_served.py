@@ -21,7 +21,7 @@ NODES = {
     "RelateRelationLoader": (["model", "lora_name", "strength"], ["MODEL", "STRING"]),
     "RelateLayoutPreview": (["scene", "width", "height"], ["IMAGE"]),
     "RelateMiniworldLoader": ([], ["MODEL", "CLIP", "VAE", "CLIP_VISION", "CLIP_VISION", "RELATE_IDENTITY_MODEL"]),
-    "RelateMiniworldFluxLoader": ([], ["MODEL", "CLIP", "VAE"]),
+    "RelateMiniworldFluxLoader": (["variant?"], ["MODEL", "CLIP", "VAE"]),
     "RelateMiniworldCreature": (["creature"], ["IMAGE", "STRING"]),
     "RelateFeaturePreview": (["scene", "local_clip_vision"], ["IMAGE"]),
     "RelateSaveTriplet": (

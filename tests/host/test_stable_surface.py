@@ -1,4 +1,4 @@
-"""The stable surface that ComfyUI sees: nodes with their sockets and widgets, and the pictures of five saved graphs."""
+"""The stable surface that ComfyUI sees: nodes with their sockets and widgets, and the pictures of saved graphs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from tests.host.api_graphs import saving
+from tests.host.comfyui import find_comfyui, version
 from tests.surface import ROOT, lost, pinned
 
 TILE = 32  # pixels; rounding moves single pixels, a changed computation moves the mean of many
@@ -58,13 +59,18 @@ def fingerprint(picture: bytes) -> tuple[str, np.ndarray]:
 
 @pytest.mark.parametrize("name", pinned("pictures")["graphs"])
 def test_the_miniworlds_graphs_draw_the_pictures_they_drew(comfy, comfy_server, name):
-    """Bit for bit, on every ComfyUI the same, where the processor rounds as the recording one; else to the eye."""
+    """Bit for bit where the processor rounds as the recording one, Flux on the recording ComfyUI only; else to the eye.
+
+    ComfyUI 0.33.0 rounds Flux's steps another way than 0.3.64: single values differ by 1 of 255.
+    """
     record = pinned("pictures")
     graph = json.loads((ROOT / "tests" / "host" / "graphs" / f"{name}.json").read_text(encoding="utf-8"))
     run = comfy_server.run(graph)
     assert run.status == "success", run.error
     digest, tiles = fingerprint(comfy_server.images(run, saving(graph))[0])
-    if not torch.cuda.is_available() and torch.backends.cpu.get_cpu_capability() == record["processor"]:
+    alike = not torch.cuda.is_available() and torch.backends.cpu.get_cpu_capability() == record["processor"]
+    flux = any(node["class_type"] == "RelateMiniworldFluxLoader" for node in graph.values())
+    if alike and (not flux or f"ComfyUI {version(find_comfyui())}," in record["recorded with"]):
         assert digest == record["graphs"][name]["sha256"]
     expected = np.frombuffer(bytes.fromhex(record["graphs"][name]["tiles"]), np.uint8).reshape(tiles.shape)
     assert np.abs(tiles.astype(int) - expected.astype(int)).max() <= TILE_TOLERANCE
