@@ -61,7 +61,7 @@ def test_the_miniworlds_flux_is_one_of_them():
     model = load_flux()
     ours = FluxNetwork(model.transformer, "uxo", model.rows(), torch.float32)
     generator = torch.Generator().manual_seed(0)
-    latents, *references = (torch.randn(1, 4, 16, 16, generator=generator) for _ in range(3))
+    latents, *references = (torch.randn(1, 16, 16, 16, generator=generator) for _ in range(3))
     text = torch.randn(1, 24, 128, generator=generator), torch.randn(1, 128, generator=generator)
     with torch.no_grad():
         for given in (references, None):

@@ -49,7 +49,7 @@ def grounding_dino(folder: Path) -> Path:
 
 
 def owlv2(folder: Path) -> Path:
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     tokenizer = hf.CLIPTokenizer.from_pretrained(FOLDER / "tokenizer", model_max_length=16)
     text = {**SMALL, "vocab_size": len(tokenizer), "max_position_embeddings": 16}
     config = hf.Owlv2Config(
