@@ -10,7 +10,7 @@ from training.miniworld.experiments import ablate
 from training.miniworld.experiments import keypoint_probe as joints
 from training.miniworld.experiments.generate import apart
 from training.miniworld.experiments.measure import CLASSIFIED, Measurement, Predictions, Share
-from training.miniworld.experiments.report import write_section
+from training.miniworld.experiments.report import write_section, write_trained
 
 
 def verdicts(pictures, relation, right=True, swapped=False, shown=True):
@@ -74,6 +74,23 @@ def test_a_section_of_the_card_is_replaced_and_nothing_else(tmp_path):
     assert card.read_text(encoding="utf-8") == "before\n<!-- numbers -->\nnewer\n<!-- /numbers -->\nafter\n"
     with pytest.raises(ValueError, match="<!-- others -->"):
         write_section(card, "others", "new")
+
+
+@pytest.mark.parametrize("machine", [None, "one GPU, in bfloat16"])
+def test_the_card_says_what_was_trained_on_which_machine(tmp_path, machine):
+    run = {"steps": 1500, "samples": 36000, "minutes": 2.5}
+    corpus = {"scenes": 32000, "identities": 5000, "portraits": 2, "seed": 0}
+    facts = {"corpus": corpus, **({"machine": machine} if machine else {}), "unet": run}
+    (tmp_path / "training.json").write_text(json.dumps(facts), encoding="utf-8")
+    (tmp_path / "flux").mkdir()
+    (tmp_path / "flux/training.json").write_text(json.dumps({"base": run}), encoding="utf-8")
+    card = tmp_path / "README.md"
+    card.write_text("<!-- trained -->\n<!-- /trained -->\n", encoding="utf-8")
+    write_trained(card)
+    text = card.read_text(encoding="utf-8")
+    assert "| unet | 1,500 | 36,000 | 2.5 |" in text and "| small Flux, DreamO: base | 1,500 | 36,000 | 2.5 |" in text
+    assert "32,000 scenes of 5,000 identities" in text
+    assert f"Minutes of {machine or 'one core of a CPU, in float32'}." in text
 
 
 def test_finished_cells_become_tables_and_missing_ones_do_not(tmp_path):
