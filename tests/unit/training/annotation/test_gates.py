@@ -99,7 +99,7 @@ def test_a_crop_of_the_target_is_rejected_although_the_cut_outs_are_not_alike(tm
     monkeypatch.setattr("training.annotation.gates.likeness", lambda first, second: 0.0)
     options = AnnotateOptions("hugging")
     (one,) = annotate_folder(read_raw(raw), tmp_path / "out", options, made_backends(), Thresholds()).triplets
-    assert one.gates["copy_paste"].status == "reject" and one.gates["copy_paste"].value > 0.9
+    assert one.gates["copy_paste"].status == "reject"
 
 
 def test_a_relation_that_is_not_to_be_seen_is_rejected_and_one_nobody_judged_is_not(tmp_path):
