@@ -15,6 +15,7 @@ LEAST_JOINTS = 6  # counted in both, below which a pose distance says nothing
 _SIDE, _SHIFT, _BLUR = 64, 5, 2.0  # pixels of the crops compared, how far they are shifted, and how much blurred
 # windows that a crop is looked for in: pixels of a side, blur, offsets tried, steps climbed (in box sides), how often
 _WINDOW, _WINDOW_BLUR, _OFFSETS, _STEPS, _CLIMBS = 48, 1.0, (-0.15, 0.0, 0.15), (0.06, 0.03, 0.015, 0.007), 4
+_FINEST = 4 * _WINDOW  # pixels of a box's side, above twice of which the picture is shrunk first, for speed
 
 
 def pose_distance(first: np.ndarray, second: np.ndarray, skeleton: Skeleton) -> float | None:
@@ -84,7 +85,9 @@ def crop_likeness(target: Image.Image, box: Box, concept: Image.Image) -> float:
     """
     from scipy.ndimage import gaussian_filter
 
-    blurred = Image.fromarray(gaussian_filter(np.asarray(target.convert("L"), np.float32), _WINDOW_BLUR))
+    pixels = np.subtract(box[2:], box[:2]) * target.size
+    grey = target.convert("L").reduce(tuple(max(1, int(side) // _FINEST) for side in pixels))
+    blurred = Image.fromarray(gaussian_filter(np.asarray(grey, np.float32), _WINDOW_BLUR))
     whole = Image.fromarray(np.asarray(concept.convert("L"), np.float32))
     cut = np.asarray(whole.resize((_WINDOW, _WINDOW), Image.Resampling.BOX), float)
     sides = np.tile(np.subtract(box[2:], box[:2]), 2)

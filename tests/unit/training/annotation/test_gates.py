@@ -161,13 +161,15 @@ def test_a_pasted_subject_is_like_itself_although_its_box_is_off(mirrored):
     assert likeness(crops[0], grey_crop(other, (0.1, 0.1, 0.6, 0.8), None)) < 0.85
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_a_crop_with_its_surroundings_is_found_although_the_box_is_off(mirrored):
+@pytest.mark.parametrize("mirrored, larger", [(False, 1), (True, 1), (True, 9)])
+def test_a_crop_with_its_surroundings_is_found_although_the_box_is_off(mirrored, larger):
+    """However large the target is."""
     one, other = draw([("wolf", (0.1, 0.1, 0.6, 0.8), WAVING)]), draw([("wolf", (0.1, 0.1, 0.6, 0.8), LYING)])
     rng = np.random.default_rng(3)
     cut = np.asarray(one.crop((16, 16, 96, 128)).resize((160, 160))) * rng.uniform(0.7, 1.3, 3)
     cut = (cut + rng.normal(0, 8, cut.shape)).clip(0, 255).astype(np.uint8)
     crop = Image.fromarray(np.ascontiguousarray(cut[:, ::-1] if mirrored else cut))
+    one = one.resize((larger * one.width + larger // 2, larger * one.height))  # no whole number of shrunk pixels
     assert crop_likeness(one, (0.14, 0.05, 0.55, 0.84), crop) > 0.9
     assert crop_likeness(one, (0.14, 0.05, 0.55, 0.84), other) < 0.85
     assert crop_likeness(one, (0.5, 0.5, 0.5, 0.5), crop) == -1  # a box of nothing
