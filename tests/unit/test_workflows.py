@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from training.miniworld.world.relations import SEEN
+from training.miniworld.world.single_and_group_poses import SINGLES, TRIOS
+from training.miniworld.world.traits import SPECIES
+
 ROOT = Path(__file__).resolve().parents[2]
 INDEX = ROOT / "workflows" / "index.json"
 WORKFLOWS = sorted(path for path in (ROOT / "workflows").glob("*.json") if path != INDEX)
@@ -183,6 +187,19 @@ def test_the_note_names_every_file_that_a_loader_asks_for(path):
     ]
     assert files or downloads_nothing(path)
     assert [name for name in files if name not in note] == []
+
+
+@pytest.mark.parametrize("path", filter(downloads_nothing, WORKFLOWS), ids=lambda path: path.stem)
+def test_the_note_lists_the_words_that_the_miniworlds_models_know(path):
+    (note,) = [node["widgets_values"][0] for node in read(path)["nodes"] if node["type"] in NOTES]
+    lists = dict(re.findall(r"^- \*\*(Creatures|Relations|What)[^*]*\*\* ([^.;]*)", note, re.MULTILINE))
+    if not lists:
+        assert "are in *miniworld_two_subjects_relation*" in note
+        return
+    assert {*lists["Creatures"].split(", ")} == {*SPECIES}
+    known = {*SEEN} - {"back to back"}  # which no name may follow
+    expected = known if "Relations" in lists else {*(SINGLES if "one" in path.stem else TRIOS)}
+    assert {*(lists.get("Relations") or lists["What"]).split(", ")} == expected
 
 
 @each_workflow
