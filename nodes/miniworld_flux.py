@@ -6,6 +6,8 @@ from comfy_api.latest import io
 
 from .sockets import schema
 
+NUMBERED = " --references numbered"
+
 
 class RelateMiniworldFluxLoader(io.ComfyNode):
     @classmethod
@@ -14,9 +16,9 @@ class RelateMiniworldFluxLoader(io.ComfyNode):
             node_id="RelateMiniworldFluxLoader",
             display_name="Load Miniworld Flux",
             category="relate/miniworld",
-            description="Loads the miniworld's small Flux, which was trained with DreamO's references, placeholders "
-            "and routing: every node for references works on it as on FLUX.1-dev with Load DreamO, in "
-            "seconds, on any computer. Pictures are 128 x 128.",
+            description="Loads the miniworld's small Flux, trained with references in one of two ways: nodes for "
+            "references work on it as on FLUX.1-dev with Load DreamO, or as on FLUX.2, in seconds, on any "
+            "computer. Pictures are 128 x 128.",
             search_aliases=["demo", "example", "tiny", "plush", "dreamo", "kontext", "klein", "try out"],
             inputs=[
                 io.Combo.Input(
@@ -31,16 +33,18 @@ class RelateMiniworldFluxLoader(io.ComfyNode):
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="A Flux of 5 million parameters that knows DreamO, for "
-                    "latents of 16 x 16. Connect to Apply References or "
-                    "Routing-aware Flux Sampler; the variant with numbered references to Keep References in Place.",
+                    tooltip="A Flux of 5 million parameters, for latents of 16 x 16. Connect DreamO's to Apply "
+                    "References or Routing-aware Flux Sampler, the one with numbered references to Keep References "
+                    "in Place.",
                 ),
                 io.Clip.Output(
-                    display_name="clip", tooltip="Its text encoder; it knows the world's words, and [ref#1] to [ref#9]."
+                    display_name="clip",
+                    tooltip="Its text encoder; it knows the world's words, DreamO's also [ref#1] to [ref#9].",
                 ),
                 io.Vae.Output(
                     display_name="vae",
-                    tooltip="Its VAE, factor 8, 16 channels; also for Reference Image, with resolution 128.",
+                    tooltip="Its VAE, factor 8, 16 channels; also for Reference Image, with resolution 128, or for "
+                    "VAE Encode before Reference Latent.",
                 ),
             ],
         )
@@ -57,8 +61,8 @@ class RelateMiniworldFluxLoader(io.ComfyNode):
             raise ValueError(
                 "models/miniworld of this pack: expected the miniworld's Flux, "
                 f"{', '.join(missing)} missing. Install the pack again if it should have come with it, or "
-                "make it: python -m training.miniworld flux-base, then flux, then python -m "
-                "training.miniworld flux-export."
+                f"make it: python -m training.miniworld flux-base, then flux{'' if chosen.dreamo else NUMBERED}, "
+                "then python -m training.miniworld flux-export."
             )
         model, vae = miniworld_flux.load_flux(variant=chosen), miniworld.load_vae()
         latents.finish_model(model, vae)

@@ -38,13 +38,14 @@ def models() -> dict:
 def pictures() -> dict:
     """Fingerprints of every graph that needs nothing but the pack."""
     from tests.host.api_graphs import lacking, saving, shipped_miniworld
-    from tests.host.comfyui import find_comfyui
+    from tests.host.comfyui import find_comfyui, version
     from tests.host.server import ComfyServer, device_flags
     from tests.host.test_stable_surface import fingerprint
 
     os.environ["OMP_NUM_THREADS"] = "1"
     comfyui = find_comfyui()
-    version = (comfyui / "comfyui_version.py").read_text(encoding="utf-8").split('"')[1]
+    if comfyui is None:
+        raise SystemExit("pictures: expected a ComfyUI, found none; set COMFYUI_PATH to its folder.")
     graphs = {}
     with tempfile.TemporaryDirectory() as base:
         with ComfyServer(comfyui, Path(base), {ROOT.name: ROOT}, device_flags()) as server:
@@ -59,7 +60,7 @@ def pictures() -> dict:
                 digest, tiles = fingerprint(server.images(run, saving(graph))[0])
                 graphs[path.stem] = {"sha256": digest, "tiles": tiles.tobytes().hex()}
     return {
-        "recorded with": f"ComfyUI {version}, one thread",
+        "recorded with": f"ComfyUI {version(comfyui)}, one thread",
         "processor": torch.backends.cpu.get_cpu_capability(),
         "graphs": graphs,
     }

@@ -1,9 +1,9 @@
 """The miniworld's example graphs through ComfyUI: python -m tests.host.run_examples --out out/demo/comfyui
 
 Starts the ComfyUI of this machine (COMFYUI_PATH, or comfy-cli's default workspace) with this pack and folders of its
-own, runs workflows/miniworld_*.json as shipped, and keeps their pictures. The models come with the pack; a graph of a
-relation that you train first is left out, with a word, until its file is there. Exit code 0 when every other graph gave
-its picture.
+own, runs workflows/miniworld_*.json as shipped, and keeps their pictures. The models come with the pack; a graph whose
+adapter you train first is left out, with a word, until its file is there. Exit code 0 when every other graph gave its
+picture.
 """
 
 from __future__ import annotations

@@ -94,9 +94,11 @@ def test_nothing_is_missing_and_what_is_gets_named(pack, folder, tmp_path):
 def test_without_weights_the_node_says_what_makes_them(pack, monkeypatch, tmp_path):
     flux = pack.module("nodes.host_comfy.miniworld.flux")
     monkeypatch.setattr(flux.missing_parts, "__defaults__", (tmp_path, flux.DREAMO))
-    with pytest.raises(ValueError, match="expected the miniworld's Flux, flux/transformer.*miniworld flux-export"):
+    made = "flux-base, then flux, then python -m training.miniworld flux-export"
+    with pytest.raises(ValueError, match=f"expected the miniworld's Flux, flux/transformer.*{made}"):
         pack.run("RelateMiniworldFluxLoader")
-    with pytest.raises(ValueError, match="expected the miniworld's Flux, flux_index/transformer, text_encoder_2, vae"):
+    wanted = "flux_index/transformer, text_encoder_2, vae.*then flux --references numbered, then"
+    with pytest.raises(ValueError, match=f"expected the miniworld's Flux, {wanted}"):
         pack.run("RelateMiniworldFluxLoader", variant="numbered references")
 
 
