@@ -11,7 +11,6 @@ from PIL import Image
 from ..common.vision import Segmenter
 from .opening import check_config, opened
 
-SEGMENTER = "facebook/sam2.1-hiera-small"
 KINDS = {
     "sam": ("SamModel", "SamProcessor"),
     "sam2": ("Sam2Model", "Sam2Processor"),

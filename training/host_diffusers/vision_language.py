@@ -11,7 +11,6 @@ from PIL import Image
 
 from .opening import opened
 
-JUDGE = "Qwen/Qwen3-VL-8B-Instruct"
 MEGAPIXEL = 1_000_000  # pictures are shrunk to at most this many pixels
 ANSWER_WITH = "Answer with Yes or No only."
 
