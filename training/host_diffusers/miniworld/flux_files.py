@@ -29,18 +29,17 @@ EMBEDDING = "embedding.safetensors"
 MATRICES, VECTORS = torch.float8_e4m3fn, torch.float16
 
 
-def save_flux(model: RoutedFlux, folder: Path, matrices: torch.dtype = MATRICES) -> int:
+def save_flux(model: RoutedFlux, folder: Path) -> int:
     """Write a model; return the bytes of weights.
 
     Args:
         model: what to write; DreamO's tables are left out for an IndexedFlux, which has no use for them.
         folder: receives the files, each whole or not at all.
-        matrices: how matrices are stored.
     """
     channels = model.transformer.config.in_channels // PATCH**2
     config = {"_class_name": "FluxTransformer2DModel", "patch_size": 1, **flux_config(channels)}
     write_text(folder / CONFIG, json.dumps(config, indent=1) + "\n")
-    weights = {key: stored(value, matrices) for key, value in model.transformer.state_dict().items()}
+    weights = {key: stored(value) for key, value in model.transformer.state_dict().items()}
     save(folder / WEIGHTS, weights, {"format": "pt", "text_tokens": str(TEXT_TOKENS)})
     names = [WEIGHTS]
     if not isinstance(model, IndexedFlux):
@@ -51,9 +50,9 @@ def save_flux(model: RoutedFlux, folder: Path, matrices: torch.dtype = MATRICES)
     return sum((folder / name).stat().st_size for name in names)
 
 
-def stored(value: Tensor, matrices: torch.dtype = MATRICES) -> Tensor:
+def stored(value: Tensor) -> Tensor:
     """Return a weight as it is written."""
-    return value.detach().cpu().to(matrices if value.ndim == 2 else VECTORS)
+    return value.detach().cpu().to(MATRICES if value.ndim == 2 else VECTORS)
 
 
 def load_flux(folder: Path = FLUX_FOLDER) -> RoutedFlux:

@@ -1,6 +1,6 @@
 """Pictures from the miniworld: prompts, references and boxes in, images out; and the plans to ask for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from ...host_diffusers.miniworld.bundle import Miniworld
 from ..recipes.corpus import PORTRAIT_PIXELS
 from ..recipes.denoiser import SCHEDULE, time_ids
 from ..recipes.pictures import to_tensor
-from ..world.renderer import Render, render
+from ..world.renderer import render
 from ..world.rng_streams import Stream, generator
 from ..world.scene import ScenePlan, portrait
 from ..world.traits import CreatureTraits, draw_traits
@@ -43,17 +43,15 @@ class Request:
     strangers: Tensor | None = None
 
 
-def request_of(plan: ScenePlan, seed: int, index: int = 0, drawn: Render | None = None) -> Request:
+def request_of(plan: ScenePlan, seed: int, index: int = 0) -> Request:
     """Ask for a plan: its caption and boxes, and fresh portraits of its cast on other backdrops.
 
     Args:
         plan: what to ask for.
         seed, index: of the portraits.
-        drawn: the plan's render, if there is one already.
     """
-    drawn = drawn or render(plan)
     references = _portraits(generator(seed, Stream.REFERENCE, index), plan.cast, plan.backdrop.place)
-    return Request(plan.caption.prompt, plan.caption.names, references, torch.from_numpy(drawn.boxes))
+    return Request(plan.caption.prompt, plan.caption.names, references, torch.from_numpy(render(plan).boxes))
 
 
 def with_strangers(request: Request, plan: ScenePlan, seed: int, index: int) -> Request:
@@ -183,7 +181,6 @@ def generate_images(
     plans: list[ScenePlan],
     seed: int,
     how: Drawing = PLAIN,
-    tell: Callable[[int], None] | None = None,
     first: int = 0,
 ) -> Tensor:
     """Pictures of plans, one each: the same plan, place and seed give the same noise and the same references.
@@ -193,7 +190,6 @@ def generate_images(
         plans: of two creatures each.
         seed: of noise and references.
         how: see Drawing.
-        tell: hears how many are done after every batch.
         first: the plans before this one are left out; a multiple of BATCH.
 
     Returns:
@@ -211,8 +207,6 @@ def generate_images(
             world, requests, seed + start, how.steps, strength=how.strength, grid=how.grid, stranger=how.stranger
         )
         pictures.append(drawn)
-        if tell is not None:
-            tell(min(start + BATCH, len(plans)))
     return torch.cat(pictures)
 
 

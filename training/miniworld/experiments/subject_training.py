@@ -34,14 +34,13 @@ def folder_name(variant: str) -> str:
     return variant.replace(" ", "_").lower()
 
 
-def write_pictures(folder: Path, count: int, seed: int, held_out: bool = False) -> None:
+def write_pictures(folder: Path, count: int, seed: int) -> None:
     """Draw pictures of one and of two creatures in every relation that the base knows; done once.
 
     Args:
         folder: receives `triplets.jsonl` and a folder for each relation.
         count: how many, about.
         seed: of every draw.
-        held_out: creatures that no training has seen.
     """
     if (folder / "triplets.jsonl").exists():
         return
@@ -52,7 +51,7 @@ def write_pictures(folder: Path, count: int, seed: int, held_out: bool = False) 
         [*((name, pairs) for name in SEEN), *((name, singles) for name in SINGLES)]
     ):
         own = folder / relation.replace(" ", "_")
-        write_triplets(own, relation, each, seed + number, held_out=held_out)
+        write_triplets(own, relation, each, seed + number)
         lines += merged_lines(own)
     write_text(folder / "triplets.jsonl", "\n".join(lines) + "\n")
 

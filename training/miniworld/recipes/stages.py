@@ -14,7 +14,6 @@ import torch
 
 from ...common.atomic_io import write_text
 from ...engine.timed_loop import State, TrainerConfig
-from ...host_diffusers.miniworld.architectures import CHANNELS
 from . import (
     autoencoder,
     classifiers,
@@ -45,7 +44,6 @@ class Size:
         labelled: pictures for the classifiers.
         steps: of every trained stage; None: as many as its minutes allow.
         batch: of every trained stage; None: each recipe's own.
-        channels: of the latents.
         save_minutes: between checkpoints.
     """
 
@@ -55,7 +53,6 @@ class Size:
     labelled: int = 15000
     steps: int | None = None
     batch: int | None = None
-    channels: int = CHANNELS
     save_minutes: float = 4.0
 
 
@@ -153,8 +150,6 @@ def _train(out: Path, name: str, size: Size, minutes: float) -> State:
     settings, train = STAGES[name].recipe
     settings = replace(settings, batch_size=size.batch or settings.batch_size, save_minutes=size.save_minutes)
     device, plan = torch.device("cpu"), out / "plans" / f"{name}.json"
-    if name == "autoencoder":
-        train = _with_channels(train, size.channels)
     if not plan.exists():
         steps = size.steps or _affordable(out, settings, train, device, minutes)
         write_text(plan, json.dumps({"steps": steps, "batch": settings.batch_size, "minutes": minutes}))
@@ -170,10 +165,6 @@ def _affordable(out: Path, settings: TrainerConfig, train: Train, device: torch.
     then = train(out, device, minutes, endless, PACE_TO)
     pace = (then.seconds - first.seconds) / max(then.step - first.step, 1)
     return max(int((60 * minutes - then.seconds) / max(pace, 1e-6)) + then.step, PACE_TO)
-
-
-def _with_channels(train: Train, channels: int) -> Train:
-    return lambda out, device, minutes, settings, until: train(out, device, minutes, settings, until, channels=channels)
 
 
 def stage_minutes(name: str, minutes: float, cores: int) -> float:

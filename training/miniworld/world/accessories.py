@@ -6,8 +6,6 @@ from .species import INK, Paint, flat, solid
 from .svg import Shape, ellipse, path, polygon
 from .traits import CreatureTraits
 
-CHIN_Y = -0.285  # where head and trunk meet, in torso units
-
 
 def behind(traits: CreatureTraits, pose: Pose, paint: Paint, torso: str) -> list[Shape]:
     """Drawn behind the body: a cape."""

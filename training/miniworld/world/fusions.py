@@ -22,20 +22,19 @@ LUMPED = tuple(relation for relation in OVERLAPPING if relation not in ("riding"
 """Relations of two upright bodies side by side, which fuse most easily."""
 
 
-def plant(rng: np.random.Generator, kind: str, size: int = 128, held_out: bool | None = None) -> np.ndarray:
-    """Draw one fused picture.
+def plant(rng: np.random.Generator, kind: str, size: int = 128) -> np.ndarray:
+    """Draw one fused picture, of seen and held-out identities.
 
     Args:
         rng: owner of the randomness.
         kind: one of KINDS.
         size: pixels along each side.
-        held_out: which identities, see `draw_traits`.
 
     Returns:
         (size, size, 3) uint8.
     """
     relation = "hugging" if rng.random() < 0.5 else str(rng.choice(LUMPED))
-    plan = draw_plan(rng, relation=relation, held_out=held_out)
+    plan = draw_plan(rng, relation=relation, held_out=None)
     if kind == "chimera":
         return _chimera(rng, plan, size)
     if kind == "double exposure":

@@ -34,10 +34,9 @@ def one_after_another(*creatures: int) -> Order:
     return tuple((index, layer) for index in creatures for layer in LAYERS)
 
 
-def interleaved(front: int = 0) -> Order:
-    """Both bodies, then both pairs of arms, then both heads: an embrace. `front` is nearer to us."""
-    rear = 1 - front
-    return tuple((index, layer) for layer in LAYERS for index in (rear, front))
+def interleaved() -> Order:
+    """Both bodies, then both pairs of arms, then both heads: an embrace. The agent is nearer to us."""
+    return tuple((index, layer) for layer in LAYERS for index in (1, 0))
 
 
 def sizes(rng: np.random.Generator, base: float) -> tuple[float, float]:

@@ -96,9 +96,9 @@ def _cropped(target: Render, subject: int, size: int) -> Render:
     )
 
 
-def evaluation_plans(relation: str, count: int, seed: int, held_out: bool | None = True) -> list[ScenePlan]:
+def evaluation_plans(relation: str, count: int, seed: int) -> list[ScenePlan]:
     """Scenes to ask of a model: identities it never saw, the plainest wording, boxes as the renderer draws them."""
-    return [_asked(relation, seed, index, held_out=held_out) for index in range(count)]
+    return [_asked(relation, seed, index, held_out=True) for index in range(count)]
 
 
 def look_alike_plans(relation: str, count: int, seed: int) -> list[ScenePlan]:
