@@ -50,7 +50,7 @@ def write_triplets(
         plan = draw_plan(rng, relation=relation, held_out=held_out)
         target = render(plan, size)
         if copy_paste:
-            concepts = [_cropped(target, subject, size) for subject in range(len(plan.cast))]
+            concepts = [cropped(target, subject, size) for subject in range(len(plan.cast))]
         else:
             portraits = [portrait(rng, traits, plan.backdrop.place) for traits in plan.cast]
             concepts = [render(each, PORTRAIT_SCALE * size) for each in portraits]
@@ -78,7 +78,7 @@ def _write(folder: Path, index: int, plan: ScenePlan, target: Render, concepts: 
     }
 
 
-def _cropped(target: Render, subject: int, size: int) -> Render:
+def cropped(target: Render, subject: int, size: int) -> Render:
     """A subject cut from the target with what surrounds it, stretched to a square, its keypoints moved along."""
     x0, y0, x1, y1 = (float(edge) for edge in target.boxes[subject])
     area = tuple(round(edge * size) for edge in (x0, y0, x1, y1))
