@@ -18,6 +18,7 @@ pytest.importorskip("diffusers")
 from training.engine.timed_loop import load_ema_weights
 from training.host_diffusers import text
 from training.host_diffusers.base_model import open_base_model
+from training.host_diffusers.miniworld.architectures import CHANNELS
 from training.host_diffusers.miniworld.bundle import load_miniworld
 from training.miniworld.experiments import report
 from training.miniworld.experiments.generate import generate, request_of
@@ -78,7 +79,7 @@ def test_a_full_run_fits_its_cores():
 
 def test_what_is_exported_loads_draws_and_knows_its_channels(run):
     world = load_miniworld(run / "models")
-    assert world.vae.config.latent_channels == world.unet.config.in_channels == TINY.channels
+    assert world.vae.config.latent_channels == world.unet.config.in_channels == CHANNELS
     facts = json.loads((run / "models" / "training.json").read_text())
     assert all(facts[name]["steps"] <= TINY.steps for name in export.RUNS) and facts["unet"]["samples"] == 12
     assert facts["corpus"]["scenes"] == TINY.scenes
@@ -258,7 +259,7 @@ def test_training_on_begins_with_exported_weights(run, tmp_path):
     assert all(torch.equal(weights[f"identity.{name}"], value) for name, value in world.identity.state_dict().items())
     assert state["step"] == TINY.steps
     assert {"vision", "text_l", "text_g"} <= {name.split(".")[0] for name in load_ema_weights(tmp_path / "clip")[0]}
-    assert autoencoder.load_trained(tmp_path / "autoencoder").config.latent_channels == TINY.channels
+    assert autoencoder.load_trained(tmp_path / "autoencoder").config.latent_channels == CHANNELS
 
 
 def test_exported_models_load_as_any_base_does_and_draw(run):
