@@ -1,6 +1,6 @@
 """What a picture of the small Flux costs with references steered and not: calls of the model, processor seconds.
 
-    python -m tests.bench.miniworld_flux
+python -m tests.bench.miniworld_flux
 """
 
 from __future__ import annotations
