@@ -66,7 +66,7 @@ class FluxObjective(nn.Module):
             ``loss``, the weighted sum, and each loss by name, means over the batch, float32.
         """
         with torch.autocast(device_type=draw.noise.device.type, enabled=False):  # the LoRA computes in its own float32
-            times = self.network.told(draw.times)
+            times = self.network.representable(draw.times)
             noisy = add_noise(batch.latents, draw.noise, times)
             predicted, recorded = self._predict(batch, draw, noisy)
             losses = self._losses(batch, draw, noisy, times, predicted) | recorded

@@ -45,7 +45,7 @@ class FluxNetwork(nn.Module):
         """Token rows and columns of (..., h, w) latents."""
         return latents.shape[-2] // self.patch, latents.shape[-1] // self.patch
 
-    def told(self, time: Tensor) -> Tensor:
+    def representable(self, time: Tensor) -> Tensor:
         """Round times to those that the transformer embeds: it makes thousands of them in its own precision.
 
         In bfloat16 these lie 2/1000 to 4/1000 apart above t = 0.25; the noise must be of that very time.
