@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 import torch
 
-from tests.host.conftest import ROOT
-from training.host_diffusers.clipself import encoder_of_transformers
-from training.host_diffusers.miniworld import architectures as sizes
-from training.host_diffusers.miniworld import bundle
-
-CHANNELS = 16
+from tests.random_miniworld import save_random_miniworld
+from training.host_diffusers.miniworld.architectures import CHANNELS
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Random weights on disk, as the export lays them out."""
-    target = tmp_path_factory.mktemp("miniworld16")
-    shutil.copytree(ROOT / "models" / "miniworld" / "tokenizer", target / "tokenizer")
-    torch.manual_seed(0)
-    words = sizes.Words(target / "tokenizer")
-    world = bundle.Miniworld(
-        sizes.build_autoencoder(CHANNELS),
-        sizes.build_text_l(len(words)),
-        sizes.build_text_g(len(words)),
-        sizes.build_vision(),
-        encoder_of_transformers(sizes.build_vision()),
-        sizes.build_unet(CHANNELS),
-        sizes.build_identity(),
-        words,
-    )
-    bundle.save_miniworld(world, target)
-    return target
+    return save_random_miniworld(tmp_path_factory.mktemp("miniworld"))
 
 
 @pytest.fixture(scope="module")

@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 
-from tests.host.conftest import ROOT
-from training.host_diffusers.clipself import encoder_of_transformers
+from tests.random_miniworld import save_random_miniworld
 from training.host_diffusers.miniworld import architectures as sizes
-from training.host_diffusers.miniworld import bundle as parts
+from training.host_diffusers.miniworld import bundle
 
 CAPTION = "a fox"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A miniworld of random weights on disk."""
-    target = tmp_path_factory.mktemp("miniworld")
-    shutil.copytree(ROOT / "models" / "miniworld" / "tokenizer", target / "tokenizer")
-    torch.manual_seed(0)
-    words = sizes.Words(target / "tokenizer")
-    world = parts.Miniworld(
-        sizes.build_autoencoder(),
-        sizes.build_text_l(len(words)),
-        sizes.build_text_g(len(words)),
-        sizes.build_vision(),
-        encoder_of_transformers(sizes.build_vision()),
-        sizes.build_unet(),
-        sizes.build_identity(),
-        words,
-    )
-    parts.save_miniworld(world, target)
-    return target
+    return save_random_miniworld(tmp_path_factory.mktemp("miniworld"))
 
 
 @pytest.fixture(scope="module")
 def diffusers(folder):
-    return parts.load_miniworld(folder)
+    return bundle.load_miniworld(folder)
 
 
 @pytest.fixture(scope="module")

@@ -5,39 +5,17 @@ import torch
 
 import training.finetune as finetune
 from core.relation.lora import load_relation
+from tests.random_miniworld import save_random_miniworld
 from tests.recipe.tiny_recipe import write_authors
 from training.host_diffusers import unet_layout
 from training.host_diffusers.base_model import open_base_model
-from training.host_diffusers.clipself import encoder_of_transformers
-from training.host_diffusers.miniworld import architectures as miniworld
-from training.host_diffusers.miniworld.bundle import Miniworld, save_miniworld
 from training.host_diffusers.text import encode_phrases, encode_prompts
 from training.host_diffusers.vision import load_vision
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Random weights in the miniworld's own format, with its own tokenizer."""
-    torch.manual_seed(0)
-    target = tmp_path_factory.mktemp("miniworld")
-    (target / "tokenizer").symlink_to(miniworld.FOLDER / "tokenizer")
-    words = miniworld.Words(target / "tokenizer")
-    vision, local = miniworld.build_vision(), miniworld.build_vision()
-    local.load_state_dict(vision.state_dict())
-    for parameter in list(local.parameters())[-20:]:
-        parameter.data += 0.1
-    world = Miniworld(
-        miniworld.build_autoencoder(),
-        miniworld.build_text_l(len(words)),
-        miniworld.build_text_g(len(words)),
-        vision,
-        encoder_of_transformers(local),
-        miniworld.build_unet(),
-        miniworld.build_identity(),
-        words,
-    )
-    save_miniworld(world, target)
-    return target
+    return save_random_miniworld(tmp_path_factory.mktemp("miniworld"))
 
 
 def test_the_recipe_runs_on_the_miniworld(folder, tmp_path, capsys):
