@@ -304,9 +304,12 @@ def test_who_is_who_by_looks_stays_so_when_something_is_edited(tmp_path, monkeyp
     after = json.loads((home / "target.json").read_text(encoding="utf-8"))["shapes"]
     assert after[0]["points"] == first["points"]
     assert next(one for one in after if one["label"] == "nose")["points"] == [[120, 80]]
-    wrong = [[2, 10], [78, 10], [78, 152], [2, 152]]  # a person says that it was the other one
+    wrong = [[14, 48], [69, 48], [69, 147], [14, 147]]  # a person says that it was the other one
     edited(home / "target.json", lambda content: content["shapes"][0].update(points=wrong))
     assert again(tmp_path, back=True).triplets[0].gates["found"].status != "reject"
+    (now,) = (tmp_path / "out").rglob("target.json")
+    boxes = [one for one in json.loads(now.read_text(encoding="utf-8"))["shapes"] if one["shape_type"] == "rectangle"]
+    assert [min(x for x, _ in one["points"]) > 80 for one in boxes] == [False, True]
 
 
 def test_coco_of_a_triplet_that_has_moved_since_is_read(out):
