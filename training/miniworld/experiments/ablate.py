@@ -51,7 +51,7 @@ class Row:
     Attributes:
         table: its heading.
         name: of the line.
-        recipe: key of RECIPES; empty draws with the base alone.
+        recipe: key of VARIANTS; empty draws with the base alone.
         how: the pictures are asked for; None takes the renderer's own, which bound what the judges can see.
     """
 

@@ -92,7 +92,7 @@ def base_digest(folder: Path = FOLDER) -> str:
 
 
 def relation_file(folder: Path) -> Path:
-    """Where `learn` puts the relation; it is there when it is learnt."""
+    """Where `train_relation` puts the relation; it is there when it is learnt."""
     return folder / "run" / "relation.safetensors"
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -100,7 +101,7 @@ def _different_species(rng: np.random.Generator, identities: list[CreatureTraits
 
 
 def render_corpus(folder: Path, size: CorpusSize, processes: int) -> Iterator[str]:
-    """Draw a corpus and yield a line of progress per 1000 pictures; nothing to do if it is there.
+    """Draw a corpus, portraits first, and yield a line after each kind of picture; nothing to do if it is there.
 
     Args:
         folder: receives `portraits.pack`, `scenes.pack`, `*.jsonl` with a line for each picture, `scenes.npz` and,
@@ -155,7 +156,7 @@ class _Truth:
         self.arrays["cover"][index, :count] = cover_of(drawn.masks)
 
 
-def _collected(results: Iterator[tuple[bytes, dict, Render | None]], lines: object, truth: _Truth) -> Iterator[bytes]:
+def _collected(results: Iterator[tuple[bytes, dict, Render | None]], lines: TextIO, truth: _Truth) -> Iterator[bytes]:
     """Pass pictures on to the packed file; write facts and truth aside."""
     for index, (picture, facts, drawn) in enumerate(results):
         lines.write(json.dumps(facts) + "\n")
