@@ -30,7 +30,7 @@ from ..recipes.pictures import to_uint8
 from ..world.relations import SEEN
 from ..world.rng_streams import Stream, generator
 from ..world.scene import ScenePlan
-from ..world.triplets import evaluation_plans
+from ..world.triplets import evaluation_plans, plans_in_turn
 from .generate import request_of
 from .generate_flux import FluxWorld, generate
 from .measure import Predictions, Share
@@ -218,7 +218,7 @@ def _count(
 def _plans(row: Row, pictures: int, seed: int) -> list[ScenePlan]:
     if not row.seen:
         return evaluation_plans(_RELATION, pictures, seed)
-    return [evaluation_plans(SEEN[index % len(SEEN)], 1, seed + index)[0] for index in range(pictures)]
+    return plans_in_turn(SEEN, pictures, seed)
 
 
 def _draw(world: FluxWorld, plans: list[ScenePlan], row: Row, seed: int) -> Tensor:

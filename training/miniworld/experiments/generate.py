@@ -12,14 +12,14 @@ from ...host_diffusers import CrossAttentionExtras, attach_identity, identity_ba
 from ...host_diffusers.miniworld.architectures import LATENT_SIDE
 from ...host_diffusers.miniworld.bundle import Miniworld
 from ..recipes.corpus import PORTRAIT_PIXELS
-from ..recipes.denoiser import SCHEDULE, time_ids
+from ..recipes.denoiser import SCHEDULE, STRENGTH, time_ids
 from ..recipes.pictures import to_tensor
 from ..world.renderer import render
 from ..world.rng_streams import Stream, generator
 from ..world.scene import ScenePlan, portrait
 from ..world.traits import CreatureTraits, draw_traits
 
-GUIDANCE, SAMPLING_STEPS, STRENGTH = 4.0, 30, 0.6
+GUIDANCE, SAMPLING_STEPS = 4.0, 30
 BATCH = 8
 TOKENS = {"clip": slice(0, 65), "local": slice(65, None)}  # of a subject: one class token, 64 patches, then the grid
 

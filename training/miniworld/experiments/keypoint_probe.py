@@ -16,13 +16,13 @@ from core.relation.keypoint_loss import KeypointPairs, keypoint_loss
 
 from ...host_diffusers import CrossAttentionExtras, attach_identity
 from ...host_diffusers.miniworld.bundle import Miniworld
-from ..recipes.denoiser import SCHEDULE, time_ids
+from ..recipes.denoiser import SCHEDULE, STRENGTH, time_ids
 from ..recipes.pictures import to_tensor
 from ..world.renderer import Render, render
 from ..world.rng_streams import Stream, generator
 from ..world.scene import ScenePlan, portrait
 from ..world.triplets import evaluation_plans
-from .generate import STRENGTH, Request, mismatched_identity, subject_tokens
+from .generate import Request, mismatched_identity, subject_tokens
 
 TIMESTEP = 167  # the middle of those at which the loss counts
 DISTANCES = {

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from ...common.stats import Estimate, bootstrap_ratio, wilson
 from ..recipes.classifiers import VISIBLE, Classifiers, crop_boxes
-from ..recipes.labelled_scenes import FUSED, RELATIONS, TRAITS, trait_row
+from ..recipes.labelled_scenes import FUSED, LOOKS, RELATIONS, TRAITS, trait_row
 from ..recipes.pictures import to_tensor
 from ..world.renderer import render
 from ..world.scene import ScenePlan
 
-CLASSIFIED = ("species", "fur", "belly", "pattern", "accessory")
 EMBLEM = ("emblem", "emblem_colour")
 
 
@@ -73,7 +72,7 @@ class Predictions:
 
     Attributes:
         relation: (B,) the relation asked for is seen.
-        right: (B, 2, 5) traits in the order of CLASSIFIED are as the reference has them.
+        right: (B, 2, 5) traits in the order of LOOKS are as the reference has them.
         differ: (B, 2, 5) the two creatures differ in this trait.
         swapped: (B, 2, 5) they differ, and the other one's is drawn.
         distance: (B,) mean distance of the visible keypoints from where the renderer puts them, in box sides.
@@ -159,7 +158,7 @@ def classify(classifiers: Classifiers, images: Tensor, plans: list[ScenePlan]) -
     crops, areas = crop_boxes(images, boxes)
     logits, found = classifiers.identity(crops)
     seen = torch.stack([logits[name].argmax(1) for name in TRAITS], dim=1).unflatten(0, (len(plans), 2))
-    looks, emblem = ([list(TRAITS).index(name) for name in names] for names in (CLASSIFIED, EMBLEM))
+    looks, emblem = ([list(TRAITS).index(name) for name in names] for names in (LOOKS, EMBLEM))
     differ = (wanted != wanted.flip(1))[..., looks]
     answers = classifiers.relation(images).argmax(1)
     return Predictions(

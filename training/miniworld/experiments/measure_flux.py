@@ -25,16 +25,16 @@ from ...host_diffusers.miniworld.architectures import FOLDER
 from ..recipes import flux
 from ..recipes.classifiers import Classifiers, crop_boxes, load_shipped, shipped_accuracy
 from ..recipes.export import flux_history
-from ..recipes.labelled_scenes import TRAITS, trait_row
+from ..recipes.labelled_scenes import LOOKS, TRAITS, trait_row
 from ..recipes.pictures import to_uint8
 from ..world.relations import SEEN
 from ..world.renderer import render
 from ..world.rng_streams import Stream, generator
 from ..world.scene import ScenePlan, stage
-from ..world.triplets import evaluation_plans
+from ..world.triplets import plans_in_turn
 from .generate import Request, request_of
 from .generate_flux import STEERING, FluxWorld, generate, generate_per_subject
-from .measure import CLASSIFIED, Measurement, Predictions, Share, renders
+from .measure import Measurement, Predictions, Share, renders
 from .measure import classify as judged
 from .report import write_section
 from .sheets import tiled
@@ -93,7 +93,7 @@ def measure_flux(out: Path, pictures: int, folder: Path = FOLDER, seed: int = 0)
     if not variants:
         raise FileNotFoundError(f"{out}: expected a trained Flux; run python -m training.miniworld flux")
     judge = load_shipped(folder)
-    plans = [evaluation_plans(SEEN[index % len(SEEN)], 1, seed + index)[0] for index in range(pictures)]
+    plans = plans_in_turn(SEEN, pictures, seed)
     requests = [request_of(plan, seed, index) for index, plan in enumerate(plans)]
     layouts = [Layouts.of(plan, generator(seed, Stream.LAYOUT, index)) for index, plan in enumerate(plans)]
     facts = {"pictures": pictures, "seed": seed, "judges_on_renders": shipped_accuracy(folder)}
@@ -185,12 +185,12 @@ def scores(
 
 def shares(there: Predictions, somewhere: Predictions) -> dict[str, Share]:
     """Count a row of what the judge says of its pictures in the boxes asked for, and wherever they are."""
-    fur = CLASSIFIED.index("fur")
+    fur = LOOKS.index("fur")
     ones = np.ones(len(there.relation))
     return {
         "relation": Share.of(int(there.relation.sum()), len(ones)),
         "traits": Measurement.of(there).identity,
-        **{name: Share.of_parts(there.right[..., at].sum(1), 2 * ones) for at, name in enumerate(CLASSIFIED)},
+        **{name: Share.of_parts(there.right[..., at].sum(1), 2 * ones) for at, name in enumerate(LOOKS)},
         "other": Share.of_parts(there.swapped[..., fur].sum(1), there.differ[..., fur].sum(1)),
         "traits_found": Measurement.of(somewhere).identity,
         "fur_found": Share.of_parts(somewhere.right[..., fur].sum(1), 2 * ones),
@@ -208,7 +208,7 @@ def located(judge: Classifiers, images: Tensor, layouts: list[Layouts]) -> list[
         likelihood = sum(
             logits[name].log_softmax(dim=-1).unflatten(0, (-1, 2))[:, torch.arange(2), wanted[:, column]].sum(dim=1)
             for column, name in enumerate(TRAITS)
-            if name in CLASSIFIED
+            if name in LOOKS
         )
         found.append(options.plans[int(likelihood.argmax())])
     return found

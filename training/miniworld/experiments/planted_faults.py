@@ -38,7 +38,7 @@ from ..world.relations import PAIRS
 from ..world.renderer import render
 from ..world.rng_streams import Stream, generator
 from ..world.scene import ScenePlan, draw_plan, portrait, stage
-from ..world.triplets import evaluation_plans
+from ..world.triplets import plans_in_turn
 from .planted_faults_report import FAULTS, HONEST, SIDE, labels_of, mean_rate, rates_text, sheet, table_text
 from .yes_no_judge import DIRECTED, open_judge
 
@@ -75,11 +75,8 @@ def with_fault(plan: ScenePlan, fault: str, rng: np.random.Generator) -> ScenePl
 
 def build(folder: Path, scenes: int, seed: int) -> dict[str, list[Entry | None]]:
     """Draw everything: kind to N lines, None where a scene cannot have the fault."""
-    relations = tuple(PAIRS)
     entries: dict[str, list[Entry | None]] = {kind: [] for kind in (HONEST, *FAULTS)}
-    for index in range(scenes):
-        relation = relations[index % len(relations)]
-        (plan,) = evaluation_plans(relation, 1, seed + index)
+    for index, plan in enumerate(plans_in_turn(tuple(PAIRS), scenes, seed)):
         truth = render(plan, SIDE)
         references = []
         for subject, who in enumerate(plan.cast):
@@ -100,11 +97,11 @@ def build(folder: Path, scenes: int, seed: int) -> dict[str, list[Entry | None]]
                     index + 1,
                     path,
                     plan.caption.prompt,
-                    relation,
+                    plan.relation,
                     tuple(references),
                     plan.caption.names,
                     boxes=tuple(map(tuple, truth.boxes.astype(float))),
-                    symmetric=False if relation in DIRECTED else None,
+                    symmetric=False if plan.relation in DIRECTED else None,
                 )
             )
     return entries

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from ..recipes import classifiers
 from ..recipes.autoencoder import reconstruction
 from ..world.relations import HELD_OUT, SEEN
 from ..world.scene import ScenePlan
-from ..world.triplets import evaluation_plans, look_alike_plans
+from ..world.triplets import look_alike_plans, plans_in_turn
 from .generate import PLAIN, Drawing, generate_images
 from .measure import Share, measure, renders
 from .sheets import beside
@@ -40,25 +41,19 @@ class Row:
     how: Drawing | str | None = PLAIN
 
 
-def _in_turn(relations: tuple[str, ...]) -> Callable[[int, int], list[ScenePlan]]:
-    """`count` scenes of unseen identities, relations in turn."""
-    return lambda count, seed: [
-        evaluation_plans(relations[index % len(relations)], 1, seed + index)[0] for index in range(count)
-    ]
-
-
 def _look_alikes(count: int, seed: int) -> list[ScenePlan]:
     return look_alike_plans("sitting beside", max(count // 4, 2), seed)
 
 
+_SEEN, _HELD_OUT = partial(plans_in_turn, SEEN), partial(plans_in_turn, HELD_OUT)
 # keys of measurements.json
 ROWS = {
-    "renders": Row("the renderer's own", _in_turn(SEEN), None),
-    "judges_on_reconstructions": Row("the autoencoder's copies of renders", _in_turn(SEEN), "copies"),
-    "seen_relations": Row("samples, seen relations", _in_turn(SEEN)),
-    "without_local_tokens": Row("the same without local tokens", _in_turn(SEEN), Drawing(grid=0)),
-    "strangers_local_tokens": Row("the same with a stranger's local tokens", _in_turn(SEEN), Drawing(stranger="local")),
-    "held_out_relations": Row("samples, held-out relations", _in_turn(HELD_OUT)),
+    "renders": Row("the renderer's own", _SEEN, None),
+    "judges_on_reconstructions": Row("the autoencoder's copies of renders", _SEEN, "copies"),
+    "seen_relations": Row("samples, seen relations", _SEEN),
+    "without_local_tokens": Row("the same without local tokens", _SEEN, Drawing(grid=0)),
+    "strangers_local_tokens": Row("the same with a stranger's local tokens", _SEEN, Drawing(stranger="local")),
+    "held_out_relations": Row("samples, held-out relations", _HELD_OUT),
     "look_alikes": Row("two that differ in their emblems alone", _look_alikes),
 }
 COLUMNS = {

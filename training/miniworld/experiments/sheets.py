@@ -14,7 +14,7 @@ from ..world.relations import SEEN
 from ..world.renderer import render
 from ..world.rng_streams import Stream, generator
 from ..world.scene import draw_plan
-from ..world.triplets import evaluation_plans
+from ..world.triplets import evaluation_plans, plans_in_turn
 from .generate import generate, generate_images, request_of
 
 COLUMNS, DISPLAY = 6, 192
@@ -48,7 +48,7 @@ def render_sheet(path: Path, seed: int = 0, count: int = 36) -> None:
 
 def sample_sheet(path: Path, world: Miniworld, seed: int = 0, count: int = 36) -> None:
     """Samples of identities never seen, over the seen relations in turn; the references are not shown."""
-    plans = [evaluation_plans(SEEN[index % len(SEEN)], 1, seed + index)[0] for index in range(count)]
+    plans = plans_in_turn(SEEN, count, seed)
     save_picture(tiled(to_uint8(generate_images(world, plans, seed))), path)
 
 

@@ -31,7 +31,8 @@ from ...host_diffusers.miniworld.bundle import Miniworld, load_miniworld
 from ...host_diffusers.subject import put_on
 from ...host_diffusers.subject_base import SubjectModels, open_subject_models
 from ..recipes.classifiers import Classifiers, crop_boxes, load_shipped
-from ..recipes.labelled_scenes import RELATIONS, TRAITS, trait_row
+from ..recipes.denoiser import STRENGTH
+from ..recipes.labelled_scenes import LOOKS, RELATIONS, TRAITS, trait_row
 from ..recipes.pictures import to_tensor as stacked
 from ..world.relations import SEEN
 from ..world.renderer import render
@@ -39,7 +40,6 @@ from ..world.scene import ScenePlan
 from ..world.single_and_group_poses import SINGLES
 from ..world.triplets import write_triplets
 from .generate import Request, generate
-from .measure import CLASSIFIED
 from .sheets import beside
 from .subject_training import CONFIG, VARIANTS, adapter_file, merged_lines, overrides_of
 
@@ -144,7 +144,7 @@ def drawn(row: str, world: Miniworld, scenes: Evaluation, out: Path, steps: int)
         return scenes.truth
     starts = range(0, len(scenes.plans), BATCH)
     if row in OTHERS:
-        strength = 0.6 if row == "MS-Diffusion branch" else 0.0
+        strength = STRENGTH if row == "MS-Diffusion branch" else 0.0
         requests = _requests(scenes)
         return torch.cat(
             [generate(world, requests[at : at + BATCH], SEED + at, steps, strength=strength) for at in starts]
@@ -198,7 +198,7 @@ def tally(judges: Classifiers, images: Tensor, plans: list[ScenePlan]) -> dict[s
     wanted = torch.tensor([[trait_row(traits) for traits in plan.cast] for plan in plans])
     logits, _ = judges.identity(crop_boxes(images, boxes)[0])
     seen = torch.stack([logits[name].argmax(1) for name in TRAITS], dim=1).unflatten(0, (len(plans), subjects))
-    kept = [list(TRAITS).index(name) for name in CLASSIFIED]
+    kept = [list(TRAITS).index(name) for name in LOOKS]
     right = (seen == wanted)[..., kept].numpy()
     rows = {
         "traits": bootstrap_ratio(right.sum((1, 2)), right[0].size * ones),

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ...diffusion.noise_schedule import TIMESTEPS, NoiseSchedule, denoising_loss
 from ...engine.timed_loop import State, TrainerConfig, fit, load_ema_weights
 from ...host_diffusers import CrossAttentionExtras, attach_identity, identity_batch
-from ...host_diffusers.miniworld.architectures import LATENT_SIDE, build_identity, build_unet
+from ...host_diffusers.miniworld.architectures import build_identity, build_unet
+from .corpus import PIXELS
 from .encoded_corpus import EncodedCorpus
 
 SETTINGS = TrainerConfig(
@@ -34,7 +35,6 @@ STRENGTH = 0.6
 DROP_IMAGE, DROP_TEXT, DROP_BOTH, DROP_GROUNDING = 0.05, 0.05, 0.05, 0.1
 SNR_CEILING = 5.0
 BOX_JITTER = 0.02  # users draw boxes roughly
-PIXELS = 8 * LATENT_SIDE
 COMPILE_FROM = 500  # steps: compiling takes half a minute of one core and saves a seventh of every step
 
 

@@ -20,7 +20,7 @@ from ...host_diffusers.miniworld.architectures import TEXT_G, TEXT_L, TEXT_LENGT
 from ...host_diffusers.miniworld.bundle import encode_phrases, encode_prompts, encode_subjects
 from ..world.traits import SPECIES
 from . import autoencoder, contrastive, local_encoder
-from .corpus import Corpus
+from .corpus import PIXELS, Corpus
 from .pictures import to_tensor
 
 LOCAL_GRID = 4  # 16 local tokens, best in DreamRelation's table 7
@@ -111,7 +111,7 @@ def encode_latents(out: Path, device: torch.device, extent: Extent) -> Iterator[
         latents = []
         for start in range(0, len(rows), _BATCH):
             batch = to_tensor(pictures[rows[start : start + _BATCH]], device)
-            small = nn.functional.interpolate(batch, size=(128, 128), mode="area")
+            small = nn.functional.interpolate(batch, size=(PIXELS, PIXELS), mode="area")
             latents.append(autoencoder.encode(model, small).cpu().numpy())
         whole = np.concatenate(latents)
         if name == "scenes":

@@ -20,11 +20,11 @@ from ...host_diffusers.miniworld.architectures import FOLDER
 from ..world.traits import SPECIES
 from . import classifiers
 from .detector_network import FILE, SIDE, CreatureDetector, decode
+from .labelled_scenes import LOOKS
 
 # Middles of hugging creatures are faint: on 120 renders of a seed of their own, a peak of .15 finds most of them and
 # little else. Scores are doubled, so that the .30 that is asked of every detector means this.
 GAIN = 2.0
-LOOKS = ("species", "fur", "belly", "pattern", "accessory")
 _LEAST_SPECIES = 0.05  # probability below which a creature is none of the species asked for
 
 

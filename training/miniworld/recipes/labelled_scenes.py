@@ -45,6 +45,7 @@ TRAITS: dict[str, tuple[str, ...]] = {
     "emblem": EMBLEMS,
     "emblem_colour": tuple(EMBLEM_COLOURS),
 }
+LOOKS = ("species", "fur", "belly", "pattern", "accessory")  # the traits that say who a creature is at a glance
 
 
 def trait_row(traits: CreatureTraits) -> list[int]:

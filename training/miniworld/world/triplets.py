@@ -101,6 +101,11 @@ def evaluation_plans(relation: str, count: int, seed: int) -> list[ScenePlan]:
     return [_asked(relation, seed, index, held_out=True) for index in range(count)]
 
 
+def plans_in_turn(relations: tuple[str, ...], count: int, seed: int) -> list[ScenePlan]:
+    """Scenes as `evaluation_plans` has them, relations in turn."""
+    return [evaluation_plans(relations[index % len(relations)], 1, seed + index)[0] for index in range(count)]
+
+
 def look_alike_plans(relation: str, count: int, seed: int) -> list[ScenePlan]:
     """Scenes of the held-out pair that differs in its emblems alone, either of them first."""
     return [_asked(relation, seed, index, cast=LOOK_ALIKES[:: 1 if index % 2 else -1]) for index in range(count)]

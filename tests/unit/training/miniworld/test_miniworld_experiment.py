@@ -9,12 +9,13 @@ import torch
 from training.miniworld.experiments import ablate
 from training.miniworld.experiments import keypoint_probe as joints
 from training.miniworld.experiments.generate import apart
-from training.miniworld.experiments.measure import CLASSIFIED, Measurement, Predictions, Share
+from training.miniworld.experiments.measure import Measurement, Predictions, Share
 from training.miniworld.experiments.report import write_section, write_trained
+from training.miniworld.recipes.labelled_scenes import LOOKS
 
 
 def verdicts(pictures, relation, right=True, swapped=False, shown=True):
-    shape = (pictures, 2, len(CLASSIFIED))
+    shape = (pictures, 2, len(LOOKS))
     return Predictions(
         np.full(pictures, relation),
         np.full(shape, right),
