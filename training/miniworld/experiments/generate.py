@@ -210,6 +210,12 @@ def generate_images(
     return torch.cat(pictures)
 
 
+@torch.no_grad()
+def copies(world: Miniworld, images: Tensor) -> Tensor:
+    """Pictures (B, 3, H, W) through the autoencoder and back, wherever the models are; on the CPU."""
+    return torch.cat([world.to_images(world.to_latents(part.to(world.device))).cpu() for part in images.split(16)])
+
+
 def apart(boxes: Tensor) -> Tensor:
     """Two boxes cut at the middle of their overlap, along the side where they overlap less: (2, 4) to (2, 4)."""
     low, high = torch.maximum(boxes[0, :2], boxes[1, :2]), torch.minimum(boxes[0, 2:], boxes[1, 2:])

@@ -18,7 +18,7 @@ from ..recipes.autoencoder import reconstruction
 from ..world.relations import HELD_OUT, SEEN
 from ..world.scene import ScenePlan
 from ..world.triplets import look_alike_plans, plans_in_turn
-from .generate import PLAIN, Drawing, generate_images
+from .generate import PLAIN, Drawing, copies, generate_images
 from .measure import Share, measure, renders
 from .sheets import beside
 
@@ -88,7 +88,7 @@ def measure_world(
             how = row.how if steps is None else replace(row.how, steps=steps)
             images = generate_images(world, plans, seed, how)
         else:
-            images = truth if row.how is None else _copies(world, truth)
+            images = truth if row.how is None else copies(world, truth)
         if key == "judges_on_reconstructions":
             facts |= {"reconstruction": _errors(images, truth), "judges_on_renders": known}
         facts[key] = measure(judges, images, plans).table()
@@ -169,12 +169,6 @@ def write_section(card: Path, name: str, text: str) -> None:
         raise ValueError(f"{card}: expected the marks {begin} and {end}, between which the results go; add them")
     before, _, rest = whole.partition(begin)
     write_text(card, f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}")
-
-
-@torch.no_grad()
-def _copies(world: Miniworld, images: Tensor) -> Tensor:
-    """Pictures through the autoencoder and back."""
-    return torch.cat([world.to_images(world.to_latents(part)) for part in images.split(16)])
 
 
 def _errors(copies: Tensor, images: Tensor) -> dict[str, float]:

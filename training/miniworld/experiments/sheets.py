@@ -15,7 +15,7 @@ from ..world.renderer import render
 from ..world.rng_streams import Stream, generator
 from ..world.scene import draw_plan
 from ..world.triplets import evaluation_plans, plans_in_turn
-from .generate import generate, generate_images, request_of
+from .generate import copies, generate, generate_images, request_of
 
 COLUMNS, DISPLAY = 6, 192
 
@@ -66,7 +66,5 @@ def reconstruction_sheet(path: Path, world: Miniworld, seed: int = 0) -> None:
     """Rows in turn: renders, and what the autoencoder makes of them."""
     rng = generator(seed, Stream.SHEET, 2)
     renders = [render(draw_plan(rng, held_out=True)).image for _ in range(2 * COLUMNS)]
-    images = to_tensor(renders)
-    with torch.no_grad():
-        back = to_uint8(world.to_images(world.to_latents(images)))
+    back = to_uint8(copies(world, to_tensor(renders)))
     save_picture(tiled([*renders[:COLUMNS], *back[:COLUMNS], *renders[COLUMNS:], *back[COLUMNS:]]), path)

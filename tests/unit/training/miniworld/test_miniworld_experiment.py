@@ -8,7 +8,7 @@ import torch
 
 from training.miniworld.experiments import ablate
 from training.miniworld.experiments import keypoint_probe as joints
-from training.miniworld.experiments.generate import apart
+from training.miniworld.experiments.generate import apart, copies
 from training.miniworld.experiments.measure import Measurement, Predictions, Share
 from training.miniworld.experiments.report import write_section, write_trained
 from training.miniworld.recipes.labelled_scenes import LOOKS
@@ -139,3 +139,19 @@ def test_recorded_rows_of_the_same_weights_stay_and_others_go(tmp_path, monkeypa
 def test_every_row_has_its_recipe_and_a_name_of_its_own():
     assert len({row.name for row in ablate.ROWS}) == len(ablate.ROWS)
     assert {row.recipe for row in ablate.ROWS} == {"", *ablate.VARIANTS}
+
+
+def test_copies_are_made_where_the_models_are():
+    """`measure --device cuda` has its pictures on the CPU and its models elsewhere."""
+
+    class World:
+        device = torch.device("meta")
+
+        def to_latents(self, images):
+            assert images.device == self.device
+            return images
+
+        def to_images(self, latents):
+            return torch.zeros(latents.shape)
+
+    assert copies(World(), torch.ones(20, 3, 8, 8)).shape == (20, 3, 8, 8)
