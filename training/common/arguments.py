@@ -47,11 +47,11 @@ def positive(text: str) -> float:
 def device(text: str) -> str:
     """Return a device of torch that this machine has, e.g. ``cpu``, ``cuda``, ``cuda:1``."""
     try:
-        wanted = torch.device(text)
+        target = torch.device(text)
     except RuntimeError as error:
         raise argparse.ArgumentTypeError(f"expected cpu, cuda, cuda:1 or mps, got {text}") from error
     count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
-    if (wanted.index or 0) >= count.get(wanted.type, 0):
+    if (target.index or 0) >= count.get(target.type, 0):
         has = ", ".join(f"{number} x {kind}" for kind, number in count.items() if number)
         raise argparse.ArgumentTypeError(f"this machine has no {text}; it has {has}")
     return text

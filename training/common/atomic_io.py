@@ -37,7 +37,7 @@ def check_writable(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_whole` for text, UTF-8."""
+    """Write text in UTF-8 as `atomic_write` does."""
 
     def write(temporary: Path) -> None:
         temporary.write_text(text, encoding="utf-8")

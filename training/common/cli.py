@@ -34,13 +34,13 @@ class Terminated(KeyboardInterrupt):
 
 
 def say(text: str) -> None:
-    """One message to the user, at once."""
+    """Print one message to the user at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def command(run: Callable[[], object], log_format: str = "%(message)s") -> int:
-    """Run a command; its exit code: 0 done, 1 stopped on the way, 2 bad input, 130 Ctrl-C, 143 terminated."""
+    """Run a command and return its exit code: 0 done, 1 stopped on the way, 2 bad input, 130 Ctrl-C, 143 terminated."""
     for stream in (sys.stdout, sys.stderr):  # a terminal that knows no Chinese gets \\u62e5, not a traceback
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -76,11 +76,11 @@ def leave(code: int) -> NoReturn:
 
 
 def going_on(run: Callable[[], object], again: str) -> None:
-    """Run a command that trains in a folder; whatever stops it, the message says what to type.
+    """Run a command that trains in a folder; whatever stops it, the message names the command that resumes it.
 
     Args:
         run: the command.
-        again: what goes on with it.
+        again: the command that resumes it.
 
     Raises:
         UserErrors: something that `run` needs is not there, or in use.
@@ -114,9 +114,9 @@ def _one_stop_at_a_time() -> Iterator[None]:
         return
     global _asked
     _asked = None
-    before = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    for number, handler in before.items():  # not after a stop: the second of two comes while Python ends
+    for number, handler in handlers.items():  # not after a stop: the second of two comes while Python ends
         signal.signal(number, handler)
 
 
@@ -154,14 +154,14 @@ def shell_command(module: str, arguments: Sequence[str], processes: int = 1) -> 
 
 def _python() -> str:
     """Return the interpreter that runs now, as short as the shell finds it."""
-    known, here = shutil.which("python"), Path(sys.executable)
-    if known and os.path.abspath(known) == os.path.abspath(here):
+    on_path, current = shutil.which("python"), Path(sys.executable)
+    if on_path and os.path.abspath(on_path) == os.path.abspath(current):
         return "python"
-    return str(here.relative_to(Path.cwd())) if here.is_relative_to(Path.cwd()) else str(here)
+    return str(current.relative_to(Path.cwd())) if current.is_relative_to(Path.cwd()) else str(current)
 
 
 class Progress:
-    """One line a second: step, losses, learning rate, steps a second, time left.
+    """One line per second: step, losses, learning rate, steps per second, time left.
 
     Args:
         first, last: steps of this process: from ``first`` (0-based) to ``last``.
@@ -172,20 +172,20 @@ class Progress:
         self.started = self.spoken = time.monotonic()
 
     def due(self, done: int) -> bool:
-        """Whether a second has passed or this was the last step; asking costs nothing on the GPU."""
+        """Tell whether a second has passed or this was the last step, without waiting for the GPU."""
         return time.monotonic() - self.spoken >= 1 or done == self.last
 
     def tell(self, done: int, losses: Mapping[str, float], rate: float) -> None:
         """Show the line after ``done`` steps."""
         self.spoken = time.monotonic()
-        a_second = (done - self.first) / max(self.spoken - self.started, 1e-9)
-        left = (self.last - done) / max(a_second, 1e-9)
+        speed = (done - self.first) / max(self.spoken - self.started, 1e-9)
+        seconds_left = (self.last - done) / max(speed, 1e-9)
         parts = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
-        say(f"step {done}/{self.last}  {parts}  lr {rate:.2e}  {a_second:.2f} steps/s  {clock(left)} left")
+        say(f"step {done}/{self.last}  {parts}  lr {rate:.2e}  {speed:.2f} steps/s  {clock(seconds_left)} left")
 
 
 def clock(seconds: float) -> str:
-    """65 to 1:05, 3700 to 1:01:40."""
+    """Format seconds: 65 as 1:05, 3700 as 1:01:40."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

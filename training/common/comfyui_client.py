@@ -83,9 +83,9 @@ class ComfyUIClient:
         return self.connection.json("GET", "/system_stats", once=True)
 
     def missing_nodes(self, graph: Graph) -> list[str]:
-        """Class types of a graph that the server does not have."""
-        known = self.connection.json("GET", "/object_info")
-        return sorted({value["class_type"] for value in graph.values()} - set(known))
+        """List the class types of a graph that the server does not have."""
+        available = self.connection.json("GET", "/object_info")
+        return sorted({value["class_type"] for value in graph.values()} - set(available))
 
     def choices(self, class_type: str, name: str) -> list[str]:
         """Return what a combo input offers, e.g. the files of `LoraLoader`'s `lora_name`; empty without one."""
@@ -161,7 +161,7 @@ class ComfyUIClient:
         self.connection.request("POST", "/history", {"delete": [prompt_id]})  # an old failure is not an answer
         body = {"prompt": graph, "prompt_id": prompt_id, "client_id": "relate"}
         try:
-            answer = self.connection.json("POST", "/prompt", body, sent=lambda: self._known(prompt_id))
+            answer = self.connection.json("POST", "/prompt", body, sent=lambda: self._has(prompt_id))
         except HttpRefusal as refusal:
             raise Refused(f"ComfyUI at {self.url} refused the graph: {refusal_text(refusal, graph)}") from refusal
         if answer.get("node_errors"):  # accepted without the outputs that are not valid
@@ -171,11 +171,12 @@ class ComfyUIClient:
             raise Refused(f"ComfyUI at {self.url} refused a part of the graph: {reasons}")
 
     def _in_queue(self, prompt_id: str) -> str:
-        """`queue_running`, `queue_pending`, or nothing."""
+        """Return `queue_running`, `queue_pending`, or nothing."""
         queue = self.connection.json("GET", "/queue")
         return next((state for state in _IN_QUEUE if any(item[1] == prompt_id for item in queue.get(state, ()))), "")
 
-    def _known(self, prompt_id: str) -> bool:
+    def _has(self, prompt_id: str) -> bool:
+        """Whether the server runs, has queued or remembers a graph."""
         return bool(self._in_queue(prompt_id) or self.connection.json("GET", f"/history/{prompt_id}"))
 
     def _outputs(self, prompt_id: str) -> Mapping[str, Any] | Failed | None:
@@ -195,8 +196,8 @@ class ComfyUIClient:
         while True:
             outputs = self._outputs(prompt_id)
             if outputs is None:
-                found = self._in_queue(prompt_id)
-                if not found:
+                place = self._in_queue(prompt_id)
+                if not place:
                     outputs = self._outputs(prompt_id)  # it may have ended between the two questions
                     if outputs is None:
                         raise Lost(
@@ -207,8 +208,9 @@ class ComfyUIClient:
                 raise outputs
             if outputs is not None:
                 return outputs
-            if found != state:
-                state, since = found, time.monotonic()
+            # the time limit counts from the last change of place
+            if place != state:
+                state, since = place, time.monotonic()
             if time.monotonic() - since > self.patience.run_seconds:
                 self._stop(prompt_id)
                 raise TimedOut(

@@ -51,7 +51,7 @@ class Dropped(ComfyUIError):
 
 
 def refusal_text(refusal: HttpRefusal, graph: Graph) -> str:
-    """Everything that the server has against a graph, node by node."""
+    """List everything that the server has against a graph, node by node."""
     try:
         answer = json.loads(refusal.body)
     except ValueError:

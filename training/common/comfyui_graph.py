@@ -29,7 +29,7 @@ class Finished:
 
 
 def graph_hash(graph: Graph) -> str:
-    """SHA-256 of a graph's contents, whatever the order of its keys and whatever its titles."""
+    """Hash a graph's contents with SHA-256, whatever the order of its keys and whatever its titles."""
     bare = {node: {"class_type": value["class_type"], "inputs": value["inputs"]} for node, value in graph.items()}
     return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

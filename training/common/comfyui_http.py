@@ -52,7 +52,7 @@ class Connection:
     def json(
         self, method: str, path: str, body: Any = None, once: bool = False, sent: Callable[[], bool] | None = None
     ) -> dict[str, Any]:
-        """`request`, its answer read as a JSON object.
+        """Send a `request` and read its answer as a JSON object.
 
         Raises:
             ComfyUIError: as `request`, or the answer is no JSON object.
@@ -94,7 +94,7 @@ class Connection:
         once: bool = False,
         sent: Callable[[], bool] | None = None,
     ) -> bytes:
-        """One request, repeated while the server is away or answers 5xx.
+        """Send one request, repeated while the server is away or answers 5xx.
 
         Args:
             method, path: as HTTP has them.
@@ -110,7 +110,7 @@ class Connection:
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         headers = {**self.headers, **({"Content-Type": kind} if data is not None else {})}
         away_since, errors, pause = None, 0, 0.1
-        while True:
+        while True:  # an answer of 5xx counts attempts, a server that is away counts seconds
             call = urllib.request.Request(self.url + path, data, headers, method=method)
             try:
                 with self.opener.open(call, timeout=self.patience.request_seconds) as response:

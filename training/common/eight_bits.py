@@ -21,26 +21,26 @@ def rounded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Returns:
         Tensors by name, on the CPU.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for name, value in weights.items():
         value = value.detach().cpu()
         if value.ndim < 2:
-            found[name] = value.half()
+            tensors[name] = value.half()
             continue
         scale = (value.flatten(1).abs().amax(1).float() / _LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
         rows = scale.view(-1, *[1] * (value.ndim - 1))
-        found[name] = (value / rows).round().clamp(-_LARGEST, _LARGEST).to(torch.int8)
-        found[name + SCALE] = scale
-    return found
+        tensors[name] = (value / rows).round().clamp(-_LARGEST, _LARGEST).to(torch.int8)
+        tensors[name + SCALE] = scale
+    return tensors
 
 
 def restored(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the float32 weights that a file of `rounded` tensors holds; tensors of other files as float32."""
-    found = {}
+    weights = {}
     for name, value in tensors.items():
         if name.endswith(SCALE) and name.removesuffix(SCALE) in tensors:
             continue
-        found[name] = value.float()
+        weights[name] = value.float()
         if name + SCALE in tensors:
-            found[name] *= tensors[name + SCALE].view(-1, *[1] * (value.ndim - 1))
-    return found
+            weights[name] *= tensors[name + SCALE].view(-1, *[1] * (value.ndim - 1))
+    return weights

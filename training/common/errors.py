@@ -1,4 +1,4 @@
-"""Everything that is wrong with a request, in one report: the user mends it once."""
+"""Errors that a user can mend, collected and reported together."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ class UserErrors(Exception):
         return f"{len(self.messages)} faults:\n" + "\n".join(
             f"  {i}. {fault}" for i, fault in enumerate(self.messages, 1)
         )
+
+
+def first_few(faults: list[str], most: int, where: str = "") -> list[str]:
+    """Cut a list of faults of one kind short, and say how many more there are.
+
+    Args:
+        faults: sentences.
+        most: how many of them are spelled out.
+        where: begins the sentence about the others.
+    """
+    others = len(faults) - most
+    return faults if others <= 0 else [*faults[:most], f"{where}{others} more of this kind."]
 
 
 def all_or_faults(*steps: Callable[[], Any]) -> list[Any]:

@@ -94,7 +94,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def _opened(path: str | Path, data: bytes | None) -> Image.Image:
-    """Look at the header; nothing is decoded yet."""
+    """Open an image by its header; nothing is decoded yet."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

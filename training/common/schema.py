@@ -1,4 +1,4 @@
-"""What strangers write, checked field by field: pydantic models whose faults read as the rest of ours do.
+"""Users' files, checked field by field: pydantic models whose faults read as the rest of ours do.
 
 Every field of a `Checked` model has its type, range, unit and meaning beside it. Nothing is coerced: "3" is no number
 and 1 is not true. All faults of a value are reported at once: what was expected, what came, what to do.
@@ -10,12 +10,14 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
+
+from .errors import first_few
 
 NAME_BYTES, PATH_BYTES = 255, 4000  # what file systems of today take; a few bytes are left for temporary names
 _SHOWN = 80  # letters of a wrong value
@@ -52,29 +54,29 @@ class Checked(BaseModel):
 def sentences(error: ValidationError, kind: type[BaseModel]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Yield the faults of a value as (place, sentence); a place is keys and indices from 0, outermost first."""
     for fault in error.errors(include_url=False):
-        place, sort, given = fault["loc"], fault["type"], shown(fault["input"])
+        place, error_type, got = fault["loc"], fault["type"], shown(fault["input"])
         context = fault.get("ctx", {})
-        if sort == "contradictions":
+        if error_type == "contradictions":
             yield from (((*place, key), sentence) for key, sentence in context["faults"])
-        elif sort == "missing":
+        elif error_type == "missing":
             yield place, "missing; this key has no default."
-        elif sort == "extra_forbidden":
+        elif error_type == "extra_forbidden":
             yield place, f"unknown key. {did_you_mean(str(place[-1]), _keys_of(kind, place[:-1]))}"
-        elif sort in ("model_type", "model_attributes_type"):
-            yield place, f"expected a table [{'.'.join(map(str, place))}], got {given}."
-        elif sort == "literal_error":
+        elif error_type in ("model_type", "model_attributes_type"):
+            yield place, f"expected a table [{'.'.join(map(str, place))}], got {got}."
+        elif error_type == "literal_error":
             choices = ", ".join(map(str, get_args(_annotation(kind, place))))
-            yield place, f"expected one of {choices}, got {given}."
-        elif sort in ("greater_than_equal", "less_than_equal"):
-            yield place, f"expected {_range(kind, place, context)}, got {given}."
-        elif sort == "value_error":
+            yield place, f"expected one of {choices}, got {got}."
+        elif error_type in ("greater_than_equal", "less_than_equal"):
+            yield place, f"expected {_range(kind, place, context)}, got {got}."
+        elif error_type == "value_error":
             yield place, str(context["error"])
-        elif sort in ("empty", "string_too_short", "too_short"):
-            yield place, f"expected {_meaning(kind, place)}, got {given}."
-        elif sort == "too_long":
+        elif error_type in ("empty", "string_too_short", "too_short"):
+            yield place, f"expected {_meaning(kind, place)}, got {got}."
+        elif error_type == "too_long":
             yield place, f"expected at most {context['max_length']}, got {context['actual_length']}."
         else:
-            yield place, f"expected {_KINDS.get(sort, fault['msg'])}, got {given}."
+            yield place, f"expected {_KINDS.get(error_type, fault['msg'])}, got {got}."
 
 
 def checked_entry(kind: type[Checked], entry: Any, where: str, faults: list[str]) -> Any:
@@ -99,13 +101,7 @@ def entry_faults(error: ValidationError, kind: type[BaseModel], where: str) -> l
         if sentence.startswith("missing;"):
             text = f"'{key}' is missing; expected {_meaning(kind, place)}."
         by_key.setdefault(key, []).append(f"{where}: {text}")
-    return [fault for key, of_key in by_key.items() for fault in _few(of_key, f"{where}: '{key}'")]
-
-
-def _few(faults: list[str], what: str) -> Iterable[str]:
-    yield from faults[:_MOST]
-    if len(faults) > _MOST:
-        yield f"{what}: {len(faults) - _MOST} more of this kind."
+    return [fault for key, of_key in by_key.items() for fault in first_few(of_key, _MOST, f"{where}: '{key}': ")]
 
 
 def shown(value: Any) -> str:
@@ -114,11 +110,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-def did_you_mean(key: str, known: list[str]) -> str:
+def did_you_mean(key: str, valid: list[str]) -> str:
     """Return the closest known key, or all of them."""
-    close = difflib.get_close_matches(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], 1)
-    whole = next((name for name in known if close and name.rpartition(".")[2] == close[0]), "")
-    return f"Did you mean {whole}?" if whole else f"Known here: {', '.join(known)}."
+    close = difflib.get_close_matches(key.rpartition(".")[2], [name.rpartition(".")[2] for name in valid], 1)
+    whole = next((name for name in valid if close and name.rpartition(".")[2] == close[0]), "")
+    return f"Did you mean {whole}?" if whole else f"Known here: {', '.join(valid)}."
 
 
 def _model_at(kind: type[BaseModel], place: tuple[str | int, ...]) -> type[BaseModel] | None:
@@ -138,8 +134,10 @@ def _field(kind: type[BaseModel], place: tuple[str | int, ...]) -> Any:
 
 
 def _annotation(kind: type[BaseModel], place: tuple[str | int, ...]) -> Any:
-    found = _field(kind, place).annotation
-    return found if get_origin(found) is Literal else next(part for part in get_args(found) if get_args(part))
+    annotation = _field(kind, place).annotation
+    if get_origin(annotation) is Literal:
+        return annotation
+    return next(part for part in get_args(annotation) if get_args(part))
 
 
 def _keys_of(kind: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:

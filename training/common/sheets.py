@@ -17,24 +17,24 @@ _GAP = 8
 
 
 def font(size: int) -> ImageFont.ImageFont:
-    """PIL's own font, so that the sheet is the same on every machine."""
+    """Return PIL's own font, so that the sheet is the same on every machine."""
     return ImageFont.load_default(size)
 
 
 def to_picture(pixels: Tensor, side: int | None = None) -> Image.Image:
-    """(3, H, W) in [0, 1] to a picture, resized to a square of ``side`` pixels if asked."""
+    """Convert (3, H, W) in [0, 1] to a picture, resized to a square of ``side`` pixels if asked."""
     array = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     picture = Image.fromarray(array)
     return picture if side is None else picture.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """PNG under a temporary name, then renamed."""
+    """Write a PNG under a temporary name, then rename it."""
     atomic_write(path, lambda temporary: picture.save(temporary, format="PNG"))
 
 
 def sample_sheet(columns: Mapping[str, Sequence[Image.Image]], rows: Sequence[str]) -> Image.Image:
-    """One column a moment of training, one row a prompt, all of the same seeds."""
+    """Draw one column per moment of training and one row per prompt, all of the same seeds."""
     side = next(iter(columns.values()))[0].width
     head, foot = 26, 22
     size = (len(columns) * (side + _GAP) + _GAP, head + len(rows) * (side + foot + _GAP) + _GAP)

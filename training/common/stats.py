@@ -40,10 +40,10 @@ class Estimate:
 
     def text(self, scale: float = 1.0, digits: int = 1) -> str:
         """`value [low, high]`, each times `scale`."""
-        shown = f"{scale * self.value:.{digits}f}"
+        number = f"{scale * self.value:.{digits}f}"
         if self.low is None or self.high is None:
-            return shown
-        return f"{shown} [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
+            return number
+        return f"{number} [{scale * self.low:.{digits}f}, {scale * self.high:.{digits}f}]"
 
 
 @dataclass(frozen=True)

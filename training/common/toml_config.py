@@ -37,7 +37,7 @@ def read_settings(
     overrides: Sequence[str],
     across: Callable[[dict[str, Any]], list[str]],
 ) -> Settings:
-    """Understand a TOML file.
+    """Validate a TOML file.
 
     Args:
         kind: the model of the file; its tables are models as well.
@@ -49,6 +49,7 @@ def read_settings(
     Raises:
         ConfigFaults: not TOML; unknown, missing, mistyped, out of range or contradictory keys, all of them.
     """
+    # 1. the file, with the command line over it
     settings = _parse(path, text)
     faults: list[str] = []
     for override in overrides:
@@ -60,6 +61,7 @@ def read_settings(
     }
     for name in tables:  # a table left out: its missing keys are named, not itself
         settings.setdefault(name, {})
+    # 2. every table against its model, then what is between them
     config = None
     try:
         config = kind.model_validate(settings)
@@ -72,7 +74,7 @@ def read_settings(
 
 
 def key_of(text: str, overrides: Sequence[str], key: str) -> Any:
-    """One key of a TOML file's top, overrides included; None where there is none, or no TOML."""
+    """Read one top-level key of a TOML file, overrides included; None where there is none, or no TOML."""
     settings: dict[str, Any] = {}
     with suppress(tomllib.TOMLDecodeError, RecursionError):
         settings = tomllib.loads(text)
@@ -83,7 +85,7 @@ def key_of(text: str, overrides: Sequence[str], key: str) -> Any:
 
 
 def _right(tables: dict[str, type[Checked]], settings: dict[str, Any]) -> dict[str, Checked]:
-    """Those tables that have no fault."""
+    """Return the tables that have no fault."""
     right = {}
     for name, kind in tables.items():
         with suppress(ValidationError):

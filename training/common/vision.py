@@ -74,17 +74,17 @@ def select(detections: Sequence[Detection], size: tuple[int, int], least_score: 
     Args:
         detections: of one picture, under all names.
         size: width and height of the picture in pixels.
-        least_score: lowest score kept.
+        least_score: lowest score that counts.
     """
     width, height = size
-    kept = [
+    candidates = [
         one
         for one in detections
         if one.score >= least_score
         and min((one.box[2] - one.box[0]) * width, (one.box[3] - one.box[1]) * height) >= LEAST_SIDE * width
     ]
-    boxes = np.array([one.box for one in kept]).reshape(-1, 4)
-    return [kept[row] for row in non_maximum_suppression(boxes, [one.score for one in kept], SAME_THING)]
+    boxes = np.array([one.box for one in candidates]).reshape(-1, 4)
+    return [candidates[row] for row in non_maximum_suppression(boxes, [one.score for one in candidates], SAME_THING)]
 
 
 def crop(image: Image.Image, box: Sequence[float], mask: np.ndarray | None = None) -> Image.Image:

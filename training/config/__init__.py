@@ -9,10 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.user_files import read_text
-
-from ..common.errors import UserErrors
-from ..common.schema import check_path
 from ..common.toml_config import key_of, read_settings
 from .flux import FluxConfig
 from .sdxl import (
@@ -27,6 +23,7 @@ from .sdxl import (
     SamplesConfig,
     TrainConfig,
     across_tables,
+    config_text,
 )
 
 __all__ = [
@@ -51,9 +48,6 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config | Flu
     Raises:
         UserErrors: unreadable, unknown, missing, mistyped, out of range or contradictory keys, all of them.
     """
-    try:
-        text = read_text(check_path(str(path)))
-    except ValueError as error:
-        raise UserErrors(f"{error} Give the path of a TOML file, e.g. one of training/configs.") from error
+    text = config_text(path)
     kind = FluxConfig if key_of(text, overrides, "architecture") == "flux" else Config
     return read_settings(kind, path, text, overrides, across_tables)

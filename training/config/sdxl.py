@@ -13,7 +13,10 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat
 
-from ..common.schema import Checked, FileName, NeededPath, PathText, Words, check_file_name
+from core.user_files import read_text
+
+from ..common.errors import UserErrors
+from ..common.schema import Checked, FileName, NeededPath, PathText, Words, check_file_name, check_path
 
 # Settings that a run may go on with differently: where it runs, how much of a step it computes at once.
 HARMLESS = ("device", "micro_batch", "gradient_checkpointing")
@@ -54,17 +57,11 @@ class ModelsConfig(Checked):
 
     def contradictions(self) -> list[tuple[str, str]]:
         if self.identity:
-            return (
-                []
-                if self.clip_vision
-                else [
-                    (
-                        "clip_vision",
-                        "the identity model reads photographs through a CLIP vision encoder; name one, or "
-                        "leave models.identity empty to train on the plain base.",
-                    )
-                ]
+            missing = (
+                "the identity model reads photographs through a CLIP vision encoder; name one, or leave "
+                "models.identity empty to train on the plain base."
             )
+            return [] if self.clip_vision else [("clip_vision", missing)]
         return [
             (key, "has no use without models.identity; name an identity model or leave it empty.")
             for key in ("clip_vision", "local_clip_vision")
@@ -191,6 +188,18 @@ class Config(Checked):
         return digest_of(self.model_dump(exclude={"output", "samples"}))
 
 
+def config_text(path: str | Path) -> str:
+    """Read a config file.
+
+    Raises:
+        UserErrors: not the path of a text file.
+    """
+    try:
+        return read_text(check_path(str(path)))
+    except ValueError as error:
+        raise UserErrors(f"{error} Give the path of a TOML file, e.g. one of training/configs.") from error
+
+
 def digest_of(settings: dict[str, Any]) -> str:
     """Hash of settings, without those that say only where a run computes and how much at once."""
     settings["train"] = {key: value for key, value in settings["train"].items() if key not in HARMLESS}
@@ -210,4 +219,5 @@ def across_tables(settings: dict[str, Any]) -> list[str]:
 
 
 def name_of(relation: str) -> str:
+    """Return the file name of a relation, without its ending."""
     return "_".join(relation.lower().split())

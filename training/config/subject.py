@@ -5,20 +5,15 @@ As in `config`: a key's type, range, unit and meaning stand beside it, and a key
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, FiniteFloat
 
-from core.user_files import read_text
-
-from ..common.errors import UserErrors
-from ..common.schema import Checked, FileName, NeededPath, PathText, Words, check_path
+from ..common.schema import Checked, FileName, NeededPath, PathText, Words
 from ..common.toml_config import read_settings
-from .sdxl import HARMLESS, SamplesConfig, TrainConfig
+from .sdxl import SamplesConfig, TrainConfig, config_text, digest_of
 
 
 class SubjectDataConfig(Checked):
@@ -46,11 +41,8 @@ class SubjectDataConfig(Checked):
         if bool(self.folder) == bool(self.coco):
             both = "both are given" if self.folder else "neither is given"
             faults.append(("folder", f"{both}; name data.folder for triplets or data.coco for a COCO set."))
-        faults += (
-            [(key, "has no use without data.coco.") for key in ("pictures", "captions") if getattr(self, key)]
-            if not self.coco
-            else []
-        )
+        if not self.coco:
+            faults += [(key, "has no use without data.coco.") for key in ("pictures", "captions") if getattr(self, key)]
         if self.coco and self.references == "concepts":
             faults.append(("references", 'a COCO set has no photographs of its subjects; use "target".'))
         if self.least_area > self.most_area:
@@ -161,10 +153,7 @@ class SubjectConfig(Checked):
 
     def digest(self) -> str:
         """Hash of everything that changes the result: a checkpoint resumes only under the same one."""
-        settings = self.model_dump(exclude={"output", "samples"})
-        for key in HARMLESS:
-            settings["train"].pop(key)
-        return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        return digest_of(self.model_dump(exclude={"output", "samples"}))
 
 
 def load_subject_config(path: str | Path, overrides: Sequence[str] = ()) -> SubjectConfig:
@@ -173,8 +162,5 @@ def load_subject_config(path: str | Path, overrides: Sequence[str] = ()) -> Subj
     Raises:
         UserErrors: unreadable, unknown, missing, mistyped, out of range or contradictory keys, all of them.
     """
-    try:
-        text = read_text(check_path(str(path)))
-    except ValueError as error:
-        raise UserErrors(f"{error} Give the path of a TOML file, e.g. one of training/configs.") from error
-    return read_settings(SubjectConfig, path, text, overrides, lambda settings: [])  # no table contradicts another
+    # no table contradicts another
+    return read_settings(SubjectConfig, path, config_text(path), overrides, lambda settings: [])

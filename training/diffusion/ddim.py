@@ -11,7 +11,7 @@ from .noise_schedule import TIMESTEPS, NoiseSchedule
 
 
 def sampling_timesteps(steps: int, spacing: str = "trailing") -> list[int]:
-    """Return the timesteps at which the network is asked, falling.
+    """Return the timesteps at which the network is called, falling.
 
     Args:
         steps: how many.
@@ -23,7 +23,7 @@ def sampling_timesteps(steps: int, spacing: str = "trailing") -> list[int]:
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """(N, *shape), each row from its own seed, on the CPU: the same on any card."""
+    """Draw (N, *shape), each row from its own seed, on the CPU: the same on any card."""
     return torch.stack([torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
 
@@ -56,7 +56,7 @@ def sample(
     timesteps = sampling_timesteps(steps, spacing)
     noisy = noise.float()
     for now, after in zip(timesteps, [*timesteps[1:], 0 if spacing == "leading" else None]):
-        # 1. ask the network; 2. split its answer into picture and noise; 3. mix them for the next timestep
+        # 1. call the network; 2. split its prediction into picture and noise; 3. mix them for the next timestep
         t = torch.full((len(noise),), now, device=noise.device)
         predicted = predict(noisy, t)
         clean = schedule.clean(noisy, predicted, t)

@@ -23,7 +23,7 @@ _FEW, _MANY = (256, 0.5), (4096, 1.15)  # picture tokens and mu of Flux's schedu
 
 
 def shift_of(tokens: int) -> float:
-    """s = exp(mu) of a picture with so many tokens: 1.88 for 1024, 3.16 for 4096."""
+    """Compute s = exp(mu) of a picture with so many tokens: 1.88 for 1024, 3.16 for 4096."""
     slope = (_MANY[1] - _FEW[1]) / (_MANY[0] - _FEW[0])
     return math.exp(_FEW[1] + slope * (tokens - _FEW[0]))
 
@@ -36,7 +36,7 @@ def shifted(times: Tensor, shift: float) -> Tensor:
 def sample_times(
     density: str, count: int, generator: torch.Generator, mean: float = 0.0, deviation: float = 1.0, shift: float = 1.0
 ) -> Tensor:
-    """(count,) times in (0, 1).
+    """Draw (count,) times in (0, 1).
 
     Args:
         density: one of DENSITIES.
@@ -57,18 +57,18 @@ def sample_times(
 
 
 def add_noise(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-    """x_t of (B, ...) latents at (B,) times."""
+    """Mix (B, ...) latents and noise to x_t at (B,) times."""
     share = times.view(-1, *[1] * (clean.ndim - 1))
     return (1 - share) * clean + share * noise
 
 
 def clean_of(noisy: Tensor, velocity: Tensor, times: Tensor) -> Tensor:
-    """x_0 that a predicted velocity implies, float32."""
+    """Return the x_0 that a predicted velocity implies, float32."""
     return noisy.float() - times.view(-1, *[1] * (noisy.ndim - 1)) * velocity.float()
 
 
 def loss_weight(times: Tensor, weighting: str, gamma: float = 5.0) -> Tensor:
-    """(B,) factor on the velocity's squared error that makes it another prediction's loss.
+    """Return the (B,) factor on the velocity's squared error that makes it another prediction's loss.
 
     Args:
         times: (B,).
@@ -109,6 +109,6 @@ def euler(predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, steps: int
     if steps < 1:
         raise ValueError(f"sampling: expected at least 1 step, got {steps}.")
     times, latents = shifted(torch.linspace(1, 0, steps + 1), shift).to(noise.device), noise.float()
-    for now, then in zip(times[:-1], times[1:]):
-        latents = latents + (then - now) * predict(latents, now.expand(len(latents))).float()
+    for now, after in zip(times[:-1], times[1:]):
+        latents = latents + (after - now) * predict(latents, now.expand(len(latents))).float()
     return latents

@@ -53,7 +53,7 @@ class NoiseSchedule:
         return cls(prediction, tuple((1 - betas).cumprod(0).tolist()))
 
     def signal(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """Factors of the clean latents and of the noise at (B,) timesteps, each (B, 1, 1, 1) float32."""
+        """Return the factors of clean latents and of noise at (B,) timesteps, each (B, 1, 1, 1) float32."""
         check_shape(timesteps, "B", "timesteps")
         if self.prediction == "flow":
             noise = timesteps.float() / TIMESTEPS
@@ -64,7 +64,7 @@ class NoiseSchedule:
         return clean.view(-1, 1, 1, 1), noise.view(-1, 1, 1, 1)
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """x_t for (B, C, H, W) clean latents."""
+        """Mix (B, C, H, W) clean latents and noise to x_t."""
         clean_factor, noise_factor = self.signal(timesteps)
         return clean_factor * latents + noise_factor * noise
 
@@ -95,13 +95,13 @@ class NoiseSchedule:
         return (noisy.float() - clean_factor * clean) / noise_factor
 
     def min_snr_weight(self, timesteps: Tensor, gamma: float) -> Tensor:
-        """(B,) weight of each picture's denoising loss."""
+        """Return the (B,) weight of each picture's denoising loss."""
         clean_factor, noise_factor = self.signal(timesteps)
         snr = (clean_factor / noise_factor).square().flatten()
         return snr.clamp(max=gamma) / (snr + 1 if self.prediction == "v" else snr)
 
 
 def denoising_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of each picture, (B,) float32."""
+    """Compute each picture's mean squared error, (B,) float32."""
     check_shape(predicted, "B C H W", "prediction")
     return (predicted.float() - target.float()).square().mean(dim=(1, 2, 3))
