@@ -1,7 +1,7 @@
 """Files of tensors: read as data, compared key by key, written whole or not at all.
 
-A stranger's file is never executed: safetensors, or torch archives with ``weights_only``. What a file is, is read from
-its metadata or its whole key set.
+No file is ever executed: safetensors, or torch archives with ``weights_only``. The kind of a file is read from its
+metadata or its whole key set.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SAFETENSORS, TORCH_ZIP, TORCH_PICKLE = "safetensors", "torch archive", "old torc
 
 
 def kind_of(path: str | Path) -> str | None:
-    """Return what a file is by its first bytes, whatever its name says: one of the three kinds, or None."""
+    """Detect one of the three kinds of file by its first bytes, whatever its name says; None for any other."""
     with Path(path).open("rb") as file:
         first = file.read(_LENGTH + 1)
     # first of all: the length of a header may begin with the byte that begins a pickle
@@ -39,10 +39,10 @@ def kind_of(path: str | Path) -> str | None:
 
 
 def read(path: str | Path) -> tuple[dict, dict[str, str]]:
-    """Everything a file holds, on the CPU, large torch archives memory-mapped.
+    """Read all of a file to the CPU, large torch archives memory-mapped.
 
     Args:
-        path: safetensors or a torch archive; what it is, is told by its content, not by its ending.
+        path: safetensors or a torch archive; the content decides which, not the ending.
 
     Returns:
         The file's (possibly nested) dictionary and its metadata (empty for a torch archive).
@@ -123,8 +123,20 @@ def tensors_of(content: Mapping) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     return tensors, tuple(str(key) for key in content if key not in tensors)
 
 
+def metadata_number(metadata: Mapping[str, str], name: str, default: int, file: str) -> int:
+    """Read a size from a file's metadata.
+
+    Raises:
+        ValueError: not a whole number from 1 to 9999.
+    """
+    text = metadata.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 10_000):
+        raise ValueError(f"{file}: expected the metadata's {name} to be a whole number from 1 up, got {text!r}.")
+    return int(text)
+
+
 def _checked_kind(path: Path) -> str:
-    """Return the kind of a file of tensors; what was saved in place of one by a failed download is said.
+    """Return the kind of a file of tensors; name what a failed download has saved in place of one.
 
     Raises:
         ValueError: the file is empty, or none of the kinds.
@@ -168,7 +180,7 @@ def save(
     The bytes are a function of the contents: equal runs leave equal files, which a hash can tell.
 
     Args:
-        path: where to; the folder is made.
+        path: of the file; its folder is made.
         tensors: by key; made contiguous.
         metadata: flat strings; ``format`` is set to ``relate/1``.
         check: raises if what was written is not right; the file then never appears.

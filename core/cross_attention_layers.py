@@ -47,21 +47,14 @@ class UNetSpec:
     context_width: int
 
     @classmethod
-    def of_depths(
-        cls,
-        widths: tuple[int, ...],
-        resnets: int,
-        depths: tuple[int, ...],
-        context_width: int,
-        middle: int | None = None,
-    ) -> UNetSpec:
+    def of_depths(cls, widths: tuple[int, ...], resnets: int, depths: tuple[int, ...], context_width: int) -> UNetSpec:
         """Return a UNet with one transformer depth for all residual blocks of a level; the middle has the last one."""
         return cls(
             widths=widths,
             resnets=(resnets,) * len(widths),
             down=tuple((depth,) * resnets for depth in depths),
             up=tuple((depth,) * (resnets + 1) for depth in reversed(depths)),
-            middle=depths[-1] if middle is None else middle,
+            middle=depths[-1],
             context_width=context_width,
         )
 

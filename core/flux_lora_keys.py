@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .checkpoint import read, tensors_of
-from .key_report import SHOWN, describe
+from .key_report import describe, first_few
 from .lora_keys import (
     BIAS,
     BIASES,
@@ -27,7 +27,7 @@ from .lora_keys import (
     TEXT_ENCODERS,
     Alphas,
     LoraKey,
-    first,
+    first_names,
     is_embedding,
     read_alphas,
     split_key,
@@ -50,13 +50,13 @@ _FUSED_NAMES = {
 
 @dataclass(frozen=True, eq=False)
 class FluxLoRA:
-    """What one file changes, under names that ComfyUI's LoRA loader knows.
+    """A LoRA file's tensors, under names that ComfyUI's LoRA loader knows.
 
     Attributes:
         state: ``<module>.lora_down.weight``, ``.lora_up.weight``, ``.alpha``, and what else belongs to a module
             (``.dora_scale``, ``.diff`` and the like).
-        pairs: how many.
-        layout: "fused" or "split".
+        pairs: number of them.
+        key_format: "fused" or "split".
         left_out: keys of the file that are no LoRA.
         magnitudes: by module (out,) peft's magnitude vector, m of DoRA.
         unused: what is not applied, by what it is, e.g. text encoders to their keys.
@@ -66,7 +66,7 @@ class FluxLoRA:
 
     state: dict[str, Tensor]
     pairs: int
-    layout: str
+    key_format: str
     left_out: tuple[str, ...] = ()
     magnitudes: dict[str, Tensor] = field(default_factory=dict)
     unused: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -83,13 +83,14 @@ class FluxLoRA:
         }
 
     def remarks(self) -> list[str]:
-        """Return what of the file is not applied, a sentence for each sort."""
+        """List which parts of the file are not applied, one sentence for each sort."""
         sentences = [
-            f"{len(keys)} tensors of the {sort} are not applied: {first(keys)}" for sort, keys in self.unused.items()
+            f"{len(keys)} tensors of the {sort} are not applied: {first_names(keys)}"
+            for sort, keys in self.unused.items()
         ]
         if self.left_out:
             sentences.append(
-                f"{len(self.left_out)} tensors are no LoRA of Flux and were left out: {first(self.left_out)}"
+                f"{len(self.left_out)} tensors are no LoRA of Flux and were left out: {first_names(self.left_out)}"
             )
         return sentences
 
@@ -108,44 +109,49 @@ def load_flux_lora(path: str | Path) -> FluxLoRA:
 
 
 def to_comfy_keys(content: dict[str, Tensor], file: str, alphas: Alphas | None = None) -> FluxLoRA:
-    """Sort a state dict by its layout; see ``load_flux_lora``.
+    """Sort a state dict's tensors and rename their keys; see ``load_flux_lora``.
 
     Args:
-        alphas: what the file says of alpha outside its tensors.
+        alphas: alpha as the file gives it outside its tensors.
     """
     state: dict[str, Tensor] = {}
     halves: dict[str, dict[str, Tensor]] = {}
     magnitudes: dict[str, Tensor] = {}
     unused: dict[str, list[str]] = {}
     left_out, fused = [], False
+    # sort every key by its role
     for key, tensor in content.items():
-        found = _fused(key) or split_key(key)
+        fused_key = _fused(key)
+        lora_key = fused_key or split_key(key)
         if is_embedding(key):
             unused.setdefault(EMBEDDINGS, []).append(key)
-        elif found is None:
+        elif lora_key is None:
             left_out.append(key)
-        elif found.text_encoder:
+        elif lora_key.text_encoder:
             unused.setdefault(TEXT_ENCODERS, []).append(key)
-        elif found.role == BIAS:
+        elif lora_key.role == BIAS:
             unused.setdefault(BIASES, []).append(key)
-        elif found.role == "magnitude":
-            magnitudes[found.spelled] = tensor.flatten()
+        elif lora_key.role == "magnitude":
+            magnitudes[lora_key.spelled] = tensor.flatten()
         else:
-            state[f"{found.spelled}.{SUFFIXES.get(found.role, found.role)}"] = tensor
-            if found.role in ("down", "up"):
-                halves.setdefault(found.spelled, {})[found.role] = tensor
-            fused = fused or _fused(key) is not None
+            state[f"{lora_key.spelled}.{SUFFIXES.get(lora_key.role, lora_key.role)}"] = tensor
+            if lora_key.role in ("down", "up"):
+                halves.setdefault(lora_key.spelled, {})[lora_key.role] = tensor
+            fused = fused or fused_key is not None
+
+    # refuse half pairs, and files with nothing for Flux
     single = [module for module, sides in halves.items() if len(sides) == 1]
     if single:
-        more = f", and {len(single) - SHOWN} more" if len(single) > SHOWN else ""
         raise ValueError(
-            f"{file}: {len(single)} of {len(halves)} pairs have only one half: "
-            f"{', '.join(single[:SHOWN])}{more}. The file is not whole: download it again."
+            f"{file}: {len(single)} of {len(halves)} pairs have only one half: {first_few(single)}. The file is not "
+            "whole: download it again."
         )
     if not halves and not any(key.rpartition(".")[2].startswith(OWN_ADAPTERS) for key in state):
         texts = unused.get(TEXT_ENCODERS)
-        looks = f"It is a LoRA of text encoders alone ({first(texts, 2)})." if texts else describe(content)
+        looks = f"It is a LoRA of text encoders alone ({first_names(texts, 2)})." if texts else describe(content)
         raise ValueError(f"{file}: expected a LoRA for Flux, found none among its {len(content)} tensors. {looks}")
+
+    # ComfyUI's loader reads alpha from tensors only
     source = _add_alphas(state, halves, alphas or Alphas())
     left_out = [key for key in left_out if key not in DREAMO_TABLES]
     return FluxLoRA(
@@ -160,7 +166,7 @@ def to_comfy_keys(content: dict[str, Tensor], file: str, alphas: Alphas | None =
 
 
 def _add_alphas(state: dict[str, Tensor], halves: dict[str, dict[str, Tensor]], alphas: Alphas) -> str:
-    """Give pairs without an alpha the one that is told elsewhere; where that is."""
+    """Give pairs without an alpha the file's other one; return where that stands."""
     lacking = [module for module in halves if f"{module}.alpha" not in state]
     if alphas.default is None or not lacking:
         return ""

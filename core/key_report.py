@@ -15,19 +15,19 @@ def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def compare_keys(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], file: str, what: str
+    actual: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], file: str, what: str
 ) -> None:
     """Check that a file holds exactly what a model needs.
 
     Raises:
         ValueError: one message with every missing, unexpected and misshapen key (the first few, and how many).
     """
-    missing = [key for key in expected if key not in found]
-    unexpected = [key for key in found if key not in expected]
+    missing = [key for key in expected if key not in actual]
+    unexpected = [key for key in actual if key not in expected]
     misshapen = [
-        f"{key} is {found[key]}, expected {expected[key]}"
+        f"{key} is {actual[key]}, expected {expected[key]}"
         for key in expected
-        if key in found and found[key] != expected[key]
+        if key in actual and actual[key] != expected[key]
     ]
     faults = [
         f"{len(keys)} {sort} ({first_few(keys)})"
@@ -36,8 +36,8 @@ def compare_keys(
     ]
     if faults:
         raise ValueError(
-            f"{file}: expected {what}, {len(expected)} tensors, and found {len(found)}: "
-            f"{'; '.join(faults)}. {describe(found)}"
+            f"{file}: expected {what}, {len(expected)} tensors, and found {len(actual)}: "
+            f"{'; '.join(faults)}. {describe(actual)}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The keys of LoRA files: every spelling of a module, every part of an adapter, and where alpha is told.
+"""The keys of LoRA files: every spelling of a module, every part of an adapter, and where alpha stands.
 
     W' = W + alpha / r * up @ down                       LoRA (arXiv:2106.09685)
     W' = m * (W + alpha / r * up @ down) / ||...||       DoRA (arXiv:2402.09353): ``dora_scale``, peft's magnitudes
@@ -120,14 +120,14 @@ class Alphas:
     source: str = ""
 
     def of(self, module: str, rank: int) -> float:
-        """Alpha of a module without one of its own, so that alpha / rank is its scale; the rank where none is told.
+        """Alpha of a module without one of its own, so that alpha / rank is its scale; else the rank.
 
         Args:
             module: its name in the file.
         """
         alpha, name = self.default, module.replace(".", "_")
         for pattern, value in (self.patterns or {}).items():
-            # peft's patterns are regular expressions; a stranger's are read as names
+            # peft's patterns are regular expressions; those of a file are only read as names
             ending = pattern.strip("^$").replace("\\", "").replace(".", "_")
             if ending and (name == ending or name.endswith(f"_{ending}")):
                 alpha = value
@@ -137,7 +137,7 @@ class Alphas:
 
 
 def read_alphas(path: Path, metadata: Mapping[str, str]) -> Alphas:
-    """Where alpha stands when a file has no ``.alpha`` keys: its metadata, or peft's ``adapter_config.json`` beside it.
+    """Read alpha where a file has no ``.alpha`` keys: its metadata, or peft's ``adapter_config.json`` beside it.
 
     Args:
         path: of the file; a folder that several model files share says nothing of any one of them.
@@ -180,7 +180,7 @@ def _is_alone(path: Path) -> bool:
 
 
 def _json(text: str | None) -> dict:
-    """Return a dictionary, or an empty one for anything else that a stranger wrote there."""
+    """Parse a JSON object; anything else gives an empty dictionary."""
     try:
         value = json.loads(text or "{}")
     except json.JSONDecodeError:
@@ -202,8 +202,8 @@ def is_embedding(key: str) -> bool:
     return key.startswith("bundle_emb.")
 
 
-def first(names: Iterable[str], shown: int = 3) -> str:
-    """Return the first few of many names, and how many more there are."""
+def first_names(names: Iterable[str], limit: int = 3) -> str:
+    """Join the first few of many names, and say how many more there are."""
     names = list(names)
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,7 +1,7 @@
-"""Which step of a sampling schedule a model call belongs to.
+"""Count the steps of a sampling schedule from the sigmas of its model calls.
 
-A sampler may evaluate the model more than once a step: between two sigmas (DPM-2), or at the end of a step and again at
-the beginning of the next (Heun, arXiv:2206.00364, algorithm 1). The sigmas tell these apart.
+A sampler may evaluate the model more than once per step: between two sigmas (DPM-2), or at the end of a step and again
+at the beginning of the next (Heun, arXiv:2206.00364, algorithm 1). The sigmas distinguish these.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class StepCounter:
         self._sigma: float | None = None
         self._ends_steps = False  # the sampler evaluates at the end of a step, as Heun's does
 
-    def see(self, sigma: float, schedule: Sequence[float]) -> int:
+    def step_of(self, sigma: float, schedule: Sequence[float]) -> int:
         """Return the step of the next evaluation.
 
         Args:

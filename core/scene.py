@@ -58,7 +58,7 @@ WHOLE_PICTURE = Box(0.0, 0.0, 1.0, 1.0)
 
 
 def coverage(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Which cells of a token grid boxes touch: floor of the low edges, ceil of the high ones.
+    """Mark the cells of a token grid that boxes touch: floor of the low edges, ceil of the high ones.
 
     Args:
         boxes: (..., 4) fractions, x0 y0 x1 y1; zeros touch nothing.
@@ -77,7 +77,7 @@ def coverage(boxes: Tensor, height: int, width: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """One box a subject."""
+    """One box per subject."""
 
     boxes: tuple[Box, ...]
 
@@ -86,7 +86,7 @@ class Layout:
         return torch.stack([box.tensor() for box in self.boxes])
 
     def coverage(self, height: int, width: int, window: Box = WHOLE_PICTURE) -> Tensor:
-        """Which cells each subject may act on.
+        """Mark the cells that each subject may act on.
 
         Args:
             height, width: of the token grid.
@@ -95,8 +95,8 @@ class Layout:
         Returns:
             (S, h, w) bool.
         """
-        seen = [box.seen_through(window) for box in self.boxes]
-        return coverage(torch.stack([torch.zeros(4) if box is None else box.tensor() for box in seen]), height, width)
+        boxes = [box.seen_through(window) for box in self.boxes]
+        return coverage(torch.stack([torch.zeros(4) if box is None else box.tensor() for box in boxes]), height, width)
 
 
 @dataclass(frozen=True, eq=False)

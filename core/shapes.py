@@ -1,4 +1,4 @@
-"""The one sentence for every wrong tensor: what was expected, what came."""
+"""One message for every tensor of a wrong shape: expected and actual."""
 
 from torch import Tensor
 
@@ -20,13 +20,13 @@ def check_shape(tensor: Tensor, pattern: str, what: str, **sizes: int) -> dict[s
         ValueError: the number of axes or a size differs.
     """
     axes = pattern.split()
-    known = dict(sizes)
+    all_sizes = dict(sizes)
     fits = tensor.ndim == len(axes)
     for axis, size in zip(axes, tensor.shape):
-        wanted = int(axis) if axis.isdigit() else known.setdefault(axis, size)
-        fits = fits and wanted == size
+        expected_size = int(axis) if axis.isdigit() else all_sizes.setdefault(axis, size)
+        fits = fits and expected_size == size
     if not fits:
-        given = ", ".join(f"{letter} = {size}" for letter, size in sizes.items())
-        where = f" with {given}" if given else ""
+        conditions = ", ".join(f"{letter} = {size}" for letter, size in sizes.items())
+        where = f" with {conditions}" if conditions else ""
         raise ValueError(f"{what}: expected shape ({', '.join(axes)}){where}, got {tuple(tensor.shape)}.")
-    return {axis: known[axis] for axis in axes if not axis.isdigit()}
+    return {axis: all_sizes[axis] for axis in axes if not axis.isdigit()}

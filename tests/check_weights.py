@@ -23,7 +23,7 @@ from core.checkpoint import kind_of, read, read_metadata, tensors_of
 from core.cross_attention_layers import SDXL
 from core.identity.files import RELEASED, load_identity, load_vision_tower
 from core.key_report import describe
-from core.lora_keys import first, split_key
+from core.lora_keys import first_names, split_key
 from core.relation.lora import load_relation
 from core.routing.files import TABLES, load_tables
 
@@ -88,7 +88,7 @@ def relation(path: Path) -> str:
     single = [module for module, count in halves.items() if count != 2]
     if single:
         raise ValueError(
-            f"{path.name}: {len(single)} of {len(halves)} pairs have only one half: {first(single)}. The "
+            f"{path.name}: {len(single)} of {len(halves)} pairs have only one half: {first_names(single)}. The "
             "file is not whole: download it again."
         )
     try:
@@ -114,7 +114,7 @@ def check_finite(tensors: dict[str, Tensor], file: str) -> None:
     ]
     if broken:
         raise ValueError(
-            f"{file}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity: {first(broken)}. The "
+            f"{file}: {len(broken)} of {len(tensors)} tensors hold NaN or infinity: {first_names(broken)}. The "
             "file was damaged when it was made: get it again."
         )
 

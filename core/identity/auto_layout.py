@@ -35,8 +35,8 @@ def phrase_attention(query: Tensor, key: Tensor, heads: int, positions: tuple[Po
     Args:
         query: (B, N, C).
         key: (B, M, C) of the text context.
-        heads: of the site.
-        positions: for each subject those of its name.
+        heads: number of attention heads.
+        positions: for each subject the positions of its name's tokens.
 
     Returns:
         (B, S, N) float32; zeros for a subject without positions.
@@ -57,12 +57,12 @@ def coverage_of(maps: Tensor) -> Tensor:
 
 @dataclass(eq=False)
 class _WholeMap:
-    """What was seen of the whole picture at one site.
+    """Running sums of one site's maps over the whole picture.
 
     Attributes:
         total: (B, S, H, W) sum of the maps.
-        count: (H, W) how many steps each cell was seen in.
-        latest: (H, W) the last of them.
+        count: (H, W) number of steps that showed each cell.
+        latest: (H, W) the last of these steps.
     """
 
     total: Tensor
@@ -76,7 +76,7 @@ class _WholeMap:
         return cls(maps.new_zeros(*maps.shape[:2], height, width), count, torch.full_like(count, -1.0))
 
     def resized(self, height: int, width: int) -> _WholeMap:
-        """Return the same on another grid."""
+        """Resample to another grid."""
         count = F.interpolate(self.count[None, None], size=(height, width), mode="nearest-exact")[0, 0]
         mean = F.interpolate(self.mean, size=(height, width), mode="bilinear", antialias=True)
         latest = F.interpolate(self.latest[None, None], size=(height, width), mode="nearest-exact")[0, 0]
@@ -90,7 +90,7 @@ class _WholeMap:
 
 @dataclass(eq=False)
 class AttentionRecord:
-    """The attention seen so far in one sampling run; a new run starts with a new record.
+    """The attention maps of one sampling run so far; a new run starts with a new record.
 
     Attributes:
         first_step: steps needed before their maps replace the boxes.
@@ -100,7 +100,7 @@ class AttentionRecord:
     _maps: dict[Hashable, _WholeMap] = field(default_factory=dict)
 
     def observe(self, where: Hashable, step: int, maps: Tensor, window: Box = WHOLE_PICTURE) -> Tensor | None:
-        """Add what one model call shows at one site; return the layout so far, or None while boxes are still used.
+        """Add the maps of one model call at one site; return the layout so far, or None while boxes are still used.
 
         Args:
             where: the site, and whatever else tells apart maps that must not be mixed.
@@ -113,25 +113,26 @@ class AttentionRecord:
         """
         check_shape(maps, "B S h w", "attention maps")
         height, width = maps.shape[-2:]
-        whole = (
+        grid = (
             max(height, round(height / (window.y1 - window.y0))),
             max(width, round(width / (window.x1 - window.x0))),
         )
-        seen = self._maps.get(where)
-        if seen is None:
-            seen = _WholeMap.empty(maps, *whole)
-        elif seen.count.shape != whole:
-            seen = seen.resized(*whole)
-        self._maps[where] = seen
+        whole_map = self._maps.get(where)
+        if whole_map is None:
+            whole_map = _WholeMap.empty(maps, *grid)
+        elif whole_map.count.shape != grid:
+            whole_map = whole_map.resized(*grid)
+        self._maps[where] = whole_map
 
-        top = min(round(window.y0 * whole[0]), whole[0] - height)
-        left = min(round(window.x0 * whole[1]), whole[1] - width)
-        part = (..., slice(top, top + height), slice(left, left + width))
-        new = (seen.latest[part] != step).float()  # (h, w)
-        seen.total[part] += maps * new
-        seen.count[part] += new
-        seen.latest[part] = float(step)
-        seen.steps.add(step)
-        if len(seen.steps) < self.first_step:
+        # a cell counts once per step: later calls of the same step add nothing to it
+        top = min(round(window.y0 * grid[0]), grid[0] - height)
+        left = min(round(window.x0 * grid[1]), grid[1] - width)
+        cells = (..., slice(top, top + height), slice(left, left + width))
+        first_in_step = (whole_map.latest[cells] != step).float()  # (h, w)
+        whole_map.total[cells] += maps * first_in_step
+        whole_map.count[cells] += first_in_step
+        whole_map.latest[cells] = float(step)
+        whole_map.steps.add(step)
+        if len(whole_map.steps) < self.first_step:
             return None
-        return coverage_of(seen.mean.flatten(2)).unflatten(-1, whole)[part]
+        return coverage_of(whole_map.mean.flatten(2)).unflatten(-1, grid)[cells]

@@ -2,7 +2,7 @@
 
     out = to_out( Attention(Q, K_text, V_text) + gamma * Attention(Q, K_image, V_image; mask) )
 
-Keys and values of the identity tokens do not change during sampling: they are projected once a run, and the 680 MB of
+Keys and values of the identity tokens do not change during sampling: they are projected once per run, and the 680 MB of
 projections need not stay with the sampler. The query is the text attention's own, so a relation LoRA acts on both.
 """
 
@@ -32,7 +32,7 @@ class SiteProjection(nn.Module):
 
 
 class IdentityBranch(nn.ModuleDict):
-    """One projection a text cross-attention, in the published order, under the published names.
+    """One projection per text cross-attention, in the published order, under the published names.
 
     The file counts self- and cross-attentions in one list, so the projections are at its odd places: 1, 3, 5, ...
     """
@@ -48,7 +48,7 @@ class IdentityBranch(nn.ModuleDict):
         self.context_width = context_width
 
     def project(self, tokens: IdentityTokens) -> ProjectedIdentity:
-        """Keys and values at every site, once a run."""
+        """Project to keys and values at every site, once per run."""
         check_shape(tokens.sequence, "1 M D", "identity tokens", D=self.context_width)
         sequence, gains = tokens.sequence, tokens.gains.to(tokens.sequence)
         return ProjectedIdentity(tokens, tuple(projection(sequence, gains) for projection in self.values()))
@@ -59,7 +59,7 @@ class ProjectedIdentity:
     """Identity tokens as keys and values at every site: all that a sampler needs.
 
     Attributes:
-        tokens: what was projected.
+        tokens: the tokens that were projected.
         sites: for each site keys and values (1, M, C), in the published order.
     """
 
@@ -71,7 +71,7 @@ class ProjectedIdentity:
         return tuple(key.shape[-1] for key, _ in self.sites)
 
     def cpu(self) -> ProjectedIdentity:
-        """Return the same on the CPU, where it waits for its sampler."""
+        """Move to the CPU, where it waits for its sampler."""
         tokens = IdentityTokens(
             self.tokens.subjects.cpu(),
             self.tokens.background.cpu(),
@@ -87,12 +87,12 @@ class ProjectedIdentity:
 
 
 def image_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor) -> Tensor:
-    """Return what the identity tokens add at one site, before the site's output projection.
+    """Attend to the identity tokens at one site; the result is added before the site's output projection.
 
     Args:
         query: (B, N, C) of the text cross-attention, its LoRA included.
         key, value: (B or 1, M, C) from ``SiteProjection``.
-        heads: of the site.
+        heads: number of attention heads.
         mask: (N, M) or (B, N, M), bool or additive, from ``token_mask``.
 
     Returns:

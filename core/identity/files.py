@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import flat_tensors, read
+from ..checkpoint import flat_tensors, metadata_number, read
 from ..cross_attention_layers import SDXL
 from ..key_report import compare_keys, describe, shapes
 from .model import IdentityConfig, IdentityModel
@@ -49,7 +49,7 @@ def load_identity(path: str | Path) -> tuple[dict[str, Tensor], IdentityConfig]:
     if metadata.get("kind", "identity") != "identity":
         raise ValueError(f"{path.name}: expected an identity model, got a file of kind '{metadata['kind']}'.")
     state = flatten(content, path.name)
-    head_width = _head_width(metadata, path.name)
+    head_width = metadata_number(metadata, "head_width", 64, path.name)  # no tensor tells it
     try:
         config = IdentityConfig.from_state(state, head_width)
         if min((*vars(config.resampler).values(), *config.widths, config.background_tokens)) < 1:
@@ -66,14 +66,6 @@ def load_identity(path: str | Path) -> tuple[dict[str, Tensor], IdentityConfig]:
             f"{state[integers[0]].dtype} ({', '.join(integers[:3])}). Packed weights cannot be used here."
         )
     return state, config
-
-
-def _head_width(metadata: dict[str, str], file: str) -> int:
-    """Return the width of a head in the resampler, which no tensor tells."""
-    given = metadata.get("head_width", "64")
-    if not (given.isascii() and given.isdigit() and int(given) > 0):
-        raise ValueError(f"{file}: expected the metadata's head_width to be a whole number from 1 up, got {given!r}.")
-    return int(given)
 
 
 def flatten(content: dict, file: str) -> dict[str, Tensor]:

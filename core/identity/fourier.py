@@ -10,20 +10,19 @@ FREQUENCIES = 8
 TEMPERATURE = 100.0
 
 
-def fourier_features(boxes: Tensor, frequencies: int = FREQUENCIES) -> Tensor:
+def fourier_features(boxes: Tensor) -> Tensor:
     """sin and cos of f_k * x with f_k = 100^(k/F), without a factor pi.
 
     Computed in float32: in float16 the highest frequency is off by up to 0.04.
 
     Args:
         boxes: (S, 4) fractions, x0 y0 x1 y1.
-        frequencies: F, 8 in the released model.
 
     Returns:
-        (S, 8F) float32, laid out [frequency][sin, cos][x0, y0, x1, y1].
+        (S, 8F) float32 with F = 8 frequencies as released, laid out [frequency][sin, cos][x0, y0, x1, y1].
     """
     check_shape(boxes, "S 4", "boxes")
-    k = torch.arange(frequencies, device=boxes.device, dtype=torch.float32)
-    angles = TEMPERATURE ** (k / frequencies)[:, None] * boxes.float()[:, None, :]  # (S, F, 4)
+    k = torch.arange(FREQUENCIES, device=boxes.device, dtype=torch.float32)
+    angles = TEMPERATURE ** (k / FREQUENCIES)[:, None] * boxes.float()[:, None, :]  # (S, F, 4)
     waves = torch.stack((angles.sin(), angles.cos()), dim=2)  # (S, F, 2, 4)
     return rearrange(waves, "s f w x -> s (f w x)")

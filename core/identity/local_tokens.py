@@ -49,7 +49,7 @@ class VisionTower:
         norm_before, norm_after: the layer norms around the blocks.
         blocks: every block but the last, (V, 1+N, W) to the same.
         last: the last block, value path only.
-        patch_size: pixels a side.
+        patch_size: side in pixels.
     """
 
     patches: Callable[[Tensor], Tensor]

@@ -38,7 +38,7 @@ class IdentityConfig:
         """Read every size from a state dict in the prefixed layout.
 
         Raises:
-            KeyError: a tensor that tells a size is missing (its name is the error's argument).
+            KeyError: a tensor that a size is read from is missing (its name is the error's argument).
         """
         prefix = "image_proj."
         resampler = {key[len(prefix) :]: tensor for key, tensor in state.items() if key.startswith(prefix)}
@@ -54,10 +54,10 @@ class IdentityConfig:
 
 @dataclass(frozen=True, eq=False)
 class SubjectFeatures:
-    """What the encoders say of each subject; no gradients.
+    """Encoder features of each subject; no gradients.
 
     Attributes:
-        tokens: for each subject (L, W): 257 image tokens a photograph, and its local tokens if there are any.
+        tokens: for each subject (L, W): 257 image tokens per photograph, and its local tokens if there are any.
         phrases: (S, P) CLIP-L pooled, unprojected.
     """
 
@@ -80,7 +80,7 @@ class IdentityModel(nn.Module):
     def extract(
         self, features: SubjectFeatures, layout: Layout, weights: Tensor, grounded: bool = True
     ) -> IdentityTokens:
-        """Identity tokens of the subjects of one picture.
+        """Make the identity tokens of the subjects of one picture.
 
         Subjects may have different numbers of photographs, so each is read on its own.
 
@@ -88,7 +88,7 @@ class IdentityModel(nn.Module):
             features: of S subjects.
             layout: S boxes.
             weights: (S,).
-            grounded: ask with name and box; False asks with the learned latents.
+            grounded: build queries from name and box; False takes the learned latents.
         """
         boxes = layout.tensor().to(features.phrases)
         check_shape(boxes, "S 4", "boxes", S=len(features.tokens))

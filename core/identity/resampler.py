@@ -1,4 +1,4 @@
-"""The grounding resampler: image tokens + phrase + box to T tokens a subject (MS-Diffusion arXiv:2406.07209, 3.2).
+"""The grounding resampler: image tokens + phrase + box to T tokens per subject (MS-Diffusion arXiv:2406.07209, 3.2).
 
 A Perceiver whose queries are made from the subject's name and box. DreamRelation's equation 9 writes a gate;
 the released model has none, and its parameter names are kept here so that a file's keys are this module's keys.
@@ -37,7 +37,7 @@ class ResamplerConfig:
         """Read the sizes from a state dict with the published names.
 
         Raises:
-            KeyError: a tensor that tells a size is missing (its name is the error's argument).
+            KeyError: a tensor that a size is read from is missing (its name is the error's argument).
         """
         _, tokens, width = state["grounding_latents"].shape
         return cls(
@@ -114,20 +114,20 @@ class Resampler(nn.Module):
         self.norm_out = ops.LayerNorm(config.context_width, **factory)
 
     def queries(self, phrases: Tensor, boxes: Tensor, grounded: Tensor) -> Tensor:
-        """Return the latents that ask: from name and box, or the learned ones where not grounded. (S, T, W)."""
-        asked = torch.cat((phrases, fourier_features(boxes).to(phrases.dtype)), dim=-1)
-        asked = rearrange(self.latent_proj(asked), "s (t w) -> s t w", t=self.config.tokens)
-        learned = self.grounding_latents.to(device=asked.device, dtype=asked.dtype)
-        return torch.where(grounded[:, None, None], self.latent_norm(asked), learned)
+        """Build the queries (S, T, W): from phrase and box where grounded, else the learned latents."""
+        conditions = torch.cat((phrases, fourier_features(boxes).to(phrases.dtype)), dim=-1)
+        latents = rearrange(self.latent_proj(conditions), "s (t w) -> s t w", t=self.config.tokens)
+        learned = self.grounding_latents.to(latents)
+        return torch.where(grounded[:, None, None], self.latent_norm(latents), learned)
 
     def forward(self, tokens: Tensor, phrases: Tensor, boxes: Tensor, grounded: Tensor | None = None) -> Tensor:
-        """Read each subject's photographs with a question about its name and place.
+        """Cross-attend from queries of phrase and box to each subject's image tokens.
 
         Args:
             tokens: (S, L, image_width) image tokens, and local tokens after them; their order does not matter.
             phrases: (S, phrase_width) CLIP-L pooled and unprojected.
             boxes: (S, 4) fractions of the output picture.
-            grounded: (S,) bool; False asks with the learned latents. Default: all True.
+            grounded: (S,) bool; False takes the learned latents as queries. Default: all True.
 
         Returns:
             (S, T, context_width).

@@ -1,4 +1,4 @@
-"""Identity tokens: what the extractor says of each subject, where it may act, and how strongly.
+"""Identity tokens: the features of each subject, where it may act, and how strongly.
 
 The sequence is [background | subject 1 | subject 2 | ...] as in MS-Diffusion (arXiv:2406.07209, 3.3). A cell attends
 to the tokens of the subjects whose boxes cover it, all of them in one softmax, or, covered by none, to the background
@@ -25,7 +25,7 @@ class IdentityTokens:
     Attributes:
         subjects: (S, T, D).
         background: (T0, D), T0 >= 1.
-        layout: one box a subject.
+        layout: one box per subject.
         weights: (S,) factor on each subject's values; it takes the place of MS-Diffusion's ``subject_scales``.
         background_gain: 0 as released: cells outside every box get nothing; 1 lets the background tokens act.
     """
@@ -61,12 +61,12 @@ def token_gains(weights: Tensor, background: int, tokens: int, background_gain: 
 
 
 def token_mask(coverage: Tensor, background: int, tokens: int) -> Tensor:
-    """Which tokens each cell may attend to.
+    """Mask the tokens that each cell may attend to.
 
     Args:
         coverage: (..., S, h, w) bool, which cells each subject may act on.
         background: T0, number of background tokens.
-        tokens: T, tokens a subject.
+        tokens: T, tokens per subject.
 
     Returns:
         (..., h*w, T0 + S*T) bool, True attends; no row is empty.

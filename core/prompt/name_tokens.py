@@ -18,7 +18,7 @@ _BRACKET = re.compile(r"(?<!\\)[()]")
 
 
 def find_name_tokens(tokens: Sequence[int | None], names: Sequence[Sequence[int | None]]) -> list[tuple[int, ...]]:
-    """Positions of each name among the tokens of a prompt.
+    """Find the positions of each name among the tokens of a prompt.
 
     Args:
         tokens: of the prompt, start, end and padding left out or None; None also stands for a learned embedding. It
@@ -33,20 +33,20 @@ def find_name_tokens(tokens: Sequence[int | None], names: Sequence[Sequence[int 
     sharing: dict[tuple[int | None, ...], list[int]] = {}
     for index, name in enumerate(names):
         sharing.setdefault(tuple(name), []).append(index)
-    taken: set[int] = set()
-    found: list[tuple[int, ...]] = [()] * len(names)
+    used_positions: set[int] = set()
+    positions: list[tuple[int, ...]] = [()] * len(names)
     for name in sorted(sharing, key=lambda name: -len(name)):
         places = []
         for start in range(len(tokens) - len(name) + 1):
             place = range(start, start + len(name))
-            if _equal(tokens[start : start + len(name)], name) and taken.isdisjoint(place):
+            if _equal(tokens[start : start + len(name)], name) and used_positions.isdisjoint(place):
                 places.append(place)
-                taken.update(place)
+                used_positions.update(place)
         owners = sharing[name]
         if len(places) >= len(owners):
             for order, owner in enumerate(owners):
-                found[owner] = tuple(position for place in places[order :: len(owners)] for position in place)
-    return found
+                positions[owner] = tuple(position for place in places[order :: len(owners)] for position in place)
+    return positions
 
 
 def _equal(tokens: Sequence[int | None], name: Sequence[int | None]) -> bool:

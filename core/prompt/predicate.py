@@ -10,25 +10,8 @@ from .wording import find_names
 _BEFORE = {"is", "are", "was", "were", "be", "and", "a", "an", "the", "its", "their", "who", "that", "together"}
 _AFTER = {"a", "an", "the", "with", "his", "her", "its", "another", "to", "at", "on", "by", "of", "and", "in"}
 # A word that begins the place where it happens; what is after it says nothing of the relation.
-_PLACE = {
-    "in",
-    "on",
-    "at",
-    "under",
-    "inside",
-    "near",
-    "by",
-    "beside",
-    "before",
-    "behind",
-    "through",
-    "during",
-    "against",
-    "while",
-    "across",
-    "down",
-    "along",
-}
+_PLACE = {"in", "on", "at", "under", "inside", "near", "by", "beside", "before", "behind", "through", "during",
+          "against", "while", "across", "down", "along"}  # fmt: skip
 _PUNCTUATION = ".,;:!?\"'()"
 
 
@@ -53,10 +36,10 @@ def find_predicate(prompt: str, names: Sequence[str]) -> str:
 
 
 def _trimmed(words: Sequence[str], last: set[str] = _AFTER) -> list[str]:
-    """Words without punctuation, leading auxiliaries and trailing articles."""
-    kept = [word.strip(_PUNCTUATION) for word in words]
-    while kept and kept[0].lower() in _BEFORE | {""}:
-        kept = kept[1:]
-    while kept and kept[-1].lower() in last | {""}:
-        kept = kept[:-1]
-    return kept
+    """Strip punctuation, leading auxiliaries and trailing articles."""
+    bare_words = [word.strip(_PUNCTUATION) for word in words]
+    while bare_words and bare_words[0].lower() in _BEFORE | {""}:
+        bare_words = bare_words[1:]
+    while bare_words and bare_words[-1].lower() in last | {""}:
+        bare_words = bare_words[:-1]
+    return bare_words

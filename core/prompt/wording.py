@@ -95,7 +95,7 @@ def bind(prompt: str, mentions: Sequence[Mention], wording: str = PLACES) -> Bou
 
 
 def find_names(text: str, names: Sequence[str]) -> list[tuple[int, int] | None]:
-    """Where each name stands in a text.
+    """Find each name in a text.
 
     Args:
         text: to search.
@@ -108,23 +108,23 @@ def find_names(text: str, names: Sequence[str]) -> list[tuple[int, int] | None]:
 
 
 def find_all_names(text: str, names: Sequence[str]) -> list[list[tuple[int, int]]]:
-    """Every place of each name in a text; the places of equal names are dealt out in turn, in reading order.
+    """Find every place of each name in a text; equal names share their places in turn, in reading order.
 
     Returns:
         For each name its (start, end)s in characters, in reading order; no two overlap.
     """
-    taken: list[tuple[int, int]] = []
-    found: list[list[tuple[int, int]]] = [[] for _ in names]
+    used_spans: list[tuple[int, int]] = []
+    places: list[list[tuple[int, int]]] = [[] for _ in names]
     sharing: dict[str, list[int]] = {}
     for index, name in enumerate(names):
         sharing.setdefault(unicodedata.normalize("NFC", name.strip().lower()), []).append(index)
     for name in sorted(sharing, key=lambda name: -len(name)):
         spans = [match.span() for match in _whole_words(name).finditer(text)] if name else []
-        free = [span for span in spans if all(span[1] <= start or span[0] >= end for start, end in taken)]
-        taken += free
+        free = [span for span in spans if all(span[1] <= start or span[0] >= end for start, end in used_spans)]
+        used_spans += free
         for order, span in enumerate(free):
-            found[sharing[name][order % len(sharing[name])]].append(span)
-    return found
+            places[sharing[name][order % len(sharing[name])]].append(span)
+    return places
 
 
 def place_of(box: Box) -> str:

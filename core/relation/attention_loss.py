@@ -20,7 +20,7 @@ _EPSILON = 1e-5  # as published: an empty region or a full one divides by this
 
 
 def predicate_attention_loss(maps: Sequence[Tensor], region: Tensor) -> Tensor:
-    """Where the predicate looks, against where the pair is.
+    """Compare the predicate's attention outside the pair's region with that inside.
 
     Args:
         maps: for each site (B, h, w), attention of the predicate's tokens, mean over tokens and heads.
@@ -36,12 +36,12 @@ def predicate_attention_loss(maps: Sequence[Tensor], region: Tensor) -> Tensor:
     if not maps:
         raise ValueError("predicate attention: expected the maps of at least one site, got none.")
     losses = []
-    for seen in maps:
-        check_shape(seen, "B h w", "predicate attention map", B=batch)
-        inside = F.interpolate(region[:, None].float(), size=seen.shape[-2:], mode="nearest")[:, 0]  # (B, h, w)
-        losses.append(_mean(seen, 1 - inside) - _mean(seen, inside))
+    for attention in maps:
+        check_shape(attention, "B h w", "predicate attention map", B=batch)
+        inside = F.interpolate(region[:, None].float(), size=attention.shape[-2:], mode="nearest")[:, 0]  # (B, h, w)
+        losses.append(_mean(attention, 1 - inside) - _mean(attention, inside))
     return torch.stack(losses).mean(dim=0)
 
 
-def _mean(seen: Tensor, where: Tensor) -> Tensor:
-    return (seen.float() * where).sum(dim=(1, 2)) / (where.sum(dim=(1, 2)) + _EPSILON)
+def _mean(attention: Tensor, mask: Tensor) -> Tensor:
+    return (attention.float() * mask).sum(dim=(1, 2)) / (mask.sum(dim=(1, 2)) + _EPSILON)

@@ -1,4 +1,4 @@
-"""What a relation's file says of itself."""
+"""The metadata of a relation's file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ARCHITECTURES = {  # ModelSpec's names, as sd-scripts and musubi-tuner write th
 
 @dataclass(frozen=True)
 class RelationCard:
-    """What the file says of itself: the metadata of section 4 of the file format.
+    """Metadata of a relation's file.
 
     Attributes:
         base: sdxl, miniworld, or one of `flux_bases.FLUX_BASES`.

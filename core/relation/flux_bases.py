@@ -1,4 +1,4 @@
-"""Tell the Flux-class transformers apart that a LoRA may be made for: by what its file says, else by its sizes.
+"""Detect which Flux-class transformer a LoRA was made for: by its file's metadata, else by its sizes.
 
 Two models of one shape are one here: FLUX.1 dev, schnell, Krea and Kontext share every tensor's size, and so do the
 base and the distilled Klein. Counts are those of the published configs.
@@ -17,7 +17,7 @@ from ..lora_keys import bare_name, split_key
 
 @dataclass(frozen=True)
 class FluxShape:
-    """What tells one Flux-class transformer from another.
+    """Sizes that identify a Flux-class transformer.
 
     Attributes:
         generation: 1 (each block has its own modulation, single blocks have q, k, v apart) or 2.
@@ -32,9 +32,9 @@ class FluxShape:
 
     def title(self) -> str:
         """Its name for people; of several models of this shape, the first."""
-        known = (base.title for base in FLUX_BASES.values() if base.shape == self)
+        titles = (base.title for base in FLUX_BASES.values() if base.shape == self)
         return next(
-            known,
+            titles,
             f"a Flux.{self.generation} of width {self.width} with {self.double} double and {self.single} single blocks",
         )
 
@@ -55,7 +55,7 @@ class FileBase:
     Attributes:
         title: its name for people.
         shape: None: no Flux.
-        source: what said so, for messages.
+        source: where that is read from, for messages.
     """
 
     title: str
@@ -96,11 +96,11 @@ _UNET = {2048: "SDXL", 768: "SD 1.5", 1024: "SD 2"}  # by the width of the text 
 
 
 def base_of_file(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> FileBase | None:
-    """Name the base that a LoRA was made for; None if nothing in the file tells.
+    """Detect the base that a LoRA was made for; None if nothing in the file shows it.
 
     Args:
         state: its tensors, in any spelling.
-        metadata: what it says of itself. ``base`` is this pack's own word and decides; what other tools write is
+        metadata: the file's. ``base`` is this pack's own word and decides; what other tools write is
             believed unless the tensors are plainly another model's (older trainers call every Flux.2 "dev").
     """
     own = _written(metadata.get("base", ""), "by its metadata (base)")
@@ -110,9 +110,9 @@ def base_of_file(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Fi
     blocks = _blocks_of(pairs)
     shape = None if blocks is None else _shape_of(blocks)
     for key in ("modelspec.architecture", "ss_base_model_version"):
-        said = _written(metadata.get(key, ""), f"by its metadata ({key})")
-        if said is not None and (shape is None or said.shape is None or blocks is None or blocks.fit(said.shape)):
-            return said
+        base = _written(metadata.get(key, ""), f"by its metadata ({key})")
+        if base is not None and (shape is None or base.shape is None or blocks is None or blocks.fit(base.shape)):
+            return base
     context = {into for module, (_, into) in pairs.items() if module.endswith(("attn2_to_k", "attn2_to_v"))}
     if len(context) == 1:
         return FileBase(unet_title(context.pop()), None, "by its text cross-attentions")
@@ -146,7 +146,7 @@ def _written(text: str, source: str) -> FileBase | None:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """What a file's pairs show of the model they are for; ``generation`` None: nothing."""
+    """Sizes of the model that a file's pairs are for; ``generation`` None: not known."""
 
     generation: int | None
     widths: frozenset[int]
@@ -202,7 +202,7 @@ def check_base(base: FileBase | None, model: FluxShape, file: str) -> None:
     """
     if base is None or base.shape == model:
         return
-    published = any(known.shape == model for known in FLUX_BASES.values())
+    published = any(flux_base.shape == model for flux_base in FLUX_BASES.values())
     if base.shape is not None and not published and base.shape.generation == model.generation:
         return
     raise ValueError(

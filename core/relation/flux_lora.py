@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import read, save, tensors_of
-from ..lora_keys import first
+from ..lora_keys import first_names
 from .card import RelationCard
 from .lora import LowRank
 
@@ -94,7 +94,7 @@ def kohya_state(pairs: Mapping[str, LowRank], mlp_ratio: float = MLP_RATIO) -> d
         name, place = table[match["name"]]
         fused.setdefault(f"lora_unet_{stream}_blocks_{match['block']}_{name}", {})[place] = pair
     if unknown:
-        raise ValueError(f"{len(unknown)} modules have no name in kohya's format: {first(unknown)}.")
+        raise ValueError(f"{len(unknown)} modules have no name in kohya's format: {first_names(unknown)}.")
     tensors = {}
     for name, parts in fused.items():
         pair = parts[_WHOLE] if _WHOLE in parts else _stacked(parts, mlp_ratio if name.endswith("linear1") else 0.0)
@@ -151,11 +151,9 @@ def save_kohya_relation(
     path: str | Path,
     pairs: Mapping[str, LowRank],
     card: RelationCard,
-    check: Callable[[Path], None] = lambda written: None,
-    mlp_ratio: float = MLP_RATIO,
 ) -> None:
     """Write the same relation a second time for kohya's tools, fused, with alpha keys."""
-    save(path, kohya_state(pairs, mlp_ratio), card.metadata(), check)
+    save(path, kohya_state(pairs), card.metadata())
 
 
 def load_flux_pairs(path: str | Path) -> tuple[dict[str, LowRank], dict[str, str]]:
@@ -181,7 +179,7 @@ def load_flux_pairs(path: str | Path) -> tuple[dict[str, LowRank], dict[str, str
     if odd or not halves:
         raise ValueError(
             f"{path.name}: expected transformer.<module>.lora_A.weight and lora_B.weight of Flux's blocks only, got "
-            f"{first(odd) or 'none'}."
+            f"{first_names(odd) or 'none'}."
         )
     pairs = {name: LowRank(pair["A"], pair["B"], float(pair["A"].shape[0])) for name, pair in halves.items()}
     return pairs, metadata
@@ -198,5 +196,5 @@ def _check_names(pairs: Mapping[str, LowRank]) -> None:
     odd = [name for name in pairs if not _MODULE.match(name)]
     if odd:
         raise ValueError(
-            f"expected modules as diffusers names them (transformer_blocks.0.attn.add_k_proj), got {first(odd)}."
+            f"expected modules as diffusers names them (transformer_blocks.0.attn.add_k_proj), got {first_names(odd)}."
         )

@@ -15,8 +15,8 @@ class FluxRelation:
     """The LoRA of one relation.
 
     Attributes:
-        lora: what it changes.
-        base: what it was made for; None if the file does not tell.
+        lora: its tensors.
+        base: the model it was made for; None if the file does not show it.
     """
 
     lora: FluxLoRA
@@ -29,12 +29,13 @@ class FluxRelation:
 
     def report(self) -> str:
         """E.g. "20 pairs for FLUX.2 Klein 4B, sites T, references by 'index'"."""
-        said = self.lora.metadata
+        metadata = self.lora.metadata
         text = f"{self.lora.pairs} pairs"
         text += f" for {self.base.title}" if self.base else ""
         text += f", {len(self.lora.magnitudes)} of them DoRA" if self.lora.magnitudes else ""
-        text += f", sites {said['sites']}" if said.get("sites") else ""
-        text += f", trained with references by '{said['reference_method']}'" if said.get("reference_method") else ""
+        text += f", sites {metadata['sites']}" if metadata.get("sites") else ""
+        method = metadata.get("reference_method")
+        text += f", trained with references by '{method}'" if method else ""
         return text + (f", alpha from {self.lora.alpha_source}" if self.lora.alpha_source else "")
 
 

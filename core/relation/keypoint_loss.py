@@ -62,7 +62,7 @@ def sample_at(latents: Tensor, points: Tensor, grid: tuple[int, int] | None = No
 def keypoint_distances(
     clean: Tensor, concepts: Tensor, pairs: KeypointPairs, concept_grid: tuple[int, int] | None = None
 ) -> Tensor:
-    """Squared distance of every pair of joints, summed over the channels.
+    """Measure the squared distance of every pair of joints, summed over the channels.
 
     Args:
         clean: (B, C, H, W) predicted clean latents of the target.
@@ -76,13 +76,13 @@ def keypoint_distances(
     sizes = check_shape(clean, "B C H W", "predicted latents", B=pairs.target.shape[0])
     check_shape(concepts, "B S C h w", "concept latents", B=sizes["B"], C=sizes["C"], S=pairs.target.shape[1])
     subjects = concepts.shape[1]
-    there = sample_at(clean.float()[:, None].expand(-1, subjects, -1, -1, -1), pairs.target)
-    here = sample_at(concepts.float(), pairs.concept, concept_grid)
-    return (there - here).square().sum(dim=-1)
+    target_cells = sample_at(clean.float()[:, None].expand(-1, subjects, -1, -1, -1), pairs.target)
+    concept_cells = sample_at(concepts.float(), pairs.concept, concept_grid)
+    return (target_cells - concept_cells).square().sum(dim=-1)
 
 
 def keypoint_loss(clean: Tensor, concepts: Tensor, pairs: KeypointPairs, gate: Tensor) -> Tensor:
-    """Return the paper's form: the mean over a picture's visible keypoints.
+    """Compute the paper's form: the mean over a picture's visible keypoints.
 
     Args:
         clean, concepts, pairs: as for ``keypoint_distances``.
@@ -100,7 +100,7 @@ def keypoint_loss(clean: Tensor, concepts: Tensor, pairs: KeypointPairs, gate: T
 
 
 def keypoint_loss_as_released(clean: Tensor, concepts: Tensor, pairs: KeypointPairs, gate: Tensor) -> Tensor:
-    """Return the released code's form, its error included: concept keypoints in the corner, mean over channels as well.
+    """Compute the released code's form with its error: concept keypoints in the corner, mean over channels as well.
 
     Every keypoint counts there, visible or not. Arguments and result as for ``keypoint_loss``.
     """

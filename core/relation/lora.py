@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..checkpoint import read, save, tensors_of
 from ..cross_attention_layers import PROJECTIONS, UNetSpec
-from ..lora_keys import SUFFIXES, Alphas, first, read_alphas
+from ..lora_keys import SUFFIXES, Alphas, first_names, read_alphas
 from .card import RelationCard, predicate_of
 from .flux_bases import unet_title
 from .lora_parts import Address, changes_module, check_parts, sort_parts, what_else
@@ -39,11 +39,11 @@ class LowRank:
 
 @dataclass(frozen=True, eq=False)
 class RelationLoRA:
-    """The pairs of one relation, and what a file may hold beside them.
+    """The pairs of one relation, and the other tensors that a file may hold.
 
     Attributes:
         pairs: by (site's diffusers path, projection), e.g. ("mid_block...attn2", "to_out.0").
-        layout: the UNet they fit.
+        unet: the UNet they fit.
         metadata: the file's.
         left_out: modules of the file that are no text cross-attention of this UNet.
         beside: by address further tensors, under the suffix of ComfyUI's loader: ``dora_scale``, ``lora_mid.weight``,
@@ -54,7 +54,7 @@ class RelationLoRA:
     """
 
     pairs: dict[Address, LowRank]
-    layout: UNetSpec
+    unet: UNetSpec
     metadata: dict[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     beside: dict[Address, dict[str, Tensor]] = field(default_factory=dict)
@@ -74,9 +74,11 @@ class RelationLoRA:
 
     def report(self) -> str:
         """E.g. "280 of 280 pairs at 70 of 70 sites"."""
-        sites = self.layout.sites()
-        found = {site for site, _ in self.addresses}
-        text = f"{len(self.pairs)} of {len(sites) * len(PROJECTIONS)} pairs at {len(found)} of {len(sites)} sites"
+        sites = self.unet.sites()
+        changed_sites = {site for site, _ in self.addresses}
+        text = (
+            f"{len(self.pairs)} of {len(sites) * len(PROJECTIONS)} pairs at {len(changed_sites)} of {len(sites)} sites"
+        )
         scaled = {address for address, parts in self.beside.items() if "dora_scale" in parts}
         others, decomposed = len(self.addresses) - len(self.pairs), len(scaled | self.magnitudes.keys())
         text += f", {decomposed} of them DoRA" if decomposed else ""
@@ -84,9 +86,10 @@ class RelationLoRA:
         return text + (f", alpha from {self.alpha_source}" if self.alpha_source else "")
 
     def remarks(self) -> list[str]:
-        """Return what of the file is not applied, a sentence for each sort."""
+        """List which parts of the file are not applied, one sentence for each sort."""
         sentences = [
-            f"{len(names)} tensors of the {sort} are not applied: {first(names)}" for sort, names in self.unused.items()
+            f"{len(names)} tensors of the {sort} are not applied: {first_names(names)}"
+            for sort, names in self.unused.items()
         ]
         double = [address for address, parts in self.beside.items() if address in self.pairs and "diff" in parts]
         if double:
@@ -97,7 +100,7 @@ class RelationLoRA:
         if self.left_out:
             sentences.append(
                 f"{len(self.left_out)} modules are no text cross-attentions of this model and were left "
-                f"out: {first(self.left_out)}"
+                f"out: {first_names(self.left_out)}"
             )
         return sentences
 
@@ -126,7 +129,7 @@ def save_relation(
     save(path, lora.state(), card.metadata(), check)
 
 
-def load_relation(path: str | Path, layout: UNetSpec) -> RelationLoRA:
+def load_relation(path: str | Path, unet: UNetSpec) -> RelationLoRA:
     """Read a relation LoRA in any published spelling for one UNet.
 
     Raises:
@@ -137,35 +140,35 @@ def load_relation(path: str | Path, layout: UNetSpec) -> RelationLoRA:
     state, others = tensors_of(content)
     if metadata.get("kind", "relation") != "relation":
         raise ValueError(f"{path.name}: expected a relation LoRA, got a file of kind '{metadata['kind']}'.")
-    lora = parse_lora_keys(state, layout, path.name, metadata, read_alphas(path, metadata))
+    lora = parse_lora_keys(state, unet, path.name, metadata, read_alphas(path, metadata))
     return replace(lora, left_out=(*lora.left_out, *others))
 
 
 def parse_lora_keys(
-    state: dict[str, Tensor], layout: UNetSpec, file: str, metadata: dict[str, str], alphas: Alphas | None = None
+    state: dict[str, Tensor], unet: UNetSpec, file: str, metadata: dict[str, str], alphas: Alphas | None = None
 ) -> RelationLoRA:
-    """Sort a state dict of any spelling into what it holds by site.
+    """Sort the tensors of a state dict of any spelling by site.
 
     Args:
-        alphas: what the file says of alpha outside its tensors.
+        alphas: alpha as the file gives it outside its tensors.
 
     Raises:
         ValueError: as ``load_relation``.
     """
-    parts, spelled, left_out, unused = sort_parts(state, layout)
+    parts, spelled, left_out, unused = sort_parts(state, unet)
     if not any(changes_module(part) for part in parts.values()):
         raise ValueError(
-            f"{file}: 0 of {len(layout.sites())} text cross-attentions of this model found in it. "
-            f"{what_else(state, metadata)} Expected a relation LoRA for {unet_title(layout.context_width)}."
+            f"{file}: 0 of {len(unet.sites())} text cross-attentions of this model found in it. "
+            f"{what_else(state, metadata)} Expected a relation LoRA for {unet_title(unet.context_width)}."
         )
-    check_parts(parts, layout, file, metadata)
+    check_parts(parts, unet, file, metadata)
 
-    alphas, told = alphas or Alphas(), False
+    alphas, lacks_alpha = alphas or Alphas(), False
     pairs, beside, magnitudes = {}, {}, {}
     for address, part in parts.items():
         if "down" in part:
             rank = part["down"].shape[0]
-            told = told or "alpha" not in part
+            lacks_alpha = lacks_alpha or "alpha" not in part
             alpha = float(part["alpha"]) if "alpha" in part else alphas.of(spelled[address], rank)
             pairs[address] = LowRank(part["down"], part["up"], alpha)
         if "magnitude" in part:
@@ -177,5 +180,5 @@ def parse_lora_keys(
         }
         if further:
             beside[address] = further
-    source = alphas.source if told and alphas.default is not None else ""
-    return RelationLoRA(pairs, layout, metadata, tuple(sorted(left_out)), beside, magnitudes, unused, source)
+    source = alphas.source if lacks_alpha and alphas.default is not None else ""
+    return RelationLoRA(pairs, unet, metadata, tuple(sorted(left_out)), beside, magnitudes, unused, source)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..cross_attention_layers import PROJECTIONS, UNetSpec
 from ..key_report import describe
-from ..lora_keys import BIAS, BIASES, EMBEDDINGS, OWN_ADAPTERS, TEXT_ENCODERS, first, is_embedding, split_key
+from ..lora_keys import BIAS, BIASES, EMBEDDINGS, OWN_ADAPTERS, TEXT_ENCODERS, first_names, is_embedding, split_key
 from .flux_bases import base_of_file, unet_title
 
 Address = tuple[str, str]  # a site's diffusers path, a projection
@@ -19,10 +19,10 @@ def changes_module(part: dict[str, Tensor]) -> bool:
 
 
 def sort_parts(
-    state: dict[str, Tensor], layout: UNetSpec
+    state: dict[str, Tensor], unet: UNetSpec
 ) -> tuple[dict[Address, dict[str, Tensor]], dict[Address, str], set[str], dict[str, tuple[str, ...]]]:
     """Return the parts by address, how each address is spelled, modules of other places, and what is not applied."""
-    addresses = _addresses(layout)
+    addresses = _addresses(unet)
     parts: dict[Address, dict[str, Tensor]] = {}
     spelled: dict[Address, str] = {}
     left_out: set[str] = set()
@@ -54,7 +54,7 @@ def what_else(state: dict[str, Tensor], metadata: dict[str, str]) -> str:
     names = sorted({key.spelled for key in keys})
     base = base_of_file(state, metadata)
     if base is not None and base.shape is not None:
-        return f"{base.source.capitalize()} it is a LoRA of {base.title} ({first(names, 2)})."
+        return f"{base.source.capitalize()} it is a LoRA of {base.title} ({first_names(names, 2)})."
     if all(key.text_encoder for key in keys):
         sort = "a LoRA of text encoders alone"
     elif any(
@@ -63,13 +63,13 @@ def what_else(state: dict[str, Tensor], metadata: dict[str, str]) -> str:
         sort = "a LoRA of Flux"
     else:
         sort = "a LoRA of other modules or of another model"
-    return f"By its keys it is {sort} ({first(names, 2)})."
+    return f"By its keys it is {sort} ({first_names(names, 2)})."
 
 
-def _addresses(layout: UNetSpec) -> dict[str, tuple[str, str]]:
+def _addresses(unet: UNetSpec) -> dict[str, tuple[str, str]]:
     """Every spelling of every module, dots as underscores, to (site's diffusers path, projection)."""
     addresses = {}
-    for site in layout.sites():
+    for site in unet.sites():
         block, number, index = site.comfy
         comfy = {
             "input": f"input_blocks.{number}.1",
@@ -83,13 +83,13 @@ def _addresses(layout: UNetSpec) -> dict[str, tuple[str, str]]:
     return addresses
 
 
-def check_parts(parts: dict[Address, dict[str, Tensor]], layout: UNetSpec, file: str, metadata: dict[str, str]) -> None:
+def check_parts(parts: dict[Address, dict[str, Tensor]], unet: UNetSpec, file: str, metadata: dict[str, str]) -> None:
     """Check that what changes each module fits it.
 
     Raises:
         ValueError: all faults of all pairs in one message.
     """
-    widths = {site.diffusers: site.width for site in layout.sites()}
+    widths = {site.diffusers: site.width for site in unet.sites()}
     faults = []
     context = set()
     for (site, projection), part in parts.items():
@@ -100,7 +100,7 @@ def check_parts(parts: dict[Address, dict[str, Tensor]], layout: UNetSpec, file:
         if absent:
             faults.append(f"{where} has no {' and no '.join(absent)}")
             continue
-        inner = layout.context_width if projection in ("to_k", "to_v") else widths[site]
+        inner = unet.context_width if projection in ("to_k", "to_v") else widths[site]
         up, down = tuple(part["up"].shape), tuple(part["down"].shape)
         if len(up) != 2 or len(down) != 2 or (up[0], down[1]) != (widths[site], inner) or up[1] != down[0]:
             faults.append(f"{where} is {up} x {down}, expected ({widths[site]}, r) x (r, {inner})")
@@ -111,8 +111,8 @@ def check_parts(parts: dict[Address, dict[str, Tensor]], layout: UNetSpec, file:
         elif "magnitude" in part and part["magnitude"].numel() != widths[site]:
             faults.append(f"{where} has {part['magnitude'].numel()} magnitudes, expected {widths[site]}")
     if faults:
-        shown = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
-        said = base_of_file({}, metadata)
-        bases = said.title if said else ", ".join(sorted(map(unet_title, context)))
-        other = f" It was made for {bases}, the model is {unet_title(layout.context_width)}." if bases else ""
-        raise ValueError(f"{file}: {len(faults)} of {len(parts)} pairs do not fit this model: {shown}.{other}")
+        first_faults = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
+        base = base_of_file({}, metadata)
+        bases = base.title if base else ", ".join(sorted(map(unet_title, context)))
+        other = f" It was made for {bases}, the model is {unet_title(unet.context_width)}." if bases else ""
+        raise ValueError(f"{file}: {len(faults)} of {len(parts)} pairs do not fit this model: {first_faults}.{other}")

@@ -48,10 +48,14 @@ class CallLayout:
             )
 
     @property
+    def all_copies(self) -> tuple[tuple[Span, ...], ...]:
+        """``copies`` with an entry for each reference, empty where none are given."""
+        return self.copies or ((),) * len(self.references)
+
+    @property
     def own(self) -> tuple[tuple[Span, ...], ...]:
         """For each reference all of its tokens: latents and copies."""
-        copies = self.copies or ((),) * len(self.references)
-        return tuple(latent + copy for latent, copy in zip(self.references, copies, strict=True))
+        return tuple(latent + copy for latent, copy in zip(self.references, self.all_copies, strict=True))
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,11 @@ class Stage:
 
     Attributes:
         name: for messages.
-        count: how many.
+        count: number of attentions.
         size: number of keys.
-        layout: what stands in them; None: they are left alone.
+        layout: of the keys; None: they are left alone.
         recorded: whether maps are taken from them.
-        tokens: of all reference latents, to be compared with what the model says of them; () if it says nothing.
+        tokens: of all reference latents, to be compared with the model's own counts; () if it gives none.
         cached: the keys that have queries where a cache keeps the others from earlier steps; None: always all.
     """
 
@@ -95,18 +99,18 @@ def length(spans: Iterable[Span]) -> int:
     return sum(stop - start for start, stop in spans)
 
 
-def marks(size: int, *parts: Iterable[Span]) -> Tensor:
+def span_mask(size: int, *parts: Iterable[Span]) -> Tensor:
     """(size,) bool, True in some spans."""
-    found = torch.zeros(size, dtype=torch.bool)
+    mask = torch.zeros(size, dtype=torch.bool)
     for spans in parts:
         for start, stop in spans:
-            found[start:stop] = True
-    return found
+            mask[start:stop] = True
+    return mask
 
 
-def tokens_of(marked: Tensor) -> Tokens:
-    """Return a slice where the marked tokens follow each other, else their places."""
-    where = marked.nonzero()[:, 0]
-    if len(where) and int(where[-1] - where[0]) + 1 == len(where):
-        return slice(int(where[0]), int(where[-1]) + 1)
-    return where
+def tokens_of(mask: Tensor) -> Tokens:
+    """Index the tokens of a mask: by a slice where they follow each other, else by their places."""
+    places = mask.nonzero()[:, 0]
+    if len(places) and int(places[-1] - places[0]) + 1 == len(places):
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places

@@ -51,7 +51,7 @@ PRESETS = {"v1.1": (_DREAMO, _CFG, _SFT, _DPO), "v1": (_DREAMO, _CFG, _POS, _NEG
 
 
 def load_tables(path: str | Path) -> DreamOEmbeddings:
-    """Return the embedding tables of ``embedding.safetensors``, or of a root LoRA that holds them too.
+    """Read the embedding tables of ``embedding.safetensors``, or of a root LoRA that holds them too.
 
     Raises:
         ValueError: unreadable, a table missing or misshapen.
@@ -77,9 +77,9 @@ def load_tables(path: str | Path) -> DreamOEmbeddings:
 
 
 def find_file(adapter: Adapter, available: list[str]) -> str | None:
-    """Return the published file of an adapter among file names with folders, ComfyUI's layout first; None if absent."""
-    for wanted in adapter.files:
+    """Find the published file of an adapter among file names with folders, ComfyUI's layout first; None if absent."""
+    for published_name in adapter.files:
         for name in available:
-            if Path(name.replace("\\", "/")).name.lower() == wanted.lower():
+            if Path(name.replace("\\", "/")).name.lower() == published_name.lower():
                 return name
     return None

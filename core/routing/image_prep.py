@@ -13,13 +13,13 @@ from torch import Tensor
 
 from ..shapes import check_shape
 
-SIDE = 16  # pixels a side of a token
+SIDE = 16  # side of a token in pixels
 WHITE = 1.0
 FACE_MARGIN = 1.1  # side of the square cut around a face, over the larger side of its mask
 
 
 def published_size(height: int, width: int, resolution: int) -> tuple[int, int]:
-    """Height and width after the published resize; extreme shapes keep at least one token a side.
+    """Height and width after the published resize; extreme shapes keep at least one token on each side.
 
     Args:
         height, width: in pixels.
@@ -38,7 +38,7 @@ def on_white(picture: Tensor, mask: Tensor) -> Tensor:
 
 
 def cut_face(picture: Tensor, mask: Tensor) -> Tensor:
-    """Return a square around the mask, white outside the mask and outside the picture.
+    """Cut a square around the mask, white outside the mask and outside the picture.
 
     Args:
         picture: (3, H, W) in [0, 1].
@@ -96,7 +96,7 @@ def _linear_weights(before: int, after: int) -> Tensor:
 
 
 def prepare(picture: Tensor, mask: Tensor | None, task: str, resolution: int) -> Tensor:
-    """Return a reference as the model was trained to see it.
+    """Prepare a reference as the model was trained to see it.
 
     Args:
         picture: (3, H, W) in [0, 1].

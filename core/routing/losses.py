@@ -6,7 +6,7 @@
 
 M is equation 2 (``routing_map.logit_map``) of every layer; there is no softmax in equations 2 and 3. The paper does not
 say whether || ||^2 sums or averages over tokens; the authors weigh L_route and L_diff equally and call them comparable,
-which only the mean is, so the mean is the default.
+which only the mean is, so the mean is taken.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from torch import Tensor
 from ..shapes import check_shape
 
 
-def routing_loss(maps: Sequence[Tensor], targets: Tensor, sum_tokens: bool = False) -> Tensor:
+def routing_loss(maps: Sequence[Tensor], targets: Tensor) -> Tensor:
     """Equation 3.
 
     Args:
         maps: for each layer (B, R, h, w), from ``logit_map``.
         targets: (B, R, h, w) in [0, 1], each reference's region of the target picture on the token grid.
-        sum_tokens: the literal squared norm, instead of its mean over tokens.
 
     Returns:
         (B,) float32.
@@ -40,8 +39,7 @@ def routing_loss(maps: Sequence[Tensor], targets: Tensor, sum_tokens: bool = Fal
     layers = []
     for layer in maps:
         check_shape(layer, "B R h w", "routing map", **sizes)
-        squares = (layer.float() - targets.float()).square().flatten(2)
-        layers.append((squares.sum(-1) if sum_tokens else squares.mean(-1)).mean(-1))
+        layers.append((layer.float() - targets.float()).square().flatten(2).mean(-1).mean(-1))
     return torch.stack(layers).mean(dim=0)
 
 
@@ -50,7 +48,7 @@ def placeholder_loss(query: Tensor, words: Tensor, owners: Tensor) -> Tensor:
 
     Args:
         query: (B, H, M, d) queries of all reference tokens, as they enter attention.
-        words: (B, H, R, d) keys of the placeholder tokens, one a reference, in the references' order.
+        words: (B, H, R, d) keys of the placeholder tokens, one per reference, in the references' order.
         owners: (M,) long, 0 to R - 1: whose each query token is.
 
     Returns:
@@ -61,10 +59,10 @@ def placeholder_loss(query: Tensor, words: Tensor, owners: Tensor) -> Tensor:
     references = check_shape(words, "B H R d", "placeholder keys", B=sizes["B"], H=sizes["H"], d=sizes["d"])["R"]
     check_shape(owners, "M", "owners of reference tokens", M=sizes["M"])
     shares = (query.float() @ words.float().transpose(-1, -2) / math.sqrt(sizes["d"])).softmax(dim=-1)  # (B, H, M, R)
-    wanted = torch.nn.functional.one_hot(owners, references).to(shares)  # (M, R)
-    distances = (shares - wanted).square().sum(dim=-1)  # (B, H, M)
-    tokens = wanted.sum(dim=0).clamp_min(1)  # (R,)
-    return ((distances @ wanted) / tokens).mean(dim=(1, 2))
+    one_hot = torch.nn.functional.one_hot(owners, references).to(shares)  # (M, R)
+    distances = (shares - one_hot).square().sum(dim=-1)  # (B, H, M)
+    tokens = one_hot.sum(dim=0).clamp_min(1)  # (R,)
+    return ((distances @ one_hot) / tokens).mean(dim=(1, 2))
 
 
 def total_loss(

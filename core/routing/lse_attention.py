@@ -7,8 +7,8 @@ arXiv:2205.14135, section 3.1):
 
     out = out_1 + (out_2 - out_1) w,    w = sigmoid(lse_2 - lse_1),    lse = logaddexp(lse_1, lse_2)
 
-torch has the kernels, but ``scaled_dot_product_attention`` hides their second result. Which kernel a device runs
-right is found once, by comparing on a few numbers; without one, attention is done in chunks of queries.
+torch has the kernels, but ``scaled_dot_product_attention`` hides their second result. Which kernels give the
+right numbers on a device is tried once, on a few numbers; without one, attention is done in chunks of queries.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _KERNELS: dict[tuple[str, torch.dtype, bool], Kernel] = {}
 
 
 def prepare(device: str) -> None:
-    """Find the fastest kernels that a kind of device runs right, once; call it outside of what is compiled.
+    """Find the fastest kernels whose numbers are right on a kind of device, once; call it outside compiled code.
 
     Args:
         device: its type, as in ``torch.device.type``.
@@ -75,21 +75,21 @@ def prepare(device: str) -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         for masked in (False, True):
             if (device, dtype, masked) not in _KERNELS:
-                _KERNELS[device, dtype, masked] = _find(device, dtype, masked)
+                _KERNELS[device, dtype, masked] = _find_kernel(device, dtype, masked)
 
 
-def _find(device: str, dtype: torch.dtype, masked: bool) -> Kernel:
-    draw = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(1, 2, 16, 64, generator=draw).to(device, dtype) for _ in range(3))
-    mask = torch.randn(1, 1, 16, 16, generator=draw).to(device, dtype) if masked else None
-    wanted = _chunked(query, key, value, mask, 0.125)
+def _find_kernel(device: str, dtype: torch.dtype, masked: bool) -> Kernel:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 16, 64, generator=generator).to(device, dtype) for _ in range(3))
+    mask = torch.randn(1, 1, 16, 16, generator=generator).to(device, dtype) if masked else None
+    expected = _chunked(query, key, value, mask, 0.125)
     for candidate in CANDIDATES.get(device, ()):
         try:
-            found = candidate(query, key, value, mask, 0.125)
+            results = candidate(query, key, value, mask, 0.125)
         except (RuntimeError, NotImplementedError, AttributeError) as error:
             log.debug("Relate: %s does not run on %s with %s: %s", candidate.__name__, device, dtype, error)
             continue
-        if all(torch.allclose(one.float(), other.float(), atol=3e-2) for one, other in zip(found, wanted)):
+        if all(torch.allclose(one.float(), other.float(), atol=3e-2) for one, other in zip(results, expected)):
             return candidate
         log.warning(
             "Relate: torch's kernel %s gives other numbers than expected on %s with %s; steered attention "
@@ -102,13 +102,9 @@ def _find(device: str, dtype: torch.dtype, masked: bool) -> Kernel:
 
 
 def attend_with_lse(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None = None,
-    scale: float | None = None,
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, scale: float | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Attention and the log-sum-exp of its logits, by the kernels that ``prepare`` found; for inference only.
+    """Attend, and return the log-sum-exp of the logits too, by the kernels of ``prepare``; for inference only.
 
     Args:
         query: (B, H, S, d).

@@ -18,27 +18,27 @@ def numbers_in(text: str) -> tuple[int, ...]:
 
 
 def faults(numbers: Sequence[int], slots: Sequence[int]) -> list[str]:
-    """Return what a prompt's placeholders and the references connected lack of each other.
+    """List mismatches between a prompt's placeholders and the references connected.
 
     Args:
         numbers: of the placeholders in the prompt; empty means a prompt without them, which is fine.
         slots: of the references.
 
     Returns:
-        One sentence a fault.
+        One sentence for each.
     """
-    lost = [f"[ref#{number}]" for number in numbers if number not in slots]
+    unconnected = [f"[ref#{number}]" for number in numbers if number not in slots]
     unnamed = [f"[ref#{slot}]" for slot in slots if numbers and slot not in numbers]
-    found = []
-    if lost:
+    sentences = []
+    if unconnected:
         have = ", ".join(map(str, slots)) or "none"
-        found.append(
-            f"the prompt names {', '.join(lost)}, but no reference has that slot (there are: {have}); connect "
+        sentences.append(
+            f"the prompt names {', '.join(unconnected)}, but no reference has that slot (there are: {have}); connect "
             "one more Reference Image or change the number"
         )
     if unnamed:
-        found.append(
+        sentences.append(
             f"the prompt uses placeholders but not {', '.join(unnamed)}, whose reference is connected; write "
             "it after the words for that reference"
         )
-    return found
+    return sentences

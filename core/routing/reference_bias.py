@@ -1,4 +1,4 @@
-"""Keeping references in their regions: a bias on the logits of attention.
+"""Keep references in their regions by a bias on the logits of attention.
 
 The paper routes in training only (DreamO arXiv:2504.16915, section 3.3). At inference this is ours: with m_i in [0, 1]
 the region of reference i on the token grid, lambda the strength, w_i the weight and mu the isolation,
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ..shapes import check_shape
-from .call_layout import CallLayout, Span, marks
+from .call_layout import CallLayout, Span, span_mask
 
 HARD = 1e4  # a strength that leaves no weight: exp(-1e4) is 0 in every dtype, and half precision holds it
 INSIDE = 0.5  # where a hard border runs in a soft region
@@ -74,7 +74,7 @@ class Steering:
 
 
 def check_regions(steering: Steering, layout: CallLayout) -> None:
-    """One region and one weight for each reference, on the picture's token grid.
+    """Check that there are one weight and one region on the picture's token grid for each reference.
 
     Raises:
         ValueError: another number or another size.
@@ -91,38 +91,36 @@ def check_regions(steering: Steering, layout: CallLayout) -> None:
 
 
 def picture_bias(steering: Steering, layout: CallLayout) -> Iterator[list[tuple[tuple[Span, ...], Tensor]]]:
-    """For each reference: keys, and what each of the picture's queries adds to them, (N,) float32.
+    """For each reference: its keys, and the bias that each of the picture's queries adds to them, (N,) float32.
 
     One entry where latents and copies cost the same, else two.
     """
-    copies = layout.copies or ((),) * len(layout.references)
     tokens = layout.frames * layout.grid[0] * layout.grid[1]
-    for index, latent in enumerate(layout.references):
+    for index, (latent, copies) in enumerate(zip(layout.references, layout.all_copies)):
         outside = steering.outside(index)
         outside = torch.zeros(tokens) if outside is None else outside.repeat(layout.frames)
         weighted = (outside + steering.log_weight(index)).clamp_min(-HARD)
-        if steering.copies_are_pictures or steering.weights[index] == 1 or not copies[index]:
-            yield [(latent + copies[index], weighted)]
+        if steering.copies_are_pictures or steering.weights[index] == 1 or not copies:
+            yield [(latent + copies, weighted)]
         else:
-            yield [(latent, weighted), (copies[index], outside)]
+            yield [(latent, weighted), (copies, outside)]
 
 
 def shared_bias(steering: Steering, layout: CallLayout) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of B for everything but the picture: which queries, (K,) bool, and their row, (K,) float32."""
-    copies = layout.copies or ((),) * len(layout.references)
     rest = torch.ones(layout.size, dtype=torch.bool)
-    for index, latent in enumerate(layout.references):
-        for spans, is_copy in ((latent, False), (copies[index], True)):
-            rows = marks(layout.size, spans)
+    for index, (latent, copies) in enumerate(zip(layout.references, layout.all_copies)):
+        for spans, is_copy in ((latent, False), (copies, True)):
+            rows = span_mask(layout.size, spans)
             rest &= ~rows
             yield rows, _row_of_reference(steering, layout, index, is_copy)
-    text = marks(layout.size, layout.text) & rest
+    text = span_mask(layout.size, layout.text) & rest
     yield text, _row_of_text(steering, layout)
     yield rest & ~text, _closed(steering, layout, None)
 
 
 def _row_of_text(steering: Steering, layout: CallLayout) -> Tensor:
-    """Return the text's row: the weights of references, and of their copies where those are pictures."""
+    """Make the text's row: the weights of references, and of their copies where those are pictures."""
     row = _closed(steering, layout, None)
     for index, latent in enumerate(layout.references):
         _add_weight(row, steering, layout, index, latent)
@@ -130,7 +128,7 @@ def _row_of_text(steering: Steering, layout: CallLayout) -> Tensor:
 
 
 def _row_of_reference(steering: Steering, layout: CallLayout, index: int, is_copy: bool) -> Tensor:
-    """Return the row of a reference (latents or copies in the text).
+    """Make the row of a reference (latents or copies in the text).
 
     It weighs the picture outside the reference's region, and the other references.
     """
@@ -138,12 +136,11 @@ def _row_of_reference(steering: Steering, layout: CallLayout, index: int, is_cop
     outside = steering.outside(index)
     if outside is not None and layout.image is not None and (steering.to_image or is_copy):
         row[slice(*layout.image)] += outside.repeat(layout.frames)
-    copies = layout.copies or ((),) * len(layout.references)
-    for other, latent in enumerate(layout.references):
+    for other, (latent, copies) in enumerate(zip(layout.references, layout.all_copies)):
         if other != index:
-            row[marks(layout.size, latent)] -= min(steering.isolation, HARD)
+            row[span_mask(layout.size, latent)] -= min(steering.isolation, HARD)
             if not is_copy or steering.copies_are_pictures:
-                row[marks(layout.size, copies[other])] -= min(steering.isolation, HARD)
+                row[span_mask(layout.size, copies)] -= min(steering.isolation, HARD)
         if is_copy:  # copies are text
             _add_weight(row, steering, layout, other, latent, own=other == index)
     return row.clamp_min(-HARD)
@@ -155,9 +152,9 @@ def _add_weight(
     """Add log w to a row of the text; a reference's own copies go on reading it at weight 0."""
     if own and steering.weights[index] == 0:
         return
-    row[marks(layout.size, latent)] += steering.log_weight(index)
+    row[span_mask(layout.size, latent)] += steering.log_weight(index)
     if steering.copies_are_pictures and layout.copies and not own:
-        row[marks(layout.size, layout.copies[index])] += steering.log_weight(index)
+        row[span_mask(layout.size, layout.copies[index])] += steering.log_weight(index)
 
 
 def _closed(steering: Steering, layout: CallLayout, reader: int | None) -> Tensor:
@@ -165,5 +162,5 @@ def _closed(steering: Steering, layout: CallLayout, reader: int | None) -> Tenso
     row = torch.zeros(layout.size)
     for index, spans in enumerate(layout.own if steering.copies_are_pictures else layout.references):
         if steering.weights[index] == 0 and index != reader:
-            row[marks(layout.size, spans)] = -HARD
+            row[span_mask(layout.size, spans)] = -HARD
     return row

@@ -1,4 +1,4 @@
-"""Where the references of one conditioning may act, how firmly, and when; and what is recorded of them."""
+"""Regions of the references of one conditioning, their strength and window, and the recorder of their maps."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class ReferenceRegions:
         window: fractions (from, to) of the schedule in which regions and isolation act; weights always do.
         recorder: takes the maps of every call, or None.
         copies_are_pictures: copies of references in the text come from a vision encoder.
-        said: warnings of this run, each given once.
-        places: by the shapes of all reference latents of a call, which of them are ours; as found in this run.
+        warnings: those of this run, each logged once.
+        own_latents: by the shapes of all reference latents of a call, which of them are ours; of this run.
     """
 
     regions: tuple[Tensor | None, ...]
@@ -39,19 +39,19 @@ class ReferenceRegions:
     window: tuple[float, float] = (0.0, 1.0)
     recorder: Recorder | None = None
     copies_are_pictures: bool = True
-    said: set[str] = field(default_factory=set, repr=False, init=False)
-    places: dict[tuple, tuple[int, ...]] = field(default_factory=dict, repr=False, init=False)
-    _made: dict = field(default_factory=dict, repr=False, init=False)
+    warnings: set[str] = field(default_factory=set, repr=False, init=False)
+    own_latents: dict[tuple, tuple[int, ...]] = field(default_factory=dict, repr=False, init=False)
+    _attentions: dict = field(default_factory=dict, repr=False, init=False)
 
     def __deepcopy__(self, memo: dict) -> ReferenceRegions:
-        """Shared by clones: it is never changed, but for the forms it has made and the maps it takes."""
+        """Shared by clones: it is never changed, but for its caches and the maps it records."""
         return self
 
     def begin(self) -> None:
-        """Another run: forget the maps, warnings and forms of the one before."""
-        self.said.clear()
-        self.places.clear()
-        self._made.clear()
+        """Begin another run: forget the maps, warnings and attentions of the one before."""
+        self.warnings.clear()
+        self.own_latents.clear()
+        self._attentions.clear()
         if self.recorder is not None:
             self.recorder.reset()
 
@@ -72,22 +72,22 @@ class ReferenceRegions:
         inside: bool = True,
         device: torch.device | str = "cpu",
     ) -> SteeredAttention | None:
-        """Return what attends in the place of plain attention, made once for each layout; None for plain.
+        """Return the replacement of plain attention, made once for each layout; None for plain.
 
         Args:
             layout: of the attention's keys.
-            queries: which of their tokens ask.
+            queries: which of their tokens have queries.
             area: the part of the picture that a regional conditioning is computed on.
             picture: (h, w) of the whole latent, where an area is given.
             inside: whether the step is inside the window.
             device: where the queries are.
         """
         key = (layout, queries, area, picture, inside, device)
-        if key not in self._made:
+        if key not in self._attentions:
             steering = self.steering(layout.grid, area, picture, inside)
             check_regions(steering, layout)
-            self._made[key] = steered_attention(steering, layout, queries, torch.device(device))
-        return self._made[key]
+            self._attentions[key] = steered_attention(steering, layout, queries, torch.device(device))
+        return self._attentions[key]
 
     def steering(self, grid: Grid, area: Area | None, picture: tuple[int, int] | None, inside: bool) -> Steering:
         """Return the settings on a token grid."""

@@ -1,4 +1,4 @@
-"""What one conditioning carries of DreamO: its references, the learned tables, and how they are kept in place."""
+"""DreamO in one conditioning: its references, the learned tables, and the regions of the references."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Routing:
         words: by slot, text positions of its placeholder.
         recorder: takes the maps of every call, or None.
         first_guidance: distilled guidance of the first step, or None for the same as the others.
-        regions: what keeps them in place, made of the above.
+        regions: their regions and the steering, made of the above.
     """
 
     references: tuple[Reference, ...]
@@ -47,7 +47,7 @@ class Routing:
         )
 
     def __deepcopy__(self, memo: dict) -> Routing:
-        """Shared by clones: it holds tables and latents, and is never changed but for what it keeps."""
+        """Shared by clones: it holds tables and latents, and is never changed but for its caches."""
         return self
 
     @property

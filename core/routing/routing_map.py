@@ -4,8 +4,8 @@
 
 The mean over query tokens is linear, so it is taken first: a matrix-vector product instead of a matrix, and the
 attention itself is left alone. Queries and keys are those that enter attention (after norm and rotary positions), heads
-are averaged, all in float32. Three readings: ``logit`` as in the paper; ``mass``, how much of its attention a picture
-token spends on the reference; ``competitive``, which reference wins a token.
+are averaged, all in float32. Two readings: ``logit`` as in the paper; ``mass``, how much of its attention a picture
+token spends on the reference.
 """
 
 from __future__ import annotations
@@ -37,16 +37,17 @@ def logit_map(query: Tensor, key: Tensor, layout: CallLayout) -> Tensor:
         tokens = torch.cat([query[:, :, slice(*span)] for span in spans], dim=2)
         means.append(tokens.mean(dim=2, dtype=torch.float32))
     assert layout.image is not None, "a map is asked of attentions with the picture's tokens only"
-    asked = torch.stack(means, dim=2)  # (B, H, R, d)
-    asked = rearrange(asked, "b (g n) r d -> b g n r d", g=key.shape[1]).mean(dim=2)  # heads that share a key head
+    mean_queries = torch.stack(means, dim=2)  # (B, H, R, d)
+    # average the heads that share a key head
+    mean_queries = rearrange(mean_queries, "b (g n) r d -> b g n r d", g=key.shape[1]).mean(dim=2)
     image = key[:, :, slice(*layout.image)].float()  # (B, G, N, d)
-    logits = (asked @ image.transpose(-1, -2)).mean(dim=1) / math.sqrt(query.shape[-1])
+    logits = (mean_queries @ image.transpose(-1, -2)).mean(dim=1) / math.sqrt(query.shape[-1])
     rows, columns = layout.grid
     return rearrange(logits, "b r (t h w) -> b r t h w", h=rows, w=columns).mean(dim=2)
 
 
 def mass_map(query: Tensor, key: Tensor, layout: CallLayout, chunk: int = 1024, bias: Tensor | None = None) -> Tensor:
-    """Return the share of a picture token's attention that goes to each reference.
+    """Compute the share of a picture token's attention that goes to each reference.
 
     Steered attention gives it without this (``steered_attention``); here it is by its definition.
 
@@ -72,23 +73,8 @@ def mass_map(query: Tensor, key: Tensor, layout: CallLayout, chunk: int = 1024, 
     return rearrange(torch.cat(parts, dim=-1), "b r (h w) -> b r h w", h=layout.grid[0])
 
 
-def competitive_map(logits: Tensor) -> Tensor:
-    """Who wins each token: a softmax over references and a background, each map in its own deviations.
-
-    Args:
-        logits: (..., R, h, w); any scale, maps of different references need not share one.
-
-    Returns:
-        (..., R, h, w) in [0, 1]; what is missing to 1 is background, the constant 0 beside the z-scores.
-    """
-    centred = logits - logits.mean(dim=(-2, -1), keepdim=True)
-    scores = centred / centred.square().mean(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1e-6)
-    background = torch.zeros_like(scores[..., :1, :, :])
-    return torch.cat((scores, background), dim=-3).softmax(dim=-3)[..., :-1, :, :]
-
-
-def otsu_mask(values: Tensor, bins: int = 256) -> Tensor:
-    """Return the mask that splits a map's values best in two: Otsu's threshold (IEEE SMC 9, 1979).
+def otsu_mask(values: Tensor) -> Tensor:
+    """Split a map's values in two by Otsu's threshold (IEEE SMC 9, 1979).
 
     Args:
         values: (..., h, w).
@@ -97,15 +83,14 @@ def otsu_mask(values: Tensor, bins: int = 256) -> Tensor:
         (..., h, w) float, 1 where the map is high; all 0 for a constant map.
     """
     flat = values.float().flatten(0, -3)
-    masks = [_above(each, _otsu_threshold(each, bins)) for each in flat]
-    return torch.stack(masks).reshape(values.shape)
+    return torch.stack([_above(each, _otsu_threshold(each)) for each in flat]).reshape(values.shape)
 
 
 def _above(values: Tensor, threshold: float | None) -> Tensor:
     return torch.zeros_like(values) if threshold is None else (values > threshold).float()
 
 
-def _otsu_threshold(values: Tensor, bins: int) -> float | None:
+def _otsu_threshold(values: Tensor, bins: int = 256) -> float | None:
     """Return the bin edge with the largest variance between the two classes."""
     low, high = float(values.min()), float(values.max())
     if not high > low:
@@ -124,13 +109,13 @@ KINDS = ("mass", "logit")
 
 @dataclass(frozen=True, eq=False)
 class RoutingMap:
-    """What a sampler recorded: for each block the mean map over its steps.
+    """Maps recorded from a sampler: for each block the mean over its steps.
 
     Attributes:
         blocks: (K, B, R, h, w) float32; K blocks in the order in which they run.
         slots: the number of each of the R references.
         steps: model calls that were averaged.
-        kind: "logit", or "mass" where attention was steered, which gives it at no price.
+        kind: "logit", or "mass" where attention was steered, which computes it anyway.
     """
 
     blocks: Tensor
@@ -164,7 +149,7 @@ class Recorder:
         self._means: dict[str, Tensor] = {}
 
     def take(self, maps: list[Tensor], expected: int, kind: str = "logit") -> None:
-        """One call's maps, (B, R, h, w) each, of as many blocks as the model has."""
+        """Add one call's maps, (B, R, h, w) each, of as many blocks as the model has."""
         mean = self._means.get(kind)
         if len(maps) != expected or (mean is not None and maps[0].shape != mean.shape[1:]):
             self.left_out += 1
@@ -174,14 +159,14 @@ class Recorder:
         self._means[kind] = now if mean is None else mean + (now - mean) / self.calls[kind]
 
     def result(self, slots: tuple[int, ...]) -> RoutingMap | None:
-        """Return what was recorded so far, of the steered calls if there were any; None if nothing was."""
+        """Return the maps so far, of the steered calls if there were any; None if nothing was recorded."""
         kind = next((kind for kind in KINDS if kind in self._means), None)
         return None if kind is None else RoutingMap(self._means[kind], slots, self.calls[kind], kind)
 
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A routing map that is still to be filled: what a node gives out before a sampler has run.
+    """A routing map that is still to be filled: a node's output before a sampler has run.
 
     Attributes:
         recorder: filled by whichever sampler runs with it.

@@ -3,11 +3,11 @@
 The bias B of ``reference_bias`` is constant along one side almost everywhere:
 
     queries that share one row of B (the text; the tokens of one reference): plain attention over the keys that the row
-        leaves open, with what is left of the row as a mask of one row. The backend of the user runs it.
+        leaves open, with the rest of the row as a mask of one row. The host's own attention runs it.
     queries of the picture: B is constant in each block of keys (everything else; reference 1; reference 2; ...), so
         each block is attended to alone and the results are merged by their log-sum-exp (``lse_attention``):
             w_j = softmax_j(lse_j + b_j),   out = sum_j w_j out_j
-        w_j is the share of attention that reference j gets: the mass map comes with it, at no price.
+        w_j is the share of attention that reference j gets, so the mass map comes with it.
 
 A closed border leaves pairs of queries and keys out altogether, so it saves time, and its zeros are exact.
 """
@@ -15,13 +15,13 @@ A closed border leaves pairs of queries and keys out altogether, so it saves tim
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from .call_layout import CallLayout, Span, Tokens, marks, tokens_of
+from .call_layout import CallLayout, Span, Tokens, span_mask, tokens_of
 from .lse_attention import attend_with_lse, prepare
 from .reference_bias import Steering
 from .steering_parts import Block, SharedRows, blocks_of, open_keys, shared_rows
@@ -31,14 +31,14 @@ Backend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]  # q, k, v, 
 
 @dataclass(frozen=True, eq=False)
 class SteeredAttention:
-    """What takes the place of plain attention in the attentions of one layout.
+    """The replacement of plain attention in the attentions of one layout.
 
     Attributes:
         shared: all queries but the picture's.
         picture: the picture's queries; None in attentions without them.
         base: the keys that are no reference's.
         blocks: the references' keys.
-        references: how many there are.
+        references: number of references.
         queries: number of queries this was made for.
     """
 
@@ -68,7 +68,7 @@ class SteeredAttention:
 
         Returns:
             (B, H, S, d), and the share of the picture's attention that each reference gets, (B, R, N) float32, or None
-            where the picture asks nothing.
+            where the picture has no queries.
         """
         out = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
         for part in self.shared:
@@ -76,8 +76,8 @@ class SteeredAttention:
             bias = None if part.bias is None else part.bias.to(query.dtype)
             other = part_of(mask, part.rows, part.columns)
             bias = other if bias is None else bias if other is None else bias + other
-            found = backend(pick(query, part.rows), keys, values, bias)
-            out[:, part.rows] = rearrange(found, "b s (h d) -> b s h d", h=query.shape[1])
+            attended = backend(pick(query, part.rows), keys, values, bias)
+            out[:, part.rows] = rearrange(attended, "b s (h d) -> b s h d", h=query.shape[1])
         if self.picture is None:
             return out.transpose(1, 2), None
         merged, shares = self._merge(pick(query, self.picture), key, value, mask, scale)
@@ -87,22 +87,23 @@ class SteeredAttention:
     def _merge(
         self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
     ) -> tuple[Tensor, Tensor]:
-        """Return the picture's queries over the base, then one reference after another merged into the result."""
+        """Attend from the picture's queries to the base, then merge one block of a reference after another into it."""
         out, total = attend_with_lse(
             query, pick(key, self.base), pick(value, self.base), part_of(mask, self.picture, self.base), scale
         )
         sums = []
         for block in self.blocks:
-            asking = query if block.rows is None else query.index_select(2, block.rows)
-            seen = part_of(mask, self.picture, block.columns, block.rows)
-            found, lse = attend_with_lse(asking, pick(key, block.columns), pick(value, block.columns), seen, scale)
+            readers = query if block.rows is None else query.index_select(2, block.rows)
+            block_mask = part_of(mask, self.picture, block.columns, block.rows)
+            keys, values = pick(key, block.columns), pick(value, block.columns)
+            block_out, lse = attend_with_lse(readers, keys, values, block_mask, scale)
             lse = lse if block.bias is None else lse + block.bias
             before = total if block.rows is None else total.index_select(2, block.rows)
             weight = torch.sigmoid(lse - before)[..., None].to(out.dtype)
             if block.rows is None:
-                out, total = out.lerp_(found, weight), torch.logaddexp(total, lse)
+                out, total = out.lerp_(block_out, weight), torch.logaddexp(total, lse)
             else:
-                out.index_copy_(2, block.rows, out.index_select(2, block.rows).lerp_(found, weight))
+                out.index_copy_(2, block.rows, out.index_select(2, block.rows).lerp_(block_out, weight))
                 total = total.index_copy(2, block.rows, torch.logaddexp(before, lse))
             sums.append((block, lse))
         return out, self._shares(sums, total)
@@ -138,10 +139,10 @@ def part_of(
 def steered_attention(
     steering: Steering, layout: CallLayout, queries: Span, device: torch.device
 ) -> SteeredAttention | None:
-    """Return the form of one steering on one layout; None if it adds nothing there.
+    """Make the attention of one steering on one layout; None if it adds nothing there.
 
     Args:
-        steering: what is to be kept apart.
+        steering: settings of the bias.
         layout: of the keys.
         queries: which of the keys' tokens have queries: all, or without those that a cache has dropped.
     """
@@ -152,8 +153,8 @@ def steered_attention(
         return None
     picture = None if layout.image is None else slice(layout.image[0] - queries[0], layout.image[1] - queries[0])
     parts = tuple(open_keys(rows, bias) for rows, bias in shared)
-    owned = marks(layout.size, *layout.own)
-    made = SteeredAttention(
+    owned = span_mask(layout.size, *layout.own)
+    attention = SteeredAttention(
         parts,
         picture,
         tokens_of(~owned),
@@ -161,17 +162,17 @@ def steered_attention(
         len(layout.references),
         queries[1] - queries[0],
     )
-    return _on(made, device)
+    return _to_device(attention, device)
 
 
-def _on(made: SteeredAttention, device: torch.device) -> SteeredAttention:
-    """Return the same with its tensors on a device."""
+def _to_device(attention: SteeredAttention, device: torch.device) -> SteeredAttention:
+    """Move its tensors to a device."""
 
     def move(value):
         return value.to(device) if isinstance(value, Tensor) else value
 
-    shared = tuple(SharedRows(move(part.rows), move(part.columns), move(part.bias)) for part in made.shared)
+    shared = tuple(SharedRows(move(part.rows), move(part.columns), move(part.bias)) for part in attention.shared)
     blocks = tuple(
-        Block(block.reference, move(block.columns), move(block.rows), move(block.bias)) for block in made.blocks
+        Block(block.reference, move(block.columns), move(block.rows), move(block.bias)) for block in attention.blocks
     )
-    return SteeredAttention(shared, move(made.picture), move(made.base), blocks, made.references, made.queries)
+    return replace(attention, shared=shared, picture=move(attention.picture), base=move(attention.base), blocks=blocks)

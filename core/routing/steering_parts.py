@@ -1,4 +1,4 @@
-"""What a steering asks of the rows and columns of a call: rows that share a bias, and blocks of keys."""
+"""Split a steering's bias into rows that share a bias, and blocks of keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .call_layout import CallLayout, Span, Tokens, marks, tokens_of
+from .call_layout import CallLayout, Span, Tokens, span_mask, tokens_of
 from .reference_bias import HARD, Steering, picture_bias, shared_bias
 
 
@@ -31,10 +31,10 @@ class Block:
     """Keys to which every query of the picture adds one number.
 
     Attributes:
-        reference: whose tokens these are.
+        reference: index of the reference whose tokens these are.
         columns: which keys.
         rows: which of the picture's queries may read them, or None for all.
-        bias: (rows,) what those add, or None for nothing.
+        bias: (rows,) the number that those add, or None for nothing.
     """
 
     reference: int
@@ -44,21 +44,20 @@ class Block:
 
 
 def shared_rows(steering: Steering, layout: CallLayout, queries: Span) -> list[tuple[Tensor, Tensor | None]]:
-    """Places of queries, and the row of B that they share; rows that are equal are one."""
-    picture = marks(layout.size, () if layout.image is None else (layout.image,))
-    found: list[tuple[Tensor, Tensor | None]] = []
+    """Group queries by the row of B that they share: a mask of the queries, and their row."""
+    picture = span_mask(layout.size, () if layout.image is None else (layout.image,))
+    groups: list[tuple[Tensor, Tensor | None]] = []
     for rows, bias in shared_bias(steering, layout):
-        rows = rows & ~picture
-        rows = rows[slice(*queries)]
+        rows = (rows & ~picture)[slice(*queries)]
         if not bool(rows.any()):
             continue
         bias = bias if bool(bias.any()) else None
-        twin = next((at for at, (_, other) in enumerate(found) if _equal(other, bias)), None)
-        if twin is None:
-            found.append((rows, bias))
+        same = next((at for at, (_, other) in enumerate(groups) if _equal(other, bias)), None)
+        if same is None:
+            groups.append((rows, bias))
         else:
-            found[twin] = (found[twin][0] | rows, bias)
-    return found
+            groups[same] = (groups[same][0] | rows, bias)
+    return groups
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:
@@ -66,13 +65,13 @@ def _equal(one: Tensor | None, other: Tensor | None) -> bool:
 
 
 def open_keys(rows: Tensor, bias: Tensor | None) -> SharedRows:
-    """Leave closed keys out; what is added to the open ones stays as a mask of one row."""
+    """Leave closed keys out; the bias of the open ones becomes a mask of one row."""
     if bias is None:
         return SharedRows(tokens_of(rows), None, None)
     is_open = bias > -HARD
-    left = bias[is_open]
+    open_bias = bias[is_open]
     columns = None if bool(is_open.all()) else tokens_of(is_open)
-    return SharedRows(tokens_of(rows), columns, left[None, None, None] if bool(left.any()) else None)
+    return SharedRows(tokens_of(rows), columns, open_bias[None, None, None] if bool(open_bias.any()) else None)
 
 
 def blocks_of(steering: Steering, layout: CallLayout) -> tuple[Block, ...]:
@@ -87,7 +86,7 @@ def blocks_of(steering: Steering, layout: CallLayout) -> tuple[Block, ...]:
             if not spans or not bool(is_open.any()):
                 continue
             rows = None if bool(is_open.all()) else is_open.nonzero()[:, 0]
-            left = bias if rows is None else bias[rows]
-            columns = tokens_of(marks(layout.size, spans))
-            blocks.append(Block(index, columns, rows, left if bool(left.any()) else None))
+            open_bias = bias if rows is None else bias[rows]
+            columns = tokens_of(span_mask(layout.size, spans))
+            blocks.append(Block(index, columns, rows, open_bias if bool(open_bias.any()) else None))
     return tuple(blocks)

@@ -1,4 +1,4 @@
-"""Where reference tokens stand in Flux's sequence, and what is added to them (DreamO arXiv:2504.16915, section 3.2).
+"""Where reference tokens stand in Flux's sequence, and their embeddings (DreamO arXiv:2504.16915, section 3.2).
 
     [text | image | reference 1 | reference 2 | ...]
 
@@ -21,7 +21,7 @@ from .call_layout import CallLayout, Grid
 
 TASKS = ("subject", "identity", "style", "try-on")
 MAX_REFERENCES = 9  # rows 1 to 9 of the index embedding; its row 0 is never used
-PATCH = 2  # latent cells a side of a token
+PATCH = 2  # side of a token in latent cells
 REFERENCE_ROW, IMAGE_ROW = 0, 1  # of the task embedding
 
 
@@ -76,8 +76,8 @@ def next_slot(references: tuple[Reference, ...]) -> int:
     Raises:
         ValueError: all are taken.
     """
-    taken = {reference.slot for reference in references}
-    free = [slot for slot in range(1, MAX_REFERENCES + 1) if slot not in taken]
+    used_slots = {reference.slot for reference in references}
+    free = [slot for slot in range(1, MAX_REFERENCES + 1) if slot not in used_slots]
     if not free:
         raise ValueError(
             f"references: expected at most {MAX_REFERENCES}, DreamO's index embedding has no more slots. Leave one out."
@@ -105,7 +105,7 @@ class DreamOEmbeddings:
 
     Attributes:
         task: (2, D), row 0 for references, row 1 for the image.
-        index: (10, D), a row a slot.
+        index: (10, D), one row per slot.
         words: (10, E) T5 embeddings of [ref#1] ... [ref#9] and [res]; None where the file has none.
     """
 
@@ -120,7 +120,7 @@ class DreamOEmbeddings:
             check_shape(self.words, "10 E", "dreamo_t5_embedding.weight")
 
     def embeddings(self, slots: tuple[int, ...]) -> Tensor:
-        """(1 + R, D) what is added to image tokens, then to the tokens of each reference.
+        """(1 + R, D) the embeddings added to image tokens, then to the tokens of each reference.
 
         Task and index rows are summed in the tables' own dtype, as published.
         """
@@ -128,7 +128,7 @@ class DreamOEmbeddings:
         return torch.stack((self.task[IMAGE_ROW], *references))
 
     def embedding(self, image_tokens: int, lengths: tuple[int, ...], slots: tuple[int, ...]) -> Tensor:
-        """Return the same row by row: what is added after the input projection.
+        """Repeat them for each token, to be added after the input projection.
 
         Args:
             image_tokens: N.
@@ -205,7 +205,7 @@ class TokenLayout:
         return self.text + length(self.image) + self.others + sum(map(length, self.references))
 
     def layout(self, words: tuple[tuple[int, ...], ...] = ()) -> CallLayout:
-        """Return the same as spans; ``words`` are the text positions of each reference's placeholder."""
+        """Convert to spans; ``words`` are the text positions of each reference's placeholder."""
         image = self.image_tokens
         places = (self.reference_tokens(index) for index in range(len(self.references)))
         return CallLayout(

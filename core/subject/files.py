@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoint import flat_tensors, read, save
+from ..checkpoint import flat_tensors, metadata_number, read, save
 from ..key_report import compare_keys, describe, shapes
 from .adapter import GatedAdapter
 from .fused_prompt import PLACEHOLDER
@@ -125,14 +125,14 @@ def save_subject_adapter(
     Args:
         path: where to.
         state: all tensors by the file's keys.
-        config: told by the metadata as far as it is not in the tensors' shapes.
-        metadata: what else to write; flat strings.
+        config: written into the metadata as far as the tensors' shapes do not hold it.
+        metadata: further entries; flat strings.
         check: raises if what was written is not right; the file then never appears.
     """
     heads = {"heads": str(config.heads)} if config.heads else {"head_width": str(config.head_width)}
-    told = {name: str(getattr(config, name)).lower() for name in _SWITCHES}
+    switches = {name: str(getattr(config, name)).lower() for name in _SWITCHES}
     limits = {"max_subjects": str(config.max_subjects), "placeholder": config.placeholder, "base": config.base}
-    save(path, state, {"kind": KIND, **heads, **told, **limits, **metadata}, check)
+    save(path, state, {"kind": KIND, **heads, **switches, **limits, **metadata}, check)
 
 
 def load_subject_adapter(path: str | Path) -> tuple[dict[str, Tensor], SubjectAdapterConfig]:
@@ -155,6 +155,7 @@ def load_subject_adapter(path: str | Path) -> tuple[dict[str, Tensor], SubjectAd
 
 
 def _config(state: dict[str, Tensor], metadata: dict[str, str], file: str) -> SubjectAdapterConfig:
+    # sizes that the tensors' shapes hold
     try:
         _, _, tokens, image_width = state["proj.null_image_feature"].shape
         hidden = state["proj.linears_image.fc1.weight"].shape[0]
@@ -174,8 +175,10 @@ def _config(state: dict[str, Tensor], metadata: dict[str, str], file: str) -> Su
             f"{file}: expected a subject adapter (keys under proj., mlp. and unet.), but {error} is "
             f"missing or misshapen. {describe(state)}"
         ) from error
-    heads = _whole(metadata, "heads", 1, file) if "heads" in metadata else 0
-    head_width = 0 if heads else _whole(metadata, "head_width", 64, file)
+
+    # what only the metadata holds
+    heads = metadata_number(metadata, "heads", 1, file) if "heads" in metadata else 0
+    head_width = 0 if heads else metadata_number(metadata, "head_width", 64, file)
     if not blocks or any(width % (heads or head_width) for width in blocks.values()):
         raise ValueError(
             f"{file}: expected the gated adapter of at least one block, of a width that "
@@ -192,7 +195,7 @@ def _config(state: dict[str, Tensor], metadata: dict[str, str], file: str) -> Su
         head_width,
         heads,
         state["unet.conv_in.weight"].shape[1] if "unet.conv_in.weight" in state else 0,
-        _whole(metadata, "max_subjects", 2, file),
+        metadata_number(metadata, "max_subjects", 2, file),
         placeholder=metadata.get("placeholder", PLACEHOLDER),
         base=metadata.get("base", ""),
         word_2=word_2,
@@ -208,13 +211,6 @@ def _order(block: tuple[str, int]) -> tuple:
         stage.index(parts[0]) if parts[0] in stage else 3,
         *(int(part) for part in parts if part.isascii() and part.isdigit()),
     )
-
-
-def _whole(metadata: dict[str, str], name: str, default: int, file: str) -> int:
-    given = metadata.get(name, str(default))
-    if not (given.isascii() and given.isdigit() and 0 < int(given) < 10_000):
-        raise ValueError(f"{file}: expected the metadata's {name} to be a whole number from 1 up, got {given!r}.")
-    return int(given)
 
 
 def _expected(state: dict[str, Tensor], config: SubjectAdapterConfig) -> dict[str, tuple[int, ...]]:

@@ -42,11 +42,6 @@ def placeholder_positions(tokens: Sequence[int], placeholder: int) -> list[int]:
     return [position for position, token in enumerate(tokens) if token == placeholder]
 
 
-def label_positions(placeholders: Sequence[int]) -> list[int]:
-    """Give the position of each label's last token, two before its placeholder in the template ("label is sks")."""
-    return [position - 2 for position in placeholders]
-
-
 def replace_embeddings(embeddings: Tensor, tokens: Tensor, words: Sequence[Tensor], placeholder: int) -> Tensor:
     """Put the subjects' vectors where the placeholder stands, before positions are added.
 

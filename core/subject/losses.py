@@ -31,7 +31,7 @@ def localisation_loss(
     form: str = BALANCED,
     peak_one: bool = False,
 ) -> Tensor:
-    """Compare where words look with where their subjects are, mean over layers.
+    """Compare the words' attention with their subjects' segmentations, mean over layers.
 
     Args:
         maps: for each layer (B, heads, h * w, T) attention probabilities over the T words; square grids unless
@@ -68,20 +68,19 @@ def _layer(
     subject = F.interpolate(segmentations.float(), (height, width), mode="bilinear", antialias=True)
     subject = rearrange(subject, "b k h w -> b 1 k (h w)")
     index = torch.where(present.bool(), positions, 0)[:, None, None, :].expand(-1, heads, cells, -1)
-    seen = rearrange(attention.float().gather(-1, index), "b heads n k -> b heads k n")
+    word_maps = rearrange(attention.float().gather(-1, index), "b heads n k -> b heads k n")
     if peak_one:
-        seen = seen / (seen.amax(dim=-1, keepdim=True) + _EPSILON)
+        word_maps = word_maps / (word_maps.amax(dim=-1, keepdim=True) + _EPSILON)
     if form == L1:
-        error = (seen - subject).abs().mean(dim=-1)
+        error = (word_maps - subject).abs().mean(dim=-1)
     else:
-        outside, inside = _mean(seen, 1 - subject), _mean(seen, subject)
-        error = outside - inside  # (B, heads, K)
+        error = _mean(word_maps, 1 - subject) - _mean(word_maps, subject)  # (B, heads, K)
     weight = present.float()[:, None, :]
     return ((error * weight).sum(dim=-1) / (weight.sum(dim=-1) + _EPSILON)).mean()
 
 
-def _mean(seen: Tensor, where: Tensor) -> Tensor:
-    return (seen * where).sum(dim=-1) / (where.sum(dim=-1) + _EPSILON)
+def _mean(maps: Tensor, mask: Tensor) -> Tensor:
+    return (maps * mask).sum(dim=-1) / (mask.sum(dim=-1) + _EPSILON)
 
 
 def grid_of(cells: int, height: int, width: int) -> tuple[int, int]:

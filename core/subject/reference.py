@@ -20,7 +20,7 @@ def pad_to_square(photograph: Tensor) -> Tensor:
 
 
 def reference_square(photograph: Tensor, mask: Tensor | None) -> Tensor:
-    """Cut a subject out.
+    """Cut a subject out and pad the piece to a square.
 
     Args:
         photograph: (3, H, W) in [0, 1].
@@ -40,5 +40,5 @@ def encoder_pixels(square: Tensor, size: int) -> Tensor:
 
 
 def null_boxes(boxes: Tensor, coordinates: bool) -> Tensor:
-    """Give the boxes for object tokens: all zero, a constant, where an adapter knows no coordinates."""
+    """Choose the boxes for object tokens: all zero, a constant, where an adapter knows no coordinates."""
     return boxes if coordinates else torch.zeros_like(boxes)

@@ -66,7 +66,7 @@ def _patch(clone, path: str, strength: float) -> None:
         file,
         lora.pairs,
         lora.pairs,
-        lora.layout,
+        lora.key_format,
         f", alpha from {lora.alpha_source}" if lora.alpha_source else "",
         strength,
     )

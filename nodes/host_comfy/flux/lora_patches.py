@@ -14,7 +14,7 @@ import comfy.utils
 import torch
 
 from ....core.flux_lora_keys import FluxLoRA
-from ....core.lora_keys import bare_name, first
+from ....core.lora_keys import bare_name, first_names
 from ..weight_adapters import with_magnitudes
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def add_flux_lora(clone, lora: FluxLoRA, strength: float, file: str, advice: str
         else:
             state[theirs[module] + key[len(module) :]] = tensor
     if alone:
-        log.warning("Relate: %s: %d tensors change no module by themselves: %s", file, len(alone), first(alone))
+        log.warning("Relate: %s: %d tensors change no module by themselves: %s", file, len(alone), first_names(alone))
     magnitudes = {theirs[module]: magnitude for module, magnitude in lora.magnitudes.items() if module in theirs}
     _check_shapes(clone, names, state, magnitudes, file, advice)
     patches = comfy.lora.load_lora(state, names)
@@ -75,14 +75,16 @@ def _check_modules(called: dict[str, str | None], names: dict, file: str, advice
     if lost:
         raise ValueError(
             f"{file}: {len(called) - len(lost)} of {len(called)} pairs found their weights in this model; "
-            f"it has no {first(lost)}. {advice}"
+            f"it has no {first_names(lost)}. {advice}"
         )
     targets: dict = {}
     for module, name in called.items():
         targets.setdefault(names[name], []).append(module)
     double = [" and ".join(sorted(modules)) for modules in targets.values() if len(modules) > 1]
     if double:
-        raise ValueError(f"{file}: {len(double)} modules are in it twice, in two spellings: {first(sorted(double))}.")
+        raise ValueError(
+            f"{file}: {len(double)} modules are in it twice, in two spellings: {first_names(sorted(double))}."
+        )
 
 
 def _modules_of(key: str) -> list[str]:
@@ -112,7 +114,7 @@ def _check_shapes(clone, names: dict, state: dict, magnitudes: dict, file: str, 
         elif module in magnitudes and magnitudes[module].numel() != out:
             faults.append(f"{module} has {magnitudes[module].numel()} magnitudes, expected {out}")
     if faults:
-        raise ValueError(f"{file}: {len(faults)} pairs do not fit this model: {first(faults)}. {advice}")
+        raise ValueError(f"{file}: {len(faults)} pairs do not fit this model: {first_names(faults)}. {advice}")
 
 
 def linear_shape(model, name: str) -> tuple[int, int]:

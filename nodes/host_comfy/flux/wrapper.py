@@ -99,9 +99,9 @@ def ours_last(conds: dict, routing: Routing, model) -> dict:
     """
     latents = list(conds.get("ref_latents") or [])
     shapes = tuple(latent.shape[1:] for latent in latents)
-    if shapes not in routing.regions.places:
-        routing.regions.places[shapes] = find_ours(latents, routing, model)
-    places = routing.regions.places[shapes]
+    if shapes not in routing.regions.own_latents:
+        routing.regions.own_latents[shapes] = find_ours(latents, routing, model)
+    places = routing.regions.own_latents[shapes]
     others = [latent for at, latent in enumerate(latents) if at not in places]
     conds = {**conds, "ref_latents": others + [latents[at] for at in places]}
     if others and isinstance(conds.get("ref_latents_method"), Diagonal):

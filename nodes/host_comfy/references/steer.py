@@ -195,8 +195,8 @@ def finish(regions: ReferenceRegions, family: str, override: Override) -> None:
 
 def warn(regions: ReferenceRegions, family: str, what: str) -> None:
     """Once in a run: that references are not kept in place, and the two numbers that differ."""
-    if what not in regions.said:
-        regions.said.add(what)
+    if what not in regions.warnings:
+        regions.warnings.add(what)
         log.warning("Relate: the references of this %s model are not kept in place: %s.", family, what)
 
 

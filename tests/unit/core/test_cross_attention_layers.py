@@ -1,7 +1,5 @@
 """The address book at full SDXL size, against the published tables."""
 
-import pytest
-
 from core.cross_attention_layers import SDXL, UNetSpec
 
 # diffusers block, ComfyUI block, width, depth; in the published order
@@ -30,13 +28,12 @@ def test_the_70_sites_of_sdxl_in_the_published_order():
     assert len(expected) == 70
 
 
-@pytest.mark.parametrize("middle", [None, 1])
-def test_a_small_unet(middle):
-    layout = UNetSpec.of_depths((32, 64), 1, (0, 2), 32, middle)
+def test_a_small_unet():
+    layout = UNetSpec.of_depths((32, 64), 1, (0, 2), 32)
     found = [(site.diffusers, site.comfy) for site in layout.sites()]
     assert found[:2] == [
         ("down_blocks.1.attentions.0.transformer_blocks.0.attn2", ("input", 3, 0)),
         ("down_blocks.1.attentions.0.transformer_blocks.1.attn2", ("input", 3, 1)),
     ]
     assert found[2][1] == ("output", 0, 0)
-    assert found[-1][1] == ("middle", 0, (middle or 2) - 1)
+    assert found[-1][1] == ("middle", 0, 1)

@@ -23,7 +23,7 @@ def pair(stem, rank=2, into=6, out=9, names=("down", "up")):
 def test_fused_names_with_dots_and_underscores(stem, wanted):
     lora = to_comfy_keys(pair(stem), "file")
     assert set(lora.state) == {f"{wanted}.lora_down.weight", f"{wanted}.lora_up.weight"}
-    assert lora.layout == "fused" and lora.pairs == 1 and lora.left_out == ()
+    assert lora.key_format == "fused" and lora.pairs == 1 and lora.left_out == ()
 
 
 def test_a_whole_root_file_has_152_pairs():
@@ -44,7 +44,7 @@ def test_split_names(names):
     module = "transformer.single_transformer_blocks.5.attn.to_q"
     lora = to_comfy_keys({**pair(module, names=names), f"{module}.alpha": torch.tensor(1.0)}, "file")
     assert set(lora.state) == {f"{module}.lora_down.weight", f"{module}.lora_up.weight", f"{module}.alpha"}
-    assert lora.layout == "split"
+    assert lora.key_format == "split"
 
 
 def test_what_is_no_lora_of_flux_is_reported():

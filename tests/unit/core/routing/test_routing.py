@@ -9,7 +9,7 @@ from core.routing.call_layout import CallLayout
 from core.routing.image_prep import cut_face, on_8_bits, on_white, published_size, resize
 from core.routing.placeholders import faults, numbers_in
 from core.routing.routing import Routing
-from core.routing.routing_map import Recorder, competitive_map, logit_map, mass_map, otsu_mask
+from core.routing.routing_map import Recorder, logit_map, mass_map, otsu_mask
 from core.routing.token_layout import (
     DreamOEmbeddings,
     Reference,
@@ -164,15 +164,6 @@ def test_the_mass_map_is_the_softmax_over_everything(chunk):
     shares = (query @ key.transpose(-1, -2) / 2).softmax(-1).mean(dim=1)
     found = mass_map(query, key, SEQUENCE.layout(), chunk)
     torch.testing.assert_close(found[0, 1].flatten(), shares[0, 3:11, 15:18].sum(-1))
-
-
-def test_the_competitive_map_leaves_the_rest_to_the_background():
-    logits = torch.tensor([[[4.0, 0.0, 0.0, 0.0]], [[0.0, 40.0, 0.0, 0.0]]])
-    found = competitive_map(logits)
-    assert found[:, 0].argmax(dim=0).tolist()[:2] == [0, 1]
-    assert (found.sum(dim=0) < 1).all()
-    torch.testing.assert_close(found, competitive_map(logits * 7 + 3))
-    assert torch.equal(competitive_map(torch.zeros(2, 3, 3)), torch.full((2, 3, 3), 1 / 3))
 
 
 def test_otsu_splits_two_heaps():

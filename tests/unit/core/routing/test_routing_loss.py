@@ -14,16 +14,15 @@ def test_equation_3_by_hand():
     first = torch.tensor([[[[3.0, 0.0]], [[0.0, 1.0]]]])  # squares: 4 and 0
     second = torch.tensor([[[[1.0, 1.0]], [[2.0, 0.0]]]])  # squares: 1 and 4 + 1
     literal = (4 + 0 + 1 + 5) / (2 * 2)
-    assert routing_loss([first, second], targets, sum_tokens=True).tolist() == [literal]
-    assert routing_loss([first, second], targets).tolist() == [literal / 2]
+    assert routing_loss([first, second], targets).tolist() == [literal / 2]  # mean over two tokens
 
 
 def test_equation_3_is_0_at_its_aim_and_pulls_towards_it():
-    targets = torch.tensor([[[[1.0, 0.0, 0.0]]]])
-    maps = torch.zeros(1, 1, 1, 3, requires_grad=True)
+    targets = torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]])
+    maps = torch.zeros(1, 1, 1, 4, requires_grad=True)
     assert routing_loss([targets], targets).item() == 0
-    routing_loss([maps], targets, sum_tokens=True).backward()
-    assert maps.grad.flatten().tolist() == [-2.0, 0.0, 0.0]
+    routing_loss([maps], targets).backward()
+    assert maps.grad.flatten().tolist() == [-0.5, 0.0, 0.0, 0.0]
 
 
 def test_each_picture_of_a_batch_has_its_own_loss():

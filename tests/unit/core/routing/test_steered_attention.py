@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from core.routing.call_layout import CallLayout, marks
+from core.routing.call_layout import CallLayout, span_mask
 from core.routing.lse_attention import _chunked, attend_with_lse, prepare
 from core.routing.reference_bias import HARD, Steering, check_regions
 from core.routing.reference_regions import ReferenceRegions, attend_plain
@@ -36,10 +36,10 @@ def steering(strength=2.0, isolation=0.0, weights=(1.0, 1.0, 1.0), regions=(LEFT
 def by_table(layout, strength, isolation, weights, regions, pictures):
     """The table of `reference_bias`, entry by entry."""
     wanted = torch.zeros(layout.size, layout.size)
-    at = [marks(layout.size, spans) for spans in layout.references]
-    copies = [marks(layout.size, spans) for spans in layout.copies or ((),) * 3]
-    text = marks(layout.size, layout.text)
-    image = marks(layout.size, () if layout.image is None else (layout.image,))
+    at = [span_mask(layout.size, spans) for spans in layout.references]
+    copies = [span_mask(layout.size, spans) for spans in layout.all_copies]
+    text = span_mask(layout.size, layout.text)
+    image = span_mask(layout.size, () if layout.image is None else (layout.image,))
     for i, own in enumerate(at):
         region = torch.ones(12) if regions[i] is None else regions[i].flatten()
         outside = -strength * (1 - region)[:, None] if layout.image else torch.zeros(0, 1)
@@ -144,7 +144,7 @@ def test_a_reference_of_weight_0_is_read_by_nobody_else(layout):
         steering(0.0, weights=(1.0, 0.0, 1.0), copies_are_pictures=True), layout, (0, layout.size), torch.device("cpu")
     )
     query, key, value = inputs(layout)
-    second = marks(layout.size, layout.own[1])
+    second = span_mask(layout.size, layout.own[1])
     other_key, other_value = key.clone(), value.clone()
     other_key[:, :, second], other_value[:, :, second] = 50.0, -90.0
     found, other = (made(query, *sides, attend_plain)[0] for sides in ((key, value), (other_key, other_value)))
@@ -246,7 +246,7 @@ def test_kernels_that_raise_or_give_other_numbers_are_not_used(caplog):
     before = lse_attention.CANDIDATES["cpu"]
     lse_attention.CANDIDATES["cpu"] = (fails, wrong, *before)
     try:
-        assert lse_attention._find("cpu", torch.float32, False) is before[0]
+        assert lse_attention._find_kernel("cpu", torch.float32, False) is before[0]
     finally:
         lse_attention.CANDIDATES["cpu"] = before
     assert "torch's kernel wrong gives other numbers" in caplog.text

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.subject.adapter import GatedAdapter
-from core.subject.fused_prompt import fused_prompt, label_positions, placeholder_positions, replace_embeddings
+from core.subject.fused_prompt import fused_prompt, placeholder_positions, replace_embeddings
 from core.subject.location import location_mask, mask_addition
 from core.subject.losses import grid_of, localisation_loss
 from core.subject.tokens import ObjectTokens
@@ -158,8 +158,7 @@ def test_maps_lie_on_grids_in_the_shape_of_the_picture():
 def test_the_template_is_the_published_one():
     text = fused_prompt(" a dog and a cat playing on the beach ", ["dog", "cat"])
     assert text == "a dog and a cat playing on the beach, the dog is sks, the cat is sks"
-    places = placeholder_positions([1, 48136, 3, 4, 5, 48136], 48136)
-    assert places == [1, 5] and label_positions(places)[1] == 3
+    assert placeholder_positions([1, 48136, 3, 4, 5, 48136], 48136) == [1, 5]
 
 
 @pytest.mark.parametrize("prompt, labels, said", [
