@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from core.user_files import read_json_object
 
-from ..common.errors import UserErrors
+from ..common.errors import UserErrors, first_few
 
 _MOST = 3  # faults of one file that are spelled out
 
@@ -38,7 +38,7 @@ class Thing:
     segmentation: Any
 
     def mask(self, width: int, height: int) -> np.ndarray:
-        """(height, width) bool, where it is.
+        """Draw (height, width) bool, where it is.
 
         Raises:
             ValueError: run lengths that are not of this picture.
@@ -66,7 +66,7 @@ class AnnotatedPicture:
 
 
 def area_of(box: Sequence[float]) -> float:
-    """Of x0, y0, x1, y1; 0 where its edges are reversed."""
+    """Compute the area of x0, y0, x1, y1; 0 where the edges are reversed."""
     return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
 
 
@@ -84,34 +84,37 @@ def read_coco(instances: Path, pictures: Path, captions: Path | None) -> list[An
     Raises:
         UserErrors: what is missing or misshapen; of each file the first few and how many.
     """
+    # 1. the files
     faults: list[str] = []
     try:
-        told = read_json_object(instances)
-        said = _captions(captions, faults) if captions else {}
+        content = read_json_object(instances)
+        first_captions = _captions(captions, faults) if captions else {}
     except ValueError as error:
         raise UserErrors(str(error)) from error
-    absent = [key for key in ("images", "annotations", "categories") if not isinstance(told.get(key), list)]
+    absent = [key for key in ("images", "annotations", "categories") if not isinstance(content.get(key), list)]
     if absent:
         raise UserErrors(f"{instances}: expected COCO's instances, got no list of {', '.join(absent)}.")
-    names = {_id(entry, "id"): entry.get("name") for entry in told["categories"] if isinstance(entry, dict)}
-    images = _images(told["images"], instances, pictures, faults)
+    # 2. their entries, faults cut short file by file
+    names = {_id(entry, "id"): entry.get("name") for entry in content["categories"] if isinstance(entry, dict)}
+    images = _images(content["images"], instances, pictures, faults)
     things: dict[Any, list[Thing]] = {}
     wrong: list[str] = []
-    for number, entry in enumerate(told["annotations"]):
+    for number, entry in enumerate(content["annotations"]):
         thing = _thing(entry, f"{instances}: annotations[{number}]", names, images, wrong)
         if thing:
             things.setdefault(entry["image_id"], []).append(thing)
-    faults += _few(wrong, str(instances))
-    found = [
-        AnnotatedPicture(path, size, said.get(key) or caption, tuple(things[key]))
+    faults += first_few(wrong, _MOST, f"{instances}: ")
+    # 3. the pictures that show something
+    annotated = [
+        AnnotatedPicture(path, size, first_captions.get(key) or caption, tuple(things[key]))
         for key, (path, size, caption) in images.items()
         if key in things
     ]
-    if not found and not faults:
+    if not annotated and not faults:
         faults.append(f"{instances}: no picture in it has an annotation with a box.")
     if faults:
         raise UserErrors(faults)
-    return found
+    return annotated
 
 
 def _images(entries: Sequence[Any], file: Path, folder: Path, faults: list[str]) -> dict[Any, tuple]:
@@ -127,12 +130,12 @@ def _images(entries: Sequence[Any], file: Path, folder: Path, faults: list[str])
         else:
             caption = entry.get("caption")
             images[key] = (folder / name, size, caption if isinstance(caption, str) else "")
-    faults += _few(wrong, str(file))
+    faults += first_few(wrong, _MOST, f"{file}: ")
     return images
 
 
 def _thing(entry: Any, where: str, names: dict, images: dict, faults: list[str]) -> Thing | None:
-    """One annotation, or None for a crowd, a picture that is not there, or a fault."""
+    """Read one annotation; None for a crowd, a picture that is not there, or a fault."""
     if not isinstance(entry, dict):
         faults.append(f"{where}: expected an object.")
         return None
@@ -176,28 +179,23 @@ def _captions(file: Path, faults: list[str]) -> dict[Any, str]:
     if not isinstance(entries, list):
         faults.append(f"{file}: expected COCO's captions, got no list of annotations.")
         return {}
-    said: dict[Any, str] = {}
+    captions: dict[Any, str] = {}
     for entry in entries:
         if isinstance(entry, dict) and isinstance(entry.get("caption"), str) and entry["caption"].strip():
-            said.setdefault(_id(entry, "image_id"), " ".join(entry["caption"].split()))
-    return said
+            captions.setdefault(_id(entry, "image_id"), " ".join(entry["caption"].split()))
+    return captions
 
 
-def _few(wrong: list[str], file: str) -> list[str]:
-    more = [f"{file}: {len(wrong) - _MOST} more of this kind."] if len(wrong) > _MOST else []
-    return wrong[:_MOST] + more
-
-
-def _run_lengths(told: dict, width: int, height: int) -> np.ndarray:
-    """COCO's run lengths, column by column, zeros first: a list, or its text of 6-bit groups.
+def _run_lengths(segmentation: dict, width: int, height: int) -> np.ndarray:
+    """Decode COCO's run lengths, column by column, zeros first: a list, or its text of 6-bit groups.
 
     Raises:
         ValueError: of another size, or not run lengths.
     """
-    counts = told.get("counts")
+    counts = segmentation.get("counts")
     runs = _decoded(counts) if isinstance(counts, str) else counts
-    if told.get("size") != [height, width] or not isinstance(runs, list):
-        raise ValueError(f"expected run lengths of {width} x {height} pixels, got size {told.get('size')}.")
+    if segmentation.get("size") != [height, width] or not isinstance(runs, list):
+        raise ValueError(f"expected run lengths of {width} x {height} pixels, got size {segmentation.get('size')}.")
     if not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != width * height:
         raise ValueError(f"its run lengths do not add up to {width * height} pixels.")
     values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
@@ -205,8 +203,10 @@ def _run_lengths(told: dict, width: int, height: int) -> np.ndarray:
 
 
 def _decoded(text: str) -> list[int]:
-    """COCO's compressed counts: 5 bits a letter from "0" on, bit 6 goes on, sign in the last; from the third count on
-    differences to the one before the last."""
+    """Decode COCO's compressed counts: 5 bits per letter from "0" on, bit 6 continues, the sign is in the last.
+
+    From the third count on they are differences to the one before the last.
+    """
     counts: list[int] = []
     value = shift = 0
     for letter in text:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .dataset import Example
+from .encoded_triplets import pad_to
 
 _CELL = 16  # pixels: columns begin at a border of cells, so that annotations move by whole cells
 
@@ -28,6 +29,11 @@ def two_columns(left: Example, right: Example) -> Example:
     names = tuple(example.triplet.names[subject] for example, subject in ((left, 0), (right, len(right.boxes) - 1)))
     joints = max(half["visible"].shape[1] for half in halves)
     together = {name: [half[name] for half in halves] for name in halves[0]}
+
+    def joined(name: str) -> Tensor:
+        """Keypoints of both columns, padded to the same number of joints."""
+        return torch.cat([pad_to(part, (1, joints, *part.shape[2:])) for part in together[name]])
+
     triplet = replace(
         left.triplet,
         name=f"{left.triplet.name} beside {right.triplet.name}",
@@ -43,9 +49,9 @@ def two_columns(left: Example, right: Example) -> Example:
         boxes=torch.cat(together["boxes"]),
         region=torch.cat(together["region"], dim=-1),
         shares=torch.cat(together["shares"]),
-        keypoints_target=torch.cat([_with_joints(each, joints) for each in together["keypoints_target"]]),
-        keypoints_concepts=torch.cat([_with_joints(each, joints) for each in together["keypoints_concepts"]]),
-        visible=torch.cat([_with_joints(each, joints) for each in together["visible"]]),
+        keypoints_target=joined("keypoints_target"),
+        keypoints_concepts=joined("keypoints_concepts"),
+        visible=joined("visible"),
         time_ids=left.time_ids,
     )
 
@@ -77,10 +83,3 @@ def _column(example: Example, subject: int, right: bool) -> dict[str, Tensor]:
         "keypoints_concepts": example.keypoints_concepts[subject : subject + 1],
         "visible": example.visible[subject : subject + 1] & inside,
     }
-
-
-def _with_joints(tensor: Tensor, joints: int) -> Tensor:
-    """(1, P, ...) with as many joints as the other column has."""
-    whole = tensor.new_zeros((1, joints, *tensor.shape[2:]))
-    whole[:, : tensor.shape[1]] = tensor
-    return whole

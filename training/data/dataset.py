@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..common.errors import UserErrors
 from ..common.image_files import to_tensor
+from ..common.seeds import seeded_generator
 from ..config import DataConfig
 from .loaded_triplet import LoadedTriplet, in_order, load_images
 from .square_crop import SquareCrop, box_of
@@ -81,16 +82,16 @@ def dataset_sha256(triplets: Sequence[Triplet]) -> str:
     """Hash of every picture and annotation, in order; file names do not count."""
     digest = sha256()
     for triplet in triplets:
-        for of_file in triplet.facts.digests:
-            digest.update(bytes.fromhex(of_file))
+        for file_digest in triplet.facts.digests:
+            digest.update(bytes.fromhex(file_digest))
         digest.update(annotation_bytes(triplet))
     return digest.hexdigest()
 
 
 def annotation_bytes(triplet: Triplet) -> bytes:
-    """Everything about a triplet that is not in its pictures."""
+    """Return everything about a triplet that is not in its pictures, as JSON."""
     boxes = None if triplet.boxes is None else triplet.boxes.tolist()
-    told = [
+    annotations = [
         triplet.prompt,
         triplet.predicate,
         triplet.names,
@@ -98,23 +99,17 @@ def annotation_bytes(triplet: Triplet) -> bytes:
         triplet.keypoints_target.tolist(),
         triplet.keypoints_concepts.tolist(),
     ]
-    return json.dumps(told).encode()
+    return json.dumps(annotations).encode()
 
 
 def crop_of(triplet: Triplet, config: DataConfig, crop: int, seed: int) -> SquareCrop:
-    """Where crop number ``crop`` of a triplet lies: 0 is the middle, the others are drawn from the seed."""
+    """Place crop number ``crop`` of a triplet: 0 is the middle, the others are drawn from the seed."""
     width, height = triplet.facts.size
     if crop == 0:
         return SquareCrop.centred(width, height, config.fit)
-    generator = torch.Generator().manual_seed(_number(f"{seed}/{triplet.name}/{crop}"))
     boxes = triplet.facts.boxes
     keep = torch.cat((boxes[:, :2].amin(0), boxes[:, 2:].amax(0)))
-    return SquareCrop.random(width, height, config.fit, keep, generator)
-
-
-def _number(text: str) -> int:
-    """Return a seed from words."""
-    return int.from_bytes(sha256(text.encode()).digest()[:7], "big")
+    return SquareCrop.random(width, height, config.fit, keep, seeded_generator(f"{seed}/{triplet.name}/{crop}"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +131,7 @@ def _annotate(images: LoadedTriplet, config: DataConfig, crop: int, seed: int) -
     Raises:
         UserErrors: a subject lies outside the square.
     """
+    # 1. the target: masks, boxes
     triplet = images.triplet
     place = crop_of(triplet, config, crop, seed)
     masks = tuple(place.mask(mask) for mask in images.masks)
@@ -149,12 +145,13 @@ def _annotate(images: LoadedTriplet, config: DataConfig, crop: int, seed: int) -
             f"triplet {triplet.name}: {', '.join(outside)} lies outside the square that data.fit = "
             f'"{config.fit}" cuts from {triplet.target.name}.{hint}'
         )
+    # 2. the concepts, and the joints that both squares show
     concept_places = tuple(SquareCrop.centred(*photograph.size, config.fit) for photograph in images.photographs)
     target_points = place.points(triplet.keypoints_target[..., :2])
     concept_points = torch.stack(
         [where.points(points[..., :2]) for where, points in zip(concept_places, triplet.keypoints_concepts)]
     )
-    seen = (triplet.keypoints_target[..., 2] > 0) & (triplet.keypoints_concepts[..., 2] > 0)
+    visible = (triplet.keypoints_target[..., 2] > 0) & (triplet.keypoints_concepts[..., 2] > 0)
     return _Annotations(
         place,
         concept_places,
@@ -162,7 +159,7 @@ def _annotate(images: LoadedTriplet, config: DataConfig, crop: int, seed: int) -
         boxes,
         target_points,
         concept_points,
-        seen & _inside(target_points) & _inside(concept_points),
+        visible & _inside(target_points) & _inside(concept_points),
     )
 
 
@@ -173,34 +170,34 @@ def prepare(triplet: Triplet, config: DataConfig, crop: int = 0, seed: int = 0) 
         UserErrors: an image is gone or broken by now; a subject lies outside the square.
     """
     images, px = load_images(triplet), config.image_px
-    of_square = _annotate(images, config, crop, seed)
+    annotations = _annotate(images, config, crop, seed)
     return Example(
         triplet=triplet,
-        target=to_tensor(of_square.place.crop_image(images.target, px)),
+        target=to_tensor(annotations.place.crop_image(images.target, px)),
         concepts=torch.stack(
             [
                 to_tensor(where.crop_image(photograph, px))
-                for where, photograph in zip(of_square.concept_places, images.photographs)
+                for where, photograph in zip(annotations.concept_places, images.photographs)
             ]
         ),
         photographs=tuple(to_tensor(photograph) for photograph in images.photographs),
-        boxes=of_square.boxes,
-        region=_region(of_square.masks, of_square.boxes, px // 8),
-        shares=_shares(of_square.masks, of_square.boxes, px // 16),
-        keypoints_target=of_square.keypoints_target,
-        keypoints_concepts=of_square.keypoints_concepts,
-        visible=of_square.visible,
-        time_ids=of_square.place.time_ids(px),
+        boxes=annotations.boxes,
+        region=_region(annotations.masks, annotations.boxes, px // 8),
+        shares=_shares(annotations.masks, annotations.boxes, px // 16),
+        keypoints_target=annotations.keypoints_target,
+        keypoints_concepts=annotations.keypoints_concepts,
+        visible=annotations.visible,
+        time_ids=annotations.place.time_ids(px),
     )
 
 
 def _inside(points: Tensor) -> Tensor:
-    """x = 1 and y = 1, the last edges, still count."""
+    """Tell which points lie in the square; x = 1 and y = 1, the last edges, still count."""
     return ((points >= 0) & (points <= 1)).all(dim=-1)
 
 
 def _region(masks: Sequence[np.ndarray], boxes: Tensor, cells: int) -> Tensor:
-    """Where any subject is, from its mask, or from its box where there is none."""
+    """Mark where any subject is, by its mask, or by its box where there is none."""
     if len(masks):
         union = Image.fromarray(np.logical_or.reduce(masks).astype(np.uint8) * 255)
         return (torch.from_numpy(np.asarray(union.resize((cells, cells), Image.Resampling.BOX)).copy()) >= 128).float()

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .encoded_triplets import stack_padded
+
 PLAIN, NAMED = 0, 1  # of the two prompts of a crop: as written, with its references named
 _SHARED = ("empty_context", "empty_pooled")
-_PER_JOINT = ("keypoints_target", "keypoints_concepts", "visible")
-_PER_SUBJECT = (*_PER_JOINT, "present", "concept_latents", "references", "shares", "places")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,7 @@ class EncodedFlux:
 
     def take(self, rows: Tensor) -> EncodedFlux:
         """Take some of the crops, on the same device."""
-        taken = {name: tensor if name in _SHARED else tensor[rows] for name, tensor in vars(self).items()}
-        return EncodedFlux(**taken)
+        return EncodedFlux(**{name: part if name in _SHARED else part[rows] for name, part in vars(self).items()})
 
     def to(self, device: torch.device) -> EncodedFlux:
         return EncodedFlux(**{name: tensor.to(device) for name, tensor in vars(self).items()})
@@ -68,19 +67,5 @@ def stack_flux_rows(rows: list[dict[str, Tensor]], empty: dict[str, Tensor]) -> 
         rows: fields of `EncodedFlux`, of one crop each.
         empty: ``context`` (1, L, E) and ``pooled`` (1, P) of the empty prompt.
     """
-    subjects = max(len(row["present"]) for row in rows)
-    joints = max(row["visible"].shape[1] for row in rows)
-
-    def padded(name: str, tensor: Tensor) -> Tensor:
-        shape = list(tensor.shape)
-        shape[0] = subjects if name in _PER_SUBJECT else shape[0]
-        shape[1:2] = [joints] if name in _PER_JOINT else shape[1:2]
-        whole = tensor.new_zeros(shape)
-        whole[tuple(slice(0, size) for size in tensor.shape)] = tensor
-        return whole
-
-    names = [name for name in EncodedFlux.__dataclass_fields__ if name not in _SHARED]
-    stacked = {
-        name: torch.stack([padded(name, row[name]) if row[name].ndim else row[name] for row in rows]) for name in names
-    }
+    stacked = stack_padded(rows, [name for name in EncodedFlux.__dataclass_fields__ if name not in _SHARED])
     return EncodedFlux(**stacked, empty_context=empty["context"], empty_pooled=empty["pooled"])

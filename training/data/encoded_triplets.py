@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+_PER_JOINT = ("keypoints_target", "keypoints_concepts", "visible")
+_PER_SUBJECT = (*_PER_JOINT, "boxes", "present", "identity", "concept_latents", "references", "shares", "places")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,24 +51,32 @@ class EncodedTriplets:
         return EncodedTriplets(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
-def stack_rows(rows: list[dict[str, Tensor]]) -> EncodedTriplets:
-    """Rows of different numbers of subjects and joints, padded with zeros."""
-    subjects = max(len(row["boxes"]) for row in rows)
+def pad_to(tensor: Tensor, shape: Sequence[int], fill: float = 0) -> Tensor:
+    """Put a tensor into the first corner of a larger one of the same number of axes."""
+    whole = tensor.new_full(tuple(shape), fill)
+    whole[tuple(slice(size) for size in tensor.shape)] = tensor
+    return whole
+
+
+def stack_padded(rows: list[dict[str, Tensor]], names: Iterable[str]) -> dict[str, Tensor]:
+    """Stack rows of different numbers of subjects and joints, padded with zeros.
+
+    Args:
+        rows: tensors of one crop each, by name.
+        names: which of them.
+    """
+    subjects = max(len(row["present"]) for row in rows)
     joints = max(row["visible"].shape[1] for row in rows)
-    per_joint = {"keypoints_target", "keypoints_concepts", "visible"}
-    per_subject = per_joint | {"boxes", "present", "identity", "concept_latents"}
 
     def padded(name: str, tensor: Tensor) -> Tensor:
         shape = list(tensor.shape)
-        shape[0] = subjects if name in per_subject else shape[0]
-        shape[1:2] = [joints] if name in per_joint else shape[1:2]
-        whole = tensor.new_zeros(shape)
-        whole[tuple(slice(0, size) for size in tensor.shape)] = tensor
-        return whole
+        shape[0:1] = [subjects] if name in _PER_SUBJECT else shape[0:1]
+        shape[1:2] = [joints] if name in _PER_JOINT else shape[1:2]
+        return pad_to(tensor, shape)
 
-    return EncodedTriplets(
-        **{
-            name: torch.stack([padded(name, row[name]) for row in rows])
-            for name in EncodedTriplets.__dataclass_fields__
-        }
-    )
+    return {name: torch.stack([padded(name, row[name]) for row in rows]) for name in names}
+
+
+def stack_rows(rows: list[dict[str, Tensor]]) -> EncodedTriplets:
+    """Stack rows, fields of `EncodedTriplets` of one crop each."""
+    return EncodedTriplets(**stack_padded(rows, EncodedTriplets.__dataclass_fields__))

@@ -51,7 +51,7 @@ def encode(
 
     Args:
         device, dtype: where and in which precision the encoders run (the VAE and the identity model in float32).
-        progress: told what is being done.
+        progress: called with what is being done.
     """
     crops = [(triplet, crop) for triplet in triplets for crop in range(config.data.crops)]
     models = frozen.fingerprint()
@@ -66,9 +66,7 @@ def encode(
         encoded = _encode_all(examples, config, frozen, device, dtype, progress)
         for example, tensors, i in zip(examples, encoded, missing):
             save(files[i], tensors, {"kind": "encoded triplet", "prompt": example.triplet.prompt})
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory(device)
     return stack_rows([load_file(file) for file in files])
 
 
@@ -101,6 +99,13 @@ def _key(triplet: Triplet, crop: int, config: Config, models: str, dtype: torch.
     return sha256(json.dumps(made_of).encode()).hexdigest()
 
 
+def free_memory(device: torch.device) -> None:
+    """Give back the memory of models that nobody uses any more."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def is_whole(file: Path) -> bool:
     """Tell whether a cache file can be read; a damaged one is made again."""
     if not file.is_file():
@@ -121,7 +126,7 @@ def _encode_all(
     dtype: torch.dtype,
     progress: Callable[[str], None],
 ) -> list[dict[str, Tensor]]:
-    """One encoder after the other, each gone before the next comes."""
+    """Encode with one model after the other, each gone before the next comes."""
     rows = [_annotations(example) for example in examples]
     phrases = _add_text(rows, examples, frozen, device, dtype, progress)
     progress("encoding with the VAE")
@@ -134,14 +139,14 @@ def _encode_all(
         for row, example in zip(rows, examples):
             row["identity"] = torch.zeros(len(example.boxes), 0, row["context"].shape[-1])
         return rows
-    tokens = _photograph_tokens(examples, config, frozen, device, dtype, progress)
+    photograph_tokens = _photograph_tokens(examples, config, frozen, device, dtype, progress)
     progress("encoding identities")
     model = frozen.identity().to(device)
     with torch.no_grad():
-        for row, example, photographs, names in zip(rows, examples, tokens, phrases):
-            features = SubjectFeatures(tuple(t.to(device) for t in photographs), names.to(device))
+        for row, example, subject_tokens, phrase in zip(rows, examples, photograph_tokens, phrases):
+            features = SubjectFeatures(tuple(tokens.to(device) for tokens in subject_tokens), phrase.to(device))
             layout = Layout(tuple(Box(*box) for box in example.boxes.double().tolist()))
-            row["identity"] = model.extract(features, layout, torch.ones(len(names))).subjects.float().cpu()
+            row["identity"] = model.extract(features, layout, torch.ones(len(phrase))).subjects.float().cpu()
     return rows
 
 
@@ -165,7 +170,7 @@ def _add_text(
     dtype: torch.dtype,
     progress: Callable[[str], None],
 ) -> list[Tensor]:
-    """Prompts and predicate spans into the rows; the subjects' phrases are returned."""
+    """Put prompts and predicate spans into the rows; return the subjects' phrases."""
     progress("encoding prompts")
     text = frozen.base.text(dtype).to(device)
     phrases = []
@@ -191,7 +196,7 @@ def _photograph_tokens(
     dtype: torch.dtype,
     progress: Callable[[str], None],
 ) -> list[list[Tensor]]:
-    """For each example and subject (L, W): the image tokens, and the local tokens after them if there is an encoder."""
+    """Encode each subject's photograph, (L, W): image tokens, then local tokens if there is an encoder for them."""
     progress("encoding photographs")
     vision = frozen.vision("clip_vision", dtype).to(device)
     size = vision.config.image_size
@@ -208,9 +213,9 @@ def _photograph_tokens(
     local_encoder = encoder_of_transformers(frozen.vision("local_clip_vision", dtype).to(device))
     size = DENSE_SCALE * local_encoder.image_size
     with torch.no_grad():
-        for example, of_subjects in zip(examples, tokens):
+        for example, subject_tokens in zip(examples, tokens):
             for subject, photograph in enumerate(example.photographs):
                 pixels = normalise_pixels(squares(photograph[None], None, size)).to(device, dtype)
                 local = pool(dense_features(local_encoder.tower, pixels), config.identity.local_grid)[0]
-                of_subjects[subject] = torch.cat((of_subjects[subject], local.float().cpu()))
+                subject_tokens[subject] = torch.cat((subject_tokens[subject], local.float().cpu()))
     return tokens

@@ -90,9 +90,9 @@ def export_faults(triplets: Sequence[Triplet], kind: str) -> list[str]:
     for triplet in triplets:
         counts.setdefault(len(triplet.names), []).append(triplet.name)
     if layout.equal and len(counts) > 1:
-        said = "; ".join(f"{count} in {', '.join(names[:3])}" for count, names in sorted(counts.items()))
+        tally = "; ".join(f"{count} in {', '.join(names[:3])}" for count, names in sorted(counts.items()))
         faults.append(
-            f"{kind}: expected as many subjects in every triplet, got {said}. A missing control would move the later "
+            f"{kind}: expected as many subjects in every triplet, got {tally}. A missing control would move the later "
             "ones up a slot: export them as folders of their own."
         )
     return faults
@@ -107,6 +107,7 @@ def export(triplets: Sequence[Triplet], kind: str, folder: Path, final: Path) ->
         folder: empty; receives the files.
         final: the path that ``folder`` will have; configs name it.
     """
+    # 1. images and captions, one triplet after the other
     layout, lines, captions = LAYOUTS[kind], [], []
     masked = bool(layout.mask) and all(triplet.masks for triplet in triplets)
     for number, triplet in enumerate(triplets):
@@ -120,6 +121,7 @@ def export(triplets: Sequence[Triplet], kind: str, folder: Path, final: Path) ->
     (folder / "triplets.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     if (folder / PAIRS).is_dir():
         _archive(folder / PAIRS, folder / ARCHIVE)
+    # 2. the trainer's config
     facts = ExportFacts(
         folder=final.resolve(),
         relation=triplets[0].predicate,
@@ -139,7 +141,7 @@ def caption(triplet: Triplet) -> str:
 
 
 def _write_one(triplet: Triplet, layout: Layout, stem: str, folder: Path) -> dict:
-    """Write the images of one triplet; its line of ``triplets.jsonl``."""
+    """Write the images of one triplet and return its line of ``triplets.jsonl``."""
 
     def place(path: Path, what: str) -> str:
         kind = what.rstrip("0123456789")

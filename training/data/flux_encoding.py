@@ -6,7 +6,6 @@ after the other, only if a file is missing, and are gone before the first traini
 
 from __future__ import annotations
 
-import gc
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -28,7 +27,7 @@ from ..host_diffusers.images import encode_pictures
 from .columns import two_columns
 from .dataset import Example, annotation_bytes, crop_of, prepare
 from .encoded_flux import EncodedFlux, stack_flux_rows
-from .encoding_cache import is_whole
+from .encoding_cache import free_memory, is_whole
 from .prompt_spans import find_phrase
 from .square_crop import SquareCrop
 from .triplet import Triplet
@@ -51,39 +50,39 @@ def encode_flux(
     Args:
         folders: of each folder of the config its triplets.
         device, dtype: where and in which precision the text encoders run; the VAE in float32.
-        progress: told what is being done.
+        progress: called with what is being done.
     """
     crops = [(triplet, crop) for of_folder in folders for triplet in of_folder for crop in range(config.data.crops)]
     sources = [index for index, of_folder in enumerate(folders) for _ in range(len(of_folder) * config.data.crops)]
-    made: list[tuple[Crop, ...]] = [(crop,) for crop in crops]
+    pictures: list[tuple[Crop, ...]] = [(crop,) for crop in crops]
     if config.wants_columns:
-        made += zip(crops, neighbours(folders, config.data.crops))
+        pictures += zip(crops, neighbours(folders, config.data.crops))
         sources += sources
     models = base.fingerprint()
-    files = [_file(config, [models, str(dtype), *(_made_of(*crop, config) for crop in each)]) for each in made]
-    empty = _file(config, [models, str(dtype), "empty prompt"])
-    missing = [at for at, file in enumerate(files) if not is_whole(file)]
-    if missing or not is_whole(empty):
-        progress(f"encoding {len(missing)} of {len(made)} pictures")
-        examples = [_example(made[at], config) for at in missing]
-        rows, nothing = _encode_all(examples, config, base, device, dtype, progress)
-        for at, row, example in zip(missing, rows, examples):
-            save(files[at], row, {"kind": "encoded triplet", "prompt": example.triplet.prompt})
-        save(empty, nothing, {"kind": "encoded prompt"})
-        free(device)
+    files = [_file(config, [models, str(dtype), *(_made_of(*crop, config) for crop in pair)]) for pair in pictures]
+    empty_file = _file(config, [models, str(dtype), "empty prompt"])
+    missing = [index for index, file in enumerate(files) if not is_whole(file)]
+    if missing or not is_whole(empty_file):
+        progress(f"encoding {len(missing)} of {len(pictures)} pictures")
+        examples = [_example(pictures[index], config) for index in missing]
+        rows, empty_prompt = _encode_all(examples, config, base, device, dtype, progress)
+        for index, row, example in zip(missing, rows, examples):
+            save(files[index], row, {"kind": "encoded triplet", "prompt": example.triplet.prompt})
+        save(empty_file, empty_prompt, {"kind": "encoded prompt"})
+        free_memory(device)
     rows = [load_file(file) for file in files]
-    for row, source, each in zip(rows, sources, made):
-        row["source"], row["columns"] = torch.tensor(source), torch.tensor(float(len(each) - 1))
+    for row, source, pair in zip(rows, sources, pictures):
+        row["source"], row["columns"] = torch.tensor(source), torch.tensor(float(len(pair) - 1))
         row.setdefault("references", row["concept_latents"])  # of one size they are the same
-    return stack_flux_rows(rows, load_file(empty))
+    return stack_flux_rows(rows, load_file(empty_file))
 
 
 def neighbours(folders: Sequence[Sequence[Triplet]], crops: int) -> list[Crop]:
     """Name the crop beside each crop: the same one of the folder's next triplet."""
     return [
-        (of_folder[(at + 1) % len(of_folder)], crop)
-        for of_folder in folders
-        for at in range(len(of_folder))
+        (triplets[(index + 1) % len(triplets)], crop)
+        for triplets in folders
+        for index in range(len(triplets))
         for crop in range(crops)
     ]
 
@@ -95,16 +94,9 @@ def encode_negative_flux(
     file = _file(config, [base.fingerprint(), str(dtype), "prompt", config.samples.negative])
     if not is_whole(file):
         save(file, _prompts(base.parts.text(dtype).to(device), [config.samples.negative]), {"kind": "encoded prompt"})
-        free(device)
+        free_memory(device)
     tensors = load_file(file)
     return tensors["context"], tensors["pooled"]
-
-
-def free(device: torch.device) -> None:
-    """Give back what encoders held."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 def _file(config: FluxConfig, made_of: list) -> Path:
@@ -141,11 +133,11 @@ def _encode_all(
     rows = [_annotations(example) for example in examples]
     progress("encoding prompts")
     text = base.parts.text(dtype).to(device)
-    nothing = _prompts(text, [""])
+    empty_prompt = _prompts(text, [""])
     for row, example in zip(rows, examples):
         row |= _words(text, example)
     del text
-    free(device)
+    free_memory(device)
     progress("encoding with the VAE")
     vae = base.parts.vae().to(device)
     for row, example in zip(rows, examples):
@@ -153,7 +145,7 @@ def _encode_all(
         row["concept_latents"] = encode_pictures(vae, example.concepts)
         if config.data.reference_px != config.data.image_px:
             row["references"] = encode_pictures(vae, _references(example, config))
-    return rows, nothing
+    return rows, empty_prompt
 
 
 def _prompts(text: FluxText, prompts: list[str]) -> dict[str, Tensor]:
@@ -171,10 +163,10 @@ def _words(text: FluxText, example: Example) -> dict[str, Tensor]:
     length = encoded["context"].shape[1]
     span = torch.zeros(2, length)
     for row, prompt in zip(span, prompts):
-        found = find_phrase(prompt, triplet.predicate)
-        if found is None:
+        phrase = find_phrase(prompt, triplet.predicate)
+        if phrase is None:
             continue
-        first, last = (text.position(prompt, end) for end in found)
+        first, last = (text.position(prompt, end) for end in phrase)
         if first < last <= length:
             row[first:last] = 1 / (last - first)
         else:

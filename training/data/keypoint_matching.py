@@ -1,4 +1,4 @@
-"""Who is who: skeletons as a detector found them, ordered by the subjects' masks.
+"""Skeletons in the order of a detector, assigned to the subjects by their masks.
 
 DreamRelation's loss pairs skeleton i with subject i, and its data have them in the detector's order: 4 of the 10
 published samples supervise the wrong animal.
@@ -18,7 +18,7 @@ _MOST_SUBJECTS = 6  # all orders are tried; 6 of 8 skeletons are 20160
 
 
 def inside_share(skeletons: Tensor, masks: np.ndarray) -> Tensor:
-    """Share of each skeleton's visible keypoints inside each mask.
+    """Compute the share of each skeleton's visible keypoints inside each mask.
 
     Args:
         skeletons: (K, P, 3) x, y, visibility.
@@ -49,23 +49,22 @@ def assign_keypoints_to_masks(skeletons: Tensor, masks: np.ndarray) -> tuple[tup
         ValueError: more than 6 subjects.
     """
     share = inside_share(skeletons, masks)
-    found, subjects = share.shape
+    count, subjects = share.shape
     if subjects > _MOST_SUBJECTS:
         raise ValueError(
             f"skeletons: matched for at most {_MOST_SUBJECTS} subjects, got {subjects}; give them in the "
             "subjects' order and set data.match_skeletons = false."
         )
-    given = tuple(range(subjects))
-    scores = {
-        order: float(sum(share[k, s] for s, k in enumerate(order))) for order in permutations(range(found), subjects)
-    }
-    best = max(scores, key=lambda order: (round(scores[order], 6), order == given))
+    file_order = tuple(range(subjects))
+    orders = permutations(range(count), subjects)
+    scores = {order: float(sum(share[k, s] for s, k in enumerate(order))) for order in orders}
+    best = max(scores, key=lambda order: (round(scores[order], 6), order == file_order))
     others = [score for order, score in scores.items() if order != best]
     sentence = ""
-    if best != given:
+    if best != file_order:
         sentence = (
             f"skeletons reordered {[i + 1 for i in best]}: {scores[best]:.2f} of {subjects} skeletons lie in "
-            f"their subjects' masks, {scores[given]:.2f} as given"
+            f"their subjects' masks, {scores[file_order]:.2f} as given"
         )
     if others and scores[best] - max(others) < _CLEAR:
         sentence = (

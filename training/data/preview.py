@@ -16,7 +16,7 @@ _GAP = 8
 
 
 def triplet_sheet(examples: Sequence[Example], side: int = 320) -> Image.Image:
-    """One row a triplet: the target, then each subject's photograph, with all that was understood drawn on them."""
+    """Draw one row per triplet: the target, then each subject's photograph, with all annotations on them."""
     columns = 1 + max(len(example.boxes) for example in examples)
     title = 40
     sheet = Image.new("RGB", (columns * (side + _GAP) + _GAP, len(examples) * (side + title + _GAP) + _GAP), PAPER)
@@ -50,7 +50,7 @@ def _annotated_target(example: Example, side: int) -> Image.Image:
 
 
 def _draw_skeleton(picture: Image.Image, example: Example, points: Tensor, subject: int) -> None:
-    """Numbered joints, and the bones of the subject's kind; joints that do not count are hollow."""
+    """Draw numbered joints and the bones of the subject's kind; joints that do not count are hollow."""
     visible = example.visible[subject]
     draw = ImageDraw.Draw(picture)
     colour = COLOURS[subject % len(COLOURS)]

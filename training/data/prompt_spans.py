@@ -1,4 +1,4 @@
-"""The words of a prompt that say the relation: found, and counted in tokens."""
+"""The words of a prompt that say the relation, as characters and as tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PUNCTUATION = ".,;:!?\"'"
 
 
 def find_phrase(prompt: str, phrase: str) -> tuple[int, int] | None:
-    """First and last-plus-one character of a phrase, whole words, in any case; None if it is not there."""
+    """Find the first and last-plus-one character of a phrase, whole words, in any case; None if it is not there."""
     match = re.search(rf"(?<!\w){re.escape(phrase.strip())}(?!\w)", prompt, re.IGNORECASE) if phrase.strip() else None
     return match.span() if match else None
 
@@ -55,7 +55,7 @@ def _trim(words: list[str]) -> list[str]:
 
 
 def token_span(prompt: str, phrase: str, count_tokens: Callable[[str], int]) -> tuple[int, int] | None:
-    """First and last-plus-one token of a phrase, the start token counted as token 0.
+    """Find the first and last-plus-one token of a phrase, the start token counted as token 0.
 
     Args:
         prompt: the whole prompt.

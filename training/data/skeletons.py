@@ -31,7 +31,7 @@ class Skeleton:
     mirror: tuple[tuple[int, int], ...]
 
     def mirrored(self) -> list[int]:
-        """For each joint the one that stands in its place in a mirrored picture."""
+        """Return for each joint the one that stands in its place in a mirrored picture."""
         order = list(range(JOINTS))
         for left, right in self.mirror:
             order[left], order[right] = right, left
@@ -69,7 +69,7 @@ SKELETONS = {
 
 
 def bones_of(extra: Mapping[str, Any], subject: int) -> tuple[tuple[int, int], ...]:
-    """Bones of a subject of a triplet, by the line's optional key `skeletons`; animals' where it says nothing."""
+    """Return the bones of a subject of a triplet, by the line's optional key `skeletons`; else animals'."""
     names = extra.get("skeletons")
     listed = isinstance(names, Sequence) and not isinstance(names, str) and subject < len(names)
     name = names[subject] if listed else AP10K

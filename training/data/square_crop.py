@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..common.boxes import mask_box
+
 
 @dataclass(frozen=True)
 class SquareCrop:
@@ -59,22 +61,22 @@ class SquareCrop:
         return window if self.side == canvas else window.resize((canvas, canvas), Image.Resampling.LANCZOS)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
-        """(H, W) bool to (side, side) bool, at the source's resolution."""
+        """Cut (H, W) bool to (side, side) bool, at the source's resolution."""
         window = Image.fromarray(mask).crop((self.left, self.top, self.left + self.side, self.top + self.side))
         return np.asarray(window, dtype=bool)
 
     def points(self, points: Tensor) -> Tensor:
-        """(..., 2) fractions of the source to fractions of the canvas; outside [0, 1) is outside the window."""
+        """Map (..., 2) fractions of the source to fractions of the canvas; outside [0, 1) is outside the window."""
         scale = torch.tensor([self.width, self.height], dtype=torch.float64)
         shift = torch.tensor([self.left, self.top], dtype=torch.float64)
         return ((points.double() * scale - shift) / self.side).float()
 
     def boxes(self, boxes: Tensor) -> Tensor:
-        """(..., 4) fractions of the source to fractions of the canvas, clipped to it."""
+        """Map (..., 4) fractions of the source to fractions of the canvas, clipped to it."""
         return torch.cat((self.points(boxes[..., :2]), self.points(boxes[..., 2:])), dim=-1).clamp(0, 1)
 
     def time_ids(self, canvas: int) -> Tensor:
-        """SDXL's micro-conditioning (6,): original height, width, crop top, left in canvas pixels, target size."""
+        """Return SDXL's micro-conditioning (6,): height, width, crop top, left in canvas pixels, target size."""
         scale = canvas / self.side
         top, left = max(0, round(self.top * scale)), max(0, round(self.left * scale))
         return torch.tensor([self.height, self.width, top, left, canvas, canvas], dtype=torch.float32)
@@ -94,10 +96,5 @@ def _between(low: float, high: float, side: int, size: int, generator: torch.Gen
 
 def box_of(mask: np.ndarray) -> Tensor | None:
     """Return the tight box (4,) of a (H, W) bool mask in fractions, outer pixel edges; None for an empty mask."""
-    rows, columns = mask.any(axis=1).nonzero()[0], mask.any(axis=0).nonzero()[0]
-    if not len(rows):
-        return None
-    height, width = mask.shape
-    return torch.tensor(
-        [columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height], dtype=torch.float32
-    )
+    bounds = mask_box(mask)
+    return None if bounds is None else torch.tensor(bounds, dtype=torch.float32)

@@ -6,7 +6,6 @@ the image encoder's patch tokens and embedding of every view of its reference.
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -25,7 +24,8 @@ from ..common.errors import UserErrors
 from ..config.subject import SubjectConfig
 from ..host_diffusers.images import encode_pictures, patches_and_embedding
 from ..host_diffusers.subject_base import SubjectModels
-from .encoding_cache import is_whole
+from .encoded_triplets import pad_to
+from .encoding_cache import free_memory, is_whole
 from .square_crop import SquareCrop
 from .subject_prompts import PromptRow
 from .subject_samples import prepare_sample
@@ -92,9 +92,9 @@ class EncodedSubjects:
         views = [int(view) % row["patches"].shape[1] for view, row in zip(views, loaded)]
         px = loaded[0]["latents"].shape[-1] * 8
         present = torch.zeros(len(loaded), self.subjects, dtype=torch.bool)
-        for number, row in enumerate(loaded):
-            present[number, : len(row["boxes"])] = True
-        areas = [torch.from_numpy(np.unpackbits(row["segmentations"].numpy(), axis=-1)) for row in loaded]
+        for index, row in enumerate(loaded):
+            present[index, : len(row["boxes"])] = True
+        segmentations = [torch.from_numpy(np.unpackbits(row["segmentations"].numpy(), axis=-1)) for row in loaded]
         return SubjectBatch(
             torch.stack([row["latents"] for row in loaded]),
             torch.stack([row["time_ids"] for row in loaded]),
@@ -102,17 +102,14 @@ class EncodedSubjects:
             self._padded([row["embeddings"][:, view] for row, view in zip(loaded, views)]),
             self._padded([row["boxes"] for row in loaded]),
             present,
-            self._padded([area[..., :px].float() for area in areas]),
+            self._padded([segmentation[..., :px].float() for segmentation in segmentations]),
             tuple(torch.stack(of_encoder) for of_encoder in zip(*(prompt.ids for prompt in prompts))),
             self._padded([prompt.placeholders for prompt in prompts], -1),
             self._padded([prompt.labels for prompt in prompts], -1),
         )
 
     def _padded(self, rows: Sequence[Tensor], fill: float = 0) -> Tensor:
-        whole = rows[0].new_full((len(rows), self.subjects, *rows[0].shape[1:]), fill)
-        for number, row in enumerate(rows):
-            whole[number, : len(row)] = row
-        return whole
+        return torch.stack([pad_to(row, (self.subjects, *row.shape[1:]), fill) for row in rows])
 
 
 def rows_of(scenes: Sequence[SubjectScene], config: SubjectConfig) -> list[tuple[SubjectScene, SquareCrop]]:
@@ -121,10 +118,10 @@ def rows_of(scenes: Sequence[SubjectScene], config: SubjectConfig) -> list[tuple
     Raises:
         UserErrors: none does.
     """
-    found = (
+    crops = (
         crop_scene(scene, config.data, crop, config.train.seed) for scene in scenes for crop in range(config.data.crops)
     )
-    rows = [row for row in found if row is not None]
+    rows = [row for row in crops if row is not None]
     if not rows:
         raise UserErrors('data.fit: no crop shows a subject; use "pad", or more data.crops.')
     return rows
@@ -144,7 +141,7 @@ def encode_subjects(
     Args:
         rows: from `rows_of`; prompts: of the same rows.
         device, dtype: where and in which precision the image encoder runs; the VAE is float32.
-        progress: told what is being done.
+        progress: called with what is being done.
     """
     fingerprint = models.fingerprint()
     files = [
@@ -158,9 +155,7 @@ def encode_subjects(
         for index in missing:
             save(files[index], _encoded(*rows[index], config, vae, vision), {"kind": "encoded subjects"})
         del vae, vision
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        free_memory(device)
     latent = tuple(load_file(files[0])["latents"].shape)
     return EncodedSubjects(tuple(files), tuple(prompts), config.adapter.max_subjects, latent)
 

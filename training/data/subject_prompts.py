@@ -10,7 +10,7 @@ from torch import Tensor
 
 from core.subject.fused_prompt import fused_prompt, placeholder_positions
 
-from ..common.errors import UserErrors
+from ..common.errors import UserErrors, first_few
 from ..config.subject import AdapterConfig
 from ..host_diffusers.fused_text import LENGTH, PromptTokens
 from .prompt_spans import token_span
@@ -45,24 +45,24 @@ def prompt_rows(scenes: Sequence[SubjectScene], tokens: PromptTokens, adapter: A
     prompts = [_fitting(scene, tokens, adapter) for scene in scenes]
     ids = tokens.ids(prompts)
     rows, faults = [], []
-    for number, (scene, prompt) in enumerate(zip(scenes, prompts)):
-        own = tuple(of_encoder[number].clone() for of_encoder in ids)
+    for index, (scene, prompt) in enumerate(zip(scenes, prompts)):
+        row_ids = tuple(of_encoder[index].clone() for of_encoder in ids)
         if adapter.fused_words:
-            found = placeholder_positions(own[0].tolist(), tokens.placeholder)
-            if len(found) != len(scene.names):
+            positions = placeholder_positions(row_ids[0].tolist(), tokens.placeholder)
+            if len(positions) != len(scene.names):
                 faults.append(
                     f"{scene.name}: a word of its prompt {scene.prompt!r} has the placeholder's token in it. Choose "
                     "another adapter.placeholder."
                 )
-            placeholders = torch.tensor(found[-len(scene.names) :])
+            placeholders = torch.tensor(positions[-len(scene.names) :])
             labels = placeholders - tokens.tokens_between
         else:
             placeholders = torch.full((len(scene.names),), -1)
             spans = [token_span(prompt, name, tokens.count_tokens) for name in scene.names]
             labels = torch.tensor([span[1] - 1 if span and span[1] < LENGTH else -1 for span in spans])
-        rows.append(PromptRow(prompt, own, placeholders, labels))
+        rows.append(PromptRow(prompt, row_ids, placeholders, labels))
     if faults:
-        raise UserErrors(faults[:_MOST] + [f"{len(faults) - _MOST} more of this kind."] * (len(faults) > _MOST))
+        raise UserErrors(first_few(faults, _MOST))
     return rows
 
 

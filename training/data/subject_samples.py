@@ -88,7 +88,7 @@ def _reference(scene: SubjectScene, image: Image.Image, masks: list[np.ndarray],
 
 
 def augmented(square: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Mirrored half of the time, turned by up to 10 degrees, seen at an angle half of the time; white around."""
+    """Mirror half of the time, turn by up to 10 degrees, tilt half of the time; white around."""
     if rng.random() < 0.5:
         square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     square = square.rotate(rng.uniform(-DEGREES, DEGREES), Image.Resampling.BICUBIC, fillcolor=PAPER)
@@ -106,32 +106,32 @@ def augmented(square: Image.Image, rng: np.random.Generator) -> Image.Image:
     return square
 
 
-def _perspective(seen: np.ndarray, source: np.ndarray) -> list[float]:
-    """PIL's eight coefficients that bring four corners of the source to where they are seen."""
+def _perspective(target: np.ndarray, source: np.ndarray) -> list[float]:
+    """Solve for PIL's eight coefficients that bring four corners of the source to those of the target."""
     rows, values = [], []
-    for (x, y), (u, v) in zip(seen, source):
+    for (x, y), (u, v) in zip(target, source):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
         values += [u, v]
     return np.linalg.solve(np.array(rows), np.array(values)).tolist()
 
 
 def subject_sheet(samples: list[SubjectSample], side: int = 320) -> Image.Image:
-    """One row a sample: the target with boxes and segmentations, then every subject's references."""
-    columns = 1 + max(len(views) for sample in samples for views in [sum(sample.references, ())])
-    title = 24
-    size = (columns * (side + _GAP) + _GAP, len(samples) * (side + title + _GAP) + _GAP)
+    """Draw one row per sample: the target with boxes and segmentations, then every subject's references."""
+    columns = 1 + max(sum(map(len, sample.references)) for sample in samples)
+    title_height = 24
+    size = (columns * (side + _GAP) + _GAP, len(samples) * (side + title_height + _GAP) + _GAP)
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     for row, sample in enumerate(samples):
-        top = _GAP + row * (side + title + _GAP)
+        top = _GAP + row * (side + title_height + _GAP)
         draw.text((_GAP, top), f"{sample.scene.name}: {sample.scene.prompt}", INK, font(15))
-        sheet.paste(_annotated(sample, side), (_GAP, top + title))
+        sheet.paste(_annotated(sample, side), (_GAP, top + title_height))
         column = 1
         for name, views in zip(sample.scene.names, sample.references):
             for view in views:
                 left = _GAP + column * (side + _GAP)
-                sheet.paste(to_picture(view, side), (left, top + title))
-                draw.text((left + 4, top + title + 2), name, INK, font(15))
+                sheet.paste(to_picture(view, side), (left, top + title_height))
+                draw.text((left + 4, top + title_height + 2), name, INK, font(15))
                 column += 1
     return sheet
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..common.errors import UserErrors
 from ..common.image_files import open_image
+from ..common.seeds import seeded_generator
 from ..config.subject import SubjectDataConfig
 from .coco import Thing, area_of
 from .square_crop import SquareCrop
@@ -62,7 +63,7 @@ class SubjectScene:
         return image
 
     def subject_masks(self) -> list[np.ndarray]:
-        """(H, W) bool for each subject: its mask, or its box.
+        """Return (H, W) bool for each subject: its mask, or its box.
 
         Raises:
             UserErrors: run lengths that are not of this picture.
@@ -99,7 +100,7 @@ def scenes_sha256(scenes: Sequence[SubjectScene]) -> str:
 def crop_scene(
     scene: SubjectScene, config: SubjectDataConfig, crop: int, seed: int
 ) -> tuple[SubjectScene, SquareCrop] | None:
-    """Where crop number `crop` of a picture lies, and the scene with those subjects that can be seen in it.
+    """Place crop number `crop` of a picture, and keep those subjects of the scene that can be seen in it.
 
     Triplets' first crop is the middle one, as in finetune; all others keep the subjects inside where they can.
 
@@ -110,14 +111,14 @@ def crop_scene(
     if crop == 0 and scene.photographs:
         place = SquareCrop.centred(width, height, config.fit)
     else:
-        number = int.from_bytes(sha256(f"{seed}/{scene.name}/{crop}".encode()).digest()[:7], "big")
         keep = torch.cat((scene.boxes[:, :2].amin(0), scene.boxes[:, 2:].amax(0)))
-        place = SquareCrop.random(width, height, config.fit, keep, torch.Generator().manual_seed(number))
+        generator = seeded_generator(f"{seed}/{scene.name}/{crop}")
+        place = SquareCrop.random(width, height, config.fit, keep, generator)
     inside = place.boxes(scene.boxes)
     scale = torch.tensor([width, height, width, height]) / place.side
-    seen = [
-        area_of(part) >= LEAST_SEEN * area_of(whole)
-        for part, whole in zip(inside.tolist(), (scene.boxes * scale).tolist())
+    visible = [
+        index
+        for index, (part, whole) in enumerate(zip(inside.tolist(), (scene.boxes * scale).tolist()))
+        if area_of(part) >= LEAST_SEEN * area_of(whole)
     ]
-    kept = [index for index, is_seen in enumerate(seen) if is_seen]
-    return (scene.keep(kept), place) if kept else None
+    return (scene.keep(visible), place) if visible else None

@@ -16,7 +16,7 @@ import torch
 from core.prompt.name_tokens import mentions
 from core.subject.fused_prompt import fused_prompt
 
-from ..common.errors import UserErrors
+from ..common.errors import UserErrors, first_few
 from ..common.image_files import open_mask
 from ..config.subject import AdapterConfig, SubjectDataConfig
 from .coco import AnnotatedPicture, Thing, area_of, read_coco
@@ -41,8 +41,7 @@ def load_scenes(config: SubjectDataConfig, adapter: AdapterConfig, seed: int) ->
         scenes, faults = _coco_scenes(config, adapter.max_subjects)
     faults += [fault for scene in scenes for fault in _prompt_faults(scene, adapter)]
     if faults:
-        more = [f"{len(faults) - _MOST} more of this kind."] if len(faults) > _MOST else []
-        raise UserErrors(faults[:_MOST] + more)
+        raise UserErrors(first_few(faults, _MOST))
     return scenes
 
 
@@ -70,19 +69,18 @@ def _coco_scenes(config: SubjectDataConfig, most: int) -> tuple[list[SubjectScen
     """List the set's pictures that show a subject clearly, and what is wrong with it."""
     instances = Path(config.coco)
     pictures = Path(config.pictures) if config.pictures else instances.parent
-    found = read_coco(instances, pictures, Path(config.captions) if config.captions else None)
+    annotated = read_coco(instances, pictures, Path(config.captions) if config.captions else None)
     scenes: list[SubjectScene] = []
     faults: list[str] = []
-    for picture in found:
+    for picture in annotated:
         try:
-            scene = _of_picture(picture, config, most)
+            if scene := _of_picture(picture, config, most):
+                scenes.append(scene)
         except ValueError as error:
             faults.append(f"{picture.path.name}: {error}")
-            continue
-        scenes += [scene] if scene else []
     if not scenes and not faults:
         faults.append(
-            f"{instances}: none of its {len(found)} pictures has a thing of {config.least_area:g} to "
+            f"{instances}: none of its {len(annotated)} pictures has a thing of {config.least_area:g} to "
             f"{config.most_area:g} of the picture that is not too long or too empty; see data.least_area, "
             "data.most_area."
         )
@@ -91,33 +89,33 @@ def _coco_scenes(config: SubjectDataConfig, most: int) -> tuple[list[SubjectScen
 
 def _of_picture(picture: AnnotatedPicture, config: SubjectDataConfig, most: int) -> SubjectScene | None:
     """Take the largest things that the loader's rules allow, as many as the adapter knows; None if there is none."""
-    taken: list[Thing] = []
+    things: list[Thing] = []
     for thing in sorted(picture.things, key=lambda thing: -area_of(thing.box)):
-        if len(taken) < most and _is_clear(thing, picture.size, config):
-            if all(_inside(thing.box, other.box) <= MOST_INSIDE for other in taken):
-                taken.append(thing)
-    if not taken:
+        if len(things) < most and _is_clear(thing, picture.size, config):
+            if all(_inside(thing.box, other.box) <= MOST_INSIDE for other in things):
+                things.append(thing)
+    if not things:
         return None
-    names = tuple(thing.name for thing in taken)
+    names = tuple(thing.name for thing in things)
     caption = picture.caption or f"a photo of {' and '.join(f'a {name}' for name in names)}"
-    facts = repr((picture.path.name, picture.path.stat().st_size, caption, [vars(thing) for thing in taken]))
+    facts = repr((picture.path.name, picture.path.stat().st_size, caption, [vars(thing) for thing in things]))
     return SubjectScene(
         picture.path.name,
         picture.path,
         picture.size,
         caption,
         names,
-        torch.tensor([thing.box for thing in taken], dtype=torch.float32),
-        tuple(thing.mask for thing in taken),
+        torch.tensor([thing.box for thing in things], dtype=torch.float32),
+        tuple(thing.mask for thing in things),
         (),
         sha256(facts.encode()).hexdigest(),
     )
 
 
 def _inside(a: Sequence[float], b: Sequence[float]) -> float:
-    """Intersection over the smaller of two boxes."""
-    both = (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
-    return area_of(both) / max(min(area_of(a), area_of(b)), 1e-9)
+    """Compute the intersection over the smaller of two boxes."""
+    shared = (max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
+    return area_of(shared) / max(min(area_of(a), area_of(b)), 1e-9)
 
 
 def _is_clear(thing: Thing, size: tuple[int, int], config: SubjectDataConfig) -> bool:

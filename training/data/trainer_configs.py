@@ -43,7 +43,7 @@ class ExportFacts:
 
     @property
     def name(self) -> str:
-        """Of the LoRA: letters, digits and underscores."""
+        """Name the LoRA: letters, digits and underscores."""
         return f"relation_{re.sub(r'[^a-z0-9]+', '_', self.relation.lower()).strip('_') or 'own'}_klein4b"
 
 
@@ -114,7 +114,7 @@ def _quoted(value: object) -> str:
 
 
 def ai_toolkit(facts: ExportFacts) -> dict[str, str]:
-    """``config.yaml`` for ``python run.py config.yaml``."""
+    """Write ``config.yaml`` for ``python run.py config.yaml``."""
     mask = f"          mask_path: {_quoted(str(facts.folder / 'mask'))}  # white weighs more: all subjects together\n"
     samples = [f"ctrl_img_{slot}: {_quoted(path)}" for slot, path in enumerate(facts.controls, 1)]
     text = _AI_TOOLKIT.substitute(
@@ -134,8 +134,8 @@ def ai_toolkit(facts: ExportFacts) -> dict[str, str]:
 
 
 def musubi(facts: ExportFacts) -> dict[str, str]:
-    """``dataset.toml`` and the three commands that use it."""
-    quoted = _quoted
+    """Write ``dataset.toml`` and the three commands that use it."""
+    # 1. the data set
     size = 1024 if len(facts.controls) > 1 else 2024  # of Flux.2's own pipeline: one reference may be larger
     dataset = f"""\
 # musubi-tuner: see train.sh. Controls are 0000_0.png, 0000_1.png of target 0000.png, in the subjects' order.
@@ -146,13 +146,14 @@ batch_size = 1
 enable_bucket = true
 
 [[datasets]]
-image_directory = {quoted(str(facts.folder / "target"))}
-control_directory = {quoted(str(facts.folder / "control"))}
-cache_directory = {quoted(str(facts.folder / "cache"))}
+image_directory = {_quoted(str(facts.folder / "target"))}
+control_directory = {_quoted(str(facts.folder / "control"))}
+cache_directory = {_quoted(str(facts.folder / "cache"))}
 no_resize_control = true  # as when drawing
 control_resolution = [{size}, {size}]
 num_repeats = 10
 """
+    # 2. the commands that encode and train
     config = shlex.quote(str(facts.folder / "dataset.toml"))
     commands = f"""\
 #!/bin/sh
@@ -178,7 +179,7 @@ accelerate launch --num_cpu_threads_per_process 1 --mixed_precision bf16 src/mus
 
 
 def fal(facts: ExportFacts) -> dict[str, str]:
-    """``request.json`` for fal's trainer of edit LoRAs; the archive must be uploaded first."""
+    """Write ``request.json`` for fal's trainer of edit LoRAs; the archive must be uploaded first."""
     request = {
         "endpoint": "fal-ai/flux-2-klein-4b-base-trainer/edit",
         "input": {
@@ -192,7 +193,7 @@ def fal(facts: ExportFacts) -> dict[str, str]:
 
 
 def replicate(facts: ExportFacts) -> dict[str, str]:
-    """``request.json`` for replicate's prunaai/p-image-edit-trainer; ``image_data`` is a file to upload."""
+    """Write ``request.json`` for replicate's prunaai/p-image-edit-trainer; ``image_data`` is a file to upload."""
     request = {
         "model": "prunaai/p-image-edit-trainer",
         "input": {

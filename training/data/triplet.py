@@ -60,11 +60,11 @@ class Triplet:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def files(self) -> tuple[Path, ...]:
-        """Every picture of it."""
+        """List every picture of it."""
         return (self.target, *self.concepts, *self.masks)
 
     @property
     def licence(self) -> str:
-        """Licence of its pictures, as `origin` of its line says; empty where nobody says."""
+        """Return the licence of its pictures, as `origin` of its line says; empty where nobody says."""
         origin = self.extra.get("origin")
         return str(origin.get("licence") or "") if isinstance(origin, Mapping) else ""

@@ -46,13 +46,13 @@ class TripletEntry(Checked):
     origin: Any = Field(None, description="engine, models, licence; not read by training")
 
     def extra(self) -> dict[str, Any]:
-        """Keys that training does not read, those it does not know among them."""
-        known = {key: getattr(self, key) for key in ("kinds", "skeletons", "scores", "origin")}
-        return {key: value for key, value in known.items() if value is not None} | (self.model_extra or {})
+        """Return the keys that training does not read, unknown ones among them."""
+        unread = {key: getattr(self, key) for key in ("kinds", "skeletons", "scores", "origin")}
+        return {key: value for key, value in unread.items() if value is not None} | (self.model_extra or {})
 
     def contradictions(self) -> list[tuple[str, str]]:
-        known = list(type(self).model_fields)
-        close = {key: did_you_mean(key, known) for key in self.model_extra or {}}
+        fields = list(type(self).model_fields)
+        close = {key: did_you_mean(key, fields) for key in self.model_extra or {}}
         return [
             (key, f"unknown key. {hint}")
             for key, hint in close.items()
@@ -126,10 +126,10 @@ def box_misfits(name: str, box: Tensor, of_mask: Tensor) -> list[str]:
 
 
 def _overlap(a: Tensor, b: Tensor) -> float:
-    """Intersection over union of two (4,) boxes."""
+    """Compute the intersection over union of two (4,) boxes."""
     sides = (torch.minimum(a[2:], b[2:]) - torch.maximum(a[:2], b[:2])).clamp(min=0)
-    both = float(sides.prod())
-    return both / max(float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()) - both, 1e-9)
+    shared = float(sides.prod())
+    return shared / max(float((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod()) - shared, 1e-9)
 
 
 def joint_faults(skeletons: Tensor, of: str) -> list[str]:

@@ -35,6 +35,7 @@ def read_triplets(folder: str | Path, relation: str = "") -> list[Triplet]:
     Raises:
         UserErrors: everything that is missing, misshapen or contradictory, all triplets together.
     """
+    # 1. the entries, in either layout
     folder = Path(folder)
     faults: list[str] = []
     try:
@@ -52,6 +53,7 @@ def read_triplets(folder: str | Path, relation: str = "") -> list[Triplet]:
         raise UserErrors(str(error)) from error
     if not entries and not faults:
         faults.append(f"{folder}: no triplet in it; expected at least one, the paper uses 4 to 6.")
+    # 2. each of them; those without a fault of their own are compared with the disk
     triplets = []
     for name, entry in entries.items():
         before = len(faults)
@@ -66,39 +68,40 @@ def read_triplets(folder: str | Path, relation: str = "") -> list[Triplet]:
 
 def _ours(folder: Path, name: str, entry: Any, relation: str, faults: list[str]) -> Triplet | None:
     where = f"{folder / 'triplets.jsonl'}, {name}"
-    given = checked_entry(TripletEntry, entry, where, faults)
-    if given is None:
+    fields = checked_entry(TripletEntry, entry, where, faults)
+    if fields is None:
         return None
-    subjects = len(given.names)
-    if len(given.concepts) != subjects:
-        faults.append(_count_fault(where, given.names, len(given.concepts), "concepts"))
+    subjects = len(fields.names)
+    if len(fields.concepts) != subjects:
+        faults.append(_count_fault(where, fields.names, len(fields.concepts), "concepts"))
         return None
-    boxes = as_tensor(given.boxes, (subjects, 4), "boxes", where, faults)
+    boxes = as_tensor(fields.boxes, (subjects, 4), "boxes", where, faults)
     if boxes is not None:
-        faults += [f"{where}: 'boxes': {fault}" for fault in box_faults(boxes, given.names)]
+        faults += [f"{where}: 'boxes': {fault}" for fault in box_faults(boxes, fields.names)]
     return Triplet(
         name=name,
-        target=folder / given.target,
-        concepts=tuple(folder / path for path in given.concepts),
-        prompt=given.prompt,
-        names=tuple(given.names),
-        predicate=_predicate(given.relation, given.prompt, given.names, relation, where, faults),
-        masks=tuple(folder / path for path in given.masks or ()),
+        target=folder / fields.target,
+        concepts=tuple(folder / path for path in fields.concepts),
+        prompt=fields.prompt,
+        names=tuple(fields.names),
+        predicate=_predicate(fields.relation, fields.prompt, fields.names, relation, where, faults),
+        masks=tuple(folder / path for path in fields.masks or ()),
         boxes=None if boxes is None else boxes.clamp(0, 1),
-        keypoints_target=_keypoints(given.keypoints_target, subjects, "keypoints_target", "the target", where, faults),
+        keypoints_target=_keypoints(fields.keypoints_target, subjects, "keypoints_target", "the target", where, faults),
         keypoints_concepts=_keypoints(
-            given.keypoints_concepts, subjects, "keypoints_concepts", "its concept", where, faults
+            fields.keypoints_concepts, subjects, "keypoints_concepts", "its concept", where, faults
         ),
-        extra=given.extra(),
+        extra=fields.extra(),
     )
 
 
 def _authors(folder: Path, name: str, entry: Any, relation: str, faults: list[str]) -> Triplet | None:
     where = f'{folder / "prompts.json"}, "{name}"'
-    given = checked_entry(AuthorsEntry, entry, where, faults)
-    if given is None:
+    fields = checked_entry(AuthorsEntry, entry, where, faults)
+    if fields is None:
         return None
-    names = given.entities
+    # 1. the entry, and the folders that it names
+    names = fields.entities
     try:
         check_path(name)
     except ValueError as error:
@@ -106,49 +109,51 @@ def _authors(folder: Path, name: str, entry: Any, relation: str, faults: list[st
         return None
     video, masks = folder / "videos" / name, folder / "masks" / name
     if len(names) == 1 and (video / "concept.png").is_file():
-        concepts, poses, mask_files = ["concept.png"], ["concept_keyposes.pth"], ["motion.png"]
+        concept_files, pose_files, mask_files = ["concept.png"], ["concept_keyposes.pth"], ["motion.png"]
     else:
-        concepts = [f"concept{i}.png" for i in range(len(names))]
-        poses = [f"concept_keyposes_{ordinal}.pth" for ordinal in _ORDINALS[: len(names)]]
+        concept_files = [f"concept{i}.png" for i in range(len(names))]
+        pose_files = [f"concept_keyposes_{ordinal}.pth" for ordinal in _ORDINALS[: len(names)]]
         mask_files = [f"motion{i}.png" for i in range(len(names))]
-    target = _poses(video / "motion_keyposes.pth", "the target", faults)
-    of_concepts = [_poses(video / file, "its concept", faults) for file in poses]
+    # 2. the keypoints, and what does not fit among the files
+    target_poses = _poses(video / "motion_keyposes.pth", "the target", faults)
+    concept_poses = [_poses(video / file, "its concept", faults) for file in pose_files]
     extra = video / f"concept{len(names)}.png"
     if extra.is_file():
         faults.append(f"{where}: {len(names)} entities, but there is a {extra.name}: name every subject in 'entities'.")
-    joints = {poses.shape[1] for poses in (target, *of_concepts) if poses is not None}
+    joints = {poses.shape[1] for poses in (target_poses, *concept_poses) if poses is not None}
     if len(joints) > 1:
         faults.append(f"{where}: skeletons with {sorted(joints)} keypoints; expected the same number everywhere.")
-    predicate = _predicate((given.predicate or [""])[0], given.prompt, names, relation, where, faults)
-    if target is None or any(poses is None for poses in of_concepts) or len(joints) > 1:
+    # 3. the predicate, named or found in the prompt
+    predicate = _predicate((fields.predicate or [""])[0], fields.prompt, names, relation, where, faults)
+    if target_poses is None or any(poses is None for poses in concept_poses) or len(joints) > 1:
         return None
     return Triplet(
         name=name,
         target=video / "motion.png",
-        concepts=tuple(video / file for file in concepts),
-        prompt=given.prompt,
+        concepts=tuple(video / file for file in concept_files),
+        prompt=fields.prompt,
         names=tuple(names),
         predicate=predicate,
         masks=tuple(masks / file for file in mask_files),
         boxes=None,
-        keypoints_target=target,
-        keypoints_concepts=torch.cat([poses[:1] for poses in of_concepts]),
+        keypoints_target=target_poses,
+        keypoints_concepts=torch.cat([poses[:1] for poses in concept_poses]),
     )
 
 
 def _predicate(
-    said: str | None, prompt: str, names: Sequence[str], relation: str, where: str, faults: list[str]
+    wording: str | None, prompt: str, names: Sequence[str], relation: str, where: str, faults: list[str]
 ) -> str:
-    """Return the given one, or the one found; a given one that the prompt does not say is looked for as well."""
-    if said and find_phrase(prompt, said):
-        return said
-    found = find_predicate(prompt, names, relation)
-    if found is None:
+    """Return the entry's wording if the prompt has it, else the predicate that the prompt has."""
+    if wording and find_phrase(prompt, wording):
+        return wording
+    predicate = find_predicate(prompt, names, relation)
+    if predicate is None:
         faults.append(
             f"{where}: no words for the relation found in '{prompt}'. Add them as 'predicate' (prompts.json) "
             "or 'relation' (triplets.jsonl), exactly as the prompt says them."
         )
-    return found or ""
+    return predicate or ""
 
 
 def _poses(path: Path, of: str, faults: list[str]) -> Tensor | None:
@@ -174,7 +179,7 @@ def _poses(path: Path, of: str, faults: list[str]) -> Tensor | None:
 
 
 def _keypoints(value: Any, subjects: int, key: str, of: str, where: str, faults: list[str]) -> Tensor:
-    """(S, P, 3), or (S, 0, 3) where there are none."""
+    """Check keypoints: (S, P, 3), or (S, 0, 3) where there are none."""
     tensor = as_tensor(value or None, (subjects, None, 3), key, where, faults)
     if tensor is None:
         return torch.zeros(subjects, 0, 3)

@@ -15,7 +15,8 @@ from core.routing.files import TABLES
 
 from ...common.errors import UserErrors
 from ...data.encoded_flux import EncodedFlux
-from ...data.flux_encoding import encode_flux, encode_negative_flux, free
+from ...data.encoding_cache import free_memory
+from ...data.flux_encoding import encode_flux, encode_negative_flux
 from ...host_diffusers.flux.lora import attach_lora, pairs_of, read_with_diffusers
 from ...host_diffusers.flux.network import FluxNetwork
 from ...host_diffusers.flux.stored import store_blocks
@@ -65,7 +66,7 @@ def load_objective(spec: FluxSpec, device: torch.device) -> tuple[FluxObjective,
     if config.train.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     transformer.train()
-    free(device)
+    free_memory(device)
     objective = FluxObjective(network, config)
     # several processes keep only what is trained in step: the frozen weights may lie elsewhere
     frozen = [name for name, parameter in objective.named_parameters() if not parameter.requires_grad]
