@@ -50,18 +50,18 @@ def annotate(raw: Path, out: Path, options: AnnotateOptions) -> Report:
         UserErrors: the pictures, the options or the models are at fault; OUT is untouched.
         TrainingAborted: a model failed on the way; what is finished stays.
     """
-    options = _with_given(raw, options)
-    triplets, backends, limits = _prepared(lambda: _outside(raw, out, options), options)
+    options = _prefer_own_annotation(raw, options)
+    triplets, backends, limits = _prepare(lambda: _read_outside(raw, out, options), options)
     return annotate_folder(triplets, out, options, backends, limits)
 
 
 def check_options(options: AnnotateOptions) -> None:
-    """Look at options and models before there are pictures; nothing is loaded.
+    """Check options and models before there are pictures; nothing is loaded.
 
     Raises:
         UserErrors: all that is wrong with them.
     """
-    _, backends, _ = _prepared(lambda: None, options)
+    _, backends, _ = _prepare(lambda: None, options)
     all_or_faults(*(part.check for part in backends.parts().values()))
 
 
@@ -71,10 +71,10 @@ def apply(out: Path, coco: Path | None = None) -> Report:
     Raises:
         UserErrors: as `annotate`; no earlier annotation; files that cannot be read.
     """
-    triplets, kept = read_state(out)
-    kept["thresholds"] = Path(kept["thresholds"]) if kept["thresholds"] else None
-    options = replace(AnnotateOptions(""), **kept)
-    _, backends, limits = _prepared(lambda: triplets, options)
+    triplets, saved_options = read_state(out)
+    saved_options["thresholds"] = Path(saved_options["thresholds"]) if saved_options["thresholds"] else None
+    options = replace(AnnotateOptions(""), **saved_options)
+    _, backends, limits = _prepare(lambda: triplets, options)
     return annotate_folder(triplets, out, options, backends, limits, coco)
 
 
@@ -89,12 +89,12 @@ def open_backends(options: AnnotateOptions) -> Backends:
     return backends(options)
 
 
-def _with_given(raw: Path, options: AnnotateOptions) -> AnnotateOptions:
-    """Let a folder's own annotation stand for the models if it has one; it knows its pictures as they are alone."""
+def _prefer_own_annotation(raw: Path, options: AnnotateOptions) -> AnnotateOptions:
+    """Use a folder's own annotation in place of models if it has one; pictures are then looked up unpainted."""
     return replace(options, given=str(raw.absolute()), hide_others=False) if is_given(raw) else options
 
 
-def _outside(raw: Path, out: Path, options: AnnotateOptions) -> list[RawTriplet]:
+def _read_outside(raw: Path, out: Path, options: AnnotateOptions) -> list[RawTriplet]:
     """Read raw triplets, none where the folder's own annotation is read; OUT must be another folder."""
     if raw.resolve() == out.resolve():
         raise UserErrors(f"{out}: RAW and OUT are one folder; choose another OUT.")
@@ -102,25 +102,24 @@ def _outside(raw: Path, out: Path, options: AnnotateOptions) -> list[RawTriplet]
     return [] if options.given else read_raw(raw)
 
 
-def _prepared(
+def _prepare(
     read: Callable[[], list[RawTriplet]], options: AnnotateOptions
 ) -> tuple[list[RawTriplet], Backends, Thresholds]:
-    """Triplets, backends and limits, or everything that is wrong with any of them."""
+    """Read triplets, backends and limits, or report everything that is wrong with any of them."""
 
     def models() -> tuple[list[RawTriplet], Backends]:
         return read_given(Path(options.given), options.relation) if options.given else ([], open_backends(options))
 
-    raw, (given, backends), *_ = all_or_faults(
+    raw_triplets, (own_triplets, backends), *_ = all_or_faults(
         read,
         models,
         lambda: _check_options(options),
         lambda: read_thresholds(options.thresholds, Thresholds()),  # its faults do not depend on the models' defaults
     )
-    triplets = raw or given
+    triplets = raw_triplets or own_triplets
+    without_sentence = [one for one in triplets if not one.predicate]
     faults = [
-        f"{one.name}: {fault}"
-        for one in triplets
-        if not one.predicate and (fault := wrong_letters(options.say, len(one.names)))
+        f"{one.name}: {fault}" for one in without_sentence if (fault := wrong_letters(options.say, len(one.names)))
     ]
     if faults:
         raise UserErrors(faults)
@@ -180,11 +179,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options) -> None:
-    wanted = 1 if options.apply or options.import_coco else 2
-    if len(options.folders) != wanted:
-        raise UserErrors(f"expected {'OUT' if wanted == 1 else 'RAW OUT'}, got {len(options.folders)} folders.")
-    if options.dry_run and (wanted == 1 or options.convert_pose):
+    # How many folders the command line must name depends on what it asks for.
+    folder_count = 1 if options.apply or options.import_coco else 2
+    if len(options.folders) != folder_count:
+        raise UserErrors(f"expected {'OUT' if folder_count == 1 else 'RAW OUT'}, got {len(options.folders)} folders.")
+    if options.dry_run and (folder_count == 1 or options.convert_pose):
         raise UserErrors("--dry-run: expected RAW OUT, got --apply, --import-coco or --convert-pose, which write.")
+
+    # A pose model is converted without any triplets.
     if options.convert_pose:
         from .host_diffusers.pose_conversion import convert
 
@@ -193,31 +195,33 @@ def _run(options) -> None:
         except ValueError as error:
             raise UserErrors(str(error)) from error
         return
-    if wanted == 1:
-        _tell(apply(options.folders[0], options.import_coco), options.folders[0])
+
+    # An earlier annotation is read back, or new triplets are annotated.
+    if folder_count == 1:
+        _print_report(apply(options.folders[0], options.import_coco), options.folders[0])
         return
     raw, out = options.folders
     chosen = options_of(options)
     if options.dry_run:
-        chosen = _with_given(raw, chosen)
-        triplets, backends, _ = _prepared(lambda: _outside(raw, out, chosen), chosen)
+        chosen = _prefer_own_annotation(raw, chosen)
+        triplets, backends, _ = _prepare(lambda: _read_outside(raw, out, chosen), chosen)
         all_or_faults(*(part.check for part in backends.parts().values()))
         say(f"{len(triplets)} triplets; nothing is written.")
         for role, part in backends.parts().items():
             say(f"  {role}: {part.name} ({part.licence}){'. ' + part.note if part.note else ''}")
         return
-    _tell(annotate(raw, out, chosen), out)
+    _print_report(annotate(raw, out, chosen), out)
 
 
 def options_of(options: argparse.Namespace) -> AnnotateOptions:
-    """Read what was said on a command line that has `add_arguments`, --relation and --backend."""
+    """Read the options of a command line that has `add_arguments`, --relation and --backend."""
     kinds = dict(pair.partition("=")[::2] for pair in options.kind)
     names = [name for name in AnnotateOptions.__dataclass_fields__ if name not in ("kinds", "origin", "given")]
     return AnnotateOptions(kinds=kinds, **{name: getattr(options, name) for name in names})
 
 
-def _tell(report: Report, out: Path) -> None:
-    """Say what became of the triplets.
+def _print_report(report: Report, out: Path) -> None:
+    """Print the notes and reasons of all triplets, and how many are accepted.
 
     Raises:
         UserErrors: none is accepted, with every reason.
@@ -227,8 +231,8 @@ def _tell(report: Report, out: Path) -> None:
             say(f"{text}" if text.startswith(one.name) else f"{one.name}: {text}")
     if not report.accepted:
         raise UserErrors(f"none of {len(report.triplets)} triplets is accepted; look at {out / 'review.html'}.")
-    kept = f"{len(report.accepted)} of {len(report.triplets)} triplets"
-    say(f"wrote {kept} to {out / 'triplets.jsonl'}; look at {out / 'review.html'}")
+    counts = f"{len(report.accepted)} of {len(report.triplets)} triplets"
+    say(f"wrote {counts} to {out / 'triplets.jsonl'}; look at {out / 'review.html'}")
 
 
 if __name__ == "__main__":

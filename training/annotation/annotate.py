@@ -58,30 +58,30 @@ def annotate_folder(
         UserErrors: of files that people edited; a model that cannot be opened.
         TrainingAborted: a model failed on the way; what is finished stays.
     """
+    # Check the folder and the models before anything is read.
     check_out(out)
     all_or_faults(*(part.check for part in backends.parts().values()))
     for role, part in backends.parts().items():
         if part.note:
             log.info("%s %s (%s): %s", role, part.name, part.licence, part.note)
-    with _held(out):
-        annotated = all_or_faults(*(partial(_opened, raw) for raw in triplets))
+    with _locked(out):
+        annotated = all_or_faults(*(partial(_open_triplet, raw) for raw in triplets))
+        # A person's edits and decisions come before the models.
         edits, decisions = all_or_faults(
             lambda: read_edits(out, annotated, coco), lambda: read_decisions(out, annotated)
         )
         seconds = _run(annotated, edits, backends, limits, options, Store(out / FOLDER))
+
+        # Judge the triplets, and write down who drew and who annotated them.
         models = {role: {"name": part.name, "licence": part.licence} for role, part in backends.parts().items()}
         for one in annotated:
             own = options.origin.get(one.raw.name) or one.raw.origin
             one.origin = {**own, "annotated_by": {role: model["name"] for role, model in models.items()}}
         verdicts = [
             TripletReport(
-                one.raw.name,
-                judge(one, annotated, limits),
-                decisions.get(one.raw.name, ""),
-                one.complete(),
-                tuple(one.notes),
+                name, judge(one, annotated, limits), decisions.get(name, ""), one.complete(), tuple(one.notes)
             )
-            for one in annotated
+            for name, one in zip((one.raw.name for one in annotated), annotated)
         ]
         report = Report(tuple(verdicts), models, limits.model_dump(), seconds, _versions())
         _save_state(out, annotated, options)
@@ -90,7 +90,7 @@ def annotate_folder(
 
 
 @contextmanager
-def _held(out: Path) -> Iterator[None]:
+def _locked(out: Path) -> Iterator[None]:
     """Lock a folder as `locked` does, for commands."""
     try:
         with locked(out):
@@ -148,20 +148,20 @@ def _save_state(out: Path, annotated: Sequence[Annotated], options: AnnotateOpti
             "origin": one.raw.origin | dict(options.origin.get(one.raw.name, {})),
             "skeletons": one.skeletons,
             "found": [
-                None if (seen := subject.found) is None else [seen.box, seen.score] for subject in one.target.subjects
+                subject.detection and [subject.detection.box, subject.detection.score]
+                for subject in one.target.subjects
             ],
         }
         for one in annotated
     }
-    kept = {key: value for key, value in asdict(options).items() if key != "origin"}
+    saved_options = {key: value for key, value in asdict(options).items() if key != "origin"}
     absent = {name: row for name, row in state_rows(out).items() if name not in rows and home_of(out, name).is_dir()}
-    kept["thresholds"] = None if options.thresholds is None else str(options.thresholds.absolute())
-    write_text(
-        out / FOLDER / STATE, json.dumps({"options": kept, "triplets": rows, "absent": absent}, ensure_ascii=False)
-    )
+    saved_options["thresholds"] = None if options.thresholds is None else str(options.thresholds.absolute())
+    state = {"options": saved_options, "triplets": rows, "absent": absent}
+    write_text(out / FOLDER / STATE, json.dumps(state, ensure_ascii=False))
 
 
-def _opened(raw: RawTriplet) -> Annotated:
+def _open_triplet(raw: RawTriplet) -> Annotated:
     pictures = []
     for number, path in enumerate(raw.pictures()):
         image = open_image(path)
@@ -224,10 +224,10 @@ def _kinds(annotated: Sequence[Annotated], backends: Backends, options: Annotate
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            versions[package] = "not installed"
+    return versions

@@ -1,4 +1,4 @@
-"""What is known of the pictures of a triplet after all stages, before the gates."""
+"""Records of a triplet's pictures and subjects that the stages fill in, before the gates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SeenSubject:
 
     Attributes:
         box: tight box of the mask, or a person's; None if the subject was not found.
-        found: the detector's box and score, or a person's box with a score of 1.
+        detection: the detector's box and score, or a person's box with a score of 1.
         mask: (H, W) bool of its visible pixels, or None.
         quality: the segmenter's own estimate of its IoU, or None.
         scored: (17, 3) x, y, score by skeleton, as the pose models gave it.
@@ -31,7 +31,7 @@ class SeenSubject:
     """
 
     box: Box | None = None
-    found: Candidate | None = None
+    detection: Candidate | None = None
     mask: np.ndarray | None = None
     quality: float | None = None
     scored: dict[str, np.ndarray] = field(default_factory=dict)
@@ -64,12 +64,12 @@ class Annotated:
     """One triplet.
 
     Attributes:
-        raw: what was given.
+        raw: the pictures and names it was made from.
         pictures: the target, then the concepts.
         kinds, skeletons: of the subjects.
         prompt, predicate: the sentence and the relation's words in it.
-        shown: what the reader made of the target: `relation` and `decoy`, probabilities.
-        notes: what is worth telling, no reason to reject.
+        reader_scores: what the reader made of the target: `relation` and `decoy`, probabilities.
+        notes: remarks for the user; no reason to reject.
     """
 
     raw: RawTriplet
@@ -78,7 +78,7 @@ class Annotated:
     skeletons: list[str] = field(default_factory=list)
     prompt: str = ""
     predicate: str = ""
-    shown: Mapping[str, float | None] = field(default_factory=dict)
+    reader_scores: Mapping[str, float | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     origin: dict[str, Any] = field(default_factory=dict)
 

@@ -54,8 +54,8 @@ class Part:
     """A model that can be opened.
 
     Attributes:
-        name: as it was asked for.
-        key: what its cached answers are kept under: changes with its files.
+        name: as the options name it.
+        key: of its cached answers; changes with its files.
         licence: of its weights, or "unknown".
         check: looks at its files without loading weights; raises ValueError.
         open: the model.
@@ -87,7 +87,7 @@ class Backends:
     thresholds: Thresholds = field(default_factory=Thresholds)
 
     def parts(self) -> dict[str, Part]:
-        """By role."""
+        """List the models that are not None, by role."""
         named = {"detector": self.detector, "segmenter": self.segmenter, "embedder": self.embedder}
         named |= {f"pose {skeleton}": part for skeleton, part in self.poses.items()} | {"reader": self.reader}
         return {role: part for role, part in named.items() if part is not None}

@@ -1,4 +1,4 @@
-"""Which box is whose: all names of a picture at once, so that "bear" and "polar bear" do not share one animal."""
+"""Give each name its box: all names of a picture at once, so that "bear" and "polar bear" do not share one animal."""
 
 from __future__ import annotations
 

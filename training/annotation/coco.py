@@ -1,4 +1,4 @@
-"""COCO keypoints, which CVAT, FiftyOne and others read: one category a kind, pixels, visibility 0, 1, 2."""
+"""COCO keypoints, which CVAT, FiftyOne and others read: one category per kind, pixels, visibility 0, 1, 2."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from core.user_files import read_json_object
 from ..data.skeletons import SKELETONS
 from .edits import PictureEdits
 from .joints import COUNTS, NOWHERE
-from .labelme import Shown, box_around
+from .labelme import LabelledSubject, box_around
 from .report import REJECTED
 
 _SAME = 0.05  # pixels below which a number has not been changed
 _CATEGORIES = {name: number for number, name in enumerate(SKELETONS, 1)}
 
 
-def write_coco(pictures: Sequence[tuple[str, str, int, tuple[int, int], Sequence[Shown]]]) -> dict[str, Any]:
+def write_coco(pictures: Sequence[tuple[str, str, int, tuple[int, int], Sequence[LabelledSubject]]]) -> dict[str, Any]:
     """Make the file's content.
 
     Args:
@@ -29,24 +29,24 @@ def write_coco(pictures: Sequence[tuple[str, str, int, tuple[int, int], Sequence
     images, annotations = [], []
     for image_id, (file, triplet, number, size, subjects) in enumerate(pictures, 1):
         images.append({"id": image_id, "file_name": file, "width": size[0], "height": size[1]})
-        for index, shown in enumerate(subjects):
-            if shown.skeleton not in SKELETONS or shown.box is None:
+        for index, subject in enumerate(subjects):
+            if subject.skeleton not in SKELETONS or subject.box is None:
                 continue
-            x0, y0, x1, y1 = (round(float(edge) * size[axis % 2], 4) for axis, edge in enumerate(shown.box))
+            x0, y0, x1, y1 = (round(float(edge) * size[axis % 2], 4) for axis, edge in enumerate(subject.box))
             points = [
-                [round(float(x) * size[0], 4), round(float(y) * size[1], 4), int(seen)] for x, y, seen in shown.joints
+                [round(float(x) * size[0], 4), round(float(y) * size[1], 4), int(v)] for x, y, v in subject.joints
             ]
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
-                    "category_id": _CATEGORIES[shown.skeleton],
+                    "category_id": _CATEGORIES[subject.skeleton],
                     "keypoints": [value for point in points for value in point],
                     "num_keypoints": sum(point[2] > NOWHERE for point in points),
                     "bbox": [x0, y0, round(x1 - x0, 4), round(y1 - y0, 4)],
                     "area": round((x1 - x0) * (y1 - y0), 2),
                     "iscrowd": 0,
-                    "attributes": {"name": shown.name, "triplet": triplet, "picture": number, "subject": index},
+                    "attributes": {"name": subject.name, "triplet": triplet, "picture": number, "subject": index},
                 }
             )
     categories = [
@@ -92,8 +92,8 @@ def read_coco(path: Path, before: Mapping[str, Any]) -> dict[tuple[str, int], Pi
             corners = np.array([box[:2], box[:2] + box[2:].clip(min=0)])
             edit.boxes[subject] = box_around(corners, size, f"{path}: subject {subject} of {file}")
         for joint in np.flatnonzero((np.abs(points - old_points) > [_SAME, _SAME, 0.5]).any(1)):
-            x, y, seen = points[joint]
-            edit.joints.setdefault(subject, {})[int(joint)] = (float(x / size[0]), float(y / size[1]), int(seen))
+            x, y, visibility = points[joint]
+            edit.joints.setdefault(subject, {})[int(joint)] = (float(x / size[0]), float(y / size[1]), int(visibility))
     return {key: edit for key, edit in edits.items() if edit}
 
 
@@ -106,7 +106,7 @@ def _by_subject(
     content: Mapping[str, Any], where: str
 ) -> dict[tuple[str, int], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Sort box, keypoints and picture size by file and subject."""
-    found: dict[tuple[str, int], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    keypoints: dict[tuple[str, int], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     try:
         images = {image["id"]: image for image in content["images"]}
         counts: dict[str, int] = {}
@@ -124,7 +124,7 @@ def _by_subject(
             ):
                 raise ValueError("expected 17 keypoints, a bbox of 4 numbers, and a width and height of its image")
             points[:, 2] = points[:, 2].clip(NOWHERE, COUNTS)
-            found[file, int(subject)] = box, points, size
+            keypoints[file, int(subject)] = box, points, size
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: expected COCO keypoints ({type(error).__name__}: {error}).") from error
-    return found
+    return keypoints

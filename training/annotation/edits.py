@@ -1,4 +1,4 @@
-"""What people have changed in the files beside the pictures; it is never overwritten."""
+"""Corrections that people made in the files beside the pictures; they are never overwritten."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class PictureEdits:
         boxes: fractions.
         masks: (H, W) bool.
         joints: by number of the joint: x, y in fractions, and 2 counts, 1 hidden, 0 not there.
-        shown: the places that the corrected files showed, so that each subject stays the one that was corrected.
+        file_boxes: where the corrected files showed the subjects, so that each stays the one that was corrected.
     """
 
     boxes: dict[int, Box] = field(default_factory=dict)
     masks: dict[int, np.ndarray] = field(default_factory=dict)
     joints: dict[int, dict[int, tuple[float, float, int]]] = field(default_factory=dict)
-    shown: dict[int, Candidate] = field(default_factory=dict)
+    file_boxes: dict[int, Candidate] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.boxes or self.masks or self.joints)

@@ -24,7 +24,7 @@ def judge(one: Annotated, everyone: Sequence[Annotated], limits: Thresholds) -> 
 
     Args:
         one: the triplet.
-        everyone: all triplets; subjects of one name are told apart across them.
+        everyone: all triplets; subjects of one name are compared across them.
         limits: the gates' numbers.
     """
     results = {"found": _found(one, limits)}
@@ -44,7 +44,9 @@ def judge(one: Annotated, everyone: Sequence[Annotated], limits: Thresholds) -> 
             for number, picture in enumerate(one.pictures)
         ),
         "subject_px": _each(one, _longer_side, "{name} is {value:.0f} pixels long"),
-        "relation": [(one.shown.get("relation"), f'{one.raw.name}/target.png: "{one.predicate}" is not to be seen')],
+        "relation": [
+            (one.reader_scores.get("relation"), f'{one.raw.name}/target.png: "{one.predicate}" is not to be seen')
+        ],
         "relation_margin": _above_decoys(one),
     }
     for gate, measured in gates.items():
@@ -56,10 +58,10 @@ def judge(one: Annotated, everyone: Sequence[Annotated], limits: Thresholds) -> 
 
 def _worst(measured: Sequence[Measured], limits: Limits, below: bool) -> GateResult:
     """Judge the worst of several numbers; `below` says on which side of the limits bad ones lie."""
-    known = [(value, text) for value, text in measured if value is not None]
-    if not known:
+    numbers = [(value, text) for value, text in measured if value is not None]
+    if not numbers:
         return GateResult(NOT_JUDGED, None, limits.reject)
-    value, text = (min if below else max)(known)
+    value, text = (min if below else max)(numbers)
     bad: Callable[[float], bool] = (lambda limit: value < limit) if below else (lambda limit: value >= limit)
     status = REJECT if bad(limits.reject) else WARN if bad(limits.warn) else PASS
     sign, limit = "<" if below else ">=", limits.reject if status == REJECT else limits.warn
@@ -109,42 +111,42 @@ def _found(one: Annotated, limits: Thresholds) -> GateResult:
     boxes = [subject.box for subject in one.target.subjects]
     for name, subject in zip(one.raw.names, one.target.subjects):
         others = [box for box in boxes if box is not subject.box]
-        close = rival(subject.found, one.target.candidates.get(name, ()), others, limits.detection.rival)
-        if close and subject.found.score < 1:
-            text = f'{_file(one, 0)}: another "{name}" scores {close.score:.2f} beside {subject.found.score:.2f}.'
+        close = rival(subject.detection, one.target.candidates.get(name, ()), others, limits.detection.rival)
+        if close and subject.detection.score < 1:
+            text = f'{_file(one, 0)}: another "{name}" scores {close.score:.2f} beside {subject.detection.score:.2f}.'
             return GateResult(WARN, value, least, text)
     return GateResult(PASS, value, least)
 
 
 def _of_one_place(name: str, names: Sequence[str], picture: SeenPicture) -> list[str]:
-    """List a name that got no box, and those whose box lies where its best candidate is; all if that is not known."""
+    """List a name that got no box, and those whose box lies where its best candidate is; all if that is unclear."""
     best = max(picture.candidates.get(name, ()), key=lambda candidate: candidate.score, default=None)
-    there = [
+    same_place = [
         other
         for other, subject in zip(names, picture.subjects)
-        if other == name or best and subject.found and overlap(subject.found.box, best.box) >= SAME_ANIMAL
+        if other == name or best and subject.detection and overlap(subject.detection.box, best.box) >= SAME_ANIMAL
     ]
-    return there if len(there) > 1 else list(names)
+    return same_place if len(same_place) > 1 else list(names)
 
 
 def _alone(one: Annotated, limits: Thresholds) -> GateResult:
     """Reject photographs of more than one subject."""
     for number, (name, _, concept, subject) in enumerate(one.pairs(), 1):
         file, edit = _file(one, number), f"{one.raw.name}/{one.raw.stems()[number]}.json"
-        if subject.found.score == 1.0:
+        if subject.detection.score == 1.0:
             continue  # a person has drawn whom it is of
-        least = max(limits.detection.score, limits.detection.second_score * subject.found.score)
-        twin = second(subject.found, concept.candidates.get(name, ()), least, limits.detection.second)
+        least = max(limits.detection.score, limits.detection.second_score * subject.detection.score)
+        twin = second(subject.detection, concept.candidates.get(name, ()), least, limits.detection.second)
         if twin:
-            share = area(twin.box) / area(subject.found.box)
+            share = area(twin.box) / area(subject.detection.box)
             text = f"{file}: two of {name} (the second {share:.2f} of the first's size); crop it or mark one in {edit}."
             return GateResult(REJECT, round(share, 4), limits.detection.second, text)
         for other in dict.fromkeys(one.raw.names):
-            for seen in concept.candidates.get(other, ()) if other != name else ():
-                if seen.score >= least and overlap(seen.box, subject.found.box) < 0.5:
-                    if area(seen.box) >= limits.detection.second * area(subject.found.box):
+            for candidate in concept.candidates.get(other, ()) if other != name else ():
+                if candidate.score >= least and overlap(candidate.box, subject.detection.box) < 0.5:
+                    if area(candidate.box) >= limits.detection.second * area(subject.detection.box):
                         text = f'{file}: a "{other}" is in it too; expected {name} alone. Crop it or draw it anew.'
-                        return GateResult(REJECT, seen.score, least, text)
+                        return GateResult(REJECT, candidate.score, least, text)
     return GateResult(PASS, 0.0)
 
 
@@ -152,22 +154,22 @@ def _boxes(one: Annotated) -> Iterable[Measured]:
     """Measure how well the masks fill the detector's boxes; boxes drawn by people are right."""
 
     def fit(subject: SeenSubject, _: SeenPicture) -> float | None:
-        known = subject.mask is not None and subject.found.score < 1
-        return overlap(subject.box, subject.found.box) if known else None
+        by_detector = subject.mask is not None and subject.detection.score < 1
+        return overlap(subject.box, subject.detection.box) if by_detector else None
 
     return _each(one, fit, "mask and box of {name} differ, IoU {value:.2f}")
 
 
 def _identity(one: Annotated) -> Iterable[Measured]:
-    for name, seen, _, concept in one.pairs():
-        if seen.vector is not None and concept.vector is not None:
-            yield float(seen.vector @ concept.vector), f"{one.raw.name}: {name} does not look like its photograph"
+    for name, in_target, _, concept in one.pairs():
+        if in_target.vector is not None and concept.vector is not None:
+            yield float(in_target.vector @ concept.vector), f"{one.raw.name}: {name} does not look like its photograph"
 
 
 def _margins(one: Annotated, everyone: Sequence[Annotated]) -> Iterable[Measured]:
     """Measure how much nearer a subject is to its own photograph than to others, of its name elsewhere too."""
-    for index, (name, seen, _, concept) in enumerate(one.pairs()):
-        if seen.vector is None or concept.vector is None:
+    for index, (name, in_target, _, concept) in enumerate(one.pairs()):
+        if in_target.vector is None or concept.vector is None:
             continue
         others = [
             (other.vector, f'"{other_name}"' if triplet is one else f"the {other_name} of {triplet.raw.name}")
@@ -175,61 +177,63 @@ def _margins(one: Annotated, everyone: Sequence[Annotated]) -> Iterable[Measured
             for number, (other_name, _, _, other) in enumerate(triplet.pairs())
             if other.vector is not None and (number != index if triplet is one else other_name == name)
         ]
-        own = float(seen.vector @ concept.vector)
-        margins = [(own - float(seen.vector @ vector), whom) for vector, whom in others]
+        own = float(in_target.vector @ concept.vector)
+        margins = [(own - float(in_target.vector @ vector), whom) for vector, whom in others]
         if margins:
             margin, whom = min(margins)
             yield margin, f"{one.raw.name}: {name} is hardly nearer to its photograph than to {whom}"
 
 
 def _poses(one: Annotated) -> Iterable[Measured]:
-    for index, (name, seen, concept_picture, concept) in enumerate(one.pairs()):
+    for index, (name, in_target, concept_picture, concept) in enumerate(one.pairs()):
         if one.skeletons[index] != NO_SKELETON:
-            first, second_ = (
+            target_joints, concept_joints = (
                 subject.joints * np.array([*picture.size, 1.0])
-                for subject, picture in ((seen, one.target), (concept, concept_picture))
+                for subject, picture in ((in_target, one.target), (concept, concept_picture))
             )
             yield (
-                pose_distance(first, second_, SKELETONS[one.skeletons[index]]),
+                pose_distance(target_joints, concept_joints, SKELETONS[one.skeletons[index]]),
                 f'{one.raw.name}: "{name}" stands as in the target: the LoRA would learn to copy. Draw it anew in '
                 "another pose",
             )
 
 
 def _joints(one: Annotated) -> Iterable[Measured]:
-    for index, (name, seen, _, concept) in enumerate(one.pairs()):
-        if one.skeletons[index] in seen.scored or seen.joints.any():
-            yield float(counted_in_both(seen.joints, concept.joints)), f"{one.raw.name}: few joints of {name} count"
+    for index, (name, in_target, _, concept) in enumerate(one.pairs()):
+        if one.skeletons[index] in in_target.scored or in_target.joints.any():
+            count = float(counted_in_both(in_target.joints, concept.joints))
+            yield count, f"{one.raw.name}: few joints of {name} count"
 
 
 def _above_decoys(one: Annotated) -> Iterable[Measured]:
-    relation, decoy = one.shown.get("relation"), one.shown.get("decoy")
+    relation, decoy = one.reader_scores.get("relation"), one.reader_scores.get("decoy")
     if relation is not None and decoy is not None:
         yield relation - decoy, f"{one.raw.name}/target.png: a decoy is as likely as {one.predicate}"
 
 
 @lru_cache(maxsize=64)
-def _opened(path: str, digest: str) -> Image.Image:
+def _open_cached(path: str, digest: str) -> Image.Image:
     return open_image(path)
 
 
 def _copies(one: Annotated) -> list[Measured]:
-    """How like each photograph is to its subject in the target: cut out by its mask, and as a crop of the picture."""
-    target = _opened(str(one.target.path), one.target.digest)
+    """Compare each photograph with its subject in the target: cut out by its mask, and as a crop of the picture."""
+    target = _open_cached(str(one.target.path), one.target.digest)
     measured = []
-    for name, seen, picture, concept in one.pairs():
-        image = _opened(str(picture.path), picture.digest)
-        cut_out = likeness(grey_crop(target, seen.box, seen.mask), grey_crop(image, concept.box, concept.mask))
+    for name, in_target, picture, concept in one.pairs():
+        image = _open_cached(str(picture.path), picture.digest)
+        subject_crop = grey_crop(target, in_target.box, in_target.mask)
+        cut_out = likeness(subject_crop, grey_crop(image, concept.box, concept.mask))
         text = f"{one.raw.name}: {name}'s photograph is a copy of the target's pixels; draw it anew"
-        measured.append((max(cut_out, crop_likeness(target, seen.box, image)), text))
+        measured.append((max(cut_out, crop_likeness(target, in_target.box, image)), text))
     return measured
 
 
 def _unchanged(one: Annotated) -> list[Measured]:
-    target = grey_picture(_opened(str(one.target.path), one.target.digest))
+    target = grey_picture(_open_cached(str(one.target.path), one.target.digest))
     return [
         (
-            likeness(target, grey_picture(_opened(str(picture.path), picture.digest))),
+            likeness(target, grey_picture(_open_cached(str(picture.path), picture.digest))),
             f"{one.raw.name}: {name}'s photograph is the target unchanged; draw it anew",
         )
         for name, _, picture, _ in one.pairs()

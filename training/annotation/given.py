@@ -29,7 +29,7 @@ _AROUND = 0.15  # of the joints' bounds, added on every side
 
 @dataclass(frozen=True, eq=False)
 class GivenSubject:
-    """What is known of a subject in a picture."""
+    """One subject of a picture, as the folder's own annotation has it."""
 
     name: str
     skeleton: str
@@ -44,26 +44,26 @@ def is_given(folder: Path) -> bool:
 
 
 def read_given(folder: Path, relation: str) -> tuple[list[RawTriplet], Backends]:
-    """Read triplets and what is known of them.
+    """Read triplets and their own annotation.
 
     Raises:
         UserErrors: everything that is wrong with the folder.
     """
     triplets = load_triplets(DataConfig(folder=str(folder), fit="pad"), relation)
-    raw, known = [], {}
+    raw, subjects = [], {}
     for number, one in enumerate(triplets):
         raw.append(RawTriplet(f"{number:02d}", one.target, one.concepts, one.names, one.prompt, {}, one.predicate))
         skeletons = one.extra.get("skeletons") or [AP10K] * len(one.names)
-        seen = [_in_target(one, index, skeletons[index]) for index in range(len(one.names))]
-        known.setdefault(pixels_hash(open_image(one.target)), []).extend(seen)
+        in_target = [_in_target(one, index, skeletons[index]) for index in range(len(one.names))]
+        subjects.setdefault(pixels_hash(open_image(one.target)), []).extend(in_target)
         for index, concept in enumerate(one.concepts):
             joints = _joints(one.keypoints_concepts[index])
             of_concept = GivenSubject(one.names[index], skeletons[index], _around(joints), None, joints)
-            known.setdefault(pixels_hash(open_image(concept)), []).append(of_concept)
-    table = GivenAnnotation(known)
+            subjects.setdefault(pixels_hash(open_image(concept)), []).append(of_concept)
+    table = GivenAnnotation(subjects)
 
     def part(role: str) -> Part:
-        key = repr([(digest, [(one.name, one.box) for one in rows]) for digest, rows in known.items()])
+        key = repr([(digest, [(one.name, one.box) for one in rows]) for digest, rows in subjects.items()])
         return Part(f"{folder.name}'s own {role}", f"given/{role}/{key}", "the data's own", lambda: None, lambda: table)
 
     poses = {skeleton: part("keypoints") for skeleton in (AP10K, COCO)}
@@ -75,12 +75,12 @@ class GivenAnnotation:
 
     name = "given"
 
-    def __init__(self, known: dict[str, list[GivenSubject]]) -> None:
-        self.known = known
+    def __init__(self, subjects: dict[str, list[GivenSubject]]) -> None:
+        self.subjects = subjects
 
     def detect(self, image: Image.Image, names: Sequence[str]) -> list[Detection]:
         """See the protocol."""
-        rows = self.known[pixels_hash(image)]
+        rows = self.subjects[pixels_hash(image)]
         return [Detection(one.name, one.box, 0.99) for name in names for one in rows if one.name == name]
 
     def cut(self, image: Image.Image, boxes: Sequence[Box]) -> list[tuple[np.ndarray | None, float | None]]:
@@ -93,7 +93,7 @@ class GivenAnnotation:
         return np.stack([self._nearest(image, box).joints for box in boxes])
 
     def _nearest(self, image: Image.Image, box: Box) -> GivenSubject:
-        return max(self.known[pixels_hash(image)], key=lambda one: overlap(one.box, box))
+        return max(self.subjects[pixels_hash(image)], key=lambda one: overlap(one.box, box))
 
 
 def _in_target(one: Triplet, index: int, skeleton: str) -> GivenSubject:
@@ -113,10 +113,10 @@ def _joints(points) -> np.ndarray:
 
 def _around(joints: np.ndarray) -> Box:
     """Bounds of the joints with a margin, or the whole picture."""
-    shown = joints[joints[:, 2] > 0, :2]
-    if len(shown) < 2:
+    visible = joints[joints[:, 2] > 0, :2]
+    if len(visible) < 2:
         return 0.0, 0.0, 1.0, 1.0
-    low, high = shown.min(0), shown.max(0)
+    low, high = visible.min(0), visible.max(0)
     margin = _AROUND * (high - low)
     x0, y0, x1, y1 = np.concatenate((low - margin, high + margin)).clip(0, 1)
     return (float(x0), float(y0), float(x1), float(y1)) if min(x1 - x0, y1 - y0) > 0 else (0.0, 0.0, 1.0, 1.0)

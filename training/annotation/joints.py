@@ -1,7 +1,7 @@
 """Joints and whether they count: only those on the subject's own visible pixels.
 
-A joint hidden behind the other subject would compare the wrong animal's latents; scores of heatmaps do not tell, since
-annotators guess hidden joints too.
+A joint hidden behind the other subject would compare the wrong animal's latents; scores of heatmaps do not show it,
+since annotators guess hidden joints too.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _OUTLINES = "relate_outlines"  # how many outlines each subject had, so that one
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
+class LabelledSubject:
     """One subject as a file shows it.
 
     Attributes:
@@ -47,38 +47,41 @@ class Shown:
 
 
 def write_labelme(
-    picture: str, size: tuple[int, int], subjects: Sequence[Shown], edits: PictureEdits, editor: str
+    picture: str, size: tuple[int, int], subjects: Sequence[LabelledSubject], edits: PictureEdits, editor: str
 ) -> dict:
     """Make the file's content.
 
     Args:
         picture: file name beside it.
         size: width and height.
-        subjects: what is known, a person's work included.
-        edits: what of that is a person's.
+        subjects: of the picture, a person's work included.
+        edits: the part of it that is a person's.
         editor: labelme writes rectangles as 2 points, X-AnyLabeling as 4.
     """
     shapes: list[dict[str, Any]] = []
     written: dict[str, list[int]] = {}
-    counts: dict[str, int] = {}
+    outline_counts: dict[str, int] = {}
     scale = np.array(size, float)
     for index, subject in enumerate(subjects):
+        # The box: two corners, or four.
         if subject.box is not None:
             x0, y0, x1, y1 = np.asarray(subject.box, float) * np.tile(scale, 2)
             corners = [[x0, y0], [x1, y1]] if editor == LABELME else [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
             shapes.append(_shape(subject.name, "rectangle", corners, index, index not in edits.boxes))
+        # The outlines of the mask, and their number.
         if subject.mask is not None:
-            drawn = outlines(subject.mask)
-            counts[str(index)] = len(drawn)
-            shapes += [_shape(subject.name, "polygon", line, index, index not in edits.masks) for line in drawn]
+            polygons = outlines(subject.mask)
+            outline_counts[str(index)] = len(polygons)
+            shapes += [_shape(subject.name, "polygon", line, index, index not in edits.masks) for line in polygons]
+        # The joints; the list of them makes a deleted one known.
         written[str(index)] = []
         names = SKELETONS[subject.skeleton].joints if subject.skeleton in SKELETONS else ()
-        for joint, (name, (x, y, seen)) in enumerate(zip(names, subject.joints)):
-            if seen > NOWHERE:
+        for joint, (name, (x, y, visibility)) in enumerate(zip(names, subject.joints)):
+            if visibility > NOWHERE:
                 machine = joint not in edits.joints.get(index, {})
-                point = _shape(name, "point", [[x * size[0], y * size[1]]], index, machine, bool(seen == HIDDEN))
+                point = _shape(name, "point", [[x * size[0], y * size[1]]], index, machine, bool(visibility == HIDDEN))
                 shapes.append(point)
-            if seen > NOWHERE or joint in edits.joints.get(index, {}):
+            if visibility > NOWHERE or joint in edits.joints.get(index, {}):
                 written[str(index)].append(joint)
     return {
         "version": "5.5.0",
@@ -89,7 +92,7 @@ def write_labelme(
         "imageHeight": size[1],
         "imageWidth": size[0],
         _WRITTEN: written,
-        _OUTLINES: counts,
+        _OUTLINES: outline_counts,
     }
 
 
@@ -129,10 +132,12 @@ def read_labelme(path: Path, size: tuple[int, int], names: Sequence[str], skelet
     shapes = content.get("shapes") or []
     if not isinstance(shapes, list):
         raise ValueError(f"{path}: expected 'shapes', a list. Save it again in the editor, or delete it.")
-    joints_before, counts = _before(content, len(names), path)
-    drawn: dict[int, list[Any]] = {}
-    machine: dict[int, int] = {}
-    seen: dict[int, set[int]] = {}
+
+    # Sort the shapes by subject; boxes and joints whose hash is not ours are edits at once.
+    joints_before, outlines_before = _before(content, len(names), path)
+    polygons: dict[int, list[Any]] = {}
+    machine_outlines: dict[int, int] = {}
+    joints_now: dict[int, set[int]] = {}
     for number, shape in enumerate(shapes, 1):
         where = f"{path}, shape {number}"
         points = _points(shape, where)
@@ -144,30 +149,33 @@ def read_labelme(path: Path, size: tuple[int, int], names: Sequence[str], skelet
         elif kind == "polygon":
             if len(points) < 3:
                 raise ValueError(f"{where}: expected an outline of 3 points or more, got {len(points)}. Draw it again.")
-            drawn.setdefault(group, []).append(points)
-            machine[group] = machine.get(group, 0) + by_machine
+            polygons.setdefault(group, []).append(points)
+            machine_outlines[group] = machine_outlines.get(group, 0) + by_machine
         elif kind == "point":
             joint = _joint(label, skeletons[group], where)
-            seen.setdefault(group, set()).add(joint)
+            joints_now.setdefault(group, set()).add(joint)
             if not by_machine:
                 x, y = (float(points[0][axis] / size[axis]) for axis in (0, 1))
-                place = (x, y, HIDDEN if shape.get("difficult") else COUNTS)
-                edits.joints.setdefault(group, {})[joint] = place
+                edits.joints.setdefault(group, {})[joint] = x, y, HIDDEN if shape.get("difficult") else COUNTS
         elif kind != "rectangle":
             raise ValueError(f"{where}: expected a rectangle, polygon or point, got {kind!r}. Draw it as one of those.")
-    for group, polygons in drawn.items():
-        if machine[group] < len(polygons) or len(polygons) < counts[group]:
-            edits.masks[group] = rasterise(polygons, size)
+
+    # A mask is edited if one of its outlines is, or if there are fewer of them than we wrote.
+    for group, group_polygons in polygons.items():
+        if machine_outlines[group] < len(group_polygons) or len(group_polygons) < outlines_before[group]:
+            edits.masks[group] = rasterise(group_polygons, size)
             if not edits.masks[group].any():
                 raise ValueError(f"{path}: the outline of {names[group]} holds no pixel; draw it again.")
+
+    # A joint that we wrote and that is gone was deleted.
     for group, joints in joints_before.items():
-        for joint in joints - seen.get(group, set()) - edits.joints.get(group, {}).keys():
+        for joint in joints - joints_now.get(group, set()) - edits.joints.get(group, {}).keys():
             edits.joints.setdefault(group, {})[joint] = (0.0, 0.0, NOWHERE)
     return edits
 
 
 def _before(content: dict[str, Any], subjects: int, path: Path) -> tuple[dict[int, set[int]], dict[int, int]]:
-    """Read what of each subject was in the file when we wrote it: its joints, and how many outlines."""
+    """Read the joints of each subject that we wrote, and the number of its outlines."""
     joints, counts = content.get(_WRITTEN) or {}, content.get(_OUTLINES) or {}
     try:
         return (

@@ -1,4 +1,4 @@
-"""What is made of a segmenter's masks: clean, apart from each other, and as outlines that people can edit."""
+"""Clean masks, paint over them, and turn them into outlines that people can edit and back."""
 
 from __future__ import annotations
 

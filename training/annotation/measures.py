@@ -13,7 +13,7 @@ from .joints import COUNTS
 
 LEAST_JOINTS = 6  # counted in both, below which a pose distance says nothing
 _SIDE, _SHIFT, _BLUR = 64, 5, 2.0  # pixels of the crops compared, how far they are shifted, and how much blurred
-# windows that a crop is looked for in: pixels of a side, blur, offsets tried, steps climbed (in box sides), how often
+# windows in which a crop is searched: pixels per side, blur, offsets tried, steps climbed (in box sides), how often
 _WINDOW, _WINDOW_BLUR, _OFFSETS, _STEPS, _CLIMBS = 48, 1.0, (-0.15, 0.0, 0.15), (0.06, 0.03, 0.015, 0.007), 4
 _FINEST = 4 * _WINDOW  # pixels of a box's side, above twice of which the picture is shrunk first, for speed
 
@@ -95,20 +95,20 @@ def crop_likeness(target: Image.Image, box: Box, concept: Image.Image) -> float:
     edges = np.clip(np.array(box) + np.array(list(product(_OFFSETS, repeat=4))) * sides, 0, 1)
     windows = [_window(blurred, one) for one in edges]
     best = -1.0
-    for wanted in (cut, cut[:, ::-1]):
-        values = [_correlation(window, wanted) for window in windows]
+    for template in (cut, cut[:, ::-1]):
+        values = [_correlation(window, template) for window in windows]
         for start in np.argsort(values)[-2:]:
-            best = max(best, _climb(blurred, edges[start], values[start], wanted, sides))
+            best = max(best, _climb(blurred, edges[start], values[start], template, sides))
     return best
 
 
-def _climb(picture: Image.Image, edges: np.ndarray, value: float, wanted: np.ndarray, sides: np.ndarray) -> float:
+def _climb(picture: Image.Image, edges: np.ndarray, value: float, template: np.ndarray, sides: np.ndarray) -> float:
     """Move one edge of a window at a time while it becomes more like `wanted`; return how like it has become."""
     moves = np.concatenate((np.eye(4), -np.eye(4))) * sides
     for step in _STEPS:
         for _ in range(_CLIMBS):
             tried = np.clip(edges + step * moves, 0, 1)
-            values = [_correlation(_window(picture, one), wanted) for one in tried]
+            values = [_correlation(_window(picture, one), template) for one in tried]
             if max(values) <= value:
                 break
             value, edges = max(values), tried[int(np.argmax(values))]

@@ -51,12 +51,13 @@ def backends(options: AnnotateOptions) -> Backends:
     Raises:
         ValueError: a device that this machine has not.
     """
+    # The segmenter's size depends on the device, the least score on the kind of detector.
     device = device_of(options.device)
     limits = Thresholds()
     if "owl" in options.detector.lower():
         limits = limits.model_copy(update={"detection": DetectionLimits(score=0.15)})
     segmenter = options.segmenter or (_TINY if device == "cpu" else _LARGE)
-    wanted = {AP10K: ("--pose-animal", options.pose_animal), COCO: ("--pose-person", options.pose_person)}
+    pose_models = {AP10K: ("--pose-animal", options.pose_animal), COCO: ("--pose-person", options.pose_person)}
     return Backends(
         detector=_part(
             "--detector",
@@ -73,7 +74,7 @@ def backends(options: AnnotateOptions) -> Backends:
         ),
         poses={
             skeleton: _pose(option, name, device, skeleton)
-            for skeleton, (option, name) in wanted.items()
+            for skeleton, (option, name) in pose_models.items()
             if name not in ("", NONE)
         },
         embedder=_optional(
@@ -123,14 +124,8 @@ def _part(
     check: Callable[[], Any] | None = None,
 ) -> Part:
     licence, note = licence_of(name)
-    return Part(
-        name,
-        "/".join((*role, name, fingerprint(name))),
-        licence,
-        check or (lambda: check_config(option, name)),
-        load,
-        note,
-    )
+    key = "/".join((*role, name, fingerprint(name)))
+    return Part(name, key, licence, check or (lambda: check_config(option, name)), load, note)
 
 
 def fingerprint(name: str) -> str:
@@ -169,8 +164,8 @@ class QuestionReader:
 
     def is_kind(self, image: Image.Image, name: str) -> str:
         """See the protocol; the kind with the surest Yes."""
-        asked = {"animal": "an animal or a toy animal", "person": "a person", "object": "a thing without legs"}
-        chances = {kind: self._yes(image, f"Is the {name} in this picture {words}?") for kind, words in asked.items()}
+        kinds = {"animal": "an animal or a toy animal", "person": "a person", "object": "a thing without legs"}
+        chances = {kind: self._yes(image, f"Is the {name} in this picture {words}?") for kind, words in kinds.items()}
         return max(chances, key=lambda kind: chances[kind])
 
     def _yes(self, image: Image.Image, question: str) -> float:

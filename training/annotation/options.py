@@ -1,4 +1,4 @@
-"""What is asked of an annotation."""
+"""Options of an annotation."""
 
 from __future__ import annotations
 

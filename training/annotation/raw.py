@@ -1,4 +1,4 @@
-"""Raw triplets: a folder each with `target.*` and one picture of each subject named after it, or the same laid flat."""
+"""Raw triplets: folders with `target.*` and one picture of each subject named after it, or the same laid flat."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RawTriplet:
         name: of its folder.
         target: file in which the relation happens.
         concepts: one file for each subject.
-        names: what the subjects are called, in the sentence's order.
+        names: of the subjects, in the sentence's order.
         prompt: its own sentence, or empty.
         origin: who drew it, see `AnnotateOptions.origin`.
         predicate: the relation's words in its own sentence where they are known; the sentence is then kept.
@@ -86,11 +86,12 @@ def subject_name(stem: str) -> str:
 def _triplet(name: str, folder: Path, files: Sequence[Path], flat: bool, faults: list[str]) -> RawTriplet | None:
     before, where = len(faults), folder if not flat else f"{folder}, {name}_*"
 
-    def stem(path: Path) -> str:
+    def stem_of(path: Path) -> str:
         match = _FLAT.fullmatch(path.stem) if flat else None
         return match["stem"] if match else path.stem
 
-    targets = [path for path in files if stem(path).lower() == TARGET]
+    # Sort the files into the target and its subjects.
+    targets = [path for path in files if stem_of(path).lower() == TARGET]
     subjects = [path for path in files if path not in targets]
     if len(targets) != 1:
         faults.append(f"{where}: expected one picture named target, found {len(targets)}.")
@@ -99,8 +100,10 @@ def _triplet(name: str, folder: Path, files: Sequence[Path], flat: bool, faults:
             f"{where}: expected 1 to {_MOST_SUBJECTS} pictures of single subjects beside the target, each named after "
             f'its subject ("polar bear.png"), found {len(subjects)}.'
         )
-    named = {path: subject_name(stem(path)) for path in subjects}
-    for path, words in named.items():
+
+    # Name the subjects by their files, and decode every picture once.
+    name_of = {path: subject_name(stem_of(path)) for path in subjects}
+    for path, words in name_of.items():
         if not re.search(r"[^\W\d_]", words) or "." in words:
             faults.append(f'{path}: "{words}" names no subject; call the file what it shows, e.g. "wolf.png".')
     for path in (*targets, *subjects):
@@ -112,17 +115,14 @@ def _triplet(name: str, folder: Path, files: Sequence[Path], flat: bool, faults:
                 )
         except ValueError as error:
             faults.append(str(error))
+
+    # The folder's texts give the order, the sentence and the origin.
     texts = {} if flat else _texts(folder, faults)
-    subjects = _ordered(subjects, named, texts, folder, faults)
+    subjects = _ordered(subjects, name_of, texts, folder, faults)
     if len(faults) > before:
         return None
-    return (
-        RawTriplet(
-            name, targets[0], tuple(subjects), tuple(named[path] for path in subjects), texts["prompt"], texts["origin"]
-        )
-        if texts
-        else RawTriplet(name, targets[0], tuple(subjects), tuple(named[path] for path in subjects))
-    )
+    names = tuple(name_of[path] for path in subjects)
+    return RawTriplet(name, targets[0], tuple(subjects), names, texts.get("prompt", ""), texts.get("origin", {}))
 
 
 def _texts(folder: Path, faults: list[str]) -> dict[str, Any]:
@@ -140,19 +140,22 @@ def _texts(folder: Path, faults: list[str]) -> dict[str, Any]:
 
 
 def _ordered(
-    subjects: Sequence[Path], named: dict[Path, str], texts: dict[str, Any], folder: Path, faults: list[str]
+    subjects: Sequence[Path], name_of: dict[Path, str], texts: dict[str, Any], folder: Path, faults: list[str]
 ) -> list[Path]:
     """Put subjects in the order of subjects.txt, else of prompt.txt, else of their files' names."""
-    wanted = [" ".join(line.split()) for line in texts.get("subjects", "").splitlines() if line.strip()]
-    left = sorted(subjects)
-    if wanted:
-        if sorted(wanted) != sorted(named.values()):
+    listed_names = [" ".join(line.split()) for line in texts.get("subjects", "").splitlines() if line.strip()]
+    remaining = sorted(subjects)
+    if listed_names:
+        if sorted(listed_names) != sorted(name_of.values()):
             faults.append(
-                f"{folder / 'subjects.txt'}: expected the subjects {', '.join(sorted(named.values()))}, one a line, "
-                f"got {', '.join(wanted)}."
+                f"{folder / 'subjects.txt'}: expected the subjects {', '.join(sorted(name_of.values()))}, one a line, "
+                f"got {', '.join(listed_names)}."
             )
-            return left
-        return [left.pop(next(i for i, path in enumerate(left) if named[path] == name)) for name in wanted]
+            return remaining
+        return [
+            remaining.pop(next(i for i, path in enumerate(remaining) if name_of[path] == name)) for name in listed_names
+        ]
     prompt = texts.get("prompt", "").lower()
-    places = {path: prompt.find(named[path].lower()) for path in left}
-    return sorted(left, key=lambda path: places[path]) if prompt and min(places.values(), default=-1) >= 0 else left
+    places = {path: prompt.find(name_of[path].lower()) for path in remaining}
+    all_named = prompt and min(places.values(), default=-1) >= 0
+    return sorted(remaining, key=lambda path: places[path]) if all_named else remaining

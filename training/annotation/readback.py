@@ -32,39 +32,45 @@ def read_edits(out: Path, annotated: Sequence[Annotated], coco: Path | None = No
     """
     if not (out / FOLDER / STATE).is_file():
         return {}
+    # Read the JSON beside every picture, with the names it was written for.
     rows = state_rows(out)
     faults: list[str] = []
     edits: Edits = {}
-    others: dict[tuple[str, int], str] = {}  # what RAW has instead of the picture that a file is of
+    changed_pictures: dict[tuple[str, int], str] = {}  # why the edits of a picture no longer fit it
     for one in annotated:
         home, row = home_of(out, one.raw.name), rows.get(one.raw.name)
         if row is None or not home.is_dir():
             continue
-        known = replace(one.raw, names=tuple(row["names"]))  # as the files name them
-        for number, stem in enumerate(known.stems()):
+        edited_raw = replace(one.raw, names=tuple(row["names"]))  # as the files name them
+        for number, stem in enumerate(edited_raw.stems()):
             key, file, side = (one.raw.name, number), home / f"{stem}.png", home / f"{stem}.json"
-            names, own = known.names, row["skeletons"]
+            names, own = edited_raw.names, row["skeletons"]
             if number:
                 names, own = names[number - 1 : number], own[number - 1 : number]
-            picture = one.pictures[number] if known.names == one.raw.names else one.target
+            picture = one.pictures[number] if edited_raw.names == one.raw.names else one.target
             try:
                 edits[key] = read_labelme(side, image_size(file) if file.is_file() else picture.size, names, own)
-                if known.names != one.raw.names:
-                    others[key] = f"{side}: its subjects were {', '.join(known.names)}, now {', '.join(one.raw.names)}."
+                if edited_raw.names != one.raw.names:
+                    before, now = ", ".join(edited_raw.names), ", ".join(one.raw.names)
+                    changed_pictures[key] = f"{side}: its subjects were {before}, now {now}."
                 elif file.is_file() and pixels_hash(open_image(file)) != picture.digest:
-                    others[key] = f"{picture.path}: not the picture that {side} was edited on."
+                    changed_pictures[key] = f"{picture.path}: not the picture that {side} was edited on."
                 elif number == 0:
                     places = enumerate(row.get("found") or ())
-                    edits[key].shown = {i: Candidate(tuple(place[0]), place[1]) for i, place in places if place}
+                    edits[key].file_boxes = {i: Candidate(tuple(place[0]), place[1]) for i, place in places if place}
             except ValueError as error:
                 faults.append(str(error))
+
+    # COCO keypoints count for more.
     try:
         _merge_coco(out, edits, coco)
     except ValueError as error:
         faults.append(str(error))
+
+    # Edits of a picture that has changed since are no longer of use.
     faults += [
-        f"{other} Give the triplet a new name, or delete {home_of(out, key[0])}."
-        for key, other in others.items()
+        f"{change} Give the triplet a new name, or delete {home_of(out, key[0])}."
+        for key, change in changed_pictures.items()
         if edits[key]
     ]
     if faults:
@@ -73,7 +79,7 @@ def read_edits(out: Path, annotated: Sequence[Annotated], coco: Path | None = No
 
 
 def state_rows(out: Path) -> dict[str, Any]:
-    """Read what earlier runs knew of every triplet whose files may stand in OUT; empty if there was none.
+    """Read the rows that earlier runs saved of every triplet whose files may stand in OUT; empty if there was none.
 
     Raises:
         ValueError: not readable.
@@ -89,10 +95,10 @@ def _merge_coco(out: Path, edits: Edits, coco: Path | None) -> None:
     if coco is None and not path.is_file() or not before.is_file():
         return
     for key, edit in read_coco(path, read_json_object(before)).items():
-        known = edits.setdefault(key, PictureEdits())
-        known.boxes |= edit.boxes
+        picture_edits = edits.setdefault(key, PictureEdits())
+        picture_edits.boxes |= edit.boxes
         for subject, joints in edit.joints.items():
-            known.joints.setdefault(subject, {}).update(joints)
+            picture_edits.joints.setdefault(subject, {}).update(joints)
 
 
 def read_decisions(out: Path, annotated: Sequence[Annotated]) -> Mapping[str, str]:

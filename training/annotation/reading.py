@@ -30,9 +30,9 @@ SYMMETRIC = (
 
 
 def kinds(triplets: Sequence[Annotated], backends: Backends, options: AnnotateOptions, store: Store) -> None:
-    """Decide what each subject is: as told, by its word, as the reader sees it, else an animal."""
-    asked = [(one, index) for one in triplets for index in range(len(one.raw.names))]
-    unknown = [(one, index) for one, index in asked if not known_kind(one.raw.names[index], options.kinds)]
+    """Decide what each subject is: by the options, by its word, as the reader sees it, else an animal."""
+    subjects = [(one, index) for one in triplets for index in range(len(one.raw.names))]
+    unknown = [(one, index) for one, index in subjects if not known_kind(one.raw.names[index], options.kinds)]
     answers: dict[tuple[str, int], str] = {}
     if backends.reader is not None and unknown:
         jobs = [_kind_job(one.pictures[index + 1], one.raw.names[index]) for one, index in unknown]
@@ -64,17 +64,14 @@ def read(triplets: Sequence[Annotated], backends: Backends, options: AnnotateOpt
             decoys = [reader.shows(image, names, DECOY)]
             if directed and len(names) == 2 and names[0] != names[1]:
                 decoys.append(reader.shows(image, names[::-1], relation))
-            return {
-                "relation": reader.shows(image, names, relation),
-                "decoys": decoys,
-                "place": reader.place(image),
-            }
+            shows = reader.shows(image, names, relation)
+            return {"relation": shows, "decoys": decoys, "place": reader.place(image)}
 
         return {"picture": one.target.digest, "names": names, "relation": relation, "directed": directed}, look
 
     places = {}
     for one, answer in zip(triplets, store.run("read", backends.reader, [job(one) for one in triplets])):
-        known = [p for p in answer["decoys"] if p is not None]
-        one.shown = {"relation": answer["relation"], "decoy": max(known, default=None)}
+        decoy_scores = [score for score in answer["decoys"] if score is not None]
+        one.reader_scores = {"relation": answer["relation"], "decoy": max(decoy_scores, default=None)}
         places[one.raw.name] = answer["place"]
     return places

@@ -1,4 +1,4 @@
-"""What an annotation has found: a verdict for each triplet and gate, for people and for whoever draws more."""
+"""Report of an annotation: a verdict for each triplet and gate, for people and for the rounds of a generation."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ class Report:
     @property
     def yields(self) -> dict[str, float]:
         """Share of the triplets that each gate lets through, of those it could judge."""
-        statuses: dict[str, list[bool]] = {}
+        passes_by_gate: dict[str, list[bool]] = {}
         for triplet in self.triplets:
             for name, gate in triplet.gates.items():
                 if gate.status != NOT_JUDGED:
-                    statuses.setdefault(name, []).append(gate.status != REJECT)
-        return {name: sum(kept) / len(kept) for name, kept in statuses.items()}
+                    passes_by_gate.setdefault(name, []).append(gate.status != REJECT)
+        return {name: sum(passes) / len(passes) for name, passes in passes_by_gate.items()}
 
     def table(self) -> dict[str, Any]:
         """Make the content of report.json."""

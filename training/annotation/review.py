@@ -1,4 +1,4 @@
-"""One static page: every triplet with what was understood drawn on it, every gate's number beside its threshold."""
+"""One static page: every triplet with its annotation drawn on it, every gate's number beside its threshold."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from typing import Any
 from ..data.skeletons import SKELETONS
 from .annotated import Annotated
 from .joints import NOWHERE
-from .labelme import Shown
+from .labelme import LabelledSubject
 from .masks import outlines
 from .report import Report
 
 _PAGE = Path(__file__).with_name("review.html")
 
 
-def review_page(triplets: Sequence[Annotated], report: Report, pictures: Mapping[str, Sequence[Shown]]) -> str:
+def review_page(
+    triplets: Sequence[Annotated], report: Report, pictures: Mapping[str, Sequence[LabelledSubject]]
+) -> str:
     """Make the page; it shows pictures by their paths relative to itself and needs no server.
 
     Args:
@@ -45,25 +47,29 @@ def review_page(triplets: Sequence[Annotated], report: Report, pictures: Mapping
     return _PAGE.read_text(encoding="utf-8").replace("@TITLE@", html.escape(title)).replace("@ROWS@", data)
 
 
-def _picture(one: Annotated, number: int, file: str, subjects: Sequence[Shown]) -> dict[str, Any]:
+def _picture(one: Annotated, number: int, file: str, subjects: Sequence[LabelledSubject]) -> dict[str, Any]:
     width, height = one.pictures[number].size
     caption = "target" if number == 0 else one.raw.names[number - 1]
-    drawn = [_subject(shown, width, height) for shown in subjects]
-    first = max(0, number - 1)
-    return {"file": file, "size": [width, height], "caption": caption, "first": first, "subjects": drawn}
+    return {
+        "file": file,
+        "size": [width, height],
+        "caption": caption,
+        "first": max(0, number - 1),
+        "subjects": [_subject(subject, width, height) for subject in subjects],
+    }
 
 
-def _subject(shown: Shown, width: int, height: int) -> dict[str, Any]:
+def _subject(subject: LabelledSubject, width: int, height: int) -> dict[str, Any]:
     """Describe a subject in pixels."""
-    joints = [[round(x * width, 1), round(y * height, 1), int(seen)] for x, y, seen in shown.joints.tolist()]
-    bones = SKELETONS[shown.skeleton].bones if shown.skeleton in SKELETONS else ()
+    joints = [[round(x * width, 1), round(y * height, 1), int(v)] for x, y, v in subject.joints.tolist()]
+    bones = SKELETONS[subject.skeleton].bones if subject.skeleton in SKELETONS else ()
     box = None
-    if shown.box is not None:
-        x0, y0, x1, y1 = shown.box
+    if subject.box is not None:
+        x0, y0, x1, y1 = subject.box
         box = [round(edge, 1) for edge in (x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height)]
     return {
         "box": box,
-        "outlines": [] if shown.mask is None else outlines(shown.mask, 1.5),
+        "outlines": [] if subject.mask is None else outlines(subject.mask, 1.5),
         "joints": [joint for joint in joints if joint[2] > NOWHERE],
         "bones": [[joints[a][:2], joints[b][:2]] for a, b in bones if min(joints[a][2], joints[b][2]) > 1],
     }

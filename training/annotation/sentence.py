@@ -26,7 +26,7 @@ _MOST_PLACE_WORDS = 8
 
 
 def known_kind(name: str, kinds: Mapping[str, str]) -> str:
-    """Tell what a subject is, by what was said of it or by its last words; empty if neither says."""
+    """Return the kind of a subject by the options or by its last word; empty if neither says."""
     if name in kinds:
         return kinds[name]
     word = name.lower().split()[-1]
@@ -95,9 +95,12 @@ def say_faults(say: str, relation: str) -> list[str]:
 
 def wrong_letters(say: str, subjects: int) -> str:
     """Say what a template without `say_faults` lacks or has too many of for so many subjects; empty if it fits."""
-    given = {field for _, field, _, _ in Formatter().parse(say) if field} - {"relation", "place"}
-    wanted = set(ascii_lowercase[:subjects])
-    if not say or given == wanted:
+    used_letters = {field for _, field, _, _ in Formatter().parse(say) if field} - {"relation", "place"}
+    subject_letters = set(ascii_lowercase[:subjects])
+    if not say or used_letters == subject_letters:
         return ""
-    needed, got = (", ".join(f"{{{letter}}}" for letter in sorted(letters)) or "none" for letters in (wanted, given))
+    needed, got = (
+        ", ".join(f"{{{letter}}}" for letter in sorted(letters)) or "none"
+        for letters in (subject_letters, used_letters)
+    )
     return f'--say "{say}": expected {needed} for its {subjects} subjects, got {got}.'

@@ -24,7 +24,7 @@ from .sentence import skeletons_of
 from .store import Store, mask_text, text_mask
 from .thresholds import Thresholds
 
-_FAINT = 0.02  # candidates below are not kept, not even for messages
+_FAINT = 0.02  # candidates below are dropped, even for messages
 _MOST_CANDIDATES = 12
 _SUREST = 0.9999  # of a model; 1 is a person's
 _TAKEN = 0.5  # IoU with a person's box from which a place is no longer another subject's
@@ -32,23 +32,23 @@ Edits = Mapping[tuple[str, int], PictureEdits]  # by triplet and number of the p
 
 
 def detect(triplets: Sequence[Annotated], backends: Backends, edits: Edits, limits: Thresholds, store: Store) -> None:
-    """Look for every name in every picture, one name a call, and give each subject its box."""
-    asked = [
+    """Look for every name in every picture, one name per call, and give each subject its box."""
+    searches = [
         (one, picture, name) for one in triplets for picture in one.pictures for name in dict.fromkeys(one.raw.names)
     ]
 
     def job(picture: SeenPicture, name: str) -> tuple[dict, Callable]:
         def look(detector: Any) -> list:
-            found = detector.detect(open_image(picture.path), [name])
-            kept = select([one for one in found if one.score >= _FAINT], picture.size, _FAINT)[:_MOST_CANDIDATES]
+            detections = detector.detect(open_image(picture.path), [name])
+            boxes = select([one for one in detections if one.score >= _FAINT], picture.size, _FAINT)[:_MOST_CANDIDATES]
             return [
-                [[round(float(edge), 6) for edge in one.box], round(min(float(one.score), _SUREST), 5)] for one in kept
+                [[round(float(edge), 6) for edge in one.box], round(min(float(one.score), _SUREST), 5)] for one in boxes
             ]
 
         return {"picture": picture.digest, "name": name}, look
 
-    results = store.run("detect", backends.detector, [job(picture, name) for _, picture, name in asked])
-    for (_, picture, name), rows in zip(asked, results):
+    results = store.run("detect", backends.detector, [job(picture, name) for _, picture, name in searches])
+    for (_, picture, name), rows in zip(searches, results):
         picture.candidates[name] = [Candidate(tuple(box), score) for box, score in rows]
     for one in triplets:
         for number, picture in enumerate(one.pictures):
@@ -62,20 +62,21 @@ def _assign(picture: SeenPicture, names: Sequence[str], edit: PictureEdits, leas
     A person's box is the only candidate of its subject. Where a person has corrected anything, the other subjects stay
     where the corrected files showed them, unless a person's box lies there.
     """
-    drawn = {index: Candidate(box, 1.0) for index, box in edit.boxes.items()}
+    edited_boxes = {index: Candidate(box, 1.0) for index, box in edit.boxes.items()}
     for index, mask in edit.masks.items():
-        if index not in drawn and (bounds := mask_box(mask)):
-            drawn[index] = Candidate(bounds, 1.0)
-    kept = {
+        if index not in edited_boxes and (bounds := mask_box(mask)):
+            edited_boxes[index] = Candidate(bounds, 1.0)
+    fixed_boxes = {
         index: one
-        for index, one in edit.shown.items()
-        if all(overlap(one.box, other.box) < _TAKEN for other in drawn.values())
-    } | drawn
+        for index, one in edit.file_boxes.items()
+        if all(overlap(one.box, other.box) < _TAKEN for other in edited_boxes.values())
+    } | edited_boxes
     candidates = [
-        [kept[index]] if index in kept else picture.candidates.get(name, []) for index, name in enumerate(names)
+        [fixed_boxes[index]] if index in fixed_boxes else picture.candidates.get(name, [])
+        for index, name in enumerate(names)
     ]
-    for subject, of_name, found in zip(picture.subjects, candidates, choose(candidates, least)):
-        subject.found, subject.box = found, found.box if found else None
+    for subject, of_name, choice in zip(picture.subjects, candidates, choose(candidates, least)):
+        subject.detection, subject.box = choice, choice.box if choice else None
         subject.best = max((one.score for one in of_name), default=0.0)
 
 
@@ -98,8 +99,8 @@ def cut(triplets: Sequence[Annotated], backends: Backends, edits: Edits, store: 
     if backends.segmenter is not None:
         results = store.run("cut", backends.segmenter, [job(picture) for picture, _ in work])
     for (picture, edit), rows in zip(work, results):
-        found = [subject for subject in picture.subjects if subject.box]
-        for subject, (text, quality) in zip(found, rows or ()):
+        boxed_subjects = [subject for subject in picture.subjects if subject.box]
+        for subject, (text, quality) in zip(boxed_subjects, rows or ()):
             if text and (mask := text_mask(text)).any():
                 subject.mask, subject.quality = mask, quality
         for index, subject in enumerate(picture.subjects):
@@ -157,11 +158,12 @@ def _pose_job(picture: SeenPicture, box: Box, hidden: Sequence[np.ndarray]) -> t
 def _skeleton(one: Annotated, index: int, limits: Thresholds) -> str:
     """Choose of two possible orders the one whose joints on the subject score higher in both pictures together."""
     possible = skeletons_of(one.kinds[index])
-    seen = [(one.target, one.target.subjects[index]), (one.pictures[index + 1], one.pictures[index + 1].subjects[0])]
+    concept = one.pictures[index + 1]
+    appearances = [(one.target, one.target.subjects[index]), (concept, concept.subjects[0])]
     scores = {
         skeleton: sum(
             score_inside(subject.scored[skeleton], subject.mask, subject.box, picture.size, limits.detection)
-            for picture, subject in seen
+            for picture, subject in appearances
             if subject.box and skeleton in subject.scored
         )
         for skeleton in possible
@@ -173,13 +175,8 @@ def embed(triplets: Sequence[Annotated], backends: Backends, edits: Edits, limit
     """Embed all subjects; of places that fit several names, each name is then given the one with its looks."""
     if backends.embedder is None:
         return
-    work = [
-        (picture, subject)
-        for one in triplets
-        for picture in one.pictures
-        for subject in picture.subjects
-        if subject.box
-    ]
+    pictures = [picture for one in triplets for picture in one.pictures]
+    work = [(picture, subject) for picture in pictures for subject in picture.subjects if subject.box]
 
     def job(picture: SeenPicture, box: Box, mask: np.ndarray | None) -> tuple[dict, Callable]:
         def look(encoder: Any) -> list:
@@ -198,21 +195,21 @@ def embed(triplets: Sequence[Annotated], backends: Backends, edits: Edits, limit
 
 def _tell_apart(one: Annotated, least: float) -> None:
     """Exchange subjects of the target whose places fit each other's names too, if their looks then fit better."""
-    seen = one.target.subjects
+    subjects = one.target.subjects
     looks = [concept.subjects[0].vector for concept in one.pictures[1:]]
-    if any(vector is None for vector in (*looks, *(subject.vector for subject in seen))):
+    if any(vector is None for vector in (*looks, *(subject.vector for subject in subjects))):
         return
 
     def fits(subject: SeenSubject, name: str) -> bool:
         candidates = one.target.candidates.get(name, ())
-        return any(other.score >= least and overlap(other.box, subject.found.box) > 0.85 for other in candidates)
+        return any(other.score >= least and overlap(other.box, subject.detection.box) > 0.85 for other in candidates)
 
     orders = [
         order
-        for order in permutations(seen)
+        for order in permutations(subjects)
         if all(
-            subject is own or fits(subject, name) and one.kinds[seen.index(subject)] == kind
-            for subject, own, name, kind in zip(order, seen, one.raw.names, one.kinds)
+            subject is own or fits(subject, name) and one.kinds[subjects.index(subject)] == kind
+            for subject, own, name, kind in zip(order, subjects, one.raw.names, one.kinds)
         )
     ]
     one.target.subjects = list(

@@ -1,4 +1,4 @@
-"""Results of stages, kept by the content of what they were made from: a second run redoes only what has changed."""
+"""Cache of stage results, keyed by the content they were made from: a second run redoes only what has changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Store:
         self.folder = folder
 
     def run(self, stage: str, part: Part, jobs: Sequence[Job]) -> list[Any]:
-        """Return the results of all jobs; the model is opened only if one of them is not there yet."""
+        """Return the results of all jobs; the model is opened only if one of them is not stored yet."""
         paths = [self.folder / f"{stage}-{_hash([part.key, key])}.json" for key, _ in jobs]
         results = [_read(path) for path in paths]
         missing = [index for index, result in enumerate(results) if result is None]

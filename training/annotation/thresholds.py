@@ -31,7 +31,7 @@ class Limits(Checked):
 
 
 class DetectionLimits(Checked):
-    """What counts as found."""
+    """Scores and sizes from which boxes and joints count."""
 
     score: Number = 0.30  # of a name's box; OWLv2's scores are lower, P .15
     rival: Number = 0.7  # share of the best score from which a second box of a name is a rival
@@ -70,13 +70,13 @@ def read_thresholds(path: Path | None, default: Thresholds) -> Thresholds:
         return default
     text = read_text(path)
     try:
-        given = tomllib.loads(text)
+        tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
-        given = {}  # read_settings says what is wrong with it
+        tables = {}  # read_settings says what is wrong with it
     unchanged = [
         f"{table}.{key}={value}"
         for table, keys in default.model_dump().items()
         for key, value in keys.items()
-        if table not in given or isinstance(given[table], dict) and key not in given[table]
+        if table not in tables or isinstance(tables[table], dict) and key not in tables[table]
     ]
     return read_settings(Thresholds, path, text, unchanged, lambda settings: [])

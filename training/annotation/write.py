@@ -1,4 +1,4 @@
-"""What an annotation leaves in OUT: pictures, masks, files to edit, the review page, and triplets.jsonl last of all."""
+"""Write the files of OUT: pictures, masks, files to edit, the review page, and triplets.jsonl last of all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .annotated import Annotated
 from .coco import write_coco
 from .edits import PictureEdits
 from .joints import COUNTS
-from .labelme import Shown, write_labelme
+from .labelme import LabelledSubject, write_labelme
 from .options import AnnotateOptions
 from .report import REJECTED, Report, TripletReport
 from .review import review_page
@@ -38,12 +38,12 @@ def home_of(out: Path, name: str) -> Path:
     return out / REJECTED / name if (out / REJECTED / name).is_dir() else out / name
 
 
-def shown_subjects(one: Annotated, number: int) -> list[Shown]:
-    """Describe the subjects of a triplet's picture as files for editors show them."""
+def labelled_subjects(one: Annotated, number: int) -> list[LabelledSubject]:
+    """List the subjects of a triplet's picture as the files for editors show them."""
     names = one.raw.names if number == 0 else (one.raw.names[number - 1],)
     skeletons = one.skeletons if number == 0 else [one.skeletons[number - 1]]
     return [
-        Shown(name, skeleton, subject.box, subject.mask, subject.joints)
+        LabelledSubject(name, skeleton, subject.box, subject.mask, subject.joints)
         for name, skeleton, subject in zip(names, skeletons, one.pictures[number].subjects)
     ]
 
@@ -56,13 +56,17 @@ def write_all(
     options: AnnotateOptions,
 ) -> None:
     """Write or rewrite every file of OUT."""
+    # A folder goes where its verdict says, then its pictures, masks and JSON are written.
     for one, verdict in zip(triplets, report.triplets):
-        home = out / one.raw.name if verdict.accepted else out / REJECTED / one.raw.name
-        elsewhere = out / REJECTED / one.raw.name if verdict.accepted else out / one.raw.name
+        home, elsewhere = out / one.raw.name, out / REJECTED / one.raw.name
+        if not verdict.accepted:
+            home, elsewhere = elsewhere, home
         if elsewhere.is_dir():
             home.parent.mkdir(parents=True, exist_ok=True)
             elsewhere.replace(home)
         _write_pictures(one, out, home, edits, options)
+
+    # Make the lines of triplets.jsonl, accepted and rejected, and the subjects of every picture.
     lines = {
         kind: [
             json.dumps(_line(one, verdict, kind == REJECTED), ensure_ascii=False)
@@ -72,26 +76,25 @@ def write_all(
         for kind in ("", REJECTED)
     }
     shapes = [
-        (
-            f"{_folder(verdict)}{one.raw.name}/{stem}.png",
-            one.raw.name,
-            number,
-            picture.size,
-            shown_subjects(one, number),
-        )
+        (f"{folder}{one.raw.name}/{stem}.png", one.raw.name, number, picture.size, labelled_subjects(one, number))
         for one, verdict in zip(triplets, report.triplets)
+        for folder in ("" if verdict.accepted else f"{REJECTED}/",)
         for number, (stem, picture) in enumerate(zip(one.raw.stems(), one.pictures))
     ]
+
+    # Write what people look at and edit.
     _write_json(out / "coco_keypoints.json", write_coco(shapes))
     _write_json(out / FOLDER / WRITTEN_COCO, write_coco(shapes))
     write_text(out / "skeletons.yaml", _skeletons_yaml())
     write_text(out / "review.html", review_page(triplets, report, {one[0]: one[4] for one in shapes}))
     _write_json(out / "report.json", {**_others_facts(out / "report.json"), **report.table()})
-    kept = out / REJECTED / LINES
+    rejected_lines = out / REJECTED / LINES
     if options.keep_rejected and lines[REJECTED]:
-        write_text(kept, "\n".join(lines[REJECTED]) + "\n")
+        write_text(rejected_lines, "\n".join(lines[REJECTED]) + "\n")
     else:
-        kept.unlink(missing_ok=True)
+        rejected_lines.unlink(missing_ok=True)
+
+    # triplets.jsonl is last: it stays only if training can read it.
     if not lines[""]:
         (out / LINES).unlink(missing_ok=True)
         return
@@ -114,10 +117,6 @@ def _others_facts(path: Path) -> dict[str, Any]:
     return {key: value for key, value in before.items() if key == "generation"}
 
 
-def _folder(verdict: TripletReport) -> str:
-    return "" if verdict.accepted else f"{REJECTED}/"
-
-
 def _write_pictures(
     one: Annotated, out: Path, home: Path, edits: Mapping[tuple[str, int], PictureEdits], options: AnnotateOptions
 ) -> None:
@@ -128,8 +127,8 @@ def _write_pictures(
             save_picture(open_image(picture.path), file)
         picture.path = file
         edit = edits.get((one.raw.name, number), PictureEdits())
-        shown = shown_subjects(one, number)
-        _write_json(home / f"{stem}.json", write_labelme(file.name, picture.size, shown, edit, options.editor))
+        subjects = labelled_subjects(one, number)
+        _write_json(home / f"{stem}.json", write_labelme(file.name, picture.size, subjects, edit, options.editor))
         for index, subject in enumerate(picture.subjects):
             if subject.mask is not None:
                 path = out / _mask_file(one, number, index)
@@ -153,15 +152,15 @@ def _line(one: Annotated, verdict: TripletReport, rejected: bool) -> dict[str, A
         "prompt": one.prompt,
         "relation": one.predicate,
         "names": list(one.raw.names),
-        "boxes": [[round(float(edge), 6) for edge in seen.box] for _, seen, _, _ in pairs],
-        "keypoints_target": [_counted(seen.joints) for _, seen, _, _ in pairs],
+        "boxes": [[round(float(edge), 6) for edge in in_target.box] for _, in_target, _, _ in pairs],
+        "keypoints_target": [_counted(in_target.joints) for _, in_target, _, _ in pairs],
         "keypoints_concepts": [_counted(concept.joints) for _, _, _, concept in pairs],
         "kinds": list(one.kinds),
         "skeletons": list(one.skeletons),
         "scores": {name: gate.value for name, gate in verdict.gates.items() if gate.value is not None},
         "origin": one.origin,
     }
-    if all(seen.mask is not None for _, seen, _, _ in pairs):
+    if all(in_target.mask is not None for _, in_target, _, _ in pairs):
         above = "../" if rejected else ""
         line["masks"] = [above + _mask_file(one, 0, index) for index in range(len(pairs))]
     return line
@@ -169,7 +168,7 @@ def _line(one: Annotated, verdict: TripletReport, rejected: bool) -> dict[str, A
 
 def _counted(joints: np.ndarray) -> list[list[float]]:
     """Joints as training reads them: those that do not count have visibility 0."""
-    return [[round(float(x), 6), round(float(y), 6), int(seen == COUNTS)] for x, y, seen in joints]
+    return [[round(float(x), 6), round(float(y), 6), int(v == COUNTS)] for x, y, v in joints]
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -20,7 +20,7 @@ from tests.unit.training.annotation.made_scenes import (
 from training.annotation.annotate import annotate_folder, read_state
 from training.annotation.coco import read_coco
 from training.annotation.edits import PictureEdits
-from training.annotation.labelme import Shown, read_labelme, write_labelme
+from training.annotation.labelme import LabelledSubject, read_labelme, write_labelme
 from training.annotation.masks import clean, outlines, rasterise
 from training.annotation.options import AnnotateOptions
 from training.annotation.raw import RawTriplet, read_raw, subject_name
@@ -238,8 +238,8 @@ def test_names_are_read_from_files():
 def test_one_outline_deleted_of_several_is_an_edit_and_none_left_is_not(tmp_path):
     mask = np.zeros(SIZE, bool)
     mask[2:22, 2:22] = mask[40:90, 30:70] = True
-    seen = Shown("wolf", AP10K, (0, 0, 1, 1), mask, np.zeros((17, 3)))
-    content = write_labelme("target.png", SIZE, [seen], PictureEdits(), "labelme")
+    wolf = LabelledSubject("wolf", AP10K, (0, 0, 1, 1), mask, np.zeros((17, 3)))
+    content = write_labelme("target.png", SIZE, [wolf], PictureEdits(), "labelme")
     rectangle, *outlines_written = content["shapes"]
     assert [one["shape_type"] for one in content["shapes"]] == ["rectangle", "polygon", "polygon"]
     path = tmp_path / "target.json"

@@ -64,14 +64,14 @@ def one(tmp_path):
     seen = [[subject(poses[0][0], FIRST), subject(poses[1][0], OTHER)], [subject(poses[0][1], FIRST)]]
     seen.append([subject(poses[1][1], OTHER)])
     pictures = [SeenPicture(path, path.name, (1000, 1000), subjects) for path, subjects in zip(paths, seen)]
-    shown = {"relation": 0.9, "decoy": 0.1}
-    return Annotated(raw, pictures, ["animal"] * 2, [AP10K] * 2, predicate="hugging", shown=shown)
+    scores = {"relation": 0.9, "decoy": 0.1}
+    return Annotated(raw, pictures, ["animal"] * 2, [AP10K] * 2, predicate="hugging", reader_scores=scores)
 
 
 def box(one, value):
     subject = one.target.subjects[0]
     subject.mask = np.ones((64, 64), bool)
-    subject.found = Candidate((*BOX[:3], 0.1 + 0.5 * value), 0.8)
+    subject.detection = Candidate((*BOX[:3], 0.1 + 0.5 * value), 0.8)
 
 
 def mask(one, value):
@@ -114,11 +114,11 @@ def subject_px(one, value):
 
 
 def relation(one, value):
-    one.shown = {"relation": value, "decoy": 0.0}
+    one.reader_scores = {"relation": value, "decoy": 0.0}
 
 
 def relation_margin(one, value):
-    one.shown = {"relation": 0.9, "decoy": 0.9 - value}
+    one.reader_scores = {"relation": 0.9, "decoy": 0.9 - value}
 
 
 CASES = {
@@ -192,7 +192,7 @@ def test_a_name_is_found_from_its_least_score_and_warned_of_a_rival(one):
     one.target.candidates["wolf"] = [Candidate(BOX, 0.8), Candidate((0.1, 0.1, 0.6, 0.55), 0.79)]
     assert judge(one, [one], LIMITS)["found"].status == "pass"  # the same animal
     lost = one.pictures[1].subjects[0]
-    lost.box = lost.found = None
+    lost.box = lost.detection = None
     lost.best = least - 0.001
     results = judge(one, [one], LIMITS)
     assert results["found"].status == "reject" and set(results) == {"found"}
@@ -212,7 +212,7 @@ def test_a_photograph_is_of_one_alone_up_to_a_size_and_a_score(one, name, said):
 
     assert alone(share + 0.01, least + 0.01).status == "reject" and said in alone(share + 0.01, least + 0.01).sentence
     assert alone(share - 0.01, least + 0.01).status == alone(share + 0.01, least - 0.01).status == "pass"
-    one.pictures[1].subjects[0].found = Candidate(BOX, 1.0)  # a person has said whom it is of
+    one.pictures[1].subjects[0].detection = Candidate(BOX, 1.0)  # a person has said whom it is of
     assert alone(share + 0.01, least + 0.01).status == "pass"
 
 
@@ -235,7 +235,7 @@ def test_of_three_names_the_two_that_share_an_animal_are_said(one):
     third = (0.7, 0.1, 0.95, 0.6)
     one.raw = RawTriplet("01", one.raw.target, (*one.raw.concepts, one.raw.concepts[0]), ("wolf", "leopard", "cub"))
     one.target.subjects[1].box = third
-    one.target.subjects[1].found = Candidate(third, 0.8)
+    one.target.subjects[1].detection = Candidate(third, 0.8)
     one.target.subjects.append(SeenSubject(best=0.7))
     one.pictures.append(one.pictures[1])
     one.target.candidates["cub"] = [Candidate(BOX, 0.7)]

@@ -12,7 +12,7 @@ from training.annotation.backends import Backends, Part
 from training.annotation.coco import read_coco, write_coco
 from training.annotation.edits import PictureEdits
 from training.annotation.joints import visibility
-from training.annotation.labelme import Shown, read_labelme, write_labelme
+from training.annotation.labelme import LabelledSubject, read_labelme, write_labelme
 from training.annotation.masks import clean, paint_over
 from training.annotation.options import AnnotateOptions
 from training.annotation.raw import read_raw
@@ -63,15 +63,15 @@ def test_a_joint_counts_on_its_own_mask_where_its_score_is_high_enough():
 @pytest.mark.parametrize("editor", ["labelme", "xanylabeling"])
 def test_edits_of_a_wide_picture_come_back_as_fractions_of_it(tmp_path, editor):
     joints = np.column_stack((np.linspace(0.1, 0.8, 17), np.linspace(0.2, 0.9, 17), np.full(17, 2.0)))
-    seen = Shown("wolf", AP10K, (0.1, 0.2, 0.8, 0.9), None, joints)
-    content = write_labelme("x.png", WIDE, [seen], PictureEdits(), editor)
+    wolf = LabelledSubject("wolf", AP10K, (0.1, 0.2, 0.8, 0.9), None, joints)
+    content = write_labelme("x.png", WIDE, [wolf], PictureEdits(), editor)
     rectangle, eye = content["shapes"][:2]
     assert np.array(rectangle["points"]).max(0).tolist() == [160, 90] and eye["points"] == [[20, 20]]
     rectangle["points"], eye["points"] = [[10, 10], [190, 95]], [[50, 60]]
     (tmp_path / "x.json").write_text(json.dumps(content), encoding="utf-8")
     edit = read_labelme(tmp_path / "x.json", WIDE, ["wolf"], [AP10K])
     assert edit.boxes[0] == pytest.approx((0.05, 0.1, 0.95, 0.95)) and edit.joints == {0: {0: (0.25, 0.6, 2)}}
-    before = write_coco([("01/x.png", "01", 0, WIDE, [seen])])
+    before = write_coco([("01/x.png", "01", 0, WIDE, [wolf])])
     after = json.loads(json.dumps(before))
     one = after["annotations"][0]
     assert one["bbox"] == [20, 20, 140, 70] and one["keypoints"][:3] == [20, 20, 2]
