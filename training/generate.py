@@ -56,7 +56,7 @@ def generate(options: argparse.Namespace) -> None:
         UserErrors: everything that keeps it from beginning, in one report; nothing is written then.
         TrainingAborted: stopped on the way, or too few were accepted; says how to go on.
     """
-    # 1. what is wanted, by whom: every fault at once, before anything is drawn
+    # 1. read the order and open the engine: every fault at once, before anything is drawn
     engine = open_engine(options)
     order, annotator = all_or_faults(lambda: read_order(options, engine), lambda: annotator_of(options))
     check_engine(engine, order)
@@ -70,30 +70,30 @@ def generate(options: argparse.Namespace) -> None:
         store = PictureStore(work, engine, say)
         progress = run_rounds(order, engine, annotator, options.out, store, say)
         write_report(options.out, order, engine, store, progress)
-    # 3. only what loads is promised
+    # 3. load the triplets as training does
     finish(options.out, order, progress)
 
 
 def annotator_of(options: argparse.Namespace) -> Annotate:
-    """`training.annotate` with this command's options: raw pictures to names of folders.
+    """Bind `training.annotate` to this command's options: raw pictures to verdicts.
 
     Raises:
         UserErrors: its options or models.
     """
     options.backend = options.backend or (MINIWORLD if options.engine == MINIWORLD else TRANSFORMERS)
-    asked = options_of(options)
-    check_options(asked)
+    annotate_options = options_of(options)
+    check_options(annotate_options)
 
     def run(raw: Path, out: Path) -> Verdicts:
         if options.no_filters:
             accept_all(raw, out)
-        return verdicts_of(annotate(raw, out, asked))
+        return verdicts_of(annotate(raw, out, annotate_options))
 
     return run
 
 
 def verdicts_of(report: Report) -> Verdicts:
-    """Sum up a report: who is accepted, and which gates the others failed; "incomplete" where none did."""
+    """Sum up a report: the accepted triplets, and the gates that the others failed; "incomplete" where none did."""
     failed = {
         one.name: tuple(gate for gate, result in one.gates.items() if result.status == REJECT) or ("incomplete",)
         for one in report.triplets
@@ -103,19 +103,19 @@ def verdicts_of(report: Report) -> Verdicts:
 
 
 def accept_all(raw: Path, out: Path) -> None:
-    """Decide for every attempt that nobody has decided on, as a person would in `decisions.json`.
+    """Accept every attempt without a decision, as a person would in `decisions.json`.
 
     Raises:
         UserErrors: that file cannot be read.
     """
     path = out / "decisions.json"
-    (decided,) = all_or_faults(lambda: read_json_object(path) if path.is_file() else {})
-    decided = {**{one.name: "accept" for one in visible(raw) if one.is_dir()}, **decided}
-    write_text(path, json.dumps(decided, indent=1) + "\n")
+    (decisions,) = all_or_faults(lambda: read_json_object(path) if path.is_file() else {})
+    decisions = {**{one.name: "accept" for one in visible(raw) if one.is_dir()}, **decisions}
+    write_text(path, json.dumps(decisions, indent=1) + "\n")
 
 
 def write_report(out: Path, order: Order, engine: Engine, store: PictureStore, progress: Progress) -> None:
-    """Add what was drawn, by whom and with which yield to the annotation's `report.json`."""
+    """Add the engine, the counts and the yield to the annotation's `report.json`."""
     path = out / "report.json"
     facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     facts["generation"] = {
@@ -134,7 +134,7 @@ def write_report(out: Path, order: Order, engine: Engine, store: PictureStore, p
 
 
 def finish(out: Path, order: Order, progress: Progress) -> None:
-    """Open what was made, and say how far it got.
+    """Load the triplets as training does, and print their number.
 
     Raises:
         UserErrors: triplets.jsonl does not load.

@@ -1,4 +1,4 @@
-"""Which models a graph names, and their licences where those are known."""
+"""List the models that a graph names, and their licences where those are known."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _WEIGHTS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".o
 
 
 @cache
-def _known() -> list[dict[str, str]]:
+def _entries() -> list[dict[str, str]]:
     return tomllib.loads(_TABLE.read_text(encoding="utf-8"))["model"]
 
 
 def licence_of(file: str) -> tuple[str, str]:
-    """Look up a model by its file's name: licence ("not known" otherwise), and what is to be printed about it."""
+    """Look up a model by its file's name: licence ("not known" otherwise), and a note to print."""
     name = file.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-    entry = next((entry for entry in _known() if re.search(entry["pattern"], name, re.IGNORECASE)), None)
+    entry = next((entry for entry in _entries() if re.search(entry["pattern"], name, re.IGNORECASE)), None)
     return (entry["licence"], entry.get("note", "")) if entry else (UNKNOWN, "")
 
 
@@ -50,5 +50,5 @@ def joined_licence(models: Iterable[Mapping[str, str]]) -> str:
 
 
 def notes(files: Iterable[str]) -> list[str]:
-    """List what is to be printed about these models, each note once."""
+    """List the notes to print about these models, each once."""
     return list(dict.fromkeys(note for file in files if (note := licence_of(file)[1])))

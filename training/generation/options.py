@@ -20,7 +20,7 @@ ENGINES = ("comfyui", "diffusers", "miniworld")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what is drawn, how often, by whom."""
+    """Add the options of the order and of the engine."""
     add = parser.add_argument
     add("out", type=of_type.path, metavar="OUT", help="folder to write to; the same command goes on in it")
     add("--relation", required=True, help='what happens, as the sentence says it, e.g. "hugging"')
@@ -47,7 +47,7 @@ _TEMPLATE_HELP = {
 
 
 def open_engine(options: argparse.Namespace) -> Engine:
-    """Open the engine that was asked for; nothing is looked at yet.
+    """Make the engine that the options name; nothing is checked yet.
 
     Raises:
         UserErrors: an address or a file that cannot be one.
@@ -69,7 +69,7 @@ def open_engine(options: argparse.Namespace) -> Engine:
 
 
 def read_order(options: argparse.Namespace, engine: Engine) -> Order:
-    """Read what is wanted.
+    """Read relation, subjects and wording of an order.
 
     Raises:
         UserErrors: everything that is wrong with it.
@@ -79,23 +79,15 @@ def read_order(options: argparse.Namespace, engine: Engine) -> Order:
         lambda: read_groups(options.subjects),
         lambda: read_wording(options.wording),
     )
-    return Order(
-        relation,
-        groups,
-        options.count,
-        options.tries,
-        options.seed,
-        options.size or engine.size,
-        options.recipe,
-        words,
-    )
+    size = options.size or engine.size
+    return Order(relation, groups, options.count, options.tries, options.seed, size, options.recipe, words)
 
 
 def check_engine(engine: Engine, order: Order) -> None:
-    """Look for everything that keeps the engine from drawing this order.
+    """Check that the engine can draw this order.
 
     Raises:
-        UserErrors: all of it.
+        UserErrors: everything that keeps it from it.
     """
     needs = RECIPES[order.recipe].roles(max(map(len, order.groups)))
     engine.check(needs, order.relation, list(order.groups))

@@ -1,4 +1,4 @@
-"""Cut a picture of several panels at the lines that were asked for between them.
+"""Cut a picture of several panels at the lines that the prompt asks for between them.
 
 A panel's edge is a column where most rows change at once. Measured on real pictures put together with uneven widths
 and blurred edges: with a drawn gutter 60 of 60 seams lay within 1 % of the width and at least 82 % of the rows changed;
@@ -14,7 +14,7 @@ from .request import NotUsable
 
 SHARE = 0.75  # of the rows that must change at an edge
 _CHANGE = 24  # summed over R, G, B
-_REACH = 0.06  # of the width: as far from its even place as a seam is looked for
+_REACH = 0.06  # of the width: as far from its even place as a seam may lie
 _TRIM = 0.01  # of the width: cut away on both sides of a seam
 
 
@@ -26,7 +26,7 @@ def cut_panels(picture: Image.Image, count: int) -> list[Image.Image]:
         count: of panels, 2 or more.
 
     Raises:
-        NotUsable: no line where one was asked for.
+        NotUsable: no line between two panels.
     """
     shares = changing_rows(np.asarray(picture.convert("RGB")))
     seams = [_seam(shares, number, count) for number in range(1, count)]

@@ -1,4 +1,4 @@
-"""Drawn pictures, each kept under the hash of all that it depends on: none is drawn twice, none is lost."""
+"""Cache of drawn pictures, each named by the hash of all that it depends on: none is drawn twice, none is lost."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class PictureStore:
     """A folder of drawn pictures.
 
     Args:
-        folder: made when the first picture is kept.
-        engine: draws what is not there.
+        folder: created with the first picture.
+        engine: draws missing pictures.
         say: receives one line about every picture drawn.
 
     Attributes:
         drawn: pictures drawn by this process.
-        kept: pictures asked for that were there.
+        kept: pictures requested that an earlier run had drawn.
         seconds: spent on drawing.
     """
 
@@ -35,10 +35,10 @@ class PictureStore:
         self.seconds = 0.0
 
     def picture(self, request: Request) -> Path:
-        """Return the file of a request, drawn if it is not there.
+        """Return the file of a request, drawn if it is missing.
 
         Raises:
-            ComfyUIError, ValueError: it cannot be drawn, or what came is no picture.
+            ComfyUIError, ValueError: it cannot be drawn, or the answer is no picture.
         """
         file = self.folder / f"{self.engine.key(request)}.png"
         if file.is_file():

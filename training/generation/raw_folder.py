@@ -1,4 +1,4 @@
-"""The border to the annotation: one folder of raw pictures for each attempt, there whole or not at all."""
+"""Hand raw pictures to the annotation: one folder for each attempt, written atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ORIGIN = "origin.json"
 
 
 def is_written(raw: Path, scene: Scene, origin: Mapping[str, Any]) -> bool:
-    """Tell whether an attempt's folder is there, drawn in the same way."""
+    """Return whether an attempt's folder exists and was drawn in the same way."""
     try:
         return json.loads((raw / scene.folder / ORIGIN).read_text(encoding="utf-8")) == dict(origin)
     except (OSError, ValueError):
@@ -25,14 +25,14 @@ def is_written(raw: Path, scene: Scene, origin: Mapping[str, Any]) -> bool:
 def write_raw(
     raw: Path, scene: Scene, pictures: RawPictures, sentence: str, origin: Mapping[str, Any], workplace: Path
 ) -> None:
-    """Write `target.png`, a picture named after each subject, their order, the sentence and where it all comes from.
+    """Write `target.png`, a picture named after each subject, their order, the sentence and the origin.
 
     Args:
         raw: receives a folder named `scene.folder`; an older one is replaced.
-        scene, pictures: the attempt and what it gave.
+        scene, pictures: the attempt and its pictures.
         sentence: says the names and the relation.
         origin: of the pictures.
-        workplace: a folder on the same disk for what is not whole yet.
+        workplace: a folder on the same disk for unfinished files.
     """
     part = workplace / f".{scene.folder}.part"
     shutil.rmtree(part, ignore_errors=True)

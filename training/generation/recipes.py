@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..common.image_files import open_image
-from . import wording as say
+from . import wording
 from .panels import cut_panels
 from .request import EDIT, PANELS, TEXT, Request
 from .scenes import Scene
@@ -26,12 +26,12 @@ Draw = Callable[[Request], Path]
 
 @dataclass(frozen=True)
 class RawPictures:
-    """What a recipe gives.
+    """Pictures of one triplet, drawn by a recipe.
 
     Attributes:
         target: the relation, RGB.
         subjects: each alone, RGB, in the order of the names.
-        files: what they were drawn as.
+        files: of the pictures as they were drawn.
     """
 
     target: Image.Image
@@ -41,24 +41,12 @@ class RawPictures:
 
 def target_first(scene: Scene, words: Wording, size: int, draw: Draw) -> RawPictures:
     """Draw the relation, then edit it into each subject alone."""
-    target = draw(Request(TEXT, say.target_prompt(words, scene), words.negative, size, size, scene.seed, scene))
+    target = draw(Request(TEXT, wording.target_prompt(words, scene), words.negative, size, size, scene.seed, scene))
     alone = [
-        draw(
-            Request(
-                EDIT,
-                say.edit_prompt(words, scene, index),
-                words.negative,
-                size,
-                size,
-                scene.seed + 1 + index,
-                scene,
-                index,
-                (target,),
-            )
-        )
+        draw(_subject_request(EDIT, wording.edit_prompt(words, scene, index), words, scene, index, size, (target,)))
         for index in range(len(scene.names))
     ]
-    return _opened(target, alone)
+    return _open_pictures(target, alone)
 
 
 def panels(scene: Scene, words: Wording, size: int, draw: Draw) -> RawPictures:
@@ -68,9 +56,8 @@ def panels(scene: Scene, words: Wording, size: int, draw: Draw) -> RawPictures:
         NotUsable: no lines between the panels.
     """
     count = 1 + len(scene.names)
-    whole = draw(
-        Request(PANELS, say.panels_prompt(words, scene), words.negative, size * count, size, scene.seed, scene)
-    )
+    prompt = wording.panels_prompt(words, scene)
+    whole = draw(Request(PANELS, prompt, words.negative, size * count, size, scene.seed, scene))
     target, *alone = cut_panels(open_image(whole), count)
     return RawPictures(target, tuple(alone), (whole,))
 
@@ -78,36 +65,32 @@ def panels(scene: Scene, words: Wording, size: int, draw: Draw) -> RawPictures:
 def subjects_first(scene: Scene, words: Wording, size: int, draw: Draw) -> RawPictures:
     """Draw each subject alone, then compose the relation of them."""
     alone = [
-        draw(
-            Request(
-                TEXT,
-                say.subject_prompt(words, scene, index),
-                words.negative,
-                size,
-                size,
-                scene.seed + 1 + index,
-                scene,
-                index,
-            )
-        )
+        draw(_subject_request(TEXT, wording.subject_prompt(words, scene, index), words, scene, index, size))
         for index in range(len(scene.names))
     ]
-    prompt = say.compose_prompt(words, scene)
+    prompt = wording.compose_prompt(words, scene)
     target = draw(Request(EDIT, prompt, words.negative, size, size, scene.seed, scene, None, tuple(alone)))
-    return _opened(target, alone)
+    return _open_pictures(target, alone)
 
 
-def _opened(target: Path, alone: list[Path]) -> RawPictures:
+def _subject_request(
+    role: str, prompt: str, words: Wording, scene: Scene, index: int, size: int, images: tuple[Path, ...] = ()
+) -> Request:
+    """Ask for one subject alone, its noise other than the target's."""
+    return Request(role, prompt, words.negative, size, size, scene.seed + 1 + index, scene, index, images)
+
+
+def _open_pictures(target: Path, alone: list[Path]) -> RawPictures:
     return RawPictures(open_image(target), tuple(map(open_image, alone)), (target, *alone))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A way to a triplet.
+    """One way to draw a triplet.
 
     Attributes:
-        draw: scene, wording, size in pixels and a way to draw requests to pictures.
-        roles: the roles it asks for, each with the pictures a request brings along for so many subjects.
+        draw: takes the scene, the wording, the size in pixels, and a function that draws requests.
+        roles: from the number of subjects to the roles it needs, each with the pictures that a request brings along.
     """
 
     draw: Callable[[Scene, Wording, int, Draw], RawPictures]

@@ -36,7 +36,7 @@ class Request:
         width, height: pixels.
         seed: of its noise.
         scene: the attempt it belongs to.
-        subject: whom it shows alone, an index into the scene's names; None: the relation.
+        subject: the one it shows alone, an index into the scene's names; None: the relation.
         images: pictures it is made from.
     """
 
@@ -52,11 +52,9 @@ class Request:
 
     @property
     def what(self) -> str:
-        """For people: "03-2 wolf"."""
-        shown = (
-            self.role if self.role == PANELS else "target" if self.subject is None else self.scene.names[self.subject]
-        )
-        return f"{self.scene.folder} {shown}"
+        """Name for messages: "03-2 wolf"."""
+        picture = "target" if self.subject is None else self.scene.names[self.subject]
+        return f"{self.scene.folder} {self.role if self.role == PANELS else picture}"
 
 
 class Engine(Protocol):
@@ -78,7 +76,7 @@ class Engine(Protocol):
 
         Args:
             roles: those that are needed, with the largest number of pictures that a request brings along.
-            relation, groups: what is asked for.
+            relation, groups: of the order.
 
         Raises:
             UserErrors: all of it.
@@ -98,7 +96,7 @@ class Engine(Protocol):
         ...
 
     def caption(self, scene: Scene) -> str:
-        """Say what a scene shows where the engine knows better than the wording; else nothing."""
+        """Return the scene's sentence where the engine has a truer one than the wording; else nothing."""
         ...
 
 

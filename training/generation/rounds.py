@@ -23,17 +23,17 @@ MOST_FAILURES = 3  # attempts in a row that cannot be drawn, before the engine i
 
 @dataclass(frozen=True)
 class Order:
-    """What is wanted.
+    """Relation, subjects and number of the triplets to draw.
 
     Attributes:
-        relation: what happens.
+        relation: words of the relation, e.g. "hugging".
         groups: subjects that appear together; they take turns.
         count: of accepted triplets.
         tries: attempts at each.
         seed: of everything.
         size: pixels along a side of a picture.
         recipe: a key of RECIPES.
-        words: how it is said.
+        words: prompts, poses and places.
     """
 
     relation: str
@@ -48,7 +48,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What the annotation says of the folders of raw pictures.
+    """Verdicts of the annotation on folders of raw pictures.
 
     Attributes:
         accepted: names of folders.
@@ -64,14 +64,14 @@ Annotate = Callable[[Path, Path], Verdicts]
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """Counts of a run.
 
     Attributes:
         attempts: begun, each slot's first, second ...
         accepted: slots that have a triplet.
         failed: gate to the attempts that failed it.
         failures: one line for each attempt that could not be drawn.
-        failures_in_a_row: of them, since one could.
+        failures_in_a_row: attempts since the last one that could be drawn.
     """
 
     attempts: int = 0
@@ -92,15 +92,15 @@ def run_rounds(
     """Go round until `order.count` slots are accepted or have had `order.tries` attempts.
 
     Args:
-        order: what is wanted.
+        order: relation, subjects and number of triplets.
         engine: draws; checked already.
-        annotate: from a folder of raw pictures to verdicts, again and again with more of them.
-        out: receives `raw/` and whatever the annotation writes.
-        store: keeps the pictures.
+        annotate: judges a folder of raw pictures; called once per round, with more of them each time.
+        out: receives `raw/` and the annotation's files.
+        store: cache of the pictures.
         say: receives progress.
 
     Raises:
-        TrainingAborted: Ctrl-C, or the engine is gone or refuses; says how to go on.
+        TrainingAborted: Ctrl-C, or the engine cannot be reached or refuses; says how to go on.
     """
     progress, unusable = Progress(), {}
     try:
@@ -135,7 +135,7 @@ def _draw_attempt(
     progress: Progress,
     unusable: dict[str, str],
 ) -> None:
-    """Make one folder of raw pictures; what goes wrong with the pictures is written down, not raised."""
+    """Make one folder of raw pictures; faults of single pictures are counted, not raised."""
     origin = origin_of(engine, order, scene)
     if is_written(out / "raw", scene, origin):
         return
@@ -163,7 +163,7 @@ def _draw_attempt(
 
 
 def _judge(annotate: Annotate, out: Path, progress: Progress, unusable: Mapping[str, str]) -> None:
-    """Annotate everything that was drawn, and count."""
+    """Annotate everything drawn so far, and count."""
     raw = out / "raw"
     verdicts = annotate(raw, out) if raw.is_dir() else Verdicts(frozenset(), {})
     progress.accepted = {slot for name in verdicts.accepted if (slot := slot_of(name))}
@@ -172,13 +172,14 @@ def _judge(annotate: Annotate, out: Path, progress: Progress, unusable: Mapping[
 
 
 def origin_of(engine: Engine, order: Order, scene: Scene) -> dict[str, Any]:
-    """Say where an attempt's pictures come from; its line of `triplets.jsonl` repeats it."""
+    """Describe the origin of an attempt's pictures; its line of `triplets.jsonl` repeats it."""
     return {**engine.facts, "recipe": order.recipe, "size": order.size, "seed": scene.seed}
 
 
-def _say_time(store: PictureStore, order: Order, left: int, say: Callable[[str], None]) -> None:
-    """Say how long the rest of the round takes, once that is known."""
-    if left and store.drawn and store.seconds > 1:
+def _say_time(store: PictureStore, order: Order, remaining: int, say: Callable[[str], None]) -> None:
+    """Print the time that the rest of the round takes, once it can be estimated."""
+    if remaining and store.drawn and store.seconds > 1:
         roles = RECIPES[order.recipe].roles(len(order.groups[0]))
-        each = 1 if len(roles) == 1 else 1 + len(order.groups[0])
-        say(f"{left} attempts of this round left, about {clock(left * each * store.seconds / store.drawn)}")
+        pictures = 1 if len(roles) == 1 else 1 + len(order.groups[0])
+        seconds = remaining * pictures * store.seconds / store.drawn
+        say(f"{remaining} attempts of this round left, about {clock(seconds)}")

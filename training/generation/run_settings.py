@@ -1,4 +1,4 @@
-"""What a folder was drawn with, written beside its pictures: a folder never holds triplets of two different orders."""
+"""Settings of a folder, written beside its pictures: a folder never holds triplets of two different orders."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _CHANGEABLE = ("count", "tries")
 
 
 def settings_of(order: Order, engine: Engine) -> dict[str, Any]:
-    """List everything that decides what is drawn, for JSON."""
+    """List the settings that change the pictures, for JSON."""
     facts = {**asdict(order), "words": order.words.model_dump()}
-    kept = {key: value for key, value in facts.items() if key not in _CHANGEABLE}
-    return json.loads(json.dumps({"format": FORMAT, **kept, "engine": dict(engine.facts)}))
+    fixed = {key: value for key, value in facts.items() if key not in _CHANGEABLE}
+    return json.loads(json.dumps({"format": FORMAT, **fixed, "engine": dict(engine.facts)}))
 
 
 def check_folder(out: Path, order: Order, engine: Engine) -> None:
-    """Look whether a folder is free for an order, or holds pictures of the same; nothing is written.
+    """Check that a folder is free for an order, or holds pictures of the same; nothing is written.
 
     Raises:
         UserErrors: it holds something else, or cannot be written to.
@@ -58,7 +58,7 @@ def check_folder(out: Path, order: Order, engine: Engine) -> None:
 
 
 def write_settings(out: Path, order: Order, engine: Engine) -> None:
-    """Begin a folder."""
+    """Write the settings of a new folder."""
     write_text(out / FILE, json.dumps(settings_of(order, engine), indent=1, ensure_ascii=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""What is asked for: a relation, groups of subjects, and for every attempt at a triplet a scene of its own."""
+"""Relation and groups of subjects of an order, and the scene of every attempt at a triplet."""
 
 from __future__ import annotations
 
@@ -48,23 +48,25 @@ def scene_of(relation: str, groups: Sequence[tuple[str, ...]], slot: int, attemp
         slot, attempt: from 1.
         seed: of the whole command.
     """
-    return Scene(slot, attempt, relation, groups[(slot - 1) % len(groups)], hashed(f"{seed} {slot} {attempt}") % _SEEDS)
+    return Scene(
+        slot, attempt, relation, groups[(slot - 1) % len(groups)], text_hash(f"{seed} {slot} {attempt}") % _SEEDS
+    )
 
 
 def slot_of(folder: str) -> int:
-    """Read the slot from the name of a scene's folder; 0 for a folder that somebody else has put there."""
+    """Read the slot from the name of a scene's folder; 0 for a folder of another origin."""
     match = re.fullmatch(r"(\d+)-\d+", folder)
     return int(match[1]) if match else 0
 
 
-def hashed(text: str) -> int:
+def text_hash(text: str) -> int:
     """Make a whole number of 64 bits that depends on a text alone, on every machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def pick(choices: Sequence[str], count: int, seed: int, what: str) -> tuple[str, ...]:
     """Draw without repeats; begins again when the choices are used up."""
-    order = sorted(choices, key=lambda choice: hashed(f"{seed} {what} {choice}"))
+    order = sorted(choices, key=lambda choice: text_hash(f"{seed} {what} {choice}"))
     return tuple(order[index % len(order)] for index in range(count))
 
 

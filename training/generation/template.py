@@ -43,7 +43,7 @@ NEEDED = ("prompt", "seed", "output")
 
 @dataclass(frozen=True)
 class Template:
-    """A template that was read and checked.
+    """One checked template.
 
     Attributes:
         path: of its file.
@@ -62,7 +62,7 @@ class Template:
 
         Args:
             request: its words and numbers.
-            pictures: for each place of a picture, from 1, what LoadImage's `image` becomes.
+            pictures: for each place of a picture, from 1, the value of LoadImage's `image`.
         """
         values: dict[str, Any] = {
             "prompt": request.prompt,
@@ -107,11 +107,11 @@ def read_template(path: Path, images: int) -> Template:
         title = str((value.get("_meta") or {}).get("title") or "")
         for place in map(str.lower, _TITLE.findall(title)):
             if place in ("image", "name") or _kind(place) not in _INPUTS:
-                known = [kind + "1" * (kind in ("image", "name")) for kind in _INPUTS]
-                faults.append(f'node {node}, "relate:{place}": unknown. {did_you_mean(place, known)}')
+                known_places = [kind + "1" * (kind in ("image", "name")) for kind in _INPUTS]
+                faults.append(f'node {node}, "relate:{place}": unknown. {did_you_mean(place, known_places)}')
             elif place != "output" and not _input_of(place, value["inputs"]):
-                wanted = ", ".join(_INPUTS[_kind(place)])
-                faults.append(f'node {node} ({value["class_type"]}), "relate:{place}": has no input of {wanted}.')
+                inputs = ", ".join(_INPUTS[_kind(place)])
+                faults.append(f'node {node} ({value["class_type"]}), "relate:{place}": has no input of {inputs}.')
             else:
                 places.setdefault(place, []).append(node)
     saving = [node for node, value in graph.items() if value["class_type"] in _SAVING]
@@ -130,25 +130,24 @@ def read_template(path: Path, images: int) -> Template:
     return Template(path, graph, {place: tuple(nodes) for place, nodes in places.items()}, _sha256(path))
 
 
-def without(graph: Graph, nodes: list[str], required: Callable[[str, str], bool]) -> Graph:
-    """Take nodes out of a graph: a link to one is cut where the input is optional, else its node goes as well.
+def remove_nodes(graph: Graph, nodes: list[str], required: Callable[[str, str], bool]) -> Graph:
+    """Remove nodes from a graph: a link to one is cut where the input is optional, else its node goes as well.
 
     Args:
         graph: in API format; not changed.
-        nodes: to be taken out.
+        nodes: ids to remove.
         required: whether an input of a class of nodes must have a value.
     """
-    graph, gone = copy.deepcopy(graph), list(nodes)
-    while gone:
-        node = gone.pop()
+    graph, to_remove = copy.deepcopy(graph), list(nodes)
+    while to_remove:
+        node = to_remove.pop()
         graph.pop(node, None)
         for other, value in graph.items():
-            for name in [
-                name for name, link in value["inputs"].items() if isinstance(link, list) and link[:1] == [node]
-            ]:
+            links = {name: link for name, link in value["inputs"].items() if isinstance(link, list)}
+            for name in (name for name, link in links.items() if link[:1] == [node]):
                 del value["inputs"][name]
-                if required(value["class_type"], name) and other not in gone:
-                    gone.append(other)
+                if required(value["class_type"], name) and other not in to_remove:
+                    to_remove.append(other)
     return graph
 
 

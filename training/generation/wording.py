@@ -1,4 +1,4 @@
-"""Scenes said in words: prompts for the engines, and the sentence of the triplet."""
+"""Prompts for the engines, and the sentence of the triplet, from the texts of a wording file."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ class Wording(Checked):
     def contradictions(self) -> list[tuple[str, str]]:
         return [
             (key, fault)
-            for key, known in _FIELDS.items()
-            for text, missing in _each(getattr(self, key))
-            if (fault := _placeholder_fault(text, known - missing))
+            for key, placeholders in _FIELDS.items()
+            for text, missing in _texts_of(getattr(self, key))
+            if (fault := _placeholder_fault(text, placeholders - missing))
         ] + [
             ("caption", f'"{text}": expected {{relation}} in it, for the LoRA learns from it.')
             for text in self.caption
@@ -80,35 +80,37 @@ def read_wording(name: str) -> Wording:
 
 def caption(words: Wording, scene: Scene) -> str:
     """Write the triplet's sentence: names without their looks, the relation, the place."""
-    return _said(words.caption[len(scene.names) - 1], scene, scene.names, place=_places(words, scene)[0])
+    return _fill(words.caption[len(scene.names) - 1], scene, scene.names, place=_places(words, scene)[0])
 
 
 def target_prompt(words: Wording, scene: Scene) -> str:
     """Ask for the picture of the relation, from text alone."""
-    return _said(words.target[len(scene.names) - 1], scene, _with_looks(words, scene), place=_places(words, scene)[0])
+    return _fill(words.target[len(scene.names) - 1], scene, _with_looks(words, scene), place=_places(words, scene)[0])
 
 
 def compose_prompt(words: Wording, scene: Scene) -> str:
     """Ask for the picture of the relation, from pictures of its subjects."""
-    return _said(words.compose[len(scene.names) - 1], scene, _with_looks(words, scene), place=_places(words, scene)[0])
+    return _fill(words.compose[len(scene.names) - 1], scene, _with_looks(words, scene), place=_places(words, scene)[0])
 
 
 def edit_prompt(words: Wording, scene: Scene, subject: int) -> str:
     """Ask for one subject alone, from the picture of the relation."""
     others = [name for index, name in enumerate(scene.names) if index != subject]
-    return _alone(words.edit, words, scene, subject, gone="".join(words.gone.format(other=name) for name in others))
+    return _fill_alone(
+        words.edit, words, scene, subject, gone="".join(words.gone.format(other=name) for name in others)
+    )
 
 
 def subject_prompt(words: Wording, scene: Scene, subject: int) -> str:
     """Ask for one subject alone, from text."""
-    return _alone(words.subject, words, scene, subject, a=_with_looks(words, scene)[subject])
+    return _fill_alone(words.subject, words, scene, subject, a=_with_looks(words, scene)[subject])
 
 
 def panels_prompt(words: Wording, scene: Scene) -> str:
     """Ask for one wide picture: the relation, then each subject alone."""
     looks, count = _with_looks(words, scene), len(scene.names)
-    first = _said(words.panel_target[count - 1], scene, looks, place=_places(words, scene)[0])
-    parts = [first, *(_alone(words.panel_subject, words, scene, subject) for subject in range(count))]
+    first = _fill(words.panel_target[count - 1], scene, looks, place=_places(words, scene)[0])
+    parts = [first, *(_fill_alone(words.panel_subject, words, scene, subject) for subject in range(count))]
     marks = _MARKS.get(len(parts), tuple(f"[PANEL-{number}]" for number in range(1, len(parts) + 1)))
     return with_articles(
         words.panels.format(
@@ -124,16 +126,15 @@ def with_articles(text: str) -> str:
     return re.sub(r"\b([Aa]) (?=[aeiouAEIOU])", r"\1n ", text)
 
 
-def _said(text: str, scene: Scene, names: Sequence[str], **more: str) -> str:
+def _fill(text: str, scene: Scene, names: Sequence[str], **more: str) -> str:
     return with_articles(text.format(relation=scene.relation, **dict(zip("abc", names)), **more))
 
 
-def _alone(text: str, words: Wording, scene: Scene, subject: int, **more: str) -> str:
+def _fill_alone(text: str, words: Wording, scene: Scene, subject: int, **more: str) -> str:
     place = _places(words, scene)[subject + 1]
     pose = pick(words.poses, len(scene.names), scene.seed, "pose")[subject]
-    return with_articles(
-        text.format(**{"name": scene.names[subject], "pose": pose, "place": place, "gone": "", **more})
-    )
+    values = {"name": scene.names[subject], "pose": pose, "place": place, "gone": "", **more}
+    return with_articles(text.format(**values))
 
 
 def _places(words: Wording, scene: Scene) -> tuple[str, ...]:
@@ -147,16 +148,16 @@ def _with_looks(words: Wording, scene: Scene) -> list[str]:
     return [f"{name} {look}".strip() for name, look in zip(scene.names, looks)]
 
 
-def _each(value: str | list[str]) -> list[tuple[str, set[str]]]:
+def _texts_of(value: str | list[str]) -> list[tuple[str, set[str]]]:
     """List the texts of a key, each with the subjects that it cannot name: of a list the first is for one subject."""
     return [(value, set())] if isinstance(value, str) else [(text, set("abc"[n:])) for n, text in enumerate(value, 1)]
 
 
-def _placeholder_fault(text: str, known: set[str]) -> str:
+def _placeholder_fault(text: str, allowed: set[str]) -> str:
     """Say what is wrong with the {placeholders} of a text, or nothing."""
     try:
-        named = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+        names = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
     except ValueError as error:
         return f'"{text}": {error}.'
-    odd = sorted(named - known)
-    return f'"{text}": {{{odd[0]}}} is unknown here; known: {", ".join(sorted(known))}.' if odd else ""
+    unknown = sorted(names - allowed)
+    return f'"{text}": {{{unknown[0]}}} is unknown here; known: {", ".join(sorted(allowed))}.' if unknown else ""

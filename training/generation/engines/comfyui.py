@@ -10,8 +10,8 @@ from ...common.comfyui_client import ComfyUIClient, ComfyUIError, graph_hash
 from ...common.errors import UserErrors
 from .. import licences
 from ..request import EDIT, PANELS, TEXT, Request, file_sha256
-from ..scenes import Scene, hashed
-from ..template import Template, read_template, without
+from ..scenes import Scene, text_hash
+from ..template import Template, read_template, remove_nodes
 from .node_info import NodeInfo
 
 SHIPPED = Path(__file__).parents[1] / "templates"
@@ -60,9 +60,10 @@ class ComfyUIEngine:
         hashes = [template.sha256 for _, template in sorted(self.templates.items())]
         return {
             "engine": "comfyui",
-            "template_sha256": hashes[0] if len(set(hashes)) == 1 else f"{hashed(' '.join(hashes)):016x}",
+            "template_sha256": hashes[0] if len(set(hashes)) == 1 else f"{text_hash(' '.join(hashes)):016x}",
             "templates": {
-                role: {"file": t.path.name, "sha256": t.sha256} for role, t in sorted(self.templates.items())
+                role: {"file": template.path.name, "sha256": template.sha256}
+                for role, template in sorted(self.templates.items())
             },
             "models": models,
             "licence": licences.joined_licence(models),
@@ -79,7 +80,7 @@ class ComfyUIEngine:
         uploaded = {number: self.client.upload(path) for number, path in enumerate(request.images, 1)}
         graph = template.filled(request, uploaded)
         if surplus := template.surplus(len(request.images)):
-            graph = without(graph, surplus, self.info.required)
+            graph = remove_nodes(graph, surplus, self.info.required)
         (output,) = template.places["output"]
         if output not in graph:
             raise ValueError(
@@ -89,7 +90,7 @@ class ComfyUIEngine:
         return self.client.run(graph, [output]).pictures[0]
 
     def caption(self, scene: Scene) -> str:
-        """See `request.Engine.caption`: the wording knows."""
+        """See `request.Engine.caption`: the wording's stands."""
         return ""
 
 

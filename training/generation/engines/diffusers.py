@@ -1,4 +1,4 @@
-"""Pipelines of diffusers draw, on this machine: each role by a TOML that names a model and how it is called.
+"""Pipelines of diffusers draw, on this machine: each role by a TOML with a model and its arguments.
 
 model = "black-forest-labs/FLUX.2-klein-4B"     # a folder, or the hub's owner/name
 licence = "Apache-2.0"
@@ -26,7 +26,7 @@ from ...common.toml_config import read_settings
 from ...host_diffusers.drawing_pipelines import DrawingPipeline, argument_faults, pipeline_class
 from .. import licences
 from ..request import Request, request_hash
-from ..scenes import Scene, hashed
+from ..scenes import Scene, text_hash
 from .comfyui import OPTIONS, template_file
 
 
@@ -65,13 +65,12 @@ class DiffusersEngine:
             path = template_file(self.files[role], ".toml")
             try:
                 text = read_text(path)
-                own = read_settings(PipelineSettings, path, text, (), lambda settings: [])
-                if pictures > 1 and own.pictures == "one":
+                settings = read_settings(PipelineSettings, path, text, (), lambda settings: [])
+                if pictures > 1 and settings.pictures == "one":
                     faults.append(f'{path}: pictures = "one", and this recipe brings {pictures}.')
-                faults += [
-                    f"{path}: {fault}" for fault in argument_faults(pipeline_class(own.model), own.arguments, pictures)
-                ]
-                self.settings[role], self.hashes[role] = own, hashlib.sha256(text.encode()).hexdigest()
+                wrong_arguments = argument_faults(pipeline_class(settings.model), settings.arguments, pictures)
+                faults += [f"{path}: {fault}" for fault in wrong_arguments]
+                self.settings[role], self.hashes[role] = settings, hashlib.sha256(text.encode()).hexdigest()
             except UserErrors as error:
                 faults += error.messages
             except (OSError, ValueError) as error:
@@ -82,16 +81,15 @@ class DiffusersEngine:
     @property
     def facts(self) -> dict[str, Any]:
         """See `request.Engine`."""
-        models = {
-            own.model: own.licence or licences.licence_of(own.model)[0] for _, own in sorted(self.settings.items())
-        }
+        settings = [self.settings[role] for role in sorted(self.settings)]
+        licence_by_model = {own.model: own.licence or licences.licence_of(own.model)[0] for own in settings}
         hashes = [sha256 for _, sha256 in sorted(self.hashes.items())]
-        listed = [{"file": model, "licence": licence} for model, licence in models.items()]
+        models = [{"file": model, "licence": licence} for model, licence in licence_by_model.items()]
         return {
             "engine": "diffusers",
-            "template_sha256": hashes[0] if len(set(hashes)) == 1 else f"{hashed(' '.join(hashes)):016x}",
-            "models": listed,
-            "licence": licences.joined_licence(listed),
+            "template_sha256": hashes[0] if len(set(hashes)) == 1 else f"{text_hash(' '.join(hashes)):016x}",
+            "models": models,
+            "licence": licences.joined_licence(models),
         }
 
     def key(self, request: Request) -> str:
@@ -100,22 +98,24 @@ class DiffusersEngine:
 
     def draw(self, request: Request) -> bytes:
         """See `request.Engine.draw`; a model is opened when it is first needed, once for all roles that share it."""
-        own = self.settings[request.role]
-        if (own.model, own.dtype) not in self._open:
-            self._open[own.model, own.dtype] = DrawingPipeline(own.model, self.device, own.dtype, own.offload)
-        picture = self._open[own.model, own.dtype].draw(
+        settings = self.settings[request.role]
+        if (settings.model, settings.dtype) not in self._open:
+            self._open[settings.model, settings.dtype] = DrawingPipeline(
+                settings.model, self.device, settings.dtype, settings.offload
+            )
+        picture = self._open[settings.model, settings.dtype].draw(
             request.prompt,
             request.negative,
             [open_image(path) for path in request.images],
             (request.width, request.height),
             request.seed,
-            own.arguments,
-            own.pictures == "list",
+            settings.arguments,
+            settings.pictures == "list",
         )
         file = io.BytesIO()
         picture.convert("RGB").save(file, format="PNG")
         return file.getvalue()
 
     def caption(self, scene: Scene) -> str:
-        """See `request.Engine.caption`: the wording knows."""
+        """See `request.Engine.caption`: the wording's stands."""
         return ""

@@ -1,6 +1,6 @@
 """The miniworld's renderer draws: exact pictures in milliseconds, to try everything with nothing to download.
 
-The only place of this package that knows the miniworld.
+The only module of this package that imports the miniworld.
 """
 
 from __future__ import annotations

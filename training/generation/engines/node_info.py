@@ -1,4 +1,4 @@
-"""What a ComfyUI says of its nodes (`GET /object_info`), and what a template asks of them that is not there."""
+"""Nodes of a ComfyUI (`GET /object_info`), and the faults of a template that it cannot run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NodeInfo:
         self.info, self.server = info, server
 
     def required(self, class_type: str, name: str) -> bool:
-        """Tell whether an input must have a value."""
+        """Return whether an input must have a value."""
         return name in self.info.get(class_type, {}).get("input", {}).get("required", {})
 
     def faults(self, template: Template) -> list[str]:
@@ -36,18 +36,18 @@ class NodeInfo:
                 "use another template."
             ]
         filled = {node for place, nodes in template.places.items() if place.startswith("image") for node in nodes}
-        found = []
-        for node, value in template.graph.items():
-            for name, given in value["inputs"].items():
-                offered = choices_of(self.info[value["class_type"]], name)
-                if offered is None or isinstance(given, list) or node in filled or str(given) in offered:
+        faults = []
+        for node, entry in template.graph.items():
+            for name, value in entry["inputs"].items():
+                offered = choices_of(self.info[entry["class_type"]], name)
+                if offered is None or isinstance(value, list) or node in filled or str(value) in offered:
                     continue
-                found.append(
-                    f"{template.path}: {self.server} refuses node {node} {value['class_type']}: {name} "
-                    f'"{given}" is not in its list ({_few(offered)}). Put the file into its models folder, or name '
+                faults.append(
+                    f"{template.path}: {self.server} refuses node {node} {entry['class_type']}: {name} "
+                    f'"{value}" is not in its list ({_few(offered)}). Put the file into its models folder, or name '
                     "another in the template."
                 )
-        return found
+        return faults
 
 
 def _few(choices: list[str]) -> str:
