@@ -12,13 +12,13 @@
     python -m training.evaluate relationbench run --subjects photographs/ --out out/relationbench
     python -m training.evaluate miniworld --relation hugging --scenes 24 --out scenes/
 
-The prompts file has one JSON object a line:
+The prompts file has one JSON object per line:
 
     {"picture": "0001.png", "prompt": "A cat is hugging a plushie bear.", "relation": "hugging",
      "references": ["cat.jpg", "bear.jpg"], "names": ["cat", "plushie bear"], "boxes": [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]}
 
 Pictures are looked for in PICTURES, references beside the prompts file. Only "picture" and "prompt" are needed: without
-"relation" spaCy finds it, without references there is no CLIP-I and no DINO, without names nobody is detected.
+"relation" spaCy finds it, without references there is no CLIP-I and no DINO, without names no subject is detected.
 Written: table.md, scores.json, sheet.png. What each command writes and means: README.md.
 """
 
@@ -125,7 +125,7 @@ def _miniworld_parser() -> argparse.ArgumentParser:
 
 
 def write_relationbench(options: argparse.Namespace) -> None:
-    """Add the verb `relationbench`.
+    """Write the prompts file of RelationBench (verb `relationbench`).
 
     Raises:
         UserErrors: no subjects; the file exists.
@@ -146,7 +146,7 @@ def write_relationbench(options: argparse.Namespace) -> None:
 
 
 def write_miniworld(options: argparse.Namespace) -> None:
-    """Add the verb `miniworld`.
+    """Write scenes of the miniworld and their true renders (verb `miniworld`).
 
     Raises:
         UserErrors: no such relation, no scenes; the file exists.
@@ -183,12 +183,12 @@ def count_exactly(entries: Sequence[Entry]) -> tuple[str, dict[str, Any]]:
 
     Raises:
         UserErrors: lines without a plan.
-        ValueError: the judges are not there.
+        ValueError: the classifiers are missing.
     """
     from .miniworld.experiments import exact
 
-    found, known = exact.classified(entries)
-    return "\n" + exact.exact_text(found, known), exact.facts(found, known)
+    measurement, accuracy = exact.classified(entries)
+    return "\n" + exact.exact_text(measurement, accuracy), exact.facts(measurement, accuracy)
 
 
 def open_miniworld_detector() -> Any:

@@ -15,8 +15,8 @@ from training.evaluate import main
 from training.evaluation.assignment.subjects import (
     SubjectModels,
     detection_name,
+    measure_floor,
     measure_subjects,
-    measured_floor,
     photographs_of,
 )
 from training.evaluation.prompts import Entry, read_prompts
@@ -97,7 +97,7 @@ def test_the_floor_is_measured_between_different_subjects(halves):
     red, blue = np.array([256, 1, 1]), np.array([1, 1, 256])
     assert results.floor == pytest.approx(red @ blue / np.linalg.norm(red) ** 2, abs=1e-5) and results.floor_from == 2
     with pytest.raises(UserErrors, match="Give it with --floor"):
-        measured_floor([torch.ones(3)])
+        measure_floor([torch.ones(3)])
 
 
 def test_a_line_without_names_is_not_measured_and_broken_pictures_are_one_report(halves, tmp_path):

@@ -1,4 +1,4 @@
-"""Every column of a report: what it is called, how it is averaged, and which direction is better."""
+"""Columns of a report: title, kind of average, and which direction is better."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Column:
         return share(values, cases) if self.kind == "share" else bootstrap_mean(values, cases)
 
     def text(self, estimate: Estimate) -> str:
-        """With its interval."""
+        """Write an estimate with its interval."""
         return estimate.text(100, 1) if self.kind == "share" else estimate.text(1, 1 if self.kind == "score" else 3)
 
 
@@ -85,7 +85,7 @@ COLUMNS = {column.key: column for column in _ALL}
 def estimates(
     entries: Sequence[Entry], rows: Sequence[Row], columns: Sequence[Column]
 ) -> dict[str, dict[str, Estimate]]:
-    """Group to key to Estimate; what no picture of a group has is left out.
+    """Estimate columns by group; a column that no picture of a group has is left out.
 
     Args:
         entries, rows: N each.
@@ -95,20 +95,20 @@ def estimates(
     for group in GROUPS:
         inside = [index for index, entry in enumerate(entries) if group in ("overall", entry.group)]
         for column in columns:
-            have = [index for index in inside if rows[index].get(column.key) is not None]
-            if have:
-                table.setdefault(group, {})[column.key] = column.estimate(
-                    [rows[index][column.key] for index in have], [entries[index].case for index in have]
-                )
+            indices = [index for index in inside if rows[index].get(column.key) is not None]
+            if indices:
+                values = [rows[index][column.key] for index in indices]
+                cases = [entries[index].case for index in indices]
+                table.setdefault(group, {})[column.key] = column.estimate(values, cases)
     return table
 
 
 def markdown(table: Mapping[str, Mapping[str, Estimate]], columns: Sequence[Column]) -> str:
-    """Group as rows; a cell of fewer pictures than its row has says how many."""
-    shown = [column for column in columns if any(column.key in row for row in table.values())]
+    """Write a table with groups as rows; a cell of fewer pictures than its row has says how many."""
+    filled_columns = [column for column in columns if any(column.key in row for row in table.values())]
     lines = [
-        "| " + " | ".join(["", "pictures", "cases", *(column.title for column in shown)]) + " |",
-        "|---" * (len(shown) + 3) + "|",
+        "| " + " | ".join(["", "pictures", "cases", *(column.title for column in filled_columns)]) + " |",
+        "|---" * (len(filled_columns) + 3) + "|",
     ]
     for group, row in table.items():
         most = max(row.values(), key=lambda estimate: estimate.samples)
@@ -117,7 +117,7 @@ def markdown(table: Mapping[str, Mapping[str, Estimate]], columns: Sequence[Colu
             if column.key not in row
             else column.text(row[column.key])
             + (f" ({row[column.key].samples} pictures)" if row[column.key].samples < most.samples else "")
-            for column in shown
+            for column in filled_columns
         ]
         lines.append("| " + " | ".join([group, str(most.samples), str(most.cases), *cells]) + " |")
     return "\n".join(lines) + "\n"

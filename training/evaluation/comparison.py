@@ -1,7 +1,7 @@
 """Two sets of pictures of the same prompts, compared pair by pair (`--against`).
 
 A pair is the same line of the prompts file: the same case and the same seed. Differences are averaged over the seeds of
-a case; cases are resampled. What is yes or no (happened, swap, ...) is also tested by the exact McNemar test on the
+a case; cases are resampled. A yes-or-no measure (happened, swap, ...) is also tested by the exact McNemar test on the
 first seed of each case, because seeds are not independent; numbers by exchanging the signs of the cases' differences.
 All p-values of one table are one family for Holm.
 """
@@ -57,20 +57,16 @@ def compare(entries: Sequence[Entry], first: Sequence[Row], second: Sequence[Row
             if first[index].get(column.key) is not None and second[index].get(column.key) is not None
         ]
         if pairs:
-            results.append(
-                _compared(
-                    column,
-                    [entries[index] for index in pairs],
-                    [float(first[index][column.key]) for index in pairs],
-                    [float(second[index][column.key]) for index in pairs],
-                )
-            )
+            own, other = ([float(rows[index][column.key]) for index in pairs] for rows in (first, second))
+            results.append(_compare_column(column, [entries[index] for index in pairs], own, other))
     family = {one.key: one.p for one in results if one.p is not None}
     adjusted = stats.holm(family)
     return [Comparison(**{**vars(one), "adjusted": adjusted.get(one.key)}) for one in results]
 
 
-def _compared(column: Column, entries: Sequence[Entry], first: Sequence[float], second: Sequence[float]) -> Comparison:
+def _compare_column(
+    column: Column, entries: Sequence[Entry], first: Sequence[float], second: Sequence[float]
+) -> Comparison:
     cases = [entry.case for entry in entries]
     difference = stats.paired_difference(first, second, cases)
     only_first = only_second = None
@@ -124,5 +120,5 @@ def comparison_text(results: Sequence[Comparison], first: str, second: str, case
 
 
 def comparison_facts(results: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """For JSON."""
+    """Return the comparisons for JSON."""
     return [asdict(one) for one in results]

@@ -34,11 +34,12 @@ def measure_folders(
     Args:
         folders: name to folder; the first is the one that is reported, the others are compared with it.
         options: of `training.evaluate`.
-        worlds: what is known exactly, and models that go by a name of their own.
+        worlds: worlds with exact truth, and models that go by a name of their own.
 
     Raises:
         UserErrors: of the prompts file, the pictures, the models, all in one report.
     """
+    # Read the prompts file once for each folder, then open the models, so that all faults come in one report.
     if options.batch < 1:
         raise UserErrors(f"--batch {options.batch}: expected at least 1.")
     missing = "skip" if options.partial else "fault"
@@ -46,23 +47,26 @@ def measure_folders(
         lambda: check_writable(options.out),
         *(lambda folder=folder: read_prompts(options.prompts, folder, missing) for folder in folders.values()),
     )
-    total = _lines(options.prompts)
-    first = entries[0]
+    first_entries = entries[0]
     predicates, exact, *parts = all_or_faults(
-        lambda: find_predicates(first, options.spacy),
-        lambda: _counted_exactly(dict(zip(folders, entries)), options, worlds),
+        lambda: find_predicates(first_entries, options.spacy),
+        lambda: _count_exactly(dict(zip(folders, entries)), options, worlds),
         *model_steps(options, worlds),
     )
+
+    # Measure each folder with the predicates of the first one.
     models = Models(*parts)
+    by_line = {entry.line: predicate for entry, predicate in zip(first_entries, predicates)}
     measured: dict[str, Measured] = {}
-    for name, own in zip(folders, entries):
+    for name, method_entries in zip(folders, entries):
         if len(folders) > 1:
             say(f"measuring {name}")
-        by_line = {entry.line: predicate for entry, predicate in zip(first, predicates)}
-        words = [by_line.get(entry.line) or entry.relation or None for entry in own]
-        measured[name] = measure_pictures(own, words, models, options, options.out / ANSWERS)
+        words = [by_line.get(entry.line) or entry.relation or None for entry in method_entries]
+        measured[name] = measure_pictures(method_entries, words, models, options, options.out / ANSWERS)
+
+    # Write the reports.
     text, facts = report_of(measured, models.accuracy, exact)
-    text = _missing_text(measured, total) + text
+    text = _missing_text(measured, len(read_json_lines(options.prompts)[0])) + text
     write_text(options.out / "table.md", text)
     write_text(options.out / "scores.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     whole = next(iter(measured.values()))
@@ -75,7 +79,7 @@ def measure_folders(
 def report_of(
     measured: Mapping[str, Measured], accuracy: Any, exact: Mapping[str, tuple[str, dict[str, Any]]]
 ) -> tuple[str, dict[str, Any]]:
-    """table.md and scores.json of one or more measured folders, with the exact scores of those that have some."""
+    """Write table.md and scores.json of measured folders, with the exact scores of those that have some."""
     (name, first), *others = measured.items()
     exact_text, exact_facts = exact.get(name, ("", {}))
     table = summaries(first.entries, first.rows)
@@ -85,7 +89,7 @@ def report_of(
     for index, picture in enumerate(facts["pictures"]):
         picture |= picture_facts(first, index)
     for other_name, other in others:
-        pairs = paired(first, other)
+        pairs = shared_lines(first, other)
         results = compare(*pairs)
         cases = len({entry.case for entry in pairs[0]})
         text += f"\n**{name} against {other_name}**\n\n{comparison_text(results, name, other_name, cases)}"
@@ -104,17 +108,17 @@ def report_of(
     return text, facts
 
 
-def _counted_exactly(
+def _count_exactly(
     entries: Mapping[str, list[Entry]], options: argparse.Namespace, worlds: Worlds
 ) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Exact scores of every folder, where they were asked for."""
+    """Count the exact scores of every folder, if the options ask for them."""
     if not getattr(options, "exact", False):
         return {}
     return {name: worlds.count_exactly(own) for name, own in entries.items()}
 
 
-def paired(first: Measured, other: Measured) -> tuple[list[Entry], list[Mapping], list[Mapping]]:
-    """Lines that both have, with both rows.
+def shared_lines(first: Measured, other: Measured) -> tuple[list[Entry], list[Mapping], list[Mapping]]:
+    """Pair the lines that both have, with both rows.
 
     Raises:
         UserErrors: no line is in both.
@@ -126,12 +130,8 @@ def paired(first: Measured, other: Measured) -> tuple[list[Entry], list[Mapping]
     return [entry for entry, _, _ in both], [row for _, row, _ in both], [row for _, _, row in both]
 
 
-def _lines(prompts: Path) -> int:
-    return len(read_json_lines(prompts)[0])
-
-
 def _missing_text(measured: Mapping[str, Measured], total: int) -> str:
-    """Said beside the scores wherever pictures are missing."""
+    """Note above the scores the number of pictures that are missing."""
     lacking = {name: total - len(one.entries) for name, one in measured.items() if len(one.entries) < total}
     return "".join(
         f"**{count} of {total} pictures of {name} are missing.** These scores are of the others.\n\n"

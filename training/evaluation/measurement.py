@@ -1,4 +1,4 @@
-"""A folder of pictures measured with everything that was asked for: scores, subjects, judge, grades."""
+"""Measure a folder of pictures with the models that the options name: scores, subjects, faces, judge, grades."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Measured:
         judge: the judge's facts, or None.
         unparsable: number of grades that could not be read twice; None without grades.
         mass: mean probability of Yes and No together, or None without a judge.
-        notes: what was not measured, and why.
+        notes: measures left out, and why.
         seconds: time spent on measuring.
     """
 
@@ -58,17 +58,20 @@ def measure_pictures(
         entries, predicates: N each.
         models: see `Models`.
         options: of `add_arguments`.
-        memory: where the judge's answers are remembered.
+        memory: file of the judge's answers.
 
     Raises:
         UserErrors: pictures that cannot be decoded, all of them.
     """
     from .score_images import score_pictures
 
+    # Score with CLIP and DINO.
     began = time.monotonic()
     rows: list[dict[str, float | None]] = [
         dict(row) for row in score_pictures(entries, predicates, models.clip, models.dino, options.batch)
     ]
+
+    # Detect and assign subjects.
     subjects, notes = None, []
     if models.subjects is None:
         notes.append("who is where: not measured: needs --detector.")
@@ -85,15 +88,17 @@ def measure_pictures(
             notes.append(f"who is where: {lacking} pictures not measured: needs 'names' and 'references'.")
         if not any(entry.boxes for entry in entries):
             notes.append("swap, misplaced, in place: not measured: needs 'boxes'.")
+
+    # Compare faces, and ask the judge.
     if models.faces is None:
         notes.append(f"faces: {not_measured()}.")
     else:
-        _faces_into(rows, entries, models.faces, notes)
+        _add_faces(rows, entries, models.faces, notes)
     judge, unparsable, mass = None, None, None
     if models.judge is None:
         notes.append("whether it happened: not measured: needs --judge.")
     else:
-        judge, unparsable, mass = _judge_into(rows, entries, predicates, models.judge, options, memory)
+        judge, unparsable, mass = _add_verdicts(rows, entries, predicates, models.judge, options, memory)
     encoders = {"CLIP": models.clip.name} | ({"DINO": models.dino.name} if models.dino else {})
     encoders |= {"faces": models.faces.name} if models.faces else {}
     return Measured(
@@ -101,19 +106,19 @@ def measure_pictures(
     )
 
 
-def _faces_into(rows: list[dict[str, float | None]], entries: Sequence[Entry], encoder: Any, notes: list[str]) -> None:
-    """Write the measures of faces into the rows, and what was left out into the notes."""
+def _add_faces(rows: list[dict[str, float | None]], entries: Sequence[Entry], encoder: Any, notes: list[str]) -> None:
+    """Add the measures of faces to the rows, and a note on pictures without any."""
     from .assignment.face_rows import measure_faces
 
-    found = measure_faces(entries, encoder, lambda items: tqdm(items, desc="faces", unit=""))
-    for row, own in zip(rows, found):
+    face_rows = measure_faces(entries, encoder, lambda items: tqdm(items, desc="faces", unit=""))
+    for row, own in zip(rows, face_rows):
         row |= own
-    lacking = sum(not own for own in found)
+    lacking = sum(not own for own in face_rows)
     if lacking:
         notes.append(f"faces: {lacking} pictures not measured: no face is in their references.")
 
 
-def _judge_into(
+def _add_verdicts(
     rows: list[dict[str, float | None]],
     entries: Sequence[Entry],
     predicates: Sequence[str | None],
@@ -121,7 +126,7 @@ def _judge_into(
     options: argparse.Namespace,
     memory: Path | None,
 ) -> tuple[dict[str, Any], int | None, float | None]:
-    """Write verdicts and grades into the rows."""
+    """Add verdicts and grades to the rows; return the judge's facts, the unparsable grades and the mass."""
     from .judge.answers import Answers
     from .judge.graded import grade_pictures
     from .judge.verdicts import judge_pictures
@@ -154,17 +159,17 @@ def _grades(grades: dict[str, float] | None) -> dict[str, float | None]:
 
 
 def find_predicates(entries: Sequence[Entry], model: str) -> list[str | None]:
-    """Return the given ones, and spaCy's for the rest; None where there is no verb, with a message.
+    """Return the predicates of the prompts file, and spaCy's for the rest; None without a verb, with a message.
 
     Raises:
         UserErrors: spaCy is needed and not installed.
     """
     parser = None if all(entry.relation for entry in entries) else Parser(model)
-    found = [entry.relation or parser.predicate(entry.prompt, entry.names, entry.subjects) for entry in entries]
-    lines = [str(entry.line) for entry, predicate in zip(entries, found) if not predicate]
+    predicates = [entry.relation or parser.predicate(entry.prompt, entry.names, entry.subjects) for entry in entries]
+    lines = [str(entry.line) for entry, predicate in zip(entries, predicates) if not predicate]
     if lines:
         say(
             f"no predicate found in {len(lines)} of {len(entries)} prompts (lines {', '.join(lines[:10])}"
             f"{' ...' if len(lines) > 10 else ''}): CLIP-R leaves them out. Give 'relation' there."
         )
-    return found
+    return predicates

@@ -1,4 +1,4 @@
-"""The models that pictures are measured with: which options name them, and how they are opened, all or none."""
+"""The models that measure pictures: the options that name them, and how they are opened, all or none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NONE = "none"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what is measured with what."""
+    """Add the options that name the measuring models."""
     add = parser.add_argument
     add(
         "--clip",
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Worlds:
-    """What a command above knows of worlds with exact truth; this room knows none.
+    """Worlds with exact truth, as a command above passes them; this package imports none.
 
     Attributes:
         detectors, judges, encoders: name to what opens it, for `--detector`, `--judge` and `--encoder NAME`.
@@ -76,7 +76,7 @@ NO_WORLDS = Worlds()
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """What pictures are measured with; None where a part was not asked for.
+    """Models that measure pictures; None for a part that the options leave out.
 
     Attributes:
         clip, dino: see `host_diffusers/embedders`.
@@ -95,7 +95,7 @@ class Models:
 
 
 def model_steps(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> list[Callable[[], Any]]:
-    """One step for each part of `Models`, in its order; for `all_or_faults`."""
+    """List one function that opens each part of `Models`, in its order; for `all_or_faults`."""
     from ..host_diffusers.embedders import load_clip, load_dino
     from ..host_diffusers.faces import open_faces
 

@@ -25,7 +25,7 @@ class Word:
     """A parsed word.
 
     Attributes:
-        text, start: as it stands in the parsed text, and its first character there.
+        text, start: the word in the parsed text, and its first character there.
         kind: spaCy's coarse part of speech: VERB, AUX, NOUN, ...
         role: spaCy's dependency: nsubj, dobj, prt, ...
         head: index of the word it depends on; its own for the root.
@@ -66,7 +66,7 @@ class Parser:
             ) from error
 
     def predicate(self, prompt: str, names: Sequence[str], subjects: int) -> str | None:
-        """See `predicate_of`; where that finds no verb ("a lion and a bear hug"), what follows or parts the names."""
+        """See `predicate_of`; without a verb ("a lion and a bear hug"), the words after or between the names."""
         text, places = stand_in(prompt, names)
         words = [Word(token.text, token.idx, token.pos_, token.dep_, token.head.i) for token in self.pipeline(text)]
         return predicate_of(words, places, subjects) or find_predicate(prompt, names)
@@ -84,19 +84,19 @@ def stand_in(prompt: str, names: Sequence[str]) -> tuple[str, list[int]]:
     """
     spans: list[tuple[int, int]] = []
     for name in names:
-        after = 0
-        while (span := find_phrase(prompt[after:], name)) is not None:
-            place = (after + span[0], after + span[1])
-            if all(place[1] <= start or end <= place[0] for start, end in spans):
-                spans.append(place)
+        search_from = 0
+        while (span := find_phrase(prompt[search_from:], name)) is not None:
+            candidate = (search_from + span[0], search_from + span[1])
+            if all(candidate[1] <= start or end <= candidate[0] for start, end in spans):
+                spans.append(candidate)
                 break
-            after = place[1]
-    text, places, read = "", [], 0
+            search_from = candidate[1]
+    text, places, position = "", [], 0
     for noun, (start, end) in zip(_STAND_INS, sorted(spans)):
-        text += prompt[read:start]
+        text += prompt[position:start]
         places.append(len(text))
-        text, read = text + noun, end
-    return text + prompt[read:], places
+        text, position = text + noun, end
+    return text + prompt[position:], places
 
 
 def predicate_of(words: Sequence[Word], places: Sequence[int], subjects: int) -> str | None:
@@ -104,7 +104,7 @@ def predicate_of(words: Sequence[Word], places: Sequence[int], subjects: int) ->
 
     Args:
         words: all words of it.
-        places: first characters of the subjects' nouns; empty if the names are not known.
+        places: first characters of the subjects' nouns; empty without names.
         subjects: how many there are. Without names, the first noun with an article after the verb is taken for the
             second subject where there are two or more.
 
@@ -126,24 +126,17 @@ def predicate_of(words: Sequence[Word], places: Sequence[int], subjects: int) ->
         first -= 1
     other = next((index for index in sorted(subject_words) if index > verb and _serves(words, index, verb)), None)
     if other is not None:
-        end = min(
-            [
-                other,
-                *(
-                    index
-                    for index, word in enumerate(words)
-                    if word.head == other and word.role in _BEFORE_NOUN and index < other
-                ),
-            ]
-        )
-        return _text(words[first:end])
-    kept = list(range(first, verb + 1))
+        return _text(words[first : min([other, *_modifiers(words, other)])])
+    included = set(range(first, verb + 1))
     for index, word in enumerate(words):
         if word.head == verb and index > verb and word.role in ("prt", "dobj") and index not in subject_words:
-            kept += [
-                near for near, left in enumerate(words[:index]) if left.head == index and left.role in _BEFORE_NOUN
-            ] + [index]
-    return _text([words[index] for index in sorted(set(kept))])
+            included |= {index, *_modifiers(words, index)}
+    return _text([words[index] for index in sorted(included)])
+
+
+def _modifiers(words: Sequence[Word], noun: int) -> list[int]:
+    """List the words before a noun that belong to it: its article, adjectives, numbers."""
+    return [index for index, word in enumerate(words[:noun]) if word.head == noun and word.role in _BEFORE_NOUN]
 
 
 def _text(words: Sequence[Word]) -> str:
@@ -165,11 +158,8 @@ def _leads(words: Sequence[Word], index: int, verb: int) -> bool:
     word = words[index]
     if word.start + len(word.text) == words[index + 1].start:
         return True
-    return (
-        word.head == verb
-        and word.kind == "NOUN"
-        and not any(left.head == index and left.role == "det" for left in words)
-    )
+    has_article = any(other.head == index and other.role == "det" for other in words)
+    return word.head == verb and word.kind == "NOUN" and not has_article
 
 
 def _serves(words: Sequence[Word], index: int, verb: int) -> bool:

@@ -1,4 +1,4 @@
-"""What was asked for: a prompts file, one JSON object a line."""
+"""Read a prompts file: one JSON object per line with a picture's name and what it should show."""
 
 from __future__ import annotations
 
@@ -45,13 +45,12 @@ class PromptEntry(Checked):
     questions: list[AskedQuestion] = Field([], description="a list of questions with the wanted answers")
 
     def contradictions(self) -> list[tuple[str, str]]:
-        counts = {
-            key: len(getattr(self, key)) for key in ("references", "names", "boxes", "views") if getattr(self, key)
-        }
+        keys = ("references", "names", "boxes", "views")
+        counts = {key: len(getattr(self, key)) for key in keys if getattr(self, key)}
         faults = []
         if len(set(counts.values())) > 1:
-            given = ", ".join(f"{count} {key}" for key, count in counts.items())
-            faults.append((next(iter(counts)), f"expected one of each per subject, got {given}."))
+            counted = ", ".join(f"{count} {key}" for key, count in counts.items())
+            faults.append((next(iter(counts)), f"expected one of each per subject, got {counted}."))
         if not all(len(box) == 4 and 0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1 for box in self.boxes):
             faults.append(("boxes", f"expected [x0, y0, x1, y1], fractions of the picture, got {shown(self.boxes)}."))
         if any(parent >= place for place, one in enumerate(self.questions) for parent in one.parents):
@@ -88,9 +87,9 @@ class Entry:
         plan: the facts of a miniworld scene; may be empty.
         boxes: x0 y0 x1 y1 of each subject, fractions of the picture; may be empty.
         views: more photographs of each subject; may be empty.
-        questions: what a judge is asked beside the questions made from the relation.
-        symmetric: whether the relation says the same with its subjects exchanged; None if that is not known.
-        seed: seed of the picture; None if it is not known.
+        questions: for a judge, beside the questions made from the relation.
+        symmetric: whether the relation says the same with its subjects exchanged; None if unknown.
+        seed: seed of the picture; None if unknown.
         id, set, task: name of the case, of the benchmark and of its part; may be empty.
     """
 
@@ -116,12 +115,12 @@ class Entry:
 
     @property
     def group(self) -> str:
-        """`single`, `multi`, or nothing where the subjects are not told."""
+        """`single`, `multi`, or nothing without references and names."""
         return "" if not self.subjects else "single" if self.subjects == 1 else "multi"
 
     @property
     def case(self) -> tuple:
-        """What the seeds of one case share."""
+        """Key of the case, shared by its seeds."""
         return self.prompt, self.references
 
 
@@ -133,7 +132,7 @@ def read_prompts(path: Path, pictures: Path, missing: str = "fault") -> list[Ent
             prompts file, one for each subject), `names`, `boxes`, `views`, `questions`, `symmetric`, `template`,
             `seed`, `plan`, `id`, `set`, `task`.
         pictures: the folder of generated pictures.
-        missing: what becomes of a line whose picture is missing: "fault" reports it, "skip" leaves the line out,
+        missing: treatment of a line whose picture is missing: "fault" reports it, "skip" leaves the line out,
             "keep" keeps it, for pictures that are still to be drawn.
 
     Raises:
@@ -148,23 +147,21 @@ def read_prompts(path: Path, pictures: Path, missing: str = "fault") -> list[Ent
         raise UserErrors([*faults, f"--prompts {error}"]) from error
     faults += broken
     entries: list[Entry] = []
-    first: dict[Path, int] = {}
+    first_lines: dict[Path, int] = {}
     for number, facts in lines.items():
         where = f"{path}, line {number}"
         entry = _entry(facts, number, where, path.parent, pictures, faults, missing)
         if entry is None:
             continue
-        if entry.picture in first:
-            faults.append(
-                f"{where}: {entry.picture.name} is in line {first[entry.picture]} already; a picture has one line."
-            )
-        first.setdefault(entry.picture, number)
+        first = first_lines.setdefault(entry.picture, number)
+        if first != number:
+            faults.append(f"{where}: {entry.picture.name} is in line {first} already; a picture has one line.")
         if missing != "skip" or entry.picture.is_file():
             entries.append(entry)
-    if not first and not faults:
+    if not first_lines and not faults:
         faults.append(f"{path}: no line in it; expected one JSON object a line with 'picture' and 'prompt'.")
     elif not entries and not faults:
-        faults.append(f"{pictures}: none of the {len(first)} pictures of {path} is there.")
+        faults.append(f"{pictures}: none of the {len(first_lines)} pictures of {path} is there.")
     if faults:
         raise UserErrors(faults)
     return entries
@@ -173,25 +170,25 @@ def read_prompts(path: Path, pictures: Path, missing: str = "fault") -> list[Ent
 def _entry(
     facts: Any, number: int, where: str, folder: Path, pictures: Path, faults: list[str], missing: str
 ) -> Entry | None:
-    given = checked_entry(PromptEntry, facts, where, faults)
-    if given is None:
+    fields = checked_entry(PromptEntry, facts, where, faults)
+    if fields is None:
         return None
     entry = Entry(
         number,
-        pictures / given.picture,
-        given.prompt,
-        given.relation.strip(),
-        tuple(folder / name for name in given.references),
-        tuple(given.names),
-        given.plan,
-        tuple(map(tuple, given.boxes)),
-        tuple(tuple(folder / name for name in views) for views in given.views),
-        tuple(Question(one.text, one.wanted, tuple(one.parents)) for one in given.questions),
-        given.symmetric,
-        given.seed,
-        given.id,
-        given.set,
-        given.task,
+        pictures / fields.picture,
+        fields.prompt,
+        fields.relation.strip(),
+        tuple(folder / name for name in fields.references),
+        tuple(fields.names),
+        fields.plan,
+        tuple(map(tuple, fields.boxes)),
+        tuple(tuple(folder / name for name in views) for views in fields.views),
+        tuple(Question(one.text, one.wanted, tuple(one.parents)) for one in fields.questions),
+        fields.symmetric,
+        fields.seed,
+        fields.id,
+        fields.set,
+        fields.task,
     )
     files = [*entry.references, *(file for views in entry.views for file in views)]
     needed = dict.fromkeys([entry.picture, *files] if missing == "fault" else files)

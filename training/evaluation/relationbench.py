@@ -1,4 +1,4 @@
-"""RelationBench (DreamRelation, arXiv:2410.23280): its 25 templates, filled with subjects of one's own.
+"""RelationBench (DreamRelation, arXiv:2410.23280): its 25 templates, filled with a user's subjects.
 
 The paper measures 44 objects of DreamBench and CustomConcept101 in 100 cases, single and multi together as we read it;
 which objects met which template is not published. Here each template meets four subjects, or four ordered pairs, in an
@@ -8,7 +8,6 @@ order that depends on nothing but the subjects' names: 25 x 4 = 100, and every s
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from core.user_files import visible
 
 from ..common.errors import UserErrors
 from ..common.image_files import ENDINGS
+from .benchmarks.lines import relative
 
 CASES = 4
 SINGLE_BOX = ((0.25, 0.25, 0.75, 0.75),)
@@ -54,17 +54,15 @@ def published_rows(sets: Iterable[str]) -> tuple[dict[tuple[str, str], dict[str,
     if not key:
         return {}, ""
     table = relationbench()[key]
-    rows = {
-        (row["method"], row.get("group", group)): dict(zip(table["metrics"], row["scores"])) for row in table["rows"]
-    }
-    return rows, table["note"]
+    metrics, rows = table["metrics"], table["rows"]
+    return {(row["method"], row.get("group", group)): dict(zip(metrics, row["scores"])) for row in rows}, table["note"]
 
 
 def find_subjects(folder: Path) -> list[tuple[str, Path]]:
-    """Names and photographs of a folder of subjects.
+    """List names and photographs of a folder of subjects.
 
     Args:
-        folder: one picture a subject, or one folder of pictures a subject, of which the first is taken. The file's or
+        folder: one picture per subject, or one folder of pictures per subject, of which the first counts. The file's or
             folder's name is the subject's, without a number at its end: `plushie_bear2.jpg` is "plushie bear".
 
     Raises:
@@ -86,7 +84,7 @@ def find_subjects(folder: Path) -> list[tuple[str, Path]]:
 
 
 def cases_of_templates(plan: str) -> list[int]:
-    """How many cases each of the 25 templates gets.
+    """Count the cases that each of the 25 templates gets.
 
     Args:
         plan: "100" gives each template 4; "AxB" spreads A cases over the 14 single templates and B over the 11 pairs.
@@ -103,16 +101,16 @@ def cases_of_templates(plan: str) -> list[int]:
             "cases, e.g. 100x100."
         )
     kinds = [template["prompt"].count(_BLANK) for template in relationbench()["templates"]]
-    wanted, done, counts = {1: int(single), 2: int(pair)}, {1: 0, 2: 0}, []
+    totals, templates_so_far, counts = {1: int(single), 2: int(pair)}, {1: 0, 2: 0}, []
     for kind in kinds:
-        share, rest = divmod(wanted[kind], kinds.count(kind))
-        counts.append(share + (done[kind] < rest))
-        done[kind] += 1
+        share, rest = divmod(totals[kind], kinds.count(kind))
+        counts.append(share + (templates_so_far[kind] < rest))
+        templates_so_far[kind] += 1
     return counts
 
 
 def cases(subjects: list[tuple[str, Path]], seeds: int, plan: str = "100") -> Iterator[dict[str, Any]]:
-    """Lines of the prompts file, without the folder of the references.
+    """Make the lines of the prompts file, without the folder of the references.
 
     Args:
         subjects: names and photographs; subjects of one name are never put into one picture.
@@ -125,21 +123,21 @@ def cases(subjects: list[tuple[str, Path]], seeds: int, plan: str = "100") -> It
     """
     pairs = [pair for pair in permutations(subjects, 2) if pair[0][0] != pair[1][0]]
     choices = {1: [(subject,) for subject in subjects], 2: pairs}
-    for chosen in choices.values():
-        random.Random(0).shuffle(chosen)
+    for groups in choices.values():
+        random.Random(0).shuffle(groups)
     used = dict.fromkeys(choices, 0)
     number = 0
     templates = zip(relationbench()["templates"], cases_of_templates(plan))
-    for index, (template, wanted) in enumerate(templates, 1):
-        count = template["prompt"].count(_BLANK)
-        facts = {"boxes": [list(box) for box in (SINGLE_BOX if count == 1 else PAIR_BOXES)]}
+    for index, (template, case_count) in enumerate(templates, 1):
+        subject_count = template["prompt"].count(_BLANK)
+        facts = {"boxes": [list(box) for box in (SINGLE_BOX if subject_count == 1 else PAIR_BOXES)]}
         if "symmetric" in template:
             facts["symmetric"] = template["symmetric"]
-        for _ in range(min(wanted, len(choices[count]))):
-            who = choices[count][used[count] % len(choices[count])]
-            used[count] += 1
+        for _ in range(min(case_count, len(choices[subject_count]))):
+            group = choices[subject_count][used[subject_count] % len(choices[subject_count])]
+            used[subject_count] += 1
             prompt = template["prompt"]
-            for name, _photograph in who:
+            for name, _photograph in group:
                 prompt = prompt.replace(_BLANK, name, 1)
             for seed in range(seeds):
                 number += 1
@@ -147,8 +145,8 @@ def cases(subjects: list[tuple[str, Path]], seeds: int, plan: str = "100") -> It
                     "picture": f"{number:04d}.png",
                     "prompt": prompt,
                     "relation": template["relation"],
-                    "references": [photograph for _name, photograph in who],
-                    "names": [name for name, _ in who],
+                    "references": [photograph for _name, photograph in group],
+                    "names": [name for name, _ in group],
                     **facts,
                     "template": index,
                     "seed": seed,
@@ -169,14 +167,6 @@ def prompts_text(folder: Path, beside: Path, seeds: int, plan: str = "100") -> s
     """
     lines = []
     for case in cases(find_subjects(folder), seeds, plan):
-        # A relative path leads from one drive of Windows to another nowhere: then it stays whole.
-        case["references"] = [_relative(path.resolve(), beside.resolve()) for path in case["references"]]
+        case["references"] = [relative(path, beside) for path in case["references"]]
         lines.append(json.dumps(case, ensure_ascii=False))
     return "\n".join(lines) + "\n"
-
-
-def _relative(path: Path, folder: Path) -> str:
-    try:
-        return Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:
-        return path.as_posix()

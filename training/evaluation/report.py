@@ -1,4 +1,4 @@
-"""What people read: one table, and everything behind it as JSON."""
+"""Write the table of scores as Markdown, and everything behind it as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Scores = Sequence[Mapping[str, float | None]]
 
 
 def summaries(entries: Sequence[Entry], scores: Scores) -> dict[str, dict[str, Score]]:
-    """Group to metric to Score; what no picture of a group has is left out.
+    """Average the scores by group and metric; a metric that no picture of a group has is left out.
 
     Args:
         entries: N pictures.
@@ -57,15 +57,15 @@ def table_text(table: Mapping[str, Mapping[str, Score]], backbones: Mapping[str,
         return "\n".join(lines) + "\n\n" + "\n".join(notes) + "\n"
     published = relationbench()["published"]
     for row in published["rows"]:
-        told = dict(zip(published["metrics"], row["scores"]))
-        cells = ["-" if metric not in told else f"{told[metric]:.1f}" for metric in metrics]
+        published_scores = dict(zip(published["metrics"], row["scores"]))
+        cells = ["-" if metric not in published_scores else f"{published_scores[metric]:.1f}" for metric in metrics]
         lines.append("| " + " | ".join([f"*published: {row['method']}, {row['group']}*", "", "", *cells]) + " |")
     notes.append(f"Rows in italics: {published['note']}. Other encoders or subjects are not comparable with them.")
     return "\n".join(lines) + "\n\n" + "\n".join(notes) + "\n"
 
 
 def _cell(score: Score | None, pictures: int) -> str:
-    """Return a mean with its interval, and of how many pictures where that is not all."""
+    """Write a mean with its interval, and the number of pictures where it is not all of them."""
     if score is None:
         return "-"
     interval = "" if score.low is None else f" [{score.low:.1f}, {score.high:.1f}]"
@@ -80,7 +80,7 @@ def report_json(
     scores: Scores,
     exact: Mapping[str, Any],
 ) -> str:
-    """Means, intervals, published rows, and every picture with its predicate and scores; the exact scores if any."""
+    """Write means, intervals, published rows, every picture with predicate and scores, and exact scores if any."""
     pictures: list[dict[str, Any]] = [
         {
             "picture": entry.picture.name,

@@ -1,4 +1,4 @@
-"""Pictures, prompts and encoders to the scores of each picture."""
+"""Embed pictures and prompts, and score each picture."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .scores import similarity, subject_similarity
 def score_pictures(
     entries: Sequence[Entry], predicates: Sequence[str | None], clip: Embedder, dino: Embedder | None, batch: int
 ) -> list[dict[str, float | None]]:
-    """RelationBench's scores of every picture; every file and every text is encoded once.
+    """Score every picture as RelationBench does; every file and every text is encoded once.
 
     Args:
         entries: N pictures and what they should show.
@@ -35,32 +35,34 @@ def score_pictures(
         UserErrors: pictures that cannot be decoded, all of them.
     """
     files = list(dict.fromkeys(file for entry in entries for file in (entry.picture, *entry.references)))
-    row = {file: index for index, file in enumerate(files)}
+    row_of_file = {file: index for index, file in enumerate(files)}
     embedders = [clip] if dino is None else [clip, dino]
-    of_clip, *of_dino = embed_files([embedder.pictures for embedder in embedders], files, batch)
+    clip_vectors, *dino_vectors = embed_files([embedder.pictures for embedder in embedders], files, batch)
     texts = list(dict.fromkeys([entry.prompt for entry in entries] + [text for text in predicates if text]))
-    of_text = dict(zip(texts, _embed_texts(clip, texts, batch)))
-    drawn = [row[entry.picture] for entry in entries]
-    references = [[row[file] for file in entry.references] for entry in entries]
+    text_vectors = dict(zip(texts, _embed_texts(clip, texts, batch)))
+    picture_rows = [row_of_file[entry.picture] for entry in entries]
+    references = [[row_of_file[file] for file in entry.references] for entry in entries]
+    pictures = clip_vectors[picture_rows]  # (N, E)
     columns: dict[str, list[float | None]] = {
-        "CLIP-T": similarity(of_clip[drawn], torch.stack([of_text[entry.prompt] for entry in entries])).tolist(),
+        "CLIP-T": similarity(pictures, torch.stack([text_vectors[entry.prompt] for entry in entries])).tolist(),
         "CLIP-R": [
-            float(similarity(of_clip[index], of_text[text])) if text else None for index, text in zip(drawn, predicates)
+            float(similarity(picture, text_vectors[text])) if text else None
+            for picture, text in zip(pictures, predicates)
         ],
-        "CLIP-I": subject_similarity(of_clip[drawn], of_clip, references),
+        "CLIP-I": subject_similarity(pictures, clip_vectors, references),
     }
-    for vectors in of_dino:
-        columns["DINO"] = subject_similarity(vectors[drawn], vectors, references)
+    for vectors in dino_vectors:
+        columns["DINO"] = subject_similarity(vectors[picture_rows], vectors, references)
     return [dict(zip(columns, values)) for values in zip(*columns.values())]
 
 
 def embed_files(encoders: Sequence[Callable], files: Sequence[Path], batch: int) -> list[Tensor]:
-    """Decode each file once and show it to each encoder: one (F, E) an encoder.
+    """Decode each file once and embed it with each encoder: one (F, E) per encoder.
 
     Raises:
         UserErrors: every file that is not a whole picture.
     """
-    found: list[list[Tensor]] = [[] for _ in encoders]
+    vectors_of_each: list[list[Tensor]] = [[] for _ in encoders]
     faults: list[str] = []
     with tqdm(total=len(files), desc="pictures", unit="") as bar:
         for start in range(0, len(files), batch):
@@ -71,12 +73,12 @@ def embed_files(encoders: Sequence[Callable], files: Sequence[Path], batch: int)
                 except ValueError as error:
                     faults.append(str(error))
             if not faults:
-                for vectors, encode in zip(found, encoders):
+                for vectors, encode in zip(vectors_of_each, encoders):
                     vectors.append(encode(pictures))
             bar.update(len(files[start : start + batch]))
     if faults:
         raise UserErrors(faults)
-    return [torch.cat(vectors) for vectors in found]
+    return [torch.cat(vectors) for vectors in vectors_of_each]
 
 
 def _embed_texts(clip: Embedder, texts: Sequence[str], batch: int) -> Tensor:

@@ -29,7 +29,7 @@ def similarity(pictures: Tensor, others: Tensor) -> Tensor:
 
 
 def subject_similarity(pictures: Tensor, references: Tensor, rows: Sequence[Sequence[int]]) -> list[float | None]:
-    """CLIP-I and DINO: each picture against its references, the mean over them.
+    """Compare each picture with its references and take the mean: CLIP-I and DINO.
 
     Args:
         pictures: (N, E).

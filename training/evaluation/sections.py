@@ -1,4 +1,4 @@
-"""The parts of a report below the four scores: who is where, whether it happened, licences, what was not measured."""
+"""Write the sections of a report below the four scores: subjects, faces, judge, licences, and notes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEAST_MASS = 0.5  # of Yes and No: below it the judge is answering something els
 
 
 def sections_text(measured: Measured, accuracy: Any) -> str:
-    """Markdown.
+    """Write the sections as Markdown.
 
     Args:
         measured: see `measurement`.
@@ -70,11 +70,8 @@ def _judge_text(measured: Measured, accuracy: Any) -> str:
     text += "Judge: " + ", ".join(f"{key} {value}" for key, value in measured.judge.items()) + ".\n"
     if measured.mass is not None:
         text += f"Yes and No hold {100 * measured.mass:.0f} % of the probability of its first word"
-        text += (
-            ".\n"
-            if measured.mass >= LEAST_MASS
-            else (": it is answering something else, and its verdicts mean little.\n")
-        )
+        trusted = measured.mass >= LEAST_MASS
+        text += ".\n" if trusted else ": it is answering something else, and its verdicts mean little.\n"
     if accuracy is not None:
         text += _corrected_text(measured, accuracy)
     if measured.unparsable is not None:
@@ -88,7 +85,7 @@ def _judge_text(measured: Measured, accuracy: Any) -> str:
 
 
 def corrected_happened(measured: Measured, accuracy: Any) -> Any:
-    """Return the share that lies behind the verdicts, or None."""
+    """Correct the share of verdicts for the judge's errors; None without verdicts."""
     from .judge.accuracy import corrected
 
     pairs = [
@@ -113,7 +110,7 @@ def _corrected_text(measured: Measured, accuracy: Any) -> str:
 
 
 def sections_facts(measured: Measured, accuracy: Any) -> dict[str, Any]:
-    """Return the same for JSON."""
+    """Return the sections for JSON."""
     facts: dict[str, Any] = {"notes": list(measured.notes), "seconds": round(measured.seconds, 2)}
     licences = {name: licence_of(name) for name in sets_of(measured)}
     if licences:
@@ -147,23 +144,23 @@ def _groups(measured: Measured, columns: Sequence[Column]) -> dict[str, Any]:
 
 
 def picture_facts(measured: Measured, index: int) -> dict[str, Any]:
-    """One picture's measures and detections, for JSON."""
+    """Return one picture's measures and detections, for JSON."""
     row, facts = measured.rows[index], {}
     parts = {"subjects": SUBJECT_COLUMNS, "faces": FACE_COLUMNS, "judge": (*JUDGE_COLUMNS, *GRADE_COLUMNS)}
     for name, columns in parts.items():
-        own = {column.key: row[column.key] for column in columns if row.get(column.key) is not None}
-        if own:
-            facts[name] = own
-    found = measured.subjects.rows[index] if measured.subjects else None
-    if found is not None:
+        values = {column.key: row[column.key] for column in columns if row.get(column.key) is not None}
+        if values:
+            facts[name] = values
+    subject_row = measured.subjects.rows[index] if measured.subjects else None
+    if subject_row is not None:
         facts["detections"] = [
             {"name": one.name, "box": [round(edge, 4) for edge in one.box], "score": round(one.score, 4)}
-            for one in found.detections
+            for one in subject_row.detections
         ]
-        facts["assigned"] = list(found.assigned)
+        facts["assigned"] = list(subject_row.assigned)
     return facts
 
 
 def names_of(entry: Entry) -> tuple[str, ...]:
-    """Names of the references, for drawings."""
+    """Return the names of the references, for drawings."""
     return entry.names or tuple(f"subject {number}" for number in range(1, len(entry.references) + 1))

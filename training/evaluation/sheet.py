@@ -1,4 +1,4 @@
-"""A contact sheet: pictures with their references, prompts and scores, to see what the numbers speak of."""
+"""A contact sheet: pictures with their references, prompts and scores, to look at beside the numbers."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ def contact_sheet(
     scores: Sequence[Mapping[str, float | None]],
     subjects: Any = None,
 ) -> Image.Image:
-    """At most MOST pictures, evenly taken from the whole list.
+    """Draw at most MOST pictures, taken evenly from the whole list.
 
     Args:
         entries, predicates, scores: N each, as measured.
         subjects: `SubjectResults`: detections are drawn, in the colour of the reference they were assigned to; or None.
     """
-    shown = [index * len(entries) // min(MOST, len(entries)) for index in range(min(MOST, len(entries)))]
-    columns, head = min(_COLUMNS, len(shown)), 30
+    count = min(MOST, len(entries))
+    chosen = [index * len(entries) // count for index in range(count)]
+    columns, head = min(_COLUMNS, count), 30
     width, height = _SIDE + _GAP, _SIDE + _SMALL + _TEXT + _GAP
-    sheet = Image.new("RGB", (columns * width + _GAP, head + -(-len(shown) // columns) * height + _GAP), PAPER)
+    sheet = Image.new("RGB", (columns * width + _GAP, head + -(-count // columns) * height + _GAP), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((_GAP, 8), f"{len(shown)} of {len(entries)} pictures, their references below", INK, font(15))
-    for place, index in enumerate(shown):
+    draw.text((_GAP, 8), f"{count} of {len(entries)} pictures, their references below", INK, font(15))
+    for place, index in enumerate(chosen):
         left, top = _GAP + place % columns * width, head + place // columns * height
         _cell(sheet, draw, (left, top), entries[index], predicates[index], scores[index])
         if subjects is not None and subjects.rows[index] is not None:
@@ -46,7 +47,7 @@ def contact_sheet(
 
 
 def _draw_detections(draw: ImageDraw.ImageDraw, path: Path, corner: tuple[int, int], row: Any) -> None:
-    """Boxes over a picture that `_paste` put at a corner; grey for a detection that is nobody."""
+    """Draw boxes over a picture that `_paste` put at a corner; grey for a detection without a reference."""
     picture = open_picture(path)
     scale = _SIDE / max(picture.size)
     wide, high = picture.width * scale, picture.height * scale
@@ -74,26 +75,26 @@ def _cell(
     for number, path in enumerate(entry.references):
         _paste(sheet, path, (left + number * step, top + _SIDE + 4), step - 4)
     below = top + _SIDE + _SMALL + 8
-    draw.text((left, below), _fitted(draw, entry.prompt, 12), INK, font(12))
-    draw.text((left, below + 16), _fitted(draw, f"predicate: {predicate or '-'}", 12), _GREY, font(12))
+    draw.text((left, below), _shortened(draw, entry.prompt, 12), INK, font(12))
+    draw.text((left, below + 16), _shortened(draw, f"predicate: {predicate or '-'}", 12), _GREY, font(12))
     values = [
         f"{metric.removeprefix('CLIP-')} {scores[metric]:.1f}" for metric in METRICS if scores.get(metric) is not None
     ]
-    draw.text((left, below + 32), _fitted(draw, "   ".join(values), 13), INK, font(13))
+    draw.text((left, below + 32), _shortened(draw, "   ".join(values), 13), INK, font(13))
     flags = [f"{name.replace('_', ' ')} {scores[name]:.2g}" for name in _FLAGS if scores.get(name) is not None]
-    draw.text((left, below + 48), _fitted(draw, "   ".join(flags), 12), _GREY, font(12))
+    draw.text((left, below + 48), _shortened(draw, "   ".join(flags), 12), _GREY, font(12))
 
 
 def _paste(sheet: Image.Image, path: Path, corner: tuple[int, int], side: int) -> None:
-    """Whole, in the middle of a square."""
+    """Paste a whole picture in the middle of a square."""
     picture = ImageOps.contain(open_picture(path), (side, side), Image.Resampling.LANCZOS)
     frame = Image.new("RGB", (side, side), FAINT)
     frame.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     sheet.paste(frame, corner)
 
 
-def _fitted(draw: ImageDraw.ImageDraw, text: str, size: int) -> str:
-    """As much of a text as fits below a picture."""
+def _shortened(draw: ImageDraw.ImageDraw, text: str, size: int) -> str:
+    """Cut a text to the width of a picture."""
     if draw.textlength(text, font(size)) <= _SIDE:
         return text
     while draw.textlength(text + "...", font(size)) > _SIDE:

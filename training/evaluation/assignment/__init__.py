@@ -1,5 +1,5 @@
-"""Who is where in a picture: references assigned to detections, and what follows from it.
+"""Assign references to detections, and measure identity, place and number of the subjects.
 
 `hungarian` assigns, `measures` counts (both pure), `subjects` runs the detector and the encoder, `faces` holds the
-published measures that need faces.
+published measures of faces.
 """

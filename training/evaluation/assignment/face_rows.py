@@ -1,7 +1,7 @@
 """Pictures to faces: embed those of the references and those of the picture, and measure the published ways.
 
 A reference is a person if a face is found in its photograph: the largest counts. Pictures without such a reference are
-not measured. The formulas are those of `faces`; their detector and encoder are whatever `--faces` names, which for
+not measured. The formulas are those of `faces`; their detector and encoder are those that `--faces` names, which for
 ID-Sim and ID-Conf are not UMO's own.
 """
 
@@ -58,13 +58,13 @@ def measure_faces(
     return rows
 
 
-def _row(references: np.ndarray, found: np.ndarray) -> dict[str, float | None]:
-    """One picture: (R, E) faces of its references, (F, E) faces in it."""
-    cosines = references @ found.T if len(found) else np.zeros((len(references), 0))
+def _row(references: np.ndarray, faces: np.ndarray) -> dict[str, float | None]:
+    """Measure one picture: (R, E) faces of its references, (F, E) faces in it."""
+    cosines = references @ faces.T if len(faces) else np.zeros((len(references), 0))
     confidences = [value for value in map(id_conf_umo, cosines) if value is not None]
     return {
         "face_multi_id": multi_id(cosines),
         "face_id_sim": id_sim_umo(cosines),
         "face_id_conf": float(np.mean(confidences)) if confidences else None,
-        "face_count_exact": float(len(found) == len(references)),
+        "face_count_exact": float(len(faces) == len(references)),
     }

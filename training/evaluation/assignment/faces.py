@@ -18,7 +18,7 @@ PACKAGES = ("insightface", "onnxruntime")
 
 
 def id_sim_umo(cosines: np.ndarray) -> float:
-    """100 times the best cosine of each reference over the faces detected, 0 without faces; the mean over references.
+    """Return the mean over references of 100 times the best cosine over the faces detected; 0 without faces.
 
     Args:
         cosines: (R, F); two references may claim one face.
@@ -27,7 +27,7 @@ def id_sim_umo(cosines: np.ndarray) -> float:
 
 
 def id_conf_umo(cosines: Sequence[float]) -> float | None:
-    """100 min(1, (s1 - s2) / s1) of one reference's two best cosines; None with fewer than two faces.
+    """Return 100 min(1, (s1 - s2) / s1) of one reference's two best cosines; None with fewer than two faces.
 
     Args:
         cosines: (F,) of one reference.
@@ -39,7 +39,7 @@ def id_conf_umo(cosines: Sequence[float]) -> float | None:
 
 
 def multi_id(cosines: np.ndarray) -> float:
-    """Hungarian maximum of the cosines padded with zeros to a square, over the number of people.
+    """Return the Hungarian maximum of the cosines padded with zeros to a square, over the number of people.
 
     Args:
         cosines: (R, F).
@@ -55,7 +55,7 @@ def multi_id(cosines: np.ndarray) -> float:
 
 
 def not_measured() -> str:
-    """Say what a run without faces would need."""
+    """Return the note of a run without faces: the option and packages it needs."""
     lacking = any(importlib.util.find_spec(name) is None for name in PACKAGES)
     packages = f" and {' and '.join(PACKAGES)} (pip install -e '.[faces]')" if lacking else ""
     return f"not measured: needs --faces{packages}"

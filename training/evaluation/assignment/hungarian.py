@@ -54,13 +54,13 @@ def maximum_assignment(weights: np.ndarray) -> list[int]:
 
 
 def assign(similarity: np.ndarray, floor: float) -> list[int | None]:
-    """Assign references to detections; a reference that no detection resembles by more than `floor` is not there.
+    """Assign references to detections; a reference that no detection resembles by more than `floor` gets none.
 
     The matrix is padded with one column of value `floor` for each reference.
 
     Args:
         similarity: (R, D) cosines; D may be 0.
-        floor: cosine at or below which a detection is nobody.
+        floor: cosine at or below which a detection matches no reference.
 
     Returns:
         For each reference the index of its detection, or None.

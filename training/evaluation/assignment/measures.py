@@ -20,13 +20,13 @@ CONFUSION_MARGIN = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What was asked for and what was detected.
+    """Requested and detected subjects of one picture.
 
     Attributes:
         similarity: (R, D).
-        names: R names asked for.
-        detected_names: D names, each that a thing was detected under.
-        boxes: (R, 4) boxes asked for, or None.
+        names: R requested names.
+        detected_names: D names, one per detection.
+        boxes: (R, 4) requested boxes, or None.
         detected_boxes: (D, 4).
     """
 
@@ -82,7 +82,7 @@ MEASURES = tuple(SubjectMeasures.__dataclass_fields__)
 
 
 def measure(picture: Picture, floor: float) -> tuple[SubjectMeasures, list[int | None]]:
-    """All measures of a picture, and the assignment they rest on.
+    """Compute all measures of a picture, and the assignment they rest on.
 
     Args:
         picture: with at least one reference.
@@ -94,14 +94,14 @@ def measure(picture: Picture, floor: float) -> tuple[SubjectMeasures, list[int |
     _check(picture)
     S, references, detections = picture.similarity, len(picture.names), len(picture.detected_names)
     a = assign(S, floor)
-    held = [(i, j) for i, j in enumerate(a) if j is not None]
-    own = [float(S[i, j]) for i, j in held]
+    pairs = [(i, j) for i, j in enumerate(a) if j is not None]
+    own = [float(S[i, j]) for i, j in pairs]
     swap, misplaced = _swapped(picture, a)
-    margins = _margins(S, held) if references > 1 else []
-    in_place, inside = _in_place(picture, held)
+    margins = _margins(S, pairs) if references > 1 else []
+    in_place, inside = _in_place(picture, pairs)
     several = references > 1
     return SubjectMeasures(
-        found=len(held) / references,
+        found=len(pairs) / references,
         identity=sum(own) / references,
         identity_found=sum(own) / len(own) if own else None,
         count_exact=float(Counter(picture.names) == Counter(picture.detected_names)),
@@ -110,7 +110,7 @@ def measure(picture: Picture, floor: float) -> tuple[SubjectMeasures, list[int |
         duplicate=float(_duplicate(S)) if several else None,
         swap=swap,
         misplaced=misplaced,
-        name_swap=float(_name_swapped(picture, held)) if several else None,
+        name_swap=float(_name_swapped(picture, pairs)) if several else None,
         confusion=sum(margin < -CONFUSION_MARGIN for margin in margins) / len(margins) if margins else None,
         margin=sum(margins) / len(margins) if margins else None,
         in_place=in_place,
@@ -126,19 +126,19 @@ def _check(picture: Picture) -> None:
     }
     if picture.boxes is not None:
         shapes["boxes"] = (picture.boxes.shape, (references, 4))
-    wrong = [f"{name} {got}, expected {wanted}" for name, (got, wanted) in shapes.items() if got != wanted]
+    wrong = [f"{name} {got}, expected {expected}" for name, (got, expected) in shapes.items() if got != expected]
     if not references or wrong:
         raise ValueError("; ".join(wrong) or "expected at least one reference")
 
 
 def _duplicate(S: np.ndarray) -> bool:
-    """Whether two references resemble the same detection most, though there are enough for all."""
+    """Whether two references resemble the same detection most, though there are enough detections for all."""
     references, detections = S.shape
     return detections >= references and len(set(S.argmax(1).tolist())) < references
 
 
-def placed(boxes: np.ndarray, detected: np.ndarray) -> list[int]:
-    """Return the detection that each box gets: by IoU, or by the distance of centres where boxes do not touch.
+def match_boxes(boxes: np.ndarray, detected: np.ndarray) -> list[int]:
+    """Match each box to a detection: by IoU, or by the distance of centres where boxes do not touch.
 
     Args:
         boxes: (R, 4).
@@ -149,34 +149,33 @@ def placed(boxes: np.ndarray, detected: np.ndarray) -> list[int]:
 
 
 def _swapped(picture: Picture, a: Sequence[int | None]) -> tuple[float | None, float | None]:
-    """`swap` and `misplaced`."""
+    """Compute `swap` and `misplaced`."""
     references, detections = picture.similarity.shape
     if picture.boxes is None or references < 2:
         return None, None
     if detections < references or None in a:
         return 0.0, 0.0
-    by_place = placed(picture.boxes, picture.detected_boxes)
+    by_place = match_boxes(picture.boxes, picture.detected_boxes)
     same_things = set(by_place) == set(a)
     return float(same_things and by_place != list(a)), float(not same_things)
 
 
-def _name_swapped(picture: Picture, held: Sequence[tuple[int, int]]) -> bool:
-    return any(
-        picture.detected_names[j] != picture.names[i] and picture.detected_names[j] in picture.names for i, j in held
-    )
+def _name_swapped(picture: Picture, pairs: Sequence[tuple[int, int]]) -> bool:
+    names = [(picture.names[i], picture.detected_names[j]) for i, j in pairs]
+    return any(detected != name and detected in picture.names for name, detected in names)
 
 
-def _margins(S: np.ndarray, held: Sequence[tuple[int, int]]) -> list[float]:
-    return [float(S[i, j] - np.delete(S[:, j], i).max()) for i, j in held]
+def _margins(S: np.ndarray, pairs: Sequence[tuple[int, int]]) -> list[float]:
+    return [float(S[i, j] - np.delete(S[:, j], i).max()) for i, j in pairs]
 
 
-def _in_place(picture: Picture, held: Sequence[tuple[int, int]]) -> tuple[float | None, float | None]:
-    """`in_place` and `centre_inside`."""
+def _in_place(picture: Picture, pairs: Sequence[tuple[int, int]]) -> tuple[float | None, float | None]:
+    """Compute `in_place` and `centre_inside`."""
     if picture.boxes is None:
         return None, None
     overlap, middle = iou(picture.boxes, picture.detected_boxes), centres(picture.detected_boxes)
     inside = [
-        bool((picture.boxes[i, :2] <= middle[j]).all() and (middle[j] <= picture.boxes[i, 2:]).all()) for i, j in held
+        bool((picture.boxes[i, :2] <= middle[j]).all() and (middle[j] <= picture.boxes[i, 2:]).all()) for i, j in pairs
     ]
     references = len(picture.names)
-    return sum(float(overlap[i, j]) for i, j in held) / references, sum(inside) / references
+    return sum(float(overlap[i, j]) for i, j in pairs) / references, sum(inside) / references

@@ -1,9 +1,9 @@
 """Pictures to subjects: detect by name, embed crops, assign, measure.
 
-Each different name is detected once in a picture; crops are padded white to squares, with the mask painted in where a
-mask is known; a reference's embedding is the mean over its photographs after normalising. The floor below which a
-detection is nobody is measured from the references themselves: the 95 % quantile of the cosines between different
-subjects of the prompts file.
+Each different name is detected once in a picture; crops are padded white to squares, with the mask painted in where
+there is one; a reference's embedding is the mean over its photographs after normalising. The floor below which a
+detection matches no reference is measured from the references themselves: the 95 % quantile of the cosines between
+different subjects of the prompts file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _PEOPLE = {"man", "woman", "person", "boy", "girl", "child", "lady", "guy", "bab
 
 @dataclass(frozen=True)
 class SubjectModels:
-    """What subjects are measured with.
+    """Models that find and embed subjects.
 
     Attributes:
         detector: finds subjects by name.
@@ -56,7 +56,7 @@ class SubjectRow:
 
     Attributes:
         measures: see `SubjectMeasures`.
-        detections: what was found, best first.
+        detections: of the picture, best first.
         assigned: for each reference the index of its detection, or None.
     """
 
@@ -71,9 +71,9 @@ class SubjectResults:
 
     Attributes:
         rows: one for each picture; None where nothing can be measured (no names or no references).
-        floor: cosine at or below which a detection is nobody.
-        floor_from: number of different subjects the floor was measured from; 0 if it was given.
-        models: what was used, by role.
+        floor: cosine at or below which a detection matches no reference.
+        floor_from: number of different subjects the floor was measured from; 0 if the options set it.
+        models: names by role.
     """
 
     rows: tuple[SubjectRow | None, ...]
@@ -83,7 +83,7 @@ class SubjectResults:
 
 
 def detection_name(name: str) -> str:
-    """Return what a detector is asked for: people by their class, everything else by its name."""
+    """Return the name to detect: people by their class, everything else by its name."""
     words = name.lower().split()
     return PERSON if words and words[-1] in _PEOPLE else name
 
@@ -108,10 +108,10 @@ def measure_subjects(
     usable = [entry for entry in entries if entry.names and entry.references]
     _check_files(usable)
     photographs = {views: name for entry in usable for views, name in zip(photographs_of(entry), entry.names)}
-    looks = {views: _looks_of(views, name, models) for views, name in photographs.items()}
+    looks = {views: _embed_subject(views, name, models) for views, name in photographs.items()}
     measured_from = 0
     if floor is None:
-        floor, measured_from = measured_floor(list(looks.values())), len(looks)
+        floor, measured_from = measure_floor(list(looks.values())), len(looks)
     rows: dict[int, SubjectRow] = {}
     for entry in progress(usable):
         references = torch.stack([looks[views] for views in photographs_of(entry)])
@@ -125,7 +125,7 @@ def photographs_of(entry: Entry) -> list[tuple[Path, ...]]:
     return [tuple(dict.fromkeys((reference, *more))) for reference, more in zip(entry.references, views)]
 
 
-def measured_floor(looks: Sequence[Tensor]) -> float:
+def measure_floor(looks: Sequence[Tensor]) -> float:
     """Return the 95 % quantile of the cosines between different subjects.
 
     Raises:
@@ -143,38 +143,38 @@ def measured_floor(looks: Sequence[Tensor]) -> float:
 
 def find_subjects(image: Image.Image, names: Sequence[str], models: SubjectModels) -> list[Detection]:
     """Return detections of a picture under its different names, selected, with masks where there is a segmenter."""
-    asked = list(dict.fromkeys(map(detection_name, names)))
-    found = select(models.detector.detect(image, asked), image.size)
-    if models.segmenter is None or not found:
-        return found
-    masks = models.segmenter.masks(image, [one.box for one in found])
+    detection_names = list(dict.fromkeys(map(detection_name, names)))
+    detections = select(models.detector.detect(image, detection_names), image.size)
+    if models.segmenter is None or not detections:
+        return detections
+    masks = models.segmenter.masks(image, [one.box for one in detections])
     return [
         Detection(one.name, one.box, one.score, mask if one.mask is None else one.mask)
-        for one, mask in zip(found, masks)
+        for one, mask in zip(detections, masks)
     ]
 
 
 def _measure_one(entry: Entry, references: Tensor, models: SubjectModels, floor: float) -> SubjectRow:
     image = open_picture(entry.picture)
-    found = find_subjects(image, entry.names, models)
+    detections = find_subjects(image, entry.names, models)
     similarity = np.zeros((len(references), 0))
-    if found:
-        crops = [crop(image, one.box, one.mask) for one in found]
+    if detections:
+        crops = [crop(image, one.box, one.mask) for one in detections]
         similarity = (references @ F.normalize(models.encoder.pictures(crops), dim=-1).T).numpy()
     measures, assigned = measure(
         Picture(
             similarity,
             tuple(map(detection_name, entry.names)),
-            tuple(one.name for one in found),
-            np.array([one.box for one in found]).reshape(-1, 4),
+            tuple(one.name for one in detections),
+            np.array([one.box for one in detections]).reshape(-1, 4),
             np.array(entry.boxes) if entry.boxes else None,
         ),
         floor,
     )
-    return SubjectRow(measures, tuple(found), tuple(assigned))
+    return SubjectRow(measures, tuple(detections), tuple(assigned))
 
 
-def _looks_of(views: Sequence[Path], name: str, models: SubjectModels) -> Tensor:
+def _embed_subject(views: Sequence[Path], name: str, models: SubjectModels) -> Tensor:
     """(E,) mean of the normalised embeddings of a subject's photographs, normalised.
 
     A photograph is cut to the best detection of the subject's name; where there is none it is taken whole.
@@ -182,8 +182,10 @@ def _looks_of(views: Sequence[Path], name: str, models: SubjectModels) -> Tensor
     pieces = []
     for path in views:
         image = open_picture(path)
-        found = find_subjects(image, [name], models)[:1]  # the subject without what surrounds it, as in the picture
-        box, mask = (found[0].box, found[0].mask) if found else (WHOLE, None)
+        detections = find_subjects(image, [name], models)[
+            :1
+        ]  # the subject without what surrounds it, as in the picture
+        box, mask = (detections[0].box, detections[0].mask) if detections else (WHOLE, None)
         pieces.append(crop(image, box, mask))
     return F.normalize(F.normalize(models.encoder.pictures(pieces), dim=-1).mean(0), dim=-1)
 

@@ -18,11 +18,11 @@ class Benchmark:
     """A public prompt set.
 
     Attributes:
-        title: as it is called.
+        title: for tables.
         source: where the user gets it.
-        size: how many cases the whole set has.
+        size: number of cases of the whole set.
         licence: of code and pictures, as far as it is stated.
-        read: a folder to cases.
+        read: reads the cases of a folder.
     """
 
     title: str

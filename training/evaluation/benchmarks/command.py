@@ -16,26 +16,26 @@ from ...common.errors import UserErrors
 from ...common.image_files import open_picture
 from ...common.sheets import FAINT, INK, PAPER, font, save_picture
 from .catalogue import SETS, Benchmark
-from .lines import Case, check_cases, limited, prompts_lines
+from .lines import Case, check_cases, prompts_lines, subset
 
 _SHOWN, _SIDE, _GAP = 24, 120, 10
 
 
 def parser() -> argparse.ArgumentParser:
-    """Arguments of the command."""
+    """Make the command's parser."""
     sets = "\n".join(f"  {name:17} {one.title}: {one.size}; {one.source}; {one.licence}" for name, one in SETS.items())
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog="python -m training.evaluate convert",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Write the prompts file of a public set from files that you have; nothing is downloaded. Written "
         f"beside it: a JSON of its facts and a sheet of its first cases.\n\n{sets}",
     )
-    made.add_argument("set", choices=SETS, metavar="SET")
-    made.add_argument("--from", type=of_type.path, required=True, dest="source", help="folder of the set's own files")
-    made.add_argument("--out", type=of_type.path, required=True, help="prompts file to write, JSON lines")
-    made.add_argument("--limit", type=int, help="a fixed pseudo-random subset; that of 50 is a part of that of 100")
-    made.add_argument("--seeds", type=int, default=1, help="pictures of each case")
-    return made
+    parser.add_argument("set", choices=SETS, metavar="SET")
+    parser.add_argument("--from", type=of_type.path, required=True, dest="source", help="folder of the set's own files")
+    parser.add_argument("--out", type=of_type.path, required=True, help="prompts file to write, JSON lines")
+    parser.add_argument("--limit", type=int, help="a fixed pseudo-random subset; that of 50 is a part of that of 100")
+    parser.add_argument("--seeds", type=int, default=1, help="pictures of each case")
+    return parser
 
 
 def run(options: argparse.Namespace) -> None:
@@ -55,38 +55,38 @@ def run(options: argparse.Namespace) -> None:
         faults.append(f"--from {options.source}: expected the folder of the set's files, found none.")
     if faults:
         raise UserErrors(faults)
-    chosen = SETS[options.set]
-    say(f"reading {chosen.title} from {options.source}")
-    cases = limited(read_cases(chosen, options.source), options.limit)
+    benchmark = SETS[options.set]
+    say(f"reading {benchmark.title} from {options.source}")
+    cases = subset(read_cases(benchmark, options.source), options.limit)
     check_cases(cases, options.source)
     write_text(options.out, prompts_lines(cases, options.set, options.out.parent, options.seeds))
     write_text(
         options.out.with_suffix(".facts.json"), json.dumps(facts(options.set, cases, options.seeds), indent=1) + "\n"
     )
-    save_picture(sheet(chosen, cases), options.out.with_suffix(".sheet.png"))
+    save_picture(sheet(benchmark, cases), options.out.with_suffix(".sheet.png"))
     say(
-        f"{table(cases)}\n\nwrote {len(cases) * options.seeds} lines to {options.out}. Licence of {chosen.title}: "
-        f"{chosen.licence}."
+        f"{table(cases)}\n\nwrote {len(cases) * options.seeds} lines to {options.out}. Licence of {benchmark.title}: "
+        f"{benchmark.licence}."
     )
 
 
-def read_cases(chosen: Benchmark, source: Path) -> list[Case]:
-    """Return a set's cases; what is not in its format is one fault, not a traceback.
+def read_cases(benchmark: Benchmark, source: Path) -> list[Case]:
+    """Return a set's cases; files of another format are one fault, not a traceback.
 
     Raises:
         UserErrors: see the set's reader.
     """
     try:
-        return chosen.read(source)
+        return benchmark.read(source)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise UserErrors(
-            f"--from {source}: its files are not in {chosen.title}'s format "
-            f"({type(error).__name__}: {error}); expected those of {chosen.source}."
+            f"--from {source}: its files are not in {benchmark.title}'s format "
+            f"({type(error).__name__}: {error}); expected those of {benchmark.source}."
         ) from error
 
 
 def table(cases: list[Case]) -> str:
-    """Cases and subjects of each part, Markdown."""
+    """Count cases and subjects of each part, Markdown."""
     parts = Counter(case.task or "all" for case in cases)
     lines = ["| part | cases | subjects a case |", "|---|---|---|"]
     for part, count in parts.items():
@@ -96,7 +96,7 @@ def table(cases: list[Case]) -> str:
 
 
 def facts(name: str, cases: list[Case], seeds: int) -> dict:
-    """Return what a report must say of the set."""
+    """Return the facts of a set that a report must name."""
     return {
         "set": name,
         "title": SETS[name].title,
@@ -108,15 +108,15 @@ def facts(name: str, cases: list[Case], seeds: int) -> dict:
     }
 
 
-def sheet(chosen: Benchmark, cases: list[Case]) -> Image.Image:
-    """Return references and prompts of cases taken evenly from the set."""
+def sheet(benchmark: Benchmark, cases: list[Case]) -> Image.Image:
+    """Draw references and prompts of cases taken evenly from the set."""
     count = min(_SHOWN, len(cases))
-    shown = [cases[index * len(cases) // count] for index in range(count)]
+    chosen = [cases[index * len(cases) // count] for index in range(count)]
     width = 2 * _GAP + 4 * (_SIDE + _GAP) + 640
     picture = Image.new("RGB", (width, 40 + count * (_SIDE + _GAP)), PAPER)
     pen = ImageDraw.Draw(picture)
-    pen.text((_GAP, 10), f"{chosen.title}: {count} of {len(cases)} cases", INK, font(16))
-    for row, case in enumerate(shown):
+    pen.text((_GAP, 10), f"{benchmark.title}: {count} of {len(cases)} cases", INK, font(16))
+    for row, case in enumerate(chosen):
         top = 40 + row * (_SIDE + _GAP)
         for column, path in enumerate(case.references[:4]):
             tile = ImageOps.contain(open_picture(path), (_SIDE, _SIDE))

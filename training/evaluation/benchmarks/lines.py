@@ -74,7 +74,7 @@ def read_text_file(path: Path) -> str:
 
 
 def pictures_in(folder: Path) -> tuple[Path, ...]:
-    """All pictures of a folder by name; none if there is no such folder."""
+    """List the pictures of a folder by name; none if there is no such folder."""
     return tuple(user_files.visible_files(folder, PICTURES))
 
 
@@ -85,7 +85,7 @@ def picture_like(path: Path) -> Path:
     return next((other for suffix in PICTURES if (other := path.with_suffix(suffix)).is_file()), path)
 
 
-def limited(cases: Sequence[Case], limit: int | None) -> list[Case]:
+def subset(cases: Sequence[Case], limit: int | None) -> list[Case]:
     """Return a fixed pseudo-random subset in the original order; that of 50 is a part of that of 100."""
     if limit is None or limit >= len(cases):
         return list(cases)
@@ -95,7 +95,7 @@ def limited(cases: Sequence[Case], limit: int | None) -> list[Case]:
 
 
 def check_cases(cases: Sequence[Case], source: Path) -> None:
-    """Report everything that is missing.
+    """Check that every case is unique and every file is there.
 
     Raises:
         UserErrors: no case, two cases of one id, files that are not there.

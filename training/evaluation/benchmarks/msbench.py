@@ -19,23 +19,18 @@ def msbench(folder: Path) -> list[Case]:
     Args:
         folder: the root of MS-Diffusion's repository, or of its data set on the hub with `msbench.py` in it.
     """
-    found = [
-        path
-        for path in (folder / "msdiffusion" / "dataset" / "prompts" / "msbench.py", folder / "msbench.py")
-        if path.is_file()
-    ]
-    if not found:
+    places = (folder / "msdiffusion" / "dataset" / "prompts" / "msbench.py", folder / "msbench.py")
+    path = next((path for path in places if path.is_file()), None)
+    if path is None:
         raise UserErrors(f"--from {folder}: expected msdiffusion/dataset/prompts/msbench.py, or msbench.py.")
-    facts = literals(read_text_file(found[0]), found[0])
+    facts = literals(read_text_file(path), path)
     lacking = [name for name in _FACTS if name not in facts]
     if lacking:
-        raise UserErrors(f"{found[0]}: expected {', '.join(lacking)}.")
+        raise UserErrors(f"{path}: expected {', '.join(lacking)}.")
     pictures = folder / "msbench" if (folder / "msbench").is_dir() else folder
-    boxes, prompts, classes = (
-        facts[name] for name in ("subject_combination_boxes", "subject_combination_prompts", "data_class_dict")
-    )
+    classes, boxes, prompts = (facts[name] for name in _FACTS)
     cases = []
-    for kind, places in boxes.items():
+    for kind, kind_boxes in boxes.items():
         for files in _groups(pictures, kind.split("_")):
             names = tuple(classes.get(path.stem, path.stem) for path in files)
             for number, prompt in enumerate(prompts[kind]):
@@ -48,7 +43,7 @@ def msbench(folder: Path) -> list[Case]:
                         references=files,
                         names=names,
                         task=kind,
-                        boxes=tuple(tuple(map(float, box)) for box in places),
+                        boxes=tuple(tuple(map(float, box)) for box in kind_boxes),
                     )
                 )
     return cases
@@ -66,7 +61,7 @@ def _groups(folder: Path, categories: list[str]) -> list[tuple[Path, ...]]:
 
 
 def literals(text: str, path: Path) -> dict[str, Any]:
-    """Names that a Python file assigns plain values to, or other such names inside them; nothing is executed.
+    """Read the plain values that a Python file assigns to names; nothing is executed.
 
     Raises:
         UserErrors: no Python.

@@ -16,12 +16,15 @@ def xversebench(folder: Path) -> list[Case]:
     Args:
         folder: the root of the XVerse repository; picture paths are relative to it.
     """
-    cases, found = [], False
-    for part in ("single", "multi"):
-        path = folder / "eval" / "tools" / f"XVerseBench_{part}.json"
-        if not path.is_file():
-            continue
-        found = True
+    paths = {part: folder / "eval" / "tools" / f"XVerseBench_{part}.json" for part in ("single", "multi")}
+    paths = {part: path for part, path in paths.items() if path.is_file()}
+    if not paths:
+        raise UserErrors(
+            f"--from {folder}: expected the root of bytedance/XVerse with eval/tools/XVerseBench_single.json "
+            "or XVerseBench_multi.json."
+        )
+    cases = []
+    for part, path in paths.items():
         graphs = path.with_name(f"XVerseBench_{part}_DSG.json")
         questions = read_json(graphs) if graphs.is_file() else {}
         for position, sample in enumerate(read_json(path)):
@@ -38,11 +41,6 @@ def xversebench(folder: Path) -> list[Case]:
                     questions=dsg_questions(_graph(questions, index, position)),
                 )
             )
-    if not found:
-        raise UserErrors(
-            f"--from {folder}: expected the root of bytedance/XVerse with eval/tools/XVerseBench_single.json "
-            "or XVerseBench_multi.json."
-        )
     return cases
 
 
@@ -54,7 +52,7 @@ def _graph(graphs: Any, index: Any, position: int) -> Mapping[str, Any]:
 
 
 def dsg_questions(graph: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Questions of a DSG (arXiv:2310.18235) in an order in which parents come first; parent 0 is none."""
+    """Read the questions of a DSG (arXiv:2310.18235) in an order in which parents come first; parent 0 is none."""
     texts = graph.get("qid2question", {})
     parents = {
         number: [
@@ -112,9 +110,9 @@ def _path(one: Any) -> str:
 
 
 def _names(sample: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """One name for each person; nothing where the set gives another number."""
-    given = sample.get("identifier", ())
-    names = [given] if isinstance(given, str) else [str(one) for one in _items(given)]
+    """Return one name for each person; nothing where the set has another number of names."""
+    identifiers = sample.get("identifier", ())
+    names = [identifiers] if isinstance(identifiers, str) else [str(one) for one in _items(identifiers)]
     if len(names) == 1 and count > 1:
         names *= count
     return tuple(names) if len(names) == count else ()

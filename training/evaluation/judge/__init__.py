@@ -1,5 +1,5 @@
-"""Whether it happened: yes-or-no questions by likelihood, graded answers, and how often the judge is right.
+"""Judge whether the relation happened: yes-or-no questions by likelihood, graded answers, and the judge's accuracy.
 
-`questions` words them, `answers` asks and remembers, `verdicts` concludes, `graded` reads numbers, `accuracy` compares
-with people's labels, `page` is where people label. The model is opened in `training/host_diffusers/vision_language`.
+`questions` words them, `answers` asks and caches, `verdicts` concludes, `graded` reads grades, `accuracy` compares with
+people's labels, `page` makes the page to label on. `training/host_diffusers/vision_language` opens the model.
 """

@@ -1,7 +1,7 @@
-"""How often a judge is right, from pictures that people labelled; and shares corrected for its errors.
+"""Accuracy of a judge, from pictures that people labelled; and shares corrected for its errors.
 
-labels.jsonl: one object a line: `picture` (a file name in the folder of pictures), `question`, `answer` (yes, no or
-unclear) and `by` (who labelled). 100 pictures of each answer are the least that tells something.
+labels.jsonl: one object per line: `picture` (a file name in the folder of pictures), `question`, `answer` (yes, no or
+unclear) and `by` (who labelled). 100 pictures of each answer are the least that is informative.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def read_labels(path: Path, pictures: Path) -> list[Label]:
     return labels
 
 
-def agreed(labels: Sequence[Label]) -> tuple[dict[tuple[Path, str], bool], int, int, float | None]:
-    """Return what people agree on.
+def agreed_answers(labels: Sequence[Label]) -> tuple[dict[tuple[Path, str], bool], int, int, float | None]:
+    """Collect the answers on which people agree.
 
     Returns:
         (picture, question) to the answer, number of unclear labels, number of disputed pictures, kappa of the two
@@ -127,23 +127,23 @@ def agreed(labels: Sequence[Label]) -> tuple[dict[tuple[Path, str], bool], int, 
     for label in labels:
         if label.answer is not None:
             by_item.setdefault((label.picture, label.question), {})[label.by] = label.answer
-    disputed = [item for item, given in by_item.items() if len(set(given.values())) > 1]
+    disputed = [item for item, votes in by_item.items() if len(set(votes.values())) > 1]
     counts: dict[str, int] = {}
     for label in labels:
         counts[label.by] = counts.get(label.by, 0) + 1
     people = sorted(counts, key=lambda person: (-counts[person], person))[:2]
-    both = [given for given in by_item.values() if all(person in given for person in people)]
+    both = [votes for votes in by_item.values() if all(person in votes for person in people)]
     people_agree = None
     if len(people) == 2 and both:
-        people_agree = agreement.kappa([given[people[0]] for given in both], [given[people[1]] for given in both])
-    answers = {item: next(iter(given.values())) for item, given in by_item.items() if item not in disputed}
+        people_agree = agreement.kappa([votes[people[0]] for votes in both], [votes[people[1]] for votes in both])
+    answers = {item: next(iter(votes.values())) for item, votes in by_item.items() if item not in disputed}
     return answers, sum(label.answer is None for label in labels), len(disputed), people_agree
 
 
 def measure_judge(
     labels: Sequence[Label], answers: Answers, progress: Callable[[Sequence], Sequence] = lambda items: items
 ) -> tuple[JudgeAccuracy, dict[tuple[Path, str], float]]:
-    """Ask the judge what people labelled.
+    """Ask the judge the questions that people labelled.
 
     Returns:
         Its accuracy, and p of every picture and question it answered.
@@ -151,36 +151,36 @@ def measure_judge(
     Raises:
         UserErrors: no picture labelled yes, or none labelled no, that the judge answered.
     """
-    truth, unclear, disputed, people = agreed(labels)
+    truth, unclear, disputed, people = agreed_answers(labels)
     replies = {item: answers.yes(*item) for item in progress(list(truth))}
-    said = {item: reply[0] for item, reply in replies.items() if reply is not None}
-    positive = [said[item] > THRESHOLD for item in said if truth[item]]
-    negative = [said[item] <= THRESHOLD for item in said if not truth[item]]
+    probabilities = {item: reply[0] for item, reply in replies.items() if reply is not None}
+    positive = [probabilities[item] > THRESHOLD for item in probabilities if truth[item]]
+    negative = [probabilities[item] <= THRESHOLD for item in probabilities if not truth[item]]
     lacking = [word for word, rows in (("yes", positive), ("no", negative)) if not rows]
     if lacking:
         raise UserErrors(
             f"--labels: sensitivity and specificity need pictures labelled yes and no; none is labelled "
-            f"{' or '.join(lacking)} (of {len(truth)}, {len(truth) - len(said)} unanswered). Label at least "
+            f"{' or '.join(lacking)} (of {len(truth)}, {len(truth) - len(probabilities)} unanswered). Label at least "
             f"{ENOUGH} of each."
         )
     accuracy = JudgeAccuracy(
         stats.wilson(sum(positive), len(positive)),
         stats.wilson(sum(negative), len(negative)),
-        agreement.auc(list(said.values()), [truth[item] for item in said]),
-        agreement.kappa([p > THRESHOLD for p in said.values()], [truth[item] for item in said]),
+        agreement.auc(list(probabilities.values()), [truth[item] for item in probabilities]),
+        agreement.kappa([p > THRESHOLD for p in probabilities.values()], [truth[item] for item in probabilities]),
         people,
         unclear,
         disputed,
-        len(truth) - len(said),
+        len(truth) - len(probabilities),
         dict(answers.judge.facts),
     )
-    return accuracy, said
+    return accuracy, probabilities
 
 
 def corrected(
     values: Sequence[float], cases: Sequence[Hashable], accuracy: JudgeAccuracy, seed: int = 0
 ) -> stats.Estimate | None:
-    """Return the share that lies behind a judge's verdicts; its interval is a bootstrap over cases and labels.
+    """Correct a share of verdicts for the judge's errors; its interval is a bootstrap over cases and labels.
 
     Args:
         values: the judge's verdicts, 0 or 1.
@@ -189,7 +189,7 @@ def corrected(
         seed: seed of the resamples.
 
     Returns:
-        None where the judge says too little (sensitivity + specificity <= 1.2).
+        None for an uninformative judge (sensitivity + specificity <= 1.2).
     """
     means = np.array(list(stats.case_means(values, cases).values()))
     value = agreement.corrected_share(float(means.mean()), accuracy.sensitivity.value, accuracy.specificity.value)

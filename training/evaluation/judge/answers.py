@@ -1,4 +1,4 @@
-"""Asking a judge, and remembering what it said by the contents of picture, question and judge."""
+"""Ask a judge, and cache its answers by the contents of picture, question and judge."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Judge(Protocol):
 
 
 class Answers:
-    """A judge with a memory on disk: one JSON object a line, appended as soon as it is known.
+    """A judge with a cache on disk: one JSON object per line, appended with each answer.
 
     Args:
-        judge: who is asked.
-        path: the memory; None remembers within this run only.
+        judge: the model.
+        path: of the cache; None caches within this run only.
     """
 
     def __init__(self, judge: Judge, path: Path | None = None) -> None:

@@ -21,7 +21,7 @@ from ..measurement import find_predicates
 from ..models import DTYPES, NO_WORLDS, Worlds, all_or_faults, open_judge_model
 from ..predicate_parser import MODEL
 from ..prompts import read_prompts
-from .accuracy import Label, accuracy_text, agreed, measure_judge, read_labels
+from .accuracy import Label, accuracy_text, agreed_answers, measure_judge, read_labels
 from .answers import Answers
 from .page import labelling_page
 from .questions import CONTACT, HAPPENED, PRESENT, REVERSED
@@ -31,39 +31,39 @@ _SHOWN, _SIDE, _TEXT, _GAP, _COLUMNS = 24, 220, 60, 10, 5
 
 
 def parser() -> argparse.ArgumentParser:
-    """Arguments of `judge`."""
-    made = argparse.ArgumentParser(
+    """Make the parser of `judge`."""
+    parser = argparse.ArgumentParser(
         prog="python -m training.evaluate judge",
         description="Measure a judge against people's labels: sensitivity, specificity, AUC, kappa. Writes table.md, "
         "accuracy.json (for --judge-accuracy) and sheet.png with the pictures it got wrong. "
         "'judge page' makes the page on which people label.",
     )
-    made.add_argument("--labels", type=of_type.path, required=True, help="JSON lines: picture, question, answer, by")
-    made.add_argument("--pictures", type=of_type.path, help="folder of the pictures; that of the labels by default")
-    made.add_argument("--judge", required=True, help="an image-text-to-text model of transformers, or miniworld")
-    made.add_argument("--judge-revision", default="main", help="commit of the judge on the hub")
-    made.add_argument("--out", type=of_type.path, default=Path("out/judge"), help="folder to write to")
-    made.add_argument("--device", type=of_type.device, default="cuda" if torch.cuda.is_available() else "cpu")
-    made.add_argument("--dtype", choices=DTYPES, default="float32")
-    return made
+    parser.add_argument("--labels", type=of_type.path, required=True, help="JSON lines: picture, question, answer, by")
+    parser.add_argument("--pictures", type=of_type.path, help="folder of the pictures; that of the labels by default")
+    parser.add_argument("--judge", required=True, help="an image-text-to-text model of transformers, or miniworld")
+    parser.add_argument("--judge-revision", default="main", help="commit of the judge on the hub")
+    parser.add_argument("--out", type=of_type.path, default=Path("out/judge"), help="folder to write to")
+    parser.add_argument("--device", type=of_type.device, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    return parser
 
 
 def page_parser() -> argparse.ArgumentParser:
-    """Arguments of `judge page`."""
-    made = argparse.ArgumentParser(
+    """Make the parser of `judge page`."""
+    parser = argparse.ArgumentParser(
         prog="python -m training.evaluate judge page",
         description="Write a page that shows pictures with a question and takes the keys y, n and u. It needs no "
         "server; its button saves labels.jsonl.",
     )
-    made.add_argument("pictures", type=of_type.path, help="folder of pictures")
-    made.add_argument("--prompts", type=of_type.path, required=True, help="prompts file of the pictures")
-    made.add_argument("--out", type=of_type.path, required=True, help="the page, e.g. label.html")
-    made.add_argument(
+    parser.add_argument("pictures", type=of_type.path, help="folder of pictures")
+    parser.add_argument("--prompts", type=of_type.path, required=True, help="prompts file of the pictures")
+    parser.add_argument("--out", type=of_type.path, required=True, help="the page, e.g. label.html")
+    parser.add_argument(
         "--kind", choices=(HAPPENED, REVERSED, CONTACT, PRESENT), default=HAPPENED, help="the kind of question"
     )
-    made.add_argument("--partial", action="store_true", help="leave out lines whose picture is missing")
-    made.add_argument("--spacy", default=MODEL, help="pipeline that finds predicates: a name or a folder")
-    return made
+    parser.add_argument("--partial", action="store_true", help="leave out lines whose picture is missing")
+    parser.add_argument("--spacy", default=MODEL, help="pipeline that finds predicates: a name or a folder")
+    return parser
 
 
 def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
@@ -77,19 +77,19 @@ def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
         lambda: read_labels(options.labels, pictures), lambda: open_judge_model(options, worlds)
     )
     answers = Answers(judge, options.out / "answers.jsonl")
-    accuracy, said = measure_judge(labels, answers, lambda items: tqdm(items, desc="judge", unit=""))
+    accuracy, probabilities = measure_judge(labels, answers, lambda items: tqdm(items, desc="judge", unit=""))
     text = accuracy_text(accuracy)
-    truth = agreed(labels)[0]
+    truth = agreed_answers(labels)[0]
     facts = {
         "accuracy": accuracy.table(),
         "answers": [
             {"picture": path.name, "question": question, "label": truth[path, question], "p": p}
-            for (path, question), p in said.items()
+            for (path, question), p in probabilities.items()
         ],
     }
     write_text(options.out / "table.md", text)
     write_text(options.out / "accuracy.json", json.dumps(facts, indent=1) + "\n")
-    save_picture(mistakes_sheet(labels, said), options.out / "sheet.png")
+    save_picture(mistakes_sheet(labels, probabilities), options.out / "sheet.png")
     say(f"{text}\nwrote table.md, accuracy.json and sheet.png to {options.out}")
 
 
@@ -112,25 +112,25 @@ def run_page(options: argparse.Namespace) -> None:
     say(f"wrote {options.out}: open it in a browser, answer with y, n and u, save labels.jsonl beside the pictures.")
 
 
-def mistakes_sheet(labels: Sequence[Label], said: Mapping[tuple[Path, str], float]) -> Image.Image:
-    """Return the pictures on which the judge differs from people, surest first."""
-    truth = agreed(labels)[0]
+def mistakes_sheet(labels: Sequence[Label], probabilities: Mapping[tuple[Path, str], float]) -> Image.Image:
+    """Draw the pictures on which the judge differs from people, surest first."""
+    truth = agreed_answers(labels)[0]
     wrong = sorted(
-        (item for item, p in said.items() if (p > THRESHOLD) != truth[item]),
-        key=lambda item: (-abs(said[item] - THRESHOLD), str(item)),
+        (item for item, p in probabilities.items() if (p > THRESHOLD) != truth[item]),
+        key=lambda item: (-abs(probabilities[item] - THRESHOLD), str(item)),
     )
-    shown = wrong[:_SHOWN]
-    rows = -(-len(shown) // _COLUMNS)
+    surest = wrong[:_SHOWN]
+    rows = -(-len(surest) // _COLUMNS)
     sheet = Image.new("RGB", (_COLUMNS * (_SIDE + _GAP) + _GAP, 34 + rows * (_SIDE + _TEXT + _GAP) + _GAP), PAPER)
     pen = ImageDraw.Draw(sheet)
     pen.text(
         (_GAP, 8),
-        f"{len(wrong)} of {len(said)} answers differ from the labels"
-        + (f"; the {len(shown)} surest:" if len(wrong) > len(shown) else ""),
+        f"{len(wrong)} of {len(probabilities)} answers differ from the labels"
+        + (f"; the {len(surest)} surest:" if len(wrong) > len(surest) else ""),
         INK,
         font(15),
     )
-    for place, item in enumerate(shown):
+    for place, item in enumerate(surest):
         left, top = _GAP + place % _COLUMNS * (_SIDE + _GAP), 34 + place // _COLUMNS * (_SIDE + _TEXT + _GAP)
         sheet.paste(Image.new("RGB", (_SIDE, _SIDE), FAINT), (left, top))
         picture = ImageOps.contain(open_picture(item[0]), (_SIDE, _SIDE))
@@ -139,7 +139,7 @@ def mistakes_sheet(labels: Sequence[Label], said: Mapping[tuple[Path, str], floa
         lines = [
             " ".join(words[: len(words) // 2]),
             " ".join(words[len(words) // 2 :]),
-            f"people {'yes' if truth[item] else 'no'}, judge p = {said[item]:.2f}",
+            f"people {'yes' if truth[item] else 'no'}, judge p = {probabilities[item]:.2f}",
         ]
         for number, line in enumerate(lines):
             pen.text((left, top + _SIDE + 4 + 17 * number), line, INK, font(12))

@@ -24,7 +24,7 @@ class Grades:
 
     Attributes:
         grades: `relation`, `identity_1` ... for each reference, `quality`; None if the answer was unparsable twice.
-        answer: the last answer, as it was given.
+        answer: the last answer, unparsed.
     """
 
     grades: dict[str, float] | None
@@ -32,23 +32,19 @@ class Grades:
 
 
 def grading_text(entry: Entry) -> str:
-    """Return what the judge is told, in five lines."""
+    """Return the judge's instructions, in five lines."""
     references = len(entry.references)
     keys = ["relation", *(f"identity_{number}" for number in range(1, references + 1)), "quality"]
     first = {0: "You see one picture.", 1: "The first picture shows a subject, the last one is to be graded."}.get(
         references, f"The first {references} pictures show one subject each, the last one is to be graded."
     )
-    identity = (
-        ""
-        if not references
-        else "identity_N: does it show the subject of picture N, with its colours, pattern and shape? "
-    )
+    identity = "identity_N: does it show the subject of picture N, with its colours, pattern and shape? "
     return "\n".join(
         [
             first,
             f'It was made for: "{entry.prompt}"',
             "relation: does what is described happen between the subjects described? "
-            + identity
+            + (identity if references else "")
             + "quality: is it free of artefacts?",
             f"Grade each from {LOWEST} (not at all) to {HIGHEST} (perfectly).",
             "Answer only with JSON: {" + ", ".join(f'"{key}": {LOWEST}-{HIGHEST}' for key in keys) + "}",

@@ -1,4 +1,4 @@
-"""Questions made from a case: did the relation happen, the right way round, do they touch, is everyone there."""
+"""Questions made from a case: did the relation happen, the right way round, do they touch, is everyone present."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def questions_of(entry: Entry, predicate: str | None) -> list[CaseQuestion]:
         return []
     first, *others = entry.names
     doing = gerund(predicate)
-    known = facts_of(predicate)
+    predicate_facts = facts_of(predicate)
     present = [
         CaseQuestion(PRESENT, f"Is there {article(name)} {name} in this picture?")
         for name in dict.fromkeys(entry.names)
@@ -62,17 +62,17 @@ def questions_of(entry: Entry, predicate: str | None) -> list[CaseQuestion]:
         questions = [CaseQuestion(HAPPENED, f"Is {article(first)} {first} {doing} another {second} in this picture?")]
     else:
         questions = [CaseQuestion(HAPPENED, f"Is the {first} {doing} the {second} in this picture?")]
-        symmetric = entry.symmetric if entry.symmetric is not None else known.get("symmetric")
+        symmetric = entry.symmetric if entry.symmetric is not None else predicate_facts.get("symmetric")
         if symmetric is False:
             questions.append(CaseQuestion(REVERSED, f"Is the {second} {doing} the {first} in this picture?"))
-    if known.get("contact", doing.startswith(TOUCHING)):
+    if predicate_facts.get("contact", doing.startswith(TOUCHING)):
         pair = f"the two {first}s" if first == second else f"the {first} and the {second}"
         questions.append(CaseQuestion(CONTACT, f"Do {pair} touch each other in this picture?"))
     return questions + present
 
 
 def facts_of(predicate: str) -> dict[str, bool]:
-    """Return what is known of a predicate of RelationBench: whether it is symmetric, and whether the subjects touch."""
+    """Look up a predicate of RelationBench: whether it is symmetric, and whether the subjects touch."""
     for template in relationbench()["templates"]:
         if predicate in (template["relation"], template.get("gerund")):
             return {key: template[key] for key in ("symmetric", "contact") if key in template}
@@ -95,7 +95,7 @@ def gerund(predicate: str) -> str:
 
 
 def _ing(verb: str) -> str:
-    """By the rules of spelling, from the third person or the infinitive."""
+    """Add "-ing" by the rules of spelling, to the third person or the infinitive."""
     if verb.endswith(("sses", "shes", "ches", "xes", "zzes")):
         verb = verb[:-2]
     elif verb.endswith("ies") and len(verb) > 4:

@@ -1,4 +1,4 @@
-"""Answers to verdicts: the relation happened, was reversed, the subjects touch and are there; and the judge's noise.
+"""Answers to verdicts: the relation happened, was reversed, the subjects touch and are present; and the judge's noise.
 
 Without every subject present the relation did not happen (the dependency of DSG, arXiv:2310.18235). A "Yes" to the
 question with the subjects exchanged that is surer than the first is a reversal. The mirrored picture must give the same
@@ -19,14 +19,14 @@ THRESHOLD = 0.5  # of p; another one may only be chosen on labels that are then 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge makes of one picture; None where nothing was asked or the judge cannot tell.
+    """Verdicts on one picture; None without a question or an answer.
 
     Attributes:
-        happened: 1 if the relation happened between subjects that are all there, else 0.
+        happened: 1 if the relation happened between subjects that are all present, else 0.
         probability: p of the question whether it happened, alone.
         reversed: 1 if it happened the other way round; for directed relations.
         contact: 1 if the subjects touch; for relations that touch.
-        present: share of the different names that are there.
+        present: share of the different names that are present.
         questions: share of the line's own questions answered as wanted, a child counting only with its parents.
         mirror_differs: 1 if the mirrored picture gets the other answer.
         mass: probability that the first answer token is Yes or No at all, mean over the questions.
@@ -98,13 +98,13 @@ def judge_picture(entry: Entry, predicate: str | None, answers: Answers, mirror:
 
 
 def _own_questions(entry: Entry, answers: Answers, masses: list[float]) -> float | None:
-    """Share of a line's own questions answered as wanted; those without an answer are left out."""
-    right: dict[int, bool] = {}
+    """Return the share of a line's own questions answered as wanted; those without an answer are left out."""
+    is_right: dict[int, bool] = {}
     for number, question in enumerate(entry.questions):
         reply = answers.yes(entry.picture, question.text)
         if reply is not None:
             masses.append(reply[1])
-            right[number] = (reply[0] > THRESHOLD) == question.wanted and all(
-                right.get(parent, False) for parent in question.parents
+            is_right[number] = (reply[0] > THRESHOLD) == question.wanted and all(
+                is_right.get(parent, False) for parent in question.parents
             )
-    return sum(right.values()) / len(right) if right else None
+    return sum(is_right.values()) / len(is_right) if is_right else None

@@ -1,7 +1,7 @@
 """Draw RelationBench with this pack's engines, then measure it: `python -m training.evaluate relationbench run`.
 
 Any prompts file with references, names and boxes will do: DreamBench, CustomConcept101, MS-Bench (`convert`), scenes of
-the miniworld. Pictures that are there are not drawn again, a killed command goes on, shards draw on several machines.
+the miniworld. Existing pictures are not drawn again, a killed command goes on, shards draw on several machines.
 Written: prompts.jsonl, manifest.json, pictures/METHOD/*.png, table.md, scores.json, sheet.png.
 """
 
@@ -24,22 +24,24 @@ from ..relationbench import prompts_text
 from .draw import GO_ON, draw_all
 from .engines import ComfyEngine, DiffusersEngine, Engine
 from .jobs import Job, check_entries, plan_jobs, remaining, state_of
-from .manifest import build_manifest, method_hashes, settle_manifest
+from .manifest import build_manifest, merge_manifest, method_hashes
 from .rows import reproduction_text, rows_facts, rows_sheet
 from .settings import METHODS, WORLDS, DrawingSettings, with_changes
 
 
 def parser() -> argparse.ArgumentParser:
-    """Arguments of the command."""
-    made = argparse.ArgumentParser(
+    """Make the command's parser."""
+    parser = argparse.ArgumentParser(
         prog="python -m training.evaluate relationbench run",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=__doc__ + "\n\nMethods: " + "; ".join(f"{name}: {what}" for name, what in METHODS.items()),
     )
-    source = made.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--subjects", type=of_type.path, help="folder of subjects, see 'relationbench'")
     source.add_argument("--prompts", type=of_type.path, help="a prompts file with references, names and boxes")
-    add = made.add_argument
+
+    # The run: methods, engine and settings.
+    add = parser.add_argument
     add("--out", type=of_type.path, required=True, help="folder to write to")
     add("--method", default=",".join(METHODS), help="which rows, comma-separated; the published baseline first")
     add("--engine", choices=("comfy", "diffusers"), default="comfy")
@@ -54,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="another setting, e.g. checkpoint=..., relation_files={relation}.safetensors, steps=30",
     )
+
+    # Size of the benchmark, and which part of it is drawn and measured here.
     add("--cases", default="100", help="100: four of each template; or single x pair, e.g. 100x100")
     add("--seeds", type=int, default=1, help="pictures of each case")
     add(
@@ -66,18 +70,18 @@ def parser() -> argparse.ArgumentParser:
     add("--exact", action="store_true", help="count relations and identities as well; the miniworld's scenes only")
     add("--draw-only", action="store_true", help="do not measure")
     add("--run-seconds", type=of_type.positive, default=1800, help="longest time one picture may take in ComfyUI")
-    add_arguments(made)
-    return made
+    add_arguments(parser)
+    return parser
 
 
 def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
-    """Draw what is missing, and measure when everything is there.
+    """Draw the missing pictures, and measure when all are there.
 
     Raises:
         UserErrors: everything that keeps it from beginning, in one report.
         TrainingAborted: it began and cannot go on; says how to go on.
     """
-    # 1. what is to be drawn, with what
+    # 1. read lines, methods and settings, and open the engine
     methods, shard, settings = all_or_faults(
         lambda: read_methods(options.method),
         lambda: read_shard(options.shard),
@@ -89,7 +93,7 @@ def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
         lambda: read_prompts(prompts, pictures, missing="keep"), lambda: open_engine(options, settings)
     )
     check_entries(entries, methods)
-    # 2. the manifest, and a refusal if the folder holds another run
+    # 2. write the manifest, or refuse a folder of another run
     files = relation_files(entries, methods, settings)
     lacking = engine.missing_relations(files)
     if lacking and not options.partial:
@@ -104,7 +108,7 @@ def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
         method: engine.weights([file for file in files if file not in lacking] if method == "relate" else [])
         for method in methods
     }
-    manifest = settle_manifest(
+    manifest = merge_manifest(
         options.out / "manifest.json", build_manifest(prompts, entries, methods, settings, engine.facts, weights)
     )
     hashes = method_hashes(manifest)
@@ -121,11 +125,11 @@ def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
     )
     if jobs:
         engine.check(jobs)
-        drawn = draw_all(jobs, engine, say)
-        say(f"drew {drawn.pictures} pictures in {drawn.seconds:.0f} s")
-        if drawn.failures:
+        result = draw_all(jobs, engine, say)
+        say(f"drew {result.pictures} pictures in {result.seconds:.0f} s")
+        if result.failures:
             raise TrainingAborted(
-                "\n".join([f"{len(drawn.failures)} pictures could not be drawn:", *drawn.failures, GO_ON])
+                "\n".join([f"{len(result.failures)} pictures could not be drawn:", *result.failures, GO_ON])
             )
     # 4. measure
     if not options.draw_only:
@@ -136,7 +140,7 @@ def prompts_file(options: argparse.Namespace) -> Path:
     """Return the prompts file given, or the one written for the subjects.
 
     Raises:
-        UserErrors: no subjects, or other subjects than those of the file that is there.
+        UserErrors: no subjects, or other subjects than those of the existing file.
     """
     if options.prompts is not None:
         return options.prompts
@@ -150,7 +154,7 @@ def prompts_file(options: argparse.Namespace) -> Path:
 
 
 def read_methods(text: str) -> list[str]:
-    """Methods in the order given.
+    """Read the methods, in their order.
 
     Raises:
         UserErrors: unknown ones, or none.
@@ -182,10 +186,10 @@ def relation_files(entries: Sequence[Entry], methods: Sequence[str], settings: D
 
 
 def open_engine(options: argparse.Namespace, settings: DrawingSettings) -> Engine:
-    """Return the engine that was asked for.
+    """Open the engine that the options name.
 
     Raises:
-        UserErrors: no ComfyUI there; models that are not there.
+        UserErrors: no ComfyUI at the address; missing models.
     """
     if options.engine == "diffusers":
         return DiffusersEngine(settings, options.relations, options.device, DTYPES[options.dtype])
@@ -199,7 +203,7 @@ def measure(
     """Measure all methods with the same models, beside the published rows.
 
     Raises:
-        UserErrors: pictures are missing and neither --partial nor a shard was asked for.
+        UserErrors: pictures are missing and neither --partial nor a shard is set.
     """
     from ..folders import measure_folders
 

@@ -1,4 +1,4 @@
-"""The loop that draws what is missing; a kill loses at most the picture in work."""
+"""Draw the missing pictures one by one; a kill loses at most the one in work."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _EVERY = 5.0  # seconds between two lines of progress
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """What a run of the loop did.
+class DrawResult:
+    """Counts of one run of the loop.
 
     Attributes:
         pictures: number of pictures drawn.
@@ -29,13 +29,13 @@ class Drawn:
     failures: tuple[str, ...]
 
 
-def draw_all(jobs: Sequence[Job], engine: Engine, say: Callable[[str], None]) -> Drawn:
+def draw_all(jobs: Sequence[Job], engine: Engine, say: Callable[[str], None]) -> DrawResult:
     """Draw jobs one after the other and save each at once.
 
     Raises:
-        TrainingAborted: Ctrl-C, or the server is gone or refuses every graph; says how to go on.
+        TrainingAborted: Ctrl-C, or the server cannot be reached or refuses every graph; says how to go on.
     """
-    began = spoken = time.monotonic()
+    began = last_line = time.monotonic()
     failures: list[str] = []
     done = 0
     for number, job in enumerate(jobs, 1):
@@ -52,14 +52,14 @@ def draw_all(jobs: Sequence[Job], engine: Engine, say: Callable[[str], None]) ->
             failures.append(f"{job.method}/{job.file.name}: {error}")
             say(f"not drawn: {failures[-1]}")
         now = time.monotonic()
-        if now - spoken >= _EVERY or number == len(jobs):
-            spoken = now
+        if now - last_line >= _EVERY or number == len(jobs):
+            last_line = now
             each = (now - began) / number
             say(
                 f"picture {number}/{len(jobs)}  {job.method}/{job.file.name}  {each:.1f} s each  "
                 f"{clock(each * (len(jobs) - number))} left"
             )
-    return Drawn(done, time.monotonic() - began, tuple(failures))
+    return DrawResult(done, time.monotonic() - began, tuple(failures))
 
 
 GO_ON = "The same command goes on where it stopped."

@@ -1,4 +1,4 @@
-"""Who draws: a running ComfyUI over its API, or the training package's own models through diffusers."""
+"""Engines that draw jobs: a running ComfyUI over its API, or this package's models through diffusers."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Engine(Protocol):
     facts: dict[str, Any]
 
     def missing_relations(self, files: Sequence[str]) -> list[str]:
-        """Those of some relation files that are not there."""
+        """List the relation files that are missing."""
         ...
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """Report everything else that keeps these jobs from being drawn.
+        """Check that these jobs can be drawn.
 
         Raises:
             UserErrors: missing nodes and files, all of them.
@@ -42,11 +42,11 @@ class Engine(Protocol):
         ...
 
     def weights(self, relation_files: Sequence[str]) -> dict[str, str]:
-        """Hashes of the weight files in use by name; empty where a file is on another machine."""
+        """Hash the weight files in use, by name; empty where a file is on another machine."""
         ...
 
     def draw(self, job: Job) -> Image.Image:
-        """One picture.
+        """Draw one picture.
 
         Raises:
             ComfyUIError, ValueError: it cannot be drawn.
@@ -108,14 +108,9 @@ class ComfyEngine:
         return [file for file in files if file not in offered]
 
     def weights(self, relation_files: Sequence[str]) -> dict[str, str]:
-        """See `Engine.weights`: the server's files are known by name only."""
-        names = (
-            self.settings.checkpoint,
-            self.settings.identity,
-            self.settings.clip_vision,
-            self.settings.local_clip_vision,
-            *relation_files,
-        )
+        """See `Engine.weights`: the server's files have names only."""
+        own = self.settings
+        names = (own.checkpoint, own.identity, own.clip_vision, own.local_clip_vision, *relation_files)
         return {name: "" for name in names if name}
 
     def draw(self, job: Job) -> Image.Image:
@@ -136,7 +131,7 @@ class DiffusersEngine:
         dtype: precision of the large models.
 
     Raises:
-        UserErrors: models that are not there or do not fit, all of them.
+        UserErrors: models that are missing or do not fit, all of them.
     """
 
     def __init__(self, settings: DrawingSettings, relations: Path, device: str, dtype: torch.dtype) -> None:
@@ -165,7 +160,7 @@ class DiffusersEngine:
         self._painter = None
 
     def check(self, jobs: Sequence[Job]) -> None:
-        """See `Engine.check`: the models were looked at when they were opened."""
+        """See `Engine.check`: the models were checked when they were opened."""
 
     def missing_relations(self, files: Sequence[str]) -> list[str]:
         """See `Engine.missing_relations`."""
@@ -173,8 +168,10 @@ class DiffusersEngine:
 
     def weights(self, relation_files: Sequence[str]) -> dict[str, str]:
         """See `Engine.weights`: the base by its fingerprint, relations by their contents."""
-        found = {name: file_hash(self.relations / name) for name in relation_files if (self.relations / name).is_file()}
-        return {"base": self.frozen.fingerprint(), **found}
+        hashes = {
+            name: file_hash(self.relations / name) for name in relation_files if (self.relations / name).is_file()
+        }
+        return {"base": self.frozen.fingerprint(), **hashes}
 
     def draw(self, job: Job) -> Image.Image:
         """See `Engine.draw`."""
@@ -182,21 +179,10 @@ class DiffusersEngine:
             from ...host_diffusers.painter import Painter, PainterSettings
 
             own = self.settings
-            self._painter = Painter(
-                self.frozen,
-                PainterSettings(
-                    own.width,
-                    own.height,
-                    own.steps,
-                    own.guidance,
-                    own.sampler,
-                    own.strength,
-                    own.local_grid,
-                    own.negative,
-                ),
-                self.device,
-                self.dtype,
+            settings = PainterSettings(
+                own.width, own.height, own.steps, own.guidance, own.sampler, own.strength, own.local_grid, own.negative
             )
+            self._painter = Painter(self.frozen, settings, self.device, self.dtype)
         self._painter.set_relation(self.relations / job.relation_file if job.relation_file else None)
         entry = job.entry
         photographs = [to_tensor(open_picture(path)) for path in entry.references]

@@ -15,9 +15,9 @@ def graph_of(job: Job, settings: DrawingSettings, photographs: Sequence[str]) ->
     """Return the graph that draws a job.
 
     Args:
-        job: what to draw.
-        settings: how.
-        photographs: what LoadImage calls each subject's photograph on the server.
+        job: the picture to draw.
+        settings: how to draw it.
+        photographs: LoadImage's names of the subjects' photographs on the server.
     """
     graph = _loaders(settings)
     scene = None
@@ -47,6 +47,7 @@ def _drawing(job: Job, settings: DrawingSettings, model: dict[str, Any], scene: 
     """Return the nodes from the scene and the models to the saved picture."""
     local = {"local_clip_vision": model["local_clip_vision"]} if "local_clip_vision" in model else {}
     return {
+        # encode the subjects and patch the model with them
         "identity": node(
             "RelateEncodeIdentity",
             scene=scene,
@@ -66,6 +67,7 @@ def _drawing(job: Job, settings: DrawingSettings, model: dict[str, Any], scene: 
             end_at=1.0,
             layout="boxes",
         ),
+        # sample with the prompt, decode and save
         "positive": node("CLIPTextEncode", clip=model["clip"], text=job.entry.prompt),
         "negative": node("CLIPTextEncode", clip=model["clip"], text=settings.negative),
         "latent": node("EmptyLatentImage", width=settings.width, height=settings.height, batch_size=1),
@@ -88,7 +90,7 @@ def _drawing(job: Job, settings: DrawingSettings, model: dict[str, Any], scene: 
 
 
 def _loaders(settings: DrawingSettings) -> dict[str, Any]:
-    """Return the nodes that load models, and under `_sockets` where each model comes out."""
+    """Return the nodes that load models, and under `_sockets` the output of each model."""
     if settings.world == "miniworld":
         names = ("model", "clip", "vae", "clip_vision", "local_clip_vision", "identity")
         return {
@@ -114,12 +116,12 @@ def _loaders(settings: DrawingSettings) -> dict[str, Any]:
 
 
 def node(class_type: str, /, **inputs: Any) -> dict[str, Any]:
-    """One node of a graph."""
+    """Make one node of a graph."""
     return {"class_type": class_type, "inputs": inputs}
 
 
 def files_needed(settings: DrawingSettings) -> list[tuple[str, str, str]]:
-    """(class type, input, file) of every model file that the graphs name beside the relations."""
+    """List (class type, input, file) of every model file that the graphs name beside the relations."""
     if settings.world == "miniworld":
         return []
     encoders = [name for name in (settings.clip_vision, settings.local_clip_vision) if name]

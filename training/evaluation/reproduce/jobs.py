@@ -1,4 +1,4 @@
-"""What is to be drawn: one job for each line and method, grouped by relation so that LoRAs are loaded once."""
+"""Pictures to draw: one job for each line and method, grouped by relation so that LoRAs are loaded once."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Job:
     """One picture to be drawn.
 
     Attributes:
-        entry: its line; `entry.picture` is not where it goes.
+        entry: its line; `entry.picture` is not its file.
         method: see `settings.METHODS`.
         relation_file: LoRA of its predicate, or empty.
         seed: of its noise.
-        file: where it goes.
+        file: to write.
         stamp: hash of everything that it depends on; written into the file.
     """
 
@@ -46,7 +46,7 @@ def plan_jobs(
     method_hashes: dict[str, str],
     shard: tuple[int, int] = (0, 1),
 ) -> list[Job]:
-    """All jobs of a shard in the order of drawing: method, relation file, line.
+    """List the jobs of a shard in the order of drawing: method, relation file, line.
 
     Args:
         entries: the prompts file.
@@ -64,25 +64,17 @@ def plan_jobs(
             file = settings.relation_file(entry.relation) if method == "relate" and entry.relation else ""
             seed = settings.first_seed + (entry.seed or 0)
             facts = (method_hashes[method], entry.picture.name, entry.prompt, seed, file)
-            jobs.append(
-                Job(
-                    entry,
-                    method,
-                    file,
-                    seed,
-                    pictures / method / entry.picture.name,
-                    hashlib.sha256(repr(facts).encode()).hexdigest(),
-                )
-            )
+            stamp = hashlib.sha256(repr(facts).encode()).hexdigest()
+            jobs.append(Job(entry, method, file, seed, pictures / method / entry.picture.name, stamp))
     order = {method: place for place, method in enumerate(methods)}
     return sorted(jobs, key=lambda job: (order[job.method], job.relation_file, job.entry.line))
 
 
 def check_entries(entries: Sequence[Entry], methods: Sequence[str]) -> None:
-    """Every line must say whom to draw, and for `relate` which relation.
+    """Check that every line names its subjects, and for `relate` the relation.
 
     Raises:
-        UserErrors: all lines that do not.
+        UserErrors: all lines that lack something.
     """
     faults = []
     for entry in entries:
@@ -99,7 +91,7 @@ def check_entries(entries: Sequence[Entry], methods: Sequence[str]) -> None:
 
 
 def state_of(job: Job) -> str:
-    """`missing`, `drawn`, or `other`: a picture of other settings, of another program, or no picture."""
+    """Return `missing`, `drawn`, or `other`: a picture of other settings, of another program, or no picture."""
     if not job.file.exists():
         return "missing"
     try:
@@ -113,7 +105,7 @@ def remaining(jobs: Sequence[Job]) -> list[Job]:
     """Return the jobs that are not drawn yet.
 
     Raises:
-        UserErrors: files that are there and are not these jobs' pictures, all of them.
+        UserErrors: existing files that are not these jobs' pictures, all of them.
     """
     states = {job.file: state_of(job) for job in jobs}
     foreign = [file for file, state in states.items() if state == "other"]
@@ -128,7 +120,7 @@ def remaining(jobs: Sequence[Job]) -> list[Job]:
 
 
 def save_job(job: Job, image: Image.Image) -> None:
-    """Write a picture whole or not at all, with what it depends on in its text chunks; the same bytes every time."""
+    """Write a picture atomically, with its stamp, prompt and seed in text chunks; the same bytes every time."""
     facts = PngImagePlugin.PngInfo()
     for key, value in ((HASH_KEY, job.stamp), (PROMPT_KEY, job.entry.prompt), (SEED_KEY, str(job.seed))):
         facts.add_itxt(key, value)

@@ -1,4 +1,4 @@
-"""What a folder of pictures depends on, written beside it; another manifest is refused, so that no table mixes runs."""
+"""Everything a folder of pictures depends on, written beside it; no table mixes pictures of two manifests."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def build_manifest(
     Args:
         prompts: the prompts file.
         entries: its lines.
-        methods: what is drawn.
-        settings: how.
+        methods: names.
+        settings: how pictures are drawn.
         engine: facts of the engine: its kind and versions.
         weights: for each method the hashes of the weight files that it uses, by name; a file that cannot be read from
             here (on another machine) has an empty hash.
@@ -52,15 +52,15 @@ def build_manifest(
     return {
         "format": FORMAT,
         "prompts": file_hash(prompts),
-        "photographs": {name: found[0] if len(found) == 1 else found for name, found in photographs.items()},
-        "settings": {key: value for key, value in asdict(settings).items()},
+        "photographs": {name: hashes[0] if len(hashes) == 1 else hashes for name, hashes in photographs.items()},
+        "settings": asdict(settings),
         "engine": dict(engine),
         "methods": {method: dict(weights[method]) for method in methods},
     }
 
 
 def method_hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """For each method a hash of everything its pictures depend on; other methods may be added later."""
+    """Hash everything each method's pictures depend on; other methods may be added later."""
     common = {key: value for key, value in manifest.items() if key != "methods"}
     return {
         method: hashlib.sha256(json.dumps([common, facts], sort_keys=True).encode()).hexdigest()
@@ -68,8 +68,8 @@ def method_hashes(manifest: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def settle_manifest(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write the manifest, or compare it with the one that is there and add new methods to that.
+def merge_manifest(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Write the manifest, or compare it with the existing one and add new methods to that.
 
     Raises:
         UserErrors: everything that differs, or a file that is no manifest.
@@ -100,7 +100,7 @@ def settle_manifest(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def differences(before: Any, now: Any, where: str = "") -> list[str]:
-    """Each leaf in which two manifests differ, in words."""
+    """List the leaves in which two manifests differ, in words."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         keys = sorted({*before, *now})
         return [line for key in keys for line in differences(before.get(key), now.get(key), f"{where}{key} ")]

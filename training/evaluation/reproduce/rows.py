@@ -21,12 +21,12 @@ _SHOWN, _SIDE, _GAP = 12, 200, 8
 
 
 def reproduction_text(measured: Mapping[str, Measured], complete: Mapping[str, bool], world: str) -> str:
-    """Own rows, published rows, differences; Markdown.
+    """Write own rows, published rows and differences as Markdown.
 
     Args:
         measured: method to its pictures.
-        complete: method to whether all its pictures are there.
-        world: pictures of the miniworld are compared with nothing published.
+        complete: method to whether it has all its pictures.
+        world: the miniworld's pictures are not compared with published rows.
     """
     lines = ["| method | group | " + " | ".join(METRICS) + " |", "|---" * (len(METRICS) + 2) + "|"]
     published, note = {}, ""
@@ -61,16 +61,16 @@ def reproduction_text(measured: Mapping[str, Measured], complete: Mapping[str, b
 
 
 def _verdict(checks: list[tuple[str, float | None]]) -> list[str]:
-    """Return what the baseline's row says of encoders and scoring."""
-    known = [(group, gap) for group, gap in checks if gap is not None]
-    if not known:
+    """Say whether the baseline's row fits the published one."""
+    gaps = [(group, gap) for group, gap in checks if gap is not None]
+    if not gaps:
         return ["No published row is comparable with these pictures; read own rows against one another."]
-    if all(gap <= NEAR for _, gap in known):
+    if all(gap <= NEAR for _, gap in gaps):
         return [
             f"The MS-Diffusion row is within {NEAR:g} point of the published one: encoders and scoring are "
             "probably the paper's."
         ]
-    worst = ", ".join(f"{group} {gap:.1f}" for group, gap in known)
+    worst = ", ".join(f"{group} {gap:.1f}" for group, gap in gaps)
     return [
         f"The MS-Diffusion row differs from the published one (largest difference: {worst}): encoders, subjects or "
         "scoring are not the paper's. Only differences between own rows may be read."
@@ -78,7 +78,7 @@ def _verdict(checks: list[tuple[str, float | None]]) -> list[str]:
 
 
 def rows_facts(measured: Mapping[str, Measured], complete: Mapping[str, bool]) -> dict[str, Any]:
-    """Every method's means, for JSON."""
+    """Return every method's means, for JSON."""
     return {
         method: {
             "complete": complete[method],
@@ -92,10 +92,10 @@ def rows_facts(measured: Mapping[str, Measured], complete: Mapping[str, bool]) -
 
 
 def rows_sheet(measured: Mapping[str, Measured]) -> Image.Image:
-    """Cases as rows: the references, then each method's picture."""
+    """Draw cases as rows: the references, then each method's picture."""
     first = next(iter(measured.values()))
     count = min(_SHOWN, len(first.entries))
-    shown = [first.entries[index * len(first.entries) // count] for index in range(count)]
+    chosen = [first.entries[index * len(first.entries) // count] for index in range(count)]
     pictures = {method: {entry.line: entry.picture for entry in own.entries} for method, own in measured.items()}
     small = _SIDE // 2 - _GAP // 2
     width = small + (len(measured)) * (_SIDE + _GAP) + 2 * _GAP
@@ -103,7 +103,7 @@ def rows_sheet(measured: Mapping[str, Measured]) -> Image.Image:
     pen = ImageDraw.Draw(sheet)
     for column, method in enumerate(measured):
         pen.text((_GAP + small + _GAP + column * (_SIDE + _GAP), 10), method, INK, font(15))
-    for row, entry in enumerate(shown):
+    for row, entry in enumerate(chosen):
         top = 34 + row * (_SIDE + 24)
         for number, path in enumerate(entry.references[:2]):
             _paste(sheet, path, (_GAP, top + number * (small + _GAP)), small)

@@ -1,4 +1,4 @@
-"""How pictures of a benchmark are drawn: published settings for SDXL, the miniworld's own for the miniworld."""
+"""Settings that draw a benchmark's pictures: published ones for SDXL, the miniworld's own for the miniworld."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ METHODS = {
 
 @dataclass(frozen=True)
 class DrawingSettings:
-    """Everything about a picture but its case.
+    """Settings of all pictures of a run.
 
     Attributes:
         world: `sdxl` or `miniworld`.

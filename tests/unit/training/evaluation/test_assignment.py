@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from training.evaluation.assignment.faces import id_conf_umo, id_sim_umo, multi_id, not_measured
 from training.evaluation.assignment.hungarian import assign, maximum_assignment
-from training.evaluation.assignment.measures import Picture, measure, placed
+from training.evaluation.assignment.measures import Picture, match_boxes, measure
 
 LEFT, RIGHT, MIDDLE = (0.0, 0.2, 0.4, 0.9), (0.6, 0.2, 1.0, 0.9), (0.42, 0.0, 0.58, 0.2)
 
@@ -191,7 +191,7 @@ def test_looks_that_bleed_are_confusion():
 
 def test_boxes_that_do_not_touch_a_detection_get_the_nearest():
     detected = np.array([(0.5, 0.5, 0.6, 0.6), (0.05, 0.05, 0.1, 0.1)])
-    assert placed(np.array([(0.0, 0.0, 0.04, 0.04), (0.9, 0.9, 1, 1)]), detected) == [1, 0]
+    assert match_boxes(np.array([(0.0, 0.0, 0.04, 0.04), (0.9, 0.9, 1, 1)]), detected) == [1, 0]
 
 
 def test_one_reference_has_neither_swap_nor_confusion():

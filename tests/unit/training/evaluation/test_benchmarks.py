@@ -9,7 +9,7 @@ from PIL import Image
 from training.common.errors import UserErrors
 from training.evaluate import main
 from training.evaluation.benchmarks.catalogue import SETS
-from training.evaluation.benchmarks.lines import Case, limited, picture_name, pictures_in, read_json, read_text_file
+from training.evaluation.benchmarks.lines import Case, picture_name, pictures_in, read_json, read_text_file, subset
 from training.evaluation.benchmarks.msbench import literals
 from training.evaluation.benchmarks.people import dsg_questions
 from training.evaluation.prompts import read_prompts
@@ -398,7 +398,7 @@ def test_msbench_has_the_published_number_of_combinations():
 
 def test_a_smaller_subset_is_a_part_of_a_larger_one():
     cases = [Case(str(number), "p.png", "") for number in range(200)]
-    chosen = {limit: [case.id for case in limited(cases, limit)] for limit in (50, 100, 200, None)}
+    chosen = {limit: [case.id for case in subset(cases, limit)] for limit in (50, 100, 200, None)}
     assert set(chosen[50]) < set(chosen[100]) and len(chosen[50]) == 50
     assert chosen[50] == sorted(chosen[50], key=int) and chosen[200] == chosen[None]
     assert chosen[50] != [str(number) for number in range(50)]
