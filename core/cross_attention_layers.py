@@ -25,6 +25,13 @@ class CrossAttentionLayer:
     comfy: tuple[str, int, int]
     width: int
 
+    @property
+    def checkpoint(self) -> str:
+        """Module path in a checkpoint file, e.g. ``input_blocks.4.1.transformer_blocks.0.attn2``."""
+        block, number, index = self.comfy
+        place = "middle_block.1" if block == "middle" else f"{block}_blocks.{number}.1"
+        return f"{place}.transformer_blocks.{index}.attn2"
+
 
 @dataclass(frozen=True)
 class UNetSpec:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .flux_bases import FLUX_BASES
+from .unet_bases import UNET_BASES
 
 _ARCHITECTURES = {  # ModelSpec's names, as sd-scripts and musubi-tuner write them
-    "sdxl": "stable-diffusion-xl-v1-base",
     "flux": "flux-1-dev",
-    **{name: base.architecture for name, base in FLUX_BASES.items()},
+    **{name: base.architecture for name, base in (*UNET_BASES.items(), *FLUX_BASES.items())},
 }
 
 
@@ -20,7 +20,7 @@ class RelationCard:
     """Metadata of a relation's file.
 
     Attributes:
-        base: sdxl, miniworld, or one of `flux_bases.FLUX_BASES`.
+        base: a row of `flux_bases.FLUX_BASES`, or what `unet_bases.base_name` gives.
         relation: the predicate, e.g. "shaking hands with".
         example_prompt: a sentence that shows how to ask for it.
         losses: weight of each loss in training.

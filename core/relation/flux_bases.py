@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..lora_keys import bare_name, split_key
+from .unet_bases import UNET_BASES, title_of_context
 
 
 @dataclass(frozen=True)
@@ -81,18 +82,11 @@ _WRITTEN = (
     (r"flux2(dev)?(lora)?$", "flux2-dev"),
     (r"flux1?(dev|schnell|krea)?(lora)?$", "flux1-dev"),
 )
-_OTHERS = {
-    "sdxl": "SDXL",
-    "stablediffusionxl": "SDXL",
-    "stablediffusionv1": "SD 1.5",
-    "miniworld": "the miniworld's SDXL",
-    "qwenimage": "Qwen-Image",
-}
+_OTHERS = {"stablediffusionxl": "SDXL", "stablediffusionv1": "SD 1.5", "qwenimage": "Qwen-Image"}
 _BLOCK = re.compile(r"(?P<single>single_)?(?:transformer_)?(?P<double>double_)?blocks_(?P<number>\d+)_(?P<name>.+)$")
 _ATTENTION = re.compile(r"(attn_(to_[qkv]|add_[qkv]_proj|to_qkv_mlp_proj)|(img|txt)_attn_qkv|linear1(_qkv)?)$")
 _OF_1 = re.compile(r"(single_transformer_blocks_\d+_(proj_out|proj_mlp|norm_linear)|(img_mod|txt_mod|modulation)_lin)$")
 _OF_2 = re.compile(r"(attn_to_qkv_mlp_proj|single_transformer_blocks_\d+_attn_to_out)$|_stream_modulation")
-_UNET = {2048: "SDXL", 768: "SD 1.5", 1024: "SD 2"}  # by the width of the text that attn2's to_k and to_v read
 
 
 def base_of_file(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> FileBase | None:
@@ -115,13 +109,8 @@ def base_of_file(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Fi
             return base
     context = {into for module, (_, into) in pairs.items() if module.endswith(("attn2_to_k", "attn2_to_v"))}
     if len(context) == 1:
-        return FileBase(unet_title(context.pop()), None, "by its text cross-attentions")
+        return FileBase(title_of_context(context.pop()), None, "by its text cross-attentions")
     return None if shape is None else FileBase(shape.title(), shape, "by its blocks")
-
-
-def unet_title(context_width: int) -> str:
-    """Return the field's name of a UNet by its context width."""
-    return _UNET.get(context_width, f"a UNet of context width {context_width}")
 
 
 def _pairs_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
@@ -136,12 +125,19 @@ def _pairs_of(state: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
 
 def _written(text: str, source: str) -> FileBase | None:
     """Read a name that stands in the metadata; None if it means nothing here."""
-    plain = re.sub(r"[^a-z0-9]", "", text.lower())
+    plain = _plain(text)
     for pattern, name in _WRITTEN:
         if re.search(pattern, plain):
             return FileBase(FLUX_BASES[name].title, FLUX_BASES[name].shape, source)
-    other = next((title for start, title in _OTHERS.items() if plain.startswith(start)), None)
-    return None if other is None else FileBase(other, None, source)
+    unets = {_plain(word): base.title for name, base in UNET_BASES.items() for word in (name, base.architecture)}
+    others = {**_OTHERS, **unets}
+    start = max(filter(plain.startswith, others), key=len, default="")
+    return FileBase(others[start], None, source) if start else None
+
+
+def _plain(text: str) -> str:
+    """Letters and digits only."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
 
 
 @dataclass(frozen=True)

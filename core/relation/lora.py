@@ -20,8 +20,8 @@ from ..checkpoint import read, save, tensors_of
 from ..cross_attention_layers import PROJECTIONS, UNetSpec
 from ..lora_keys import SUFFIXES, Alphas, first_names, read_alphas
 from .card import RelationCard, predicate_of
-from .flux_bases import unet_title
 from .lora_parts import Address, changes_module, check_parts, sort_parts, what_else
+from .unet_bases import check_unet_base, unet_title
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,9 +159,10 @@ def parse_lora_keys(
     if not any(changes_module(part) for part in parts.values()):
         raise ValueError(
             f"{file}: 0 of {len(unet.sites())} text cross-attentions of this model found in it. "
-            f"{what_else(state, metadata)} Expected a relation LoRA for {unet_title(unet.context_width)}."
+            f"{what_else(state, metadata)} Expected a relation LoRA for {unet_title(unet)}."
         )
     check_parts(parts, unet, file, metadata)
+    check_unet_base(metadata, unet, file)
 
     alphas, lacks_alpha = alphas or Alphas(), False
     pairs, beside, magnitudes = {}, {}, {}

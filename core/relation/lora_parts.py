@@ -8,7 +8,8 @@ from torch import Tensor
 from ..cross_attention_layers import PROJECTIONS, UNetSpec
 from ..key_report import describe
 from ..lora_keys import BIAS, BIASES, EMBEDDINGS, OWN_ADAPTERS, TEXT_ENCODERS, first_names, is_embedding, split_key
-from .flux_bases import base_of_file, unet_title
+from .flux_bases import base_of_file
+from .unet_bases import title_of_context, unet_title
 
 Address = tuple[str, str]  # a site's diffusers path, a projection
 
@@ -70,13 +71,7 @@ def _addresses(unet: UNetSpec) -> dict[str, tuple[str, str]]:
     """Every spelling of every module, dots as underscores, to (site's diffusers path, projection)."""
     addresses = {}
     for site in unet.sites():
-        block, number, index = site.comfy
-        comfy = {
-            "input": f"input_blocks.{number}.1",
-            "output": f"output_blocks.{number}.1",
-            "middle": "middle_block.1",
-        }[block] + f".transformer_blocks.{index}.attn2"
-        for path in (site.diffusers, comfy):
+        for path in (site.diffusers, site.checkpoint):
             for projection in PROJECTIONS:
                 for spelling in {projection, projection.removesuffix(".0")}:
                     addresses[f"{path}.{spelling}".replace(".", "_")] = (site.diffusers, projection)
@@ -113,6 +108,6 @@ def check_parts(parts: dict[Address, dict[str, Tensor]], unet: UNetSpec, file: s
     if faults:
         first_faults = "; ".join(faults[:3]) + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
         base = base_of_file({}, metadata)
-        bases = base.title if base else ", ".join(sorted(map(unet_title, context)))
-        other = f" It was made for {bases}, the model is {unet_title(unet.context_width)}." if bases else ""
+        bases = base.title if base else ", ".join(sorted(map(title_of_context, context)))
+        other = f" It was made for {bases}, the model is {unet_title(unet)}." if bases else ""
         raise ValueError(f"{file}: {len(faults)} of {len(parts)} pairs do not fit this model: {first_faults}.{other}")
