@@ -22,8 +22,8 @@ from core.identity.model import IdentityConfig, IdentityModel
 from core.identity.resampler import ResamplerConfig
 from training.data.encoded_triplets import EncodedTriplets
 from training.host_diffusers import IdentityBatch, identity_batch, unet_layout
+from training.host_diffusers.checkpoint_configs import SDXL, SDXL_UNET
 from training.host_diffusers.images import encode_pictures, image_tokens
-from training.host_diffusers.single_file import SDXL, SDXL_UNET
 
 SUBJECTS, CROPS, JOINTS = 2, 5, 17
 

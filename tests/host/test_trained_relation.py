@@ -9,8 +9,9 @@ from tests.host.golden_unet import WIDTHS, GoldenUNet
 from tests.recipe.tiny_recipe import write_tokenizer
 from training.host_diffusers import attach_relation, relation_of, relation_parameters
 from training.host_diffusers.base_model import BaseModelFiles
+from training.host_diffusers.checkpoint_configs import SDXL
 from training.host_diffusers.images import decode_latents
-from training.host_diffusers.single_file import SDXL, open_single_file
+from training.host_diffusers.single_file import open_single_file
 
 
 @pytest.fixture(scope="module")

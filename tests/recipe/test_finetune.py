@@ -17,8 +17,8 @@ from training.config import load_config
 from training.data.dataset import load_triplets
 from training.data.encoding_cache import encode
 from training.host_diffusers import attach_relation, relation_parameters, unet_layout
+from training.host_diffusers.checkpoint_configs import SDXL_UNET
 from training.host_diffusers.frozen import open_frozen_models
-from training.host_diffusers.single_file import SDXL_UNET
 from training.host_diffusers.unet import empty_unet
 from training.prepare import convert
 

@@ -8,7 +8,7 @@ import pytest
 import training.finetune as finetune
 from tests.recipe.tiny_recipe import write_config, write_tokenizer
 from tests.recipe.tiny_runs import config_of
-from training.host_diffusers.single_file import SDXL_CLIP_G, SDXL_CLIP_L, SDXL_UNET, SDXL_VAE
+from training.host_diffusers.checkpoint_configs import SDXL_CLIP_G, SDXL_CLIP_L, SDXL_UNET, SDXL_VAE
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(world, capsys):

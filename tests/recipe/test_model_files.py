@@ -9,9 +9,10 @@ from safetensors.torch import save_file
 
 from tests.recipe.tiny_recipe import write_all, write_tokenizer
 from training.host_diffusers.base_model import open_base_model
+from training.host_diffusers.checkpoint_configs import SDXL_CLIP_G
 from training.host_diffusers.errors import ModelFileErrors
 from training.host_diffusers.images import decode_latents, encode_pictures, image_tokens, latent_factor
-from training.host_diffusers.single_file import SDXL_CLIP_G, _build, _clip_g, open_single_file
+from training.host_diffusers.single_file import _build, _clip_g, open_single_file
 from training.host_diffusers.text import encode_phrases, encode_prompts
 from training.host_diffusers.tokenizer import find_tokenizer
 from training.host_diffusers.vision import load_vision
@@ -167,3 +168,21 @@ def test_a_tokenizer_is_asked_for(tmp_path, monkeypatch):
     write_tokenizer(tmp_path / "comfy" / "sd1_tokenizer")
     assert (find_tokenizer() / "vocab.json").is_file()
     assert find_tokenizer(str(tmp_path / "comfy" / "sd1_tokenizer")) == tmp_path / "comfy" / "sd1_tokenizer"
+
+
+def test_one_file_of_a_unet_that_is_no_known_base_is_named(tmp_path):
+    parts = ("first_stage_model.x", "conditioner.embedders.0.transformer.x", "conditioner.embedders.1.model.x")
+    unet = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+    save_file({part: torch.zeros(1) for part in parts} | {unet: torch.zeros(640, 2048)}, tmp_path / "x.safetensors")
+    write_tokenizer(tmp_path / "words")
+    with pytest.raises(ModelFileErrors, match="expected the UNet of SDXL, got one with 1 text cross-attentions at ot"):
+        open_single_file(tmp_path / "x.safetensors", str(tmp_path / "words"))
+
+
+def test_a_folder_of_another_architecture_is_refused(root, tmp_path):
+    shutil.copytree(root / "base", tmp_path / "base")
+    file = tmp_path / "base" / "unet" / "config.json"
+    other = {"down_block_types": ["DownBlock2D", "SimpleCrossAttnDownBlock2D"]}
+    file.write_text(json.dumps(json.loads(file.read_text()) | other))
+    with pytest.raises(ModelFileErrors, match="expected a UNet of SDXL's architecture, got one with"):
+        open_base_model(tmp_path / "base")

@@ -70,29 +70,40 @@ def _text_config(width: int, activation: str) -> CLIPTextConfig:
     )
 
 
-def write_base(folder: Path) -> UNet2DConditionModel:
+TINY_UNET = {
+    "sample_size": 8,
+    "block_out_channels": (32, 64),
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2),
+    "attention_head_dim": (2, 4),
+    "cross_attention_dim": WIDTH_L + WIDTH_G,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": WIDTH_G + 6 * 8,
+}
+
+
+def tiny_config(unet: dict) -> dict:
+    """The same blocks at the same places, narrow: 32 channels more on each level, text of this file's encoders."""
+    widths = [32 * level for level in range(1, len(unet["block_out_channels"]) + 1)]
+    shared = ("sample_size", "norm_num_groups", "cross_attention_dim", "addition_time_embed_dim")
+    narrow = {key: TINY_UNET[key] for key in (*shared, "projection_class_embeddings_input_dim")}
+    return {**unet, **narrow, "block_out_channels": widths, "attention_head_dim": [width // 16 for width in widths]}
+
+
+def write_base(folder: Path, sizes: dict = TINY_UNET) -> UNet2DConditionModel:
     """A diffusers folder of SDXL's architecture: 2 levels, 8 text cross-attentions, context width 64."""
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        norm_num_groups=16,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2),
-        attention_head_dim=(2, 4),
-        cross_attention_dim=WIDTH_L + WIDTH_G,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=WIDTH_G + 6 * 8,
-    )
+    unet = UNet2DConditionModel.from_config(sizes)
     unet.save_pretrained(folder / "unet")
     AutoencoderKL(
         block_out_channels=(8, 8, 8, 8),
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=unet.config.in_channels,
         norm_num_groups=4,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,

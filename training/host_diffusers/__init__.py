@@ -5,7 +5,7 @@ identity    attach_identity: the parallel image cross-attention beside every tex
 relation    attach_relation: a relation LoRA, through peft; merge_relation: a finished one, into the weights.
 text        encode_prompts, encode_phrases.
 images      encode_pictures, decode_latents, image_tokens.
-base_model  open_base_model: a diffusers folder, or one SDXL checkpoint file (single_file, tokenizer).
+base_model  open_base_model: a diffusers folder, or one checkpoint file (single_file, checkpoint_configs, tokenizer).
 vision      load_vision: CLIP vision encoders from disk; clipself takes them apart for dense features.
 frozen      open_frozen_models: all frozen models of a recipe.
 subject     a subject adapter on a UNet; subject_base its frozen models, stable_diffusion bases of one text encoder,

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from core.checkpoint import read_metadata
+from core.relation.unet_bases import base_name
 from core.user_files import read_json_object, visible_files
 
 from ..diffusion.noise_schedule import NoiseSchedule
@@ -20,7 +21,7 @@ from .schedule import read_schedule
 from .single_file import open_single_file
 from .text import TextEncoders
 from .tokenizer import find_tokenizer, open_tokenizer, tokenizer_files
-from .unet import empty_unet
+from .unet import empty_unet, unet_layout
 
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 _WEIGHTS = {".safetensors", ".bin"}
@@ -31,7 +32,7 @@ class BaseModelFiles:
     """A base model whose parts are read from disk only when asked for.
 
     Attributes:
-        name: ``sdxl`` or ``miniworld``, as relation files say it.
+        name: as files say it: `unet_bases.base_name`'s, or ``sd1``, ``sd2``, ``sd`` with one text encoder.
         schedule: its noise and its prediction.
         text_widths: of the two text encoders' vectors; side by side they are the UNet's context.
         empty_unet: the UNet without weights, on the meta device.
@@ -94,7 +95,7 @@ def open_base_model(path: str | Path, tokenizer: str = "") -> BaseModelFiles:
         raise ModelFileErrors(faults)
     config = configs["unet"]
     return BaseModelFiles(
-        name="sdxl" if config["cross_attention_dim"] == 2048 else "miniworld",
+        name=base_name(unet_layout(empty_unet(config))),
         schedule=schedule,
         text_widths=(configs["text_encoder"]["hidden_size"], configs["text_encoder_2"]["hidden_size"]),
         empty_unet=lambda: empty_unet(config),
@@ -145,9 +146,13 @@ def misfits_of(unet: dict, vae: dict, clip_l: dict, clip_g: dict) -> str:
             "an inpainting or editing model. Choose a plain base."
         )
     try:
-        empty_unet(unet)
+        built = empty_unet(unet)
     except Exception as error:  # noqa: BLE001 diffusers raises whatever a wrong size leads to
         return f"unet/config.json describes no UNet that diffusers can build ({one_line(error)})."
+    try:
+        unet_layout(built)
+    except ValueError as error:
+        return one_line(error)
     return ""
 
 

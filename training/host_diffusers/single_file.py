@@ -15,70 +15,19 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from core.checkpoint import SAFETENSORS, kind_of
 from core.key_report import compare_keys, describe, shapes
+from core.relation.unet_bases import UNET_BASES, base_name, base_of_checkpoint
 
+from .checkpoint_configs import CHECKPOINTS
 from .errors import ModelFileErrors, one_line
 from .schedule import schedule_of_keys
 from .text import TextEncoders
 from .tokenizer import find_tokenizer, open_tokenizer, tokenizer_files
-from .unet import empty_unet
+from .unet import empty_unet, unet_layout
 from .vision import rename_blocks
 
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
 _FIRST = f"{_UNET}input_blocks.0.0.weight"
 _CLIP_L, _CLIP_G = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
-
-SDXL_UNET = {
-    "_class_name": "UNet2DConditionModel",
-    "sample_size": 128,
-    "in_channels": 4,
-    "out_channels": 4,
-    "block_out_channels": [320, 640, 1280],
-    "layers_per_block": 2,
-    "cross_attention_dim": 2048,
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-SDXL_VAE = {
-    "_class_name": "AutoencoderKL",
-    "in_channels": 3,
-    "out_channels": 3,
-    "latent_channels": 4,
-    "sample_size": 1024,
-    "block_out_channels": [128, 256, 512, 512],
-    "layers_per_block": 2,
-    "scaling_factor": 0.13025,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "force_upcast": True,
-}
-_TEXT = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406, "eos_token_id": 49407}
-SDXL_CLIP_L = {
-    **_TEXT,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "hidden_act": "quick_gelu",
-    "projection_dim": 768,
-    "pad_token_id": 1,
-}
-SDXL_CLIP_G = {
-    **_TEXT,
-    "hidden_size": 1280,
-    "intermediate_size": 5120,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 20,
-    "hidden_act": "gelu",
-    "projection_dim": 1280,
-    "pad_token_id": 1,
-}
-SDXL = {"unet": SDXL_UNET, "vae": SDXL_VAE, "clip_l": SDXL_CLIP_L, "clip_g": SDXL_CLIP_G}
 
 
 def keys_of(path: Path) -> dict[str, tuple[int, ...]]:
@@ -101,8 +50,8 @@ def keys_of(path: Path) -> dict[str, tuple[int, ...]]:
         ) from error
 
 
-def _keys_of(path: Path) -> tuple[set[str], int]:
-    """List the keys of a whole SDXL checkpoint, and how many channels its UNet reads.
+def _keys_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """List keys and shapes of a whole SDXL checkpoint.
 
     Raises:
         ModelFileErrors: not safetensors, cut off, or without one of its parts.
@@ -114,22 +63,41 @@ def _keys_of(path: Path) -> tuple[set[str], int]:
             f"models.base: {path}: expected a whole SDXL checkpoint; nothing under {', '.join(absent)}. "
             f"{describe(keys)}"
         )
-    return set(keys), keys[_FIRST][1] if _FIRST in keys else 4
+    return keys
 
 
-def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) -> dict[str, Any]:
-    """Return the fields of ``Base`` for one checkpoint file.
+def _configs_for(keys: dict[str, tuple[int, ...]], path: Path) -> dict[str, dict]:
+    """Return the configs of the base whose UNet is in a checkpoint.
+
+    Raises:
+        ModelFileErrors: the UNet is none of these bases'.
+    """
+    unet = {key.removeprefix(_UNET): shape for key, shape in keys.items() if key.startswith(_UNET)}
+    name = base_of_checkpoint(unet)
+    if name is not None and name in CHECKPOINTS:
+        return CHECKPOINTS[name]
+    count = sum(key.endswith(".attn2.to_k.weight") for key in unet)
+    titles = ", ".join(UNET_BASES[name].title for name in CHECKPOINTS)
+    raise ModelFileErrors(
+        f"models.base: {path}: expected the UNet of {titles}, got one with {count} text cross-attentions at other "
+        "places or of other widths. Choose such a checkpoint, or give a diffusers folder, which brings its configs."
+    )
+
+
+def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] | None = None) -> dict[str, Any]:
+    """Return the fields of ``BaseModelFiles`` for one checkpoint file.
 
     Args:
         path: a safetensors file, whatever its ending.
         tokenizer: folder of the CLIP tokenizer, or empty.
-        sizes: the configs of its four parts; SDXL's.
+        sizes: the configs of its four parts; None: those of the base that its UNet belongs to.
 
     Raises:
-        ModelFileErrors: not safetensors, not a whole SDXL checkpoint, or one of a schedule that is not supported.
+        ModelFileErrors: not safetensors, not a whole checkpoint of a known base, a schedule that is not supported.
     """
-    keys, inputs = _keys_of(path)
-    faults = []
+    keys = _keys_of(path)
+    inputs = keys.get(_FIRST, (0, 4))[1]
+    faults: list[str] = []
     if inputs != 4:
         faults.append(
             f"models.base: {path}: its UNet reads {inputs} channels, not 4: an inpainting or editing model. "
@@ -141,6 +109,7 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) 
     except ValueError as error:
         faults.append(f"models.base: {path}: {error}")
     try:
+        sizes = sizes or _configs_for(keys, path)
         words = find_tokenizer(tokenizer)
         open_tokenizer(words, sizes["clip_l"]["vocab_size"])
     except ModelFileErrors as error:
@@ -148,7 +117,7 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] = SDXL) 
     if faults:
         raise ModelFileErrors(faults)
     return {
-        "name": "sdxl" if sizes is SDXL else "miniworld",
+        "name": base_name(unet_layout(empty_unet(sizes["unet"]))),
         "schedule": schedule,
         "text_widths": (sizes["clip_l"]["hidden_size"], sizes["clip_g"]["hidden_size"]),
         "empty_unet": lambda: empty_unet(sizes["unet"]),

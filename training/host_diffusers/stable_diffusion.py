@@ -16,9 +16,10 @@ from core.user_files import read_json_object, visible_files
 
 from ..diffusion.noise_schedule import NoiseSchedule
 from .base_model import BaseModelFiles, _frozen
+from .checkpoint_configs import SDXL_VAE
 from .errors import ModelFileErrors, one_line
 from .schedule import read_schedule
-from .single_file import SDXL_VAE, _build, _clip_g, _part, _with_diffusers, keys_of
+from .single_file import _build, _clip_g, _part, _with_diffusers, keys_of
 from .text import TextEncoders
 from .tokenizer import find_tokenizer, open_tokenizer, tokenizer_files
 from .unet import empty_unet
