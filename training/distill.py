@@ -33,7 +33,7 @@ from .host_diffusers.clipself import VisionEncoder, load_encoder
 
 
 def folder_pictures(folder: Path) -> Pictures:
-    """Random images of a folder and the folders in it, squashed to 512 x 512 as the encoder will see subjects.
+    """Draw random images of a folder and the folders in it, squashed to 512 x 512 as the encoder will see subjects.
 
     Raises:
         UserErrors: no images in it, or some that are none; all of them are looked at, none is decoded.
@@ -50,11 +50,11 @@ def folder_pictures(folder: Path) -> Pictures:
     if faults:
         raise UserErrors(faults)
 
-    def draw_pictures(draw: np.random.Generator, count: int) -> Tensor:
+    def draw_pictures(rng: np.random.Generator, count: int) -> Tensor:
         try:
             chosen = [
                 to_tensor(open_image(files[i]).resize((512, 512), Image.Resampling.BICUBIC))
-                for i in draw.integers(len(files), size=count)
+                for i in rng.integers(len(files), size=count)
             ]
         except ValueError as error:  # one that ends before its last line, or has been deleted meanwhile
             raise TrainingAborted(f"{error} Take it out of the folder; the same command goes on.") from error

@@ -96,52 +96,55 @@ def run(options: argparse.Namespace, again: Callable[[int], str]) -> None:
     speak = say if accelerator.is_main_process else (lambda text: None)
     logging.getLogger().setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
     load, describe = (load_flux_spec, describe_flux_run) if of_flux else (load_run_spec, describe_run)
-    recipe = load(config, accelerator.device, accelerator.num_processes, options.resume)
-    speak(describe(recipe, accelerator.num_processes))
+    spec = load(config, accelerator.device, accelerator.num_processes, options.resume)
+    speak(describe(spec, accelerator.num_processes))
     if options.dry_run:
         return None
     accelerator.wait_for_everyone()  # all have looked at the folder before one of them holds it
-    journal = LossLog(recipe, again(accelerator.num_processes))
-    with going_on_named(journal, accelerator, recipe.folder.path):
-        setup = (flux_setup if of_flux else sdxl_setup).set_up(recipe, accelerator, speak)
-        train(recipe, setup, accelerator, journal, speak, options.also == "kohya")
+    loss_log = LossLog(spec, again(accelerator.num_processes))
+    with going_on_named(loss_log, accelerator, spec.folder.path):
+        setup = (flux_setup if of_flux else sdxl_setup).set_up(spec, accelerator, speak)
+        train(spec, setup, accelerator, loss_log, speak, options.also == "kohya")
 
 
 def train(
-    recipe: AnySpec, setup: sdxl_setup.Setup, accelerator: Accelerator, journal: LossLog, speak, kohya: bool
+    spec: AnySpec, setup: sdxl_setup.Setup, accelerator: Accelerator, loss_log: LossLog, speak, kohya: bool
 ) -> None:
     """Loop and export."""
-    config, settings = recipe.config, recipe.config.train
+    # 1. the optimiser, and the checkpoint if there is one
+    config, settings = spec.config, spec.config.train
     parameters, identity = setup.parameters, setup.identity
     optimizer = build_optimizer(parameters.values(), settings)
-    start = restore(journal.folder.read_checkpoint(), parameters, optimizer, accelerator, journal)
+    start = restore(loss_log.folder.read_checkpoint(), parameters, optimizer, accelerator, loss_log)
     places = [False, True] if setup.placed else None
     model, optimizer = accelerator.prepare(setup.objective, optimizer, device_placement=places)
     samples = None
     if accelerator.is_main_process:
-        journal.folder.begin()
-        samples = setup.samples(setup.crops)
+        loss_log.folder.begin()
+        samples = setup.samples()
+    # 2. the steps that are left, with sample pictures and checkpoints
     progress = Progress(start, settings.steps)
     for step in range(start, settings.steps):
         stop_if_asked()
-        rate = recipe.learning_rate(step)
+        rate = spec.learning_rate(step)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        losses = one_step(model, optimizer, parameters, setup.crops, identity, step, recipe, accelerator)
-        journal.log(losses)
+        losses = one_step(model, optimizer, parameters, setup.crops, identity, step, spec, accelerator)
+        loss_log.log(losses)
         done = step + 1
         if accelerator.is_main_process and progress.due(done):
-            progress.tell(done, journal.last(), rate)
+            progress.tell(done, loss_log.last(), rate)
         if samples and (done % config.samples.every == 0 or done == settings.steps):
             samples.draw(done)  # before the checkpoint: a run resumed from it has all pictures up to it
         if done % config.output.checkpoint_every == 0 or done == settings.steps:
-            journal.sync_losses(accelerator)
+            loss_log.sync_losses(accelerator)
             if accelerator.is_main_process:
-                journal.check()
-                journal.write(checkpoint_of(done, parameters, optimizer, accelerator, journal))
+                loss_log.check()
+                loss_log.write(checkpoint_of(done, parameters, optimizer, accelerator, loss_log))
+    # 3. the promised file
     if accelerator.is_main_process:
-        found = setup.write(kohya, samples)
-        speak(f"wrote {config.lora_file}; {found}")
+        report = setup.write(kohya, samples)
+        speak(f"wrote {config.lora_file}; {report}")
     accelerator.wait_for_everyone()
 
 
@@ -152,28 +155,25 @@ def one_step(
     crops: Any,
     identity: IdentityBatch | None,
     step: int,
-    recipe: AnySpec,
+    spec: AnySpec,
     accelerator: Accelerator,
 ) -> dict[str, Tensor]:
-    """One update from one global batch; this process does its share in micro-batches. Returns its mean losses."""
-    settings, device = recipe.config.train, accelerator.device
+    """Update once from one global batch, of which this process takes its share; return its mean losses."""
+    settings, device = spec.config.train, accelerator.device
     share = settings.batch_size // accelerator.num_processes
-    mine = share * accelerator.process_index
-    drawn = recipe.draw(step, crops)
-    pieces = [drawn.part(at, at + recipe.micro_batch) for at in range(mine, mine + share, recipe.micro_batch)]
+    first = share * accelerator.process_index
+    global_batch = spec.draw(step, crops)
+    starts = range(first, first + share, spec.micro_batch)
+    micro_batches = [global_batch.part(start, start + spec.micro_batch) for start in starts]
     totals: dict[str, Tensor] = {}
-    for piece in pieces:
+    for piece in micro_batches:
         # crops stay in the computer's memory: a prompt of Flux is 4 to 16 MB
         batch, rows = crops.take(piece.rows).to(device), piece.rows.to(device)
-        with nullcontext() if piece is pieces[-1] else accelerator.no_sync(model):
-            losses = model(
-                batch,
-                identity.take(rows) if identity else None,
-                *piece.inputs(device),
-            )
-            accelerator.backward(losses["loss"] / len(pieces))
+        with nullcontext() if piece is micro_batches[-1] else accelerator.no_sync(model):
+            losses = model(batch, identity.take(rows) if identity else None, *piece.inputs(device))
+            accelerator.backward(losses["loss"] / len(micro_batches))
         for name, loss in losses.items():
-            totals[name] = totals.get(name, 0) + loss.detach() / len(pieces)
+            totals[name] = totals.get(name, 0) + loss.detach() / len(micro_batches)
     if settings.max_grad_norm:
         accelerator.clip_grad_norm_(list(parameters.values()), settings.max_grad_norm)
     optimizer.step()

@@ -92,14 +92,14 @@ def run(options: argparse.Namespace, again: Callable[[int], str]) -> None:
     )
     speak = say if accelerator.is_main_process else (lambda text: None)
     logging.getLogger().setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
-    recipe = load_subject_run(config, accelerator.device, accelerator.num_processes, options.resume)
-    speak(describe_subject_run(recipe, accelerator.num_processes))
+    spec = load_subject_run(config, accelerator.device, accelerator.num_processes, options.resume)
+    speak(describe_subject_run(spec, accelerator.num_processes))
     if options.dry_run:
         return
     accelerator.wait_for_everyone()  # all have looked at the folder before one of them holds it
-    journal = LossLog(recipe, again(accelerator.num_processes))
-    with going_on_named(journal, accelerator, recipe.folder.path):
-        train(recipe, accelerator, journal, speak)
+    loss_log = LossLog(spec, again(accelerator.num_processes))
+    with going_on_named(loss_log, accelerator, spec.folder.path):
+        train(spec, accelerator, loss_log, speak)
 
 
 def preview(config: SubjectConfig, path) -> None:
@@ -110,45 +110,49 @@ def preview(config: SubjectConfig, path) -> None:
     say(f"wrote {path}")
 
 
-def train(recipe: SubjectRun, accelerator: Accelerator, journal: LossLog, speak) -> None:
+def train(spec: SubjectRun, accelerator: Accelerator, loss_log: LossLog, speak) -> None:
     """Encode, attach, loop, export."""
-    config, device, settings = recipe.config, accelerator.device, recipe.config.train
-    text = FusedText(recipe.models.base.text(recipe.dtype), recipe.tokens).to(device)
+    # 1. everything frozen is encoded once; the UNet gets its adapter
+    config, device, settings = spec.config, accelerator.device, spec.config.train
+    text = FusedText(spec.models.base.text(spec.dtype), spec.tokens).to(device)
     with accelerator.main_process_first():
-        data = encode_subjects(recipe.rows, recipe.prompts, config, recipe.models, device, recipe.dtype, speak)
-    speak(f"loading the UNet in {str(recipe.dtype).removeprefix('torch.')}")
-    unet = recipe.models.base.unet(recipe.dtype).to(device)
-    objective = attach_subjects(unet, text, recipe.models, config, recipe.dtype)
+        data = encode_subjects(spec.rows, spec.prompts, config, spec.models, device, spec.dtype, speak)
+    speak(f"loading the UNet in {str(spec.dtype).removeprefix('torch.')}")
+    unet = spec.models.base.unet(spec.dtype).to(device)
+    objective = attach_subjects(unet, text, spec.models, config, spec.dtype)
     pictures = None
     if accelerator.is_main_process:
-        journal.folder.begin()
+        loss_log.folder.begin()
         if config.samples.every:
-            pictures = pictures_of(recipe, objective, data, device)
+            pictures = pictures_of(spec, objective, data, device)
             pictures.draw_without()
+    # 2. the optimiser, and the checkpoint if there is one
     parameters = objective.trained()
     optimizer = build_optimizer(parameters.values(), settings)
-    start = restore(journal.folder.read_checkpoint(), parameters, optimizer, accelerator, journal)
+    start = restore(loss_log.folder.read_checkpoint(), parameters, optimizer, accelerator, loss_log)
     model, optimizer = accelerator.prepare(objective, optimizer)
+    # 3. the steps that are left, with sample pictures and checkpoints
     progress = Progress(start, settings.steps)
     for step in range(start, settings.steps):
         stop_if_asked()
         rate = learning_rate_at(step, settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        journal.log(one_step(model, optimizer, parameters, data, step, recipe, accelerator))
+        loss_log.log(one_step(model, optimizer, parameters, data, step, spec, accelerator))
         done = step + 1
         if accelerator.is_main_process and progress.due(done):
-            progress.tell(done, journal.last(), rate)
+            progress.tell(done, loss_log.last(), rate)
         if pictures and (done % config.samples.every == 0 or done == settings.steps):
             pictures.draw(done)  # before the checkpoint: a run resumed from it has all pictures up to it
         if done % config.output.checkpoint_every == 0 or done == settings.steps:
-            journal.sync_losses(accelerator)
+            loss_log.sync_losses(accelerator)
             if accelerator.is_main_process:
-                journal.check()
-                journal.write(checkpoint_of(done, parameters, optimizer, accelerator, journal))
+                loss_log.check()
+                loss_log.write(checkpoint_of(done, parameters, optimizer, accelerator, loss_log))
+    # 4. the promised file
     if accelerator.is_main_process:
-        found = export_adapter(objective, config.result_file, settings.steps, recipe.dataset)
-        speak(f"wrote {config.result_file}; {found}")
+        report = export_adapter(objective, config.result_file, settings.steps, spec.dataset)
+        speak(f"wrote {config.result_file}; {report}")
     accelerator.wait_for_everyone()
 
 
@@ -158,19 +162,19 @@ def one_step(
     parameters: dict[str, nn.Parameter],
     data: EncodedSubjects,
     step: int,
-    recipe: SubjectRun,
+    spec: SubjectRun,
     accelerator: Accelerator,
 ) -> dict[str, Tensor]:
-    """One update from one global batch; this process does its share in micro-batches. Returns its mean losses."""
-    settings, device = recipe.config.train, accelerator.device
+    """Update once from one global batch, of which this process takes its share; return its mean losses."""
+    settings, device = spec.config.train, accelerator.device
     share = settings.batch_size // accelerator.num_processes
-    mine = share * accelerator.process_index
-    drawn = sample_batch(settings.seed, step, settings.batch_size, len(data), data.latent)
+    first = share * accelerator.process_index
+    global_batch = sample_batch(settings.seed, step, settings.batch_size, len(data), data.latent)
     chances, views = chances_of(settings.seed, step, settings.batch_size)
-    starts = range(mine, mine + share, recipe.micro_batch)
+    starts = range(first, first + share, spec.micro_batch)
     totals: dict[str, Tensor] = {}
     for at in starts:
-        piece, rows = drawn.part(at, at + recipe.micro_batch), slice(at, at + recipe.micro_batch)
+        piece, rows = global_batch.part(at, at + spec.micro_batch), slice(at, at + spec.micro_batch)
         batch = data.take(piece.rows, views[rows]).to(device)
         with nullcontext() if at == starts[-1] else accelerator.no_sync(model):
             losses = model(batch, piece.timesteps.to(device), piece.noise.to(device), chances[rows].to(device))
@@ -184,13 +188,13 @@ def one_step(
     return totals
 
 
-def pictures_of(recipe: SubjectRun, objective, data: EncodedSubjects, device: torch.device) -> SubjectPictures:
-    """Draw, for a run, the first crops of its first pictures."""
-    count = min(recipe.config.samples.count, len(data))
+def pictures_of(spec: SubjectRun, objective, data: EncodedSubjects, device: torch.device) -> SubjectPictures:
+    """Make the sample pictures of a run: its first rows, each with its first view."""
+    count = min(spec.config.samples.count, len(data))
     rows = torch.arange(count)
     batch = data.take(rows, torch.zeros(count, dtype=torch.long)).to(device)
     prompts = [data.prompts[row].prompt for row in rows.tolist()]
-    return SubjectPictures(objective, batch, prompts, recipe.models.base.vae, recipe.folder)
+    return SubjectPictures(objective, batch, prompts, spec.models.base.vae, spec.folder)
 
 
 if __name__ == "__main__":

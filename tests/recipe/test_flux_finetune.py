@@ -241,10 +241,10 @@ def test_stages_change_data_losses_rate_and_tokens(config_of, bases, tmp_path, c
     crops = encode_flux(spec.folders, spec.config, spec.base, CPU, spec.dtype, say)
     assert len(crops) == 12 and crops.columns.sum() == 6  # three triplets of two folders, and neighbours side by side
     side = spec.draw(0, crops)
-    assert crops.columns[side.rows].all() and side.kept.shape[-1] == 0
+    assert crops.columns[side.rows].all() and side.token_mask.shape[-1] == 0
     assert not any(crops.columns[spec.draw(step, crops).rows].any() for step in (2, 3, 4))
     last = spec.draw(4, crops)
-    assert last.kept.any(dim=-1).all() and float(last.kept.float().mean()) < 0.6
+    assert last.token_mask.any(dim=-1).all() and float(last.token_mask.float().mean()) < 0.6
     tables, _ = read(tmp_path / "out" / "hugging_embedding.safetensors")
     before, _ = read(bases / "embedding.safetensors")
     moved = {name: not torch.equal(tables[name], before[name]) for name in before}

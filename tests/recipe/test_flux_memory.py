@@ -43,11 +43,11 @@ def told(name, **more):
 @pytest.mark.parametrize(("name", "sites"), KEPT)
 def test_what_is_kept_is_within_a_tenth_of_the_traced_table(name, sites):
     large, small, plain = KEPT[name, sites]
-    assert told(name, sites=sites).kept / 1e9 == pytest.approx(large, rel=0.1)
+    assert told(name, sites=sites).activations / 1e9 == pytest.approx(large, rel=0.1)
     if sites == "DS":
         return  # the two others follow; a trace without checkpoints takes a second
-    assert told(name, sites=sites, pixels=512).kept / 1e9 == pytest.approx(small, rel=0.1)
-    assert told(name, sites=sites, checkpointing=False).kept / 1e9 == pytest.approx(plain, rel=0.1)
+    assert told(name, sites=sites, pixels=512).activations / 1e9 == pytest.approx(small, rel=0.1)
+    assert told(name, sites=sites, checkpointing=False).activations / 1e9 == pytest.approx(plain, rel=0.1)
 
 
 @pytest.mark.parametrize("name", TOTAL)
@@ -88,7 +88,7 @@ def test_the_estimate_is_what_a_real_pass_keeps(generation):
     references = [given["references"][0]] * 2
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         net(**{**given, "references": references})
-    assert expected.kept == pytest.approx(sum(seen.values()), rel=0.1)
+    assert expected.activations == pytest.approx(sum(seen.values()), rel=0.1)
     assert expected.trained == 16 * sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 

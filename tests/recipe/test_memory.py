@@ -54,7 +54,7 @@ def test_the_estimate_is_what_a_real_pass_keeps(identity):
     attach_relation(unet, 4, 4.0, torch.Generator())
     if identity:
         attach_identity(unet)
-    assert told.kept == pytest.approx(really_kept(unet, identity), rel=0.05)
+    assert told.activations == pytest.approx(really_kept(unet, identity), rel=0.05)
     assert told.weights == sum(p.numel() * 4 for p in unet.parameters() if not p.requires_grad)
 
 
@@ -74,7 +74,7 @@ def test_checkpointing_keeps_a_fraction_and_eight_bits_save():
         }
         return estimate(unet, LATENT, BATCH, **settings)
 
-    assert told(checkpointing=True).kept < 0.5 * told().kept
+    assert told(checkpointing=True).activations < 0.5 * told().activations
     assert told(eight_bit=True).trained == told().trained * 10 // 16
     assert told(dtype=torch.float32).weights == 2 * told().weights
     assert "GiB a process" in training.engine.memory.MemoryEstimate(2**30, 0, 2**30).sentence()

@@ -1,17 +1,17 @@
 """What each step trains on, a pure function of the seed and the step.
 
-So a resumed run goes on with the same draws without saved generator states, and many processes draw the same global
+So a resumed run continues with the same draws without saved generator states, and many processes draw the same global
 batch and take their part of it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 
 import torch
 from torch import Tensor
 
+from ..common.seeds import seeded_generator
 from ..diffusion.noise_schedule import TIMESTEPS
 
 
@@ -33,7 +33,7 @@ class Draw:
         return Draw(self.rows[start:stop], self.timesteps[start:stop], self.noise[start:stop])
 
     def inputs(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Give what the objective takes beside the crops: timesteps and noise."""
+        """Return what the objective takes beside the crops: timesteps and noise."""
         return self.timesteps.to(device), self.noise.to(device)
 
 
@@ -47,7 +47,7 @@ def sample_batch(seed: int, step: int, batch_size: int, crops: int, latent: tupl
         crops: how many there are to choose from.
         latent: (C, h, w).
     """
-    generator = _generator(f"{seed}/{step}")
+    generator = seeded_generator(f"{seed}/{step}")
     return Draw(
         torch.randint(crops, (batch_size,), generator=generator),
         torch.randint(TIMESTEPS, (batch_size,), generator=generator),
@@ -56,15 +56,10 @@ def sample_batch(seed: int, step: int, batch_size: int, crops: int, latent: tupl
 
 
 def chances_of(seed: int, step: int, batch_size: int) -> tuple[Tensor, Tensor]:
-    """Further draws of one step for subject adapters.
+    """Make the further draws of one step for subject adapters.
 
     Returns:
         (B,) chances in [0, 1), which decide what a row goes without; (B,) numbers from which views are chosen.
     """
-    generator = _generator(f"{seed}/{step}/subjects")
+    generator = seeded_generator(f"{seed}/{step}/subjects")
     return torch.rand(batch_size, generator=generator), torch.randint(2**31, (batch_size,), generator=generator)
-
-
-def _generator(words: str) -> torch.Generator:
-    number = int.from_bytes(sha256(words.encode()).digest()[:7], "big")
-    return torch.Generator().manual_seed(number)

@@ -57,7 +57,7 @@ def distil(
     minutes: float,
     until: int | None = None,
 ) -> tuple[VisionEncoder, State]:
-    """Trains a copy of an encoder towards dense features that agree with the encoder's crops.
+    """Train a copy of an encoder towards dense features that agree with the encoder's crops.
 
     Args:
         encoder: the teacher; untouched.
@@ -70,6 +70,7 @@ def distil(
     Returns:
         The student (on the CPU, averaged with the teacher's share) and the final state.
     """
+    # 1. teacher and student; only the student's last blocks learn
     teacher = rebuild(encoder.module.to(device).eval().requires_grad_(False))
     student = rebuild(copy.deepcopy(teacher.module))
     for block in student.blocks[len(student.blocks) - plan.unlocked :]:
@@ -77,20 +78,21 @@ def distil(
     side = plan.scale * teacher.image_size
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        batch = pictures(draw, settings.batch_size).to(device)
+        rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        batch = pictures(rng, settings.batch_size).to(device)
         large = F.interpolate(batch, size=(side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         dense = dense_projected(student, dense_features(student.tower, normalise_pixels(large)))
-        regions = [grid_boxes(draw) for _ in range(len(batch))]
+        regions = [grid_boxes(rng) for _ in range(len(batch))]
         crops = torch.stack(
             [letterbox(_cut(image, box), teacher.image_size) for image, boxes in zip(large, regions) for box in boxes]
         )
         with torch.no_grad():
-            wanted = F.normalize(teacher.embed(normalise_pixels(crops)).float(), dim=-1)
-        found = torch.cat([region_vectors(image, boxes) for image, boxes in zip(dense, regions)])
-        cosine = (F.normalize(found.float(), dim=-1) * wanted).sum(-1).mean()
+            teacher_vectors = F.normalize(teacher.embed(normalise_pixels(crops)).float(), dim=-1)
+        student_vectors = torch.cat([region_vectors(image, boxes) for image, boxes in zip(dense, regions)])
+        cosine = (F.normalize(student_vectors.float(), dim=-1) * teacher_vectors).sum(-1).mean()
         return {"loss": 1 - cosine, "cosine": cosine}
 
+    # 2. train, then average with the teacher's share
     state = fit(settings, student.module, loss, folder, device, minutes, until)
     weights, _ = load_ema_weights(folder)
     result = copy.deepcopy(encoder.module).cpu()
@@ -106,13 +108,13 @@ def distil(
     return rebuild(result.eval().requires_grad_(False)), state
 
 
-def grid_boxes(draw: np.random.Generator) -> np.ndarray:
+def grid_boxes(rng: np.random.Generator) -> np.ndarray:
     """Return the cells of a random grid, at most MOST_REGIONS of them: (K, 4) x0 y0 x1 y1 fractions, row by row."""
-    rows, columns = GRIDS[int(draw.integers(len(GRIDS)))]
+    rows, columns = GRIDS[int(rng.integers(len(GRIDS)))]
     y, x = (axis.ravel() for axis in np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"))
     boxes = np.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], axis=1)
     if len(boxes) > MOST_REGIONS:
-        boxes = boxes[np.sort(draw.choice(len(boxes), MOST_REGIONS, replace=False))]
+        boxes = boxes[np.sort(rng.choice(len(boxes), MOST_REGIONS, replace=False))]
     return boxes
 
 
@@ -123,7 +125,7 @@ def _cut(picture: Tensor, box: np.ndarray) -> Tensor:
 
 
 def region_vectors(dense: Tensor, boxes: np.ndarray) -> Tensor:
-    """Area-weighted means of dense features over boxes, exact for cells cut by a box's edge.
+    """Average dense features over boxes by area, exact for cells cut by a box's edge.
 
     Args:
         dense: (E, h, w).

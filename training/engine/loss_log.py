@@ -1,4 +1,4 @@
-"""What a run remembers of its losses: on the device step by step, on disk with every checkpoint."""
+"""The losses of a run: on the device step by step, on disk with every checkpoint."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class LossLog:
     """The losses of every step, in the run's folder.
 
     Args:
-        recipe: of the run.
-        again: the command that goes on with it.
+        spec: the run.
+        again: the command that resumes it.
     """
 
-    def __init__(self, recipe: LoggedRun, again: str) -> None:
-        self.folder, self.rate_at, self.again = recipe.folder, recipe.learning_rate, again
+    def __init__(self, spec: LoggedRun, again: str) -> None:
+        self.folder, self.rate_at, self.again = spec.folder, spec.learning_rate, again
         self._losses: dict[str, list[Tensor]] = {}
         self._gathered: dict[str, Tensor] = {}
         self._written = 0
@@ -54,7 +54,7 @@ class LossLog:
         self._losses = {name: [] for name in self._losses}
 
     def check(self) -> None:
-        """Nothing that is not a number may reach a checkpoint.
+        """Abort before a checkpoint is written if any loss is not a number.
 
         Raises:
             TrainingAborted: a loss is not a number.
@@ -63,19 +63,19 @@ class LossLog:
             self._diverged()
 
     def _diverged(self) -> None:
-        known = [*self._gathered.get("loss", torch.zeros(0)).tolist(), *map(float, self._losses.get("loss", []))]
-        step = next((i for i, loss in enumerate(known, 1) if not torch.isfinite(torch.tensor(loss))), len(known))
+        losses = [*self._gathered.get("loss", torch.zeros(0)).tolist(), *map(float, self._losses.get("loss", []))]
+        step = next((i for i, loss in enumerate(losses, 1) if not torch.isfinite(torch.tensor(loss))), len(losses))
         raise TrainingAborted(
             f"The loss of step {step} is not a number, so training stopped. {self.resume_hint()} Lower "
             'train.lr, or set train.precision to "bfloat16" or "float32"; then start anew.'
         )
 
     def history(self) -> dict[str, Tensor]:
-        """All losses so far, each (steps,)."""
+        """Return all losses so far, each (steps,)."""
         return self._gathered
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on after a checkpoint."""
+        """Continue after a checkpoint."""
         self._gathered = {name: checkpoint.history[name] for name in _ORDER if name in checkpoint.history}
         self._written = checkpoint.step
 

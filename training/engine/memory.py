@@ -38,22 +38,22 @@ class MemoryEstimate:
     Attributes:
         weights: the frozen UNet.
         trained: LoRA, its gradients and the optimiser's state.
-        kept: what the backward pass keeps.
+        activations: what the backward pass keeps.
     """
 
     weights: int
     trained: int
-    kept: int
+    activations: int
 
     @property
     def total(self) -> int:
-        return round((self.weights + self.trained + self.kept) * _WORKSPACE)
+        return round((self.weights + self.trained + self.activations) * _WORKSPACE)
 
     def sentence(self) -> str:
         gib = 1024**3
         return (
             f"about {self.total / gib:.2f} GiB a process: {self.weights / gib:.2f} frozen UNet, "
-            f"{self.trained / gib:.2f} LoRA and optimiser, {self.kept / gib:.2f} kept for the backward pass"
+            f"{self.trained / gib:.2f} LoRA and optimiser, {self.activations / gib:.2f} kept for the backward pass"
         )
 
 
@@ -93,7 +93,7 @@ def estimate(
     eight_bit: bool,
     with_identity: bool,
 ) -> MemoryEstimate:
-    """Memory of one step of a relation LoRA.
+    """Estimate the memory of one step of a relation LoRA.
 
     Args:
         unet: on the meta device, without LoRA; it is changed.
@@ -112,8 +112,8 @@ def estimate(
     unet.train()
     if with_identity:
         attach_identity(unet)
-    kept = _saved(unet, latent, batch, checkpointing, with_identity)
-    return MemoryEstimate(weights, trained * (4 + 4 + (2 if eight_bit else 8)), kept)
+    activations = _saved(unet, latent, batch, checkpointing, with_identity)
+    return MemoryEstimate(weights, trained * (4 + 4 + (2 if eight_bit else 8)), activations)
 
 
 def _inputs(unet: nn.Module, latent: int, batch: int) -> tuple[tuple, dict]:
@@ -131,7 +131,7 @@ def _inputs(unet: nn.Module, latent: int, batch: int) -> tuple[tuple, dict]:
 
 
 def _identity(unet: nn.Module, latent: int, batch: int) -> IdentityBatch:
-    """Keys, values and masks of two subjects without numbers."""
+    """Make keys, values and masks of two subjects on the meta device."""
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(shape, dtype=unet.dtype, device="meta")
@@ -148,43 +148,43 @@ def _saved(unet: nn.Module, latent: int, batch: int, checkpointing: bool, with_i
     arguments, keywords = _inputs(unet, latent, batch)
     extras = CrossAttentionExtras(_identity(unet, latent, batch) if with_identity else None)
     keywords["cross_attention_kwargs"] = extras.kwargs()
-    return kept_bytes(unet, lambda: unet(*arguments, **keywords), checkpointing)
+    return activation_bytes(unet, lambda: unet(*arguments, **keywords), checkpointing)
 
 
-def kept_bytes(unet: nn.Module, call: Callable[[], object], checkpointing: bool) -> int:
-    """Bytes of all distinct tensors that one forward pass leaves for the backward pass, parameters excluded.
+def activation_bytes(model: nn.Module, call: Callable[[], object], checkpointing: bool) -> int:
+    """Count the bytes of all distinct tensors that one forward pass leaves for the backward pass, without parameters.
 
     Args:
-        unet: on the meta device, in training mode.
+        model: of diffusers, on the meta device, in training mode.
         call: one forward pass.
         checkpointing: whether blocks are computed twice.
     """
-    kept = Storages(unet)
-    blocks: list[int] = []
+    storages = Storages(model)
+    block_bytes: list[int] = []
 
     def twice(block: nn.Module, *inputs: Tensor) -> Tensor:
         """Gradient checkpointing: the block's inputs are kept, the rest comes again, one block at a time."""
         for tensor in inputs:
             if isinstance(tensor, Tensor):
-                kept.add(tensor)
-        inside = Storages(unet)
+                storages.add(tensor)
+        inside = Storages(model)
         with torch.autograd.graph.saved_tensors_hooks(inside.add, lambda tensor: tensor):
             out = block(*inputs)
-        blocks.append(inside.bytes())
+        block_bytes.append(inside.bytes())
         return out
 
     if checkpointing:
-        unet.enable_gradient_checkpointing(twice)
-    with torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor), FusedAttention():
+        model.enable_gradient_checkpointing(twice)
+    with torch.autograd.graph.saved_tensors_hooks(storages.add, lambda tensor: tensor), FusedAttention():
         call()
-    return kept.bytes() + max(blocks, default=0)
+    return storages.bytes() + max(block_bytes, default=0)
 
 
 class Storages:
     """Distinct storages that are not a module's parameters."""
 
-    def __init__(self, unet: nn.Module) -> None:
-        self._own = {parameter.untyped_storage()._cdata for parameter in unet.parameters()}
+    def __init__(self, model: nn.Module) -> None:
+        self._own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
         self._sizes: dict[int, int] = {}
         self._alive: list[Tensor] = []  # so that no address is used twice
 

@@ -19,7 +19,7 @@ from core.relation.keypoint_loss import KeypointPairs, keypoint_loss, keypoint_l
 from core.relation.lora import RelationCard, load_relation, save_relation
 
 from ..common.errors import UserErrors
-from ..config import Config, LossConfig
+from ..config import Config
 from ..data.encoded_triplets import EncodedTriplets
 from ..diffusion.noise_schedule import NoiseSchedule, denoising_loss
 from ..host_diffusers import (
@@ -37,7 +37,7 @@ from ..host_diffusers import (
 
 
 class RelationObjective(nn.Module):
-    """A UNet with a relation LoRA, and what is asked of it.
+    """The losses of a UNet with a relation LoRA.
 
     Args:
         unet: frozen; gets the LoRA and, with identities, the branch.
@@ -53,10 +53,10 @@ class RelationObjective(nn.Module):
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each loss that is asked for."""
+        """Weight of each loss that is on."""
         loss = self.config.loss
-        wanted = {"denoise": 1.0, "keypoint": loss.keypoint_weight, "attention": loss.attention_weight}
-        return {name: weight for name, weight in wanted.items() if weight}
+        weights = {"denoise": 1.0, "keypoint": loss.keypoint_weight, "attention": loss.attention_weight}
+        return {name: weight for name, weight in weights.items() if weight}
 
     def forward(
         self, batch: EncodedTriplets, identity: IdentityBatch | None, timesteps: Tensor, noise: Tensor
@@ -102,24 +102,24 @@ class RelationObjective(nn.Module):
         batch: EncodedTriplets,
         probe: PredicateProbe | None,
     ) -> dict[str, Tensor]:
-        """Each loss of each picture, (B,)."""
-        wanted: LossConfig = self.config.loss
+        """Compute each loss of each picture, (B,)."""
+        settings = self.config.loss
         losses = {"denoise": denoising_loss(predicted, self.schedule.target(batch.latents, noise, timesteps))}
-        if wanted.min_snr_gamma:
-            losses["denoise"] = losses["denoise"] * self.schedule.min_snr_weight(timesteps, wanted.min_snr_gamma)
+        if settings.min_snr_gamma:
+            losses["denoise"] = losses["denoise"] * self.schedule.min_snr_weight(timesteps, settings.min_snr_gamma)
         if "keypoint" in self.weights:
-            form = {"paper": keypoint_loss, "as_released": keypoint_loss_as_released}[wanted.keypoint_form]
+            form = {"paper": keypoint_loss, "as_released": keypoint_loss_as_released}[settings.keypoint_form]
             pairs = KeypointPairs(batch.keypoints_target, batch.keypoints_concepts, batch.visible > 0.5)
             losses["keypoint"] = form(
                 self.schedule.clean(noisy, predicted, timesteps),
                 batch.concept_latents,
                 pairs,
-                timesteps <= wanted.keypoint_max_timestep,
+                timesteps <= settings.keypoint_max_timestep,
             )
         if probe is not None:
             probe.open = False
             size = batch.latents.shape[-2:]
-            maps = [seen.unflatten(1, grid_of(size, level)) for level, seen in probe.maps]
+            maps = [attention.unflatten(1, grid_of(size, level)) for level, attention in probe.maps]
             losses["attention"] = predicate_attention_loss(maps, batch.region)
         return losses
 
@@ -154,20 +154,20 @@ def export(objective: RelationObjective, path: Path, card: RelationCard) -> str:
         UserErrors: what was read differs from what was trained; nothing was written.
     """
     lora, unet = relation_of(objective.unet, objective.config.lora.alpha), objective.unet
-    found: list[str] = []
+    report: list[str] = []
 
     def check(written: Path) -> None:
         read = load_relation(written, unet_layout(unet))
         same = read.pairs.keys() == lora.pairs.keys() and all(
             torch.equal(read.pairs[key].delta(), pair.delta()) for key, pair in lora.pairs.items()
         )
-        theirs = read_with_diffusers(str(written), unet)
-        found.append(f"read back: {read.report()}; diffusers reads {theirs} of {len(lora.pairs)} pairs")
-        if not same or theirs != len(lora.pairs):
+        diffusers_pairs = read_with_diffusers(str(written), unet)
+        report.append(f"read back: {read.report()}; diffusers reads {diffusers_pairs} of {len(lora.pairs)} pairs")
+        if not same or diffusers_pairs != len(lora.pairs):
             raise UserErrors(
-                f"{path}: what was read back is not what was trained ({found[0]}). Nothing was written; the "
+                f"{path}: what was read back is not what was trained ({report[0]}). Nothing was written; the "
                 "last checkpoint is whole."
             )
 
     save_relation(path, lora, card, check)
-    return found[0]
+    return report[0]

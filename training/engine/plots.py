@@ -13,7 +13,7 @@ from ..common.sheets import COLOURS, FAINT, INK, PAPER, font
 def loss_chart(
     curves: Mapping[str, Sequence[float]], first_step: int = 1, size: tuple[int, int] = (900, 260)
 ) -> Image.Image:
-    """One panel a loss: every step faint, a running mean strong, its first and last value in numbers."""
+    """Draw one panel per loss: every step faint, a running mean strong, its first and last value in numbers."""
     width, height = size
     chart = Image.new("RGB", (width, height * len(curves)), PAPER)
     draw = ImageDraw.Draw(chart)
@@ -31,6 +31,7 @@ def _panel(
     first_step: int,
     colour: tuple[int, int, int],
 ) -> None:
+    # 1. the frame
     left, top, right, bottom = frame
     draw.rectangle(frame, outline=FAINT)
     if not values:
@@ -48,6 +49,7 @@ def _panel(
             bottom - 4 - (bottom - top - 8) * (value - low) / span,
         )
 
+    # 2. lines
     for quarter in range(1, 4):
         y = top + (bottom - top) * quarter / 4
         draw.line((left, y, right, y), fill=(238, 238, 242))
@@ -55,6 +57,7 @@ def _panel(
     if len(values) > 1:
         draw.line([place(i, value) for i, value in enumerate(values)], fill=pale, width=1)
         draw.line([place(i, value) for i, value in enumerate(smooth)], fill=colour, width=3)
+    # 3. numbers
     draw.text(
         (left, top - 26),
         f"{name}:  {smooth[window - 1]:.4g} to {smooth[-1]:.4g}  (mean of {window} steps)",

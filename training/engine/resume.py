@@ -16,7 +16,7 @@ def restore(
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
-    journal: LossLog,
+    loss_log: LossLog,
 ) -> int:
     """Put a checkpoint back; returns the step to go on with."""
     if checkpoint is None:
@@ -27,7 +27,7 @@ def restore(
     restore_optimizer(optimizer, checkpoint.optimizer)
     if accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(checkpoint.scaler)
-    journal.restore(checkpoint)
+    loss_log.restore(checkpoint)
     return checkpoint.step
 
 
@@ -36,7 +36,7 @@ def checkpoint_of(
     parameters: dict[str, nn.Parameter],
     optimizer: torch.optim.Optimizer,
     accelerator: Accelerator,
-    journal: LossLog,
+    loss_log: LossLog,
 ) -> Checkpoint:
     """Everything a resumed run needs; its draws and rates are functions of the step."""
     scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
@@ -44,6 +44,6 @@ def checkpoint_of(
         step,
         {name: parameter.detach() for name, parameter in parameters.items()},
         optimizer_tensors(optimizer),
-        journal.history(),
+        loss_log.history(),
         scaler,
     )

@@ -71,6 +71,7 @@ class RunDir:
         Raises:
             UserErrors: in use by another run; finished already; unfinished and not asked to resume; no space.
         """
+        # 1. the folder's state
         try:
             check_free(self.path)
         except FolderInUse as error:
@@ -84,6 +85,7 @@ class RunDir:
             raise UserErrors(
                 f"{self.path} holds an unfinished run. Add --resume to go on with it, or choose another output.folder."
             )
+        # 2. permission and space
         faults = []
         for folder in dict.fromkeys((self.path, self._cache)):
             try:
@@ -92,10 +94,10 @@ class RunDir:
                 faults.append(str(error))
                 continue
             standing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-            if shutil.disk_usage(standing).free < needed + _MARGIN:
-                free, wanted = (amount / 1024**2 for amount in (shutil.disk_usage(standing).free, needed + _MARGIN))
+            free_mib, needed_mib = (size / 1024**2 for size in (shutil.disk_usage(standing).free, needed + _MARGIN))
+            if free_mib < needed_mib:
                 faults.append(
-                    f"{folder}: {free:.0f} MiB free on its disk, {wanted:.0f} MiB needed. Free some, or "
+                    f"{folder}: {free_mib:.0f} MiB free on its disk, {needed_mib:.0f} MiB needed. Free some, or "
                     "choose another output folder."
                 )
         if faults:
@@ -120,7 +122,7 @@ class RunDir:
         save(self.checkpoint_file, tensors, metadata)
 
     def read_checkpoint(self) -> Checkpoint | None:
-        """Where the run stands, or None at its beginning.
+        """Read where the run stands, or None at its beginning.
 
         Raises:
             UserErrors: unreadable, or of a run with other settings, data or models.
@@ -151,14 +153,14 @@ class RunDir:
         )
 
     def checkpoint_step(self) -> int | None:
-        """After which step the checkpoint was written; None where there is none that can be read."""
+        """Return the step after which the checkpoint was written; None where there is none that can be read."""
         try:
             return int(read_metadata(self.checkpoint_file)["step"]) if self.checkpoint_file.exists() else None
         except (ValueError, KeyError):
             return None
 
     def write_history(self, history: dict[str, Tensor], rates: list[float]) -> None:
-        """``history.csv``: one row a step."""
+        """Write ``history.csv``: one row per step."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["step", *history, "lr"])

@@ -29,7 +29,7 @@ _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": 
 
 
 class LoggedRun(Protocol):
-    """What a run's losses are written down by."""
+    """What a `LossLog` needs of a run."""
 
     @property
     def folder(self) -> RunDir: ...
@@ -44,6 +44,10 @@ class AnySpec(LoggedRun, Protocol):
     def config(self) -> Any: ...
     @property
     def micro_batch(self) -> int: ...
+    @property
+    def triplets(self) -> list[Triplet]: ...
+    @property
+    def dataset(self) -> str: ...
 
     def draw(self, step: int, crops: Any) -> Any:
         """Draw the random part of a step."""
@@ -73,9 +77,9 @@ class RunSpec:
     @property
     def schedule(self) -> NoiseSchedule:
         """The base's noise, with another prediction if the config says so."""
-        told = self.config.loss.prediction
+        prediction = self.config.loss.prediction
         base = self.frozen.base.schedule
-        return base if told == "base" else NoiseSchedule(told, base.alphas)
+        return base if prediction == "base" else NoiseSchedule(prediction, base.alphas)
 
     def draw(self, step: int, crops: EncodedTriplets) -> Draw:
         """Draw the random part of a step."""
@@ -92,12 +96,14 @@ def load_run_spec(config: Config, device: torch.device, processes: int, resume: 
     Raises:
         UserErrors: everything that is wrong with any of them, in one report.
     """
+    # 1. what each part says on its own
     faults: list[str] = []
     triplets = or_faults(lambda: load_triplets(config.data, config.relation, config.train.seed), faults)
     frozen = or_faults(lambda: open_frozen_models(config.models), faults)
     folder = RunDir(config, config.lora_file)
     or_faults(lambda: folder.check(resume, _bytes_to_write(config, triplets or [])), faults)
     share = shared_faults(config.train, device, processes, faults)
+    # 2. what does not fit between them
     if config.loss.keypoint_weight and triplets and not any(t.keypoints_target.shape[1] for t in triplets):
         faults.append(
             "loss.keypoint_weight: the triplets have no keypoints; set it to 0 or add keypoints_target and "
@@ -118,6 +124,7 @@ def load_run_spec(config: Config, device: torch.device, processes: int, resume: 
     if config.train.precision == "float16" and device.type != "cuda":
         faults.append('train.precision: "float16" needs a CUDA device; use "float32" or "bfloat16".')
     or_faults(lambda: check_optimizer(config.train), faults)
+    # 3. whether a checkpoint is of the same run
     dataset = ""
     if triplets and frozen:
         dataset = dataset_sha256(triplets)
@@ -170,16 +177,15 @@ def or_faults(read: Callable[[], Any], faults: list[str]) -> Any:
 
 def precision_of(config: Config | SubjectConfig) -> torch.dtype:
     """Choose the asked precision; bfloat16 on cards that have it, float16 on older ones, float32 elsewhere."""
-    wanted, on_card = config.train.precision, config.train.device in ("auto", "cuda") and torch.cuda.is_available()
-    if wanted != "auto":
-        return _PRECISIONS[wanted]
-    if not on_card:
+    if config.train.precision != "auto":
+        return _PRECISIONS[config.train.precision]
+    if config.train.device not in ("auto", "cuda") or not torch.cuda.is_available():
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
 def _bytes_to_write(config: Config, triplets: list[Triplet]) -> int:
-    """Latents and text of every crop, two checkpoints, pictures: an upper bound in round numbers."""
+    """Bound the latents and text of every crop, two checkpoints and pictures, in round numbers."""
     latent = (config.data.image_px // 8) ** 2 * 16 * 4
     subjects = max((len(triplet.names) for triplet in triplets), default=2)
     crops = len(triplets) * config.data.crops
@@ -188,55 +194,55 @@ def _bytes_to_write(config: Config, triplets: list[Triplet]) -> int:
     return crops * (latent * (subjects + 1) + 4 * 2**20) + 200 * 2**20 * config.lora.rank // 4 + rounds * pictures
 
 
-def memory_of(recipe: RunSpec) -> MemoryEstimate:
-    """Memory of a training step, from the base's shapes alone."""
-    config = recipe.config
+def memory_of(spec: RunSpec) -> MemoryEstimate:
+    """Estimate the memory of a training step from the base's shapes alone."""
+    config = spec.config
     return estimate(
-        recipe.frozen.base.empty_unet(),
+        spec.frozen.base.empty_unet(),
         config.data.image_px // 8,
-        recipe.micro_batch,
-        recipe.dtype,
+        spec.micro_batch,
+        spec.dtype,
         config.lora.rank,
         config.train.gradient_checkpointing,
         config.train.optimizer == "adamw_8bit",
-        with_identity=recipe.frozen.identity_config is not None,
+        with_identity=spec.frozen.identity_config is not None,
     )
 
 
-def trainable_parameters(recipe: RunSpec) -> int:
-    """Numbers that the optimiser owns: 3,143,680 on SDXL at rank 4."""
-    unet = recipe.frozen.base.empty_unet().requires_grad_(False)
-    attach_relation(unet, recipe.config.lora.rank, recipe.config.lora.alpha, torch.Generator())
+def trainable_parameters(spec: RunSpec) -> int:
+    """Count the numbers that the optimiser owns: 3,143,680 on SDXL at rank 4."""
+    unet = spec.frozen.base.empty_unet().requires_grad_(False)
+    attach_relation(unet, spec.config.lora.rank, spec.config.lora.alpha, torch.Generator())
     return sum(parameter.numel() for parameter in relation_parameters(unet).values())
 
 
-def describe_run(recipe: RunSpec, processes: int) -> str:
+def describe_run(spec: RunSpec, processes: int) -> str:
     """Return what will be done, in words and numbers."""
-    config, base = recipe.config, recipe.frozen.base
+    config, base = spec.config, spec.frozen.base
     layout = unet_layout(base.empty_unet())
-    crops = len(recipe.triplets) * config.data.crops
-    accumulation = config.train.batch_size // (processes * recipe.micro_batch)
+    crops = len(spec.triplets) * config.data.crops
+    accumulation = config.train.batch_size // (processes * spec.micro_batch)
     losses = {"denoise": 1.0, "keypoint": config.loss.keypoint_weight, "attention": config.loss.attention_weight}
-    memory = memory_of(recipe)
+    memory = memory_of(spec)
     identity = (
         f"{config.models.identity}, strength {config.identity.strength:g}, "
         f"{'with' if config.models.local_clip_vision else 'without'} local tokens"
-        if recipe.frozen.identity_config
+        if spec.frozen.identity_config
         else "none (relation on the plain base)"
     )
     lines = {
         "relation": config.relation,
-        "data": f"{len(recipe.triplets)} triplets, {crops} crops of {config.data.image_px} px, "
-        f"sha256 {recipe.dataset[:12]}",
-        "base": f"{config.models.base} ({base.name}, {recipe.schedule.prediction} prediction, "
+        "data": f"{len(spec.triplets)} triplets, {crops} crops of {config.data.image_px} px, "
+        f"sha256 {spec.dataset[:12]}",
+        "base": f"{config.models.base} ({base.name}, {spec.schedule.prediction} prediction, "
         f"{len(layout.sites())} text cross-attentions)",
         "identity": identity,
-        "trained": f"{trainable_parameters(recipe):,} parameters (rank {config.lora.rank}), float32",
+        "trained": f"{trainable_parameters(spec):,} parameters (rank {config.lora.rank}), float32",
         "losses": ", ".join(f"{name} x {weight:g}" for name, weight in losses.items() if weight),
         "steps": f"{config.train.steps} of batch {config.train.batch_size} = {processes} processes x {accumulation} "
-        f"micro-batches x {recipe.micro_batch}",
-        "precision": str(recipe.dtype).removeprefix("torch."),
+        f"micro-batches x {spec.micro_batch}",
+        "precision": str(spec.dtype).removeprefix("torch."),
         "memory": memory.sentence(),
-        "writes": str(recipe.folder.result),
+        "writes": str(spec.folder.result),
     }
     return "\n".join(f"{name:10} {text}" for name, text in lines.items())

@@ -12,7 +12,6 @@ from torch import nn
 
 from core.relation.lora import RelationCard
 
-from ..config import Config
 from ..data.encoded_triplets import EncodedTriplets
 from ..data.encoding_cache import encode, encode_negative
 from ..host_diffusers import IdentityBatch, identity_batch, relation_parameters
@@ -29,8 +28,8 @@ class Setup:
         objective: takes crops, identity and a draw's inputs; returns losses.
         parameters: what is trained, by name.
         crops: on the CPU; ``identity`` of them, or None.
-        samples: of the crops, the pictures on the way.
-        write: the promised file, of whether a second one is wanted and of the samples; returns what readers found.
+        samples: makes the sample pictures; None where none are to be drawn.
+        write: writes the promised file, and a second one for kohya if asked; returns what readers found in it.
         placed: whether the objective's weights are where they belong already.
     """
 
@@ -38,38 +37,38 @@ class Setup:
     parameters: dict[str, nn.Parameter]
     crops: Any
     identity: IdentityBatch | None
-    samples: Callable[[Any], SamplePictures | None]
+    samples: Callable[[], SamplePictures | None]
     write: Callable[[bool, SamplePictures | None], str]
     placed: bool = False
 
 
-def set_up(recipe: RunSpec, accelerator: Accelerator, speak) -> Setup:
+def set_up(spec: RunSpec, accelerator: Accelerator, speak) -> Setup:
     """Encode, load the UNet, attach the LoRA and the identity branch."""
-    config, device = recipe.config, accelerator.device
+    config, device = spec.config, accelerator.device
     with accelerator.main_process_first():
-        crops = encode(recipe.triplets, config, recipe.frozen, device, recipe.dtype, speak)
-        negative = encode_negative(config, recipe.frozen, device, recipe.dtype) if config.samples.every else None
-    speak(f"loading the UNet in {str(recipe.dtype).removeprefix('torch.')}")
-    unet = recipe.frozen.base.unet(recipe.dtype).to(device)
-    objective = relation.attach(unet, recipe.schedule, config, recipe.frozen.identity_config is not None)
-    identity = project_identity(recipe, crops, unet, device)
+        crops = encode(spec.triplets, config, spec.frozen, device, spec.dtype, speak)
+        negative = encode_negative(config, spec.frozen, device, spec.dtype) if config.samples.every else None
+    speak(f"loading the UNet in {str(spec.dtype).removeprefix('torch.')}")
+    unet = spec.frozen.base.unet(spec.dtype).to(device)
+    objective = relation.attach(unet, spec.schedule, config, spec.frozen.identity_config is not None)
+    identity = project_identity(spec, crops, unet, device)
     return Setup(
         objective,
         relation_parameters(unet),
         crops,
         identity,
-        lambda here: sample_pictures(recipe, objective, here, identity, negative),
-        lambda kohya, samples: write_file(recipe, objective, samples),
+        lambda: sample_pictures(spec, objective, crops, identity, negative),
+        lambda kohya, samples: write_file(spec, objective, samples),
     )
 
 
 def project_identity(
-    recipe: RunSpec, crops: EncodedTriplets, unet: nn.Module, device: torch.device
+    spec: RunSpec, crops: EncodedTriplets, unet: nn.Module, device: torch.device
 ) -> IdentityBatch | None:
-    """Identity tokens of every crop as keys and values at every site, once; the projections are not kept."""
-    if recipe.frozen.identity_config is None:
+    """Project every crop's identity tokens to keys and values at every site, once; the projections are not kept."""
+    if spec.frozen.identity_config is None:
         return None
-    model = recipe.frozen.identity()
+    model = spec.frozen.identity()
     with torch.no_grad():
         batch = identity_batch(
             model.ms_adapter,
@@ -80,28 +79,35 @@ def project_identity(
             tuple(crops.latents.shape[-2:]),
             unet,
         )
-    return batch.to(device, recipe.dtype)
+    return batch.to(device, spec.dtype)
 
 
-def thumbnail_of(recipe: AnySpec, samples: SamplePictures | None) -> str:
-    """Take the first picture of the last step, for LoRA managers; empty where none was drawn."""
-    return samples.thumbnail(recipe.config.train.steps) if samples else ""
+def relation_card(spec: AnySpec, base: str, losses: dict[str, float], samples: SamplePictures | None) -> RelationCard:
+    """Collect what a run's file says of itself.
 
-
-def write_file(recipe: RunSpec, objective: relation.RelationObjective, samples: SamplePictures | None) -> str:
-    """Write the promised file, read back before anyone is told of it."""
-    config: Config = recipe.config
-    card = RelationCard(
-        base=recipe.frozen.base.name,
+    Args:
+        spec: the run.
+        base: as relation files name it.
+        losses: weight of each.
+        samples: the first picture of the last step is for LoRA managers.
+    """
+    config = spec.config
+    return RelationCard(
+        base=base,
         relation=config.relation,
-        example_prompt=recipe.triplets[0].prompt,
+        example_prompt=spec.triplets[0].prompt,
         rank=config.lora.rank,
         alpha=config.lora.alpha,
         steps=config.train.steps,
-        losses=objective.weights,
-        dataset_sha256=recipe.dataset,
+        losses=losses,
+        dataset_sha256=spec.dataset,
         created_with="Relate, python -m training.finetune",
-        data_licences=tuple(filter(None, (triplet.licence for triplet in recipe.triplets))),
-        thumbnail=thumbnail_of(recipe, samples),
+        data_licences=tuple(filter(None, (triplet.licence for triplet in spec.triplets))),
+        thumbnail=samples.thumbnail(config.train.steps) if samples else "",
     )
-    return relation.export(objective, config.lora_file, card)
+
+
+def write_file(spec: RunSpec, objective: relation.RelationObjective, samples: SamplePictures | None) -> str:
+    """Write the promised file, read back before it appears."""
+    card = relation_card(spec, spec.frozen.base.name, objective.weights, samples)
+    return relation.export(objective, spec.config.lora_file, card)

@@ -17,11 +17,11 @@ from .loss_log import LossLog
 
 
 @contextmanager
-def going_on_named(journal: LossLog, accelerator: Accelerator, folder: Path) -> Iterator[None]:
+def going_on_named(loss_log: LossLog, accelerator: Accelerator, folder: Path) -> Iterator[None]:
     """Train with the run's folder locked, and end what began however it ends.
 
     Args:
-        journal: knows the last checkpoint and the command that goes on.
+        loss_log: knows the last checkpoint and the command that goes on.
         accelerator: of this process; the main one holds the folder.
         folder: of the run.
 
@@ -33,22 +33,22 @@ def going_on_named(journal: LossLog, accelerator: Accelerator, folder: Path) -> 
         with locked(folder) if accelerator.is_main_process else nullcontext():
             yield
     except KeyboardInterrupt as error:
-        raise TrainingAborted(f"Stopped. {journal.resume_hint()}") from error
+        raise TrainingAborted(f"Stopped. {loss_log.resume_hint()}") from error
     except ModelFileErrors as error:
         raise UserErrors(error.messages) from error
     except FolderInUse as error:
         raise UserErrors(f"output.folder: {error}") from error
     except OSError as error:
-        raise TrainingAborted(f"Reading or writing failed: {error}. {journal.resume_hint()}") from error
+        raise TrainingAborted(f"Reading or writing failed: {error}. {loss_log.resume_hint()}") from error
     except torch.cuda.OutOfMemoryError as error:
         raise TrainingAborted(
             f"Out of memory: {str(error).splitlines()[0]} Add --set train.gradient_checkpointing=true and "
-            f"--set train.micro_batch=1 to this command. {journal.resume_hint()}"
+            f"--set train.micro_batch=1 to this command. {loss_log.resume_hint()}"
         ) from error
     except (UserErrors, TrainingAborted):
         raise
     except Exception:
-        say(f"Something unforeseen ended the run; what Python says of it follows. {journal.resume_hint()}")
+        say(f"Something unforeseen ended the run; what Python says of it follows. {loss_log.resume_hint()}")
         raise
     finally:
         accelerator.end_training()

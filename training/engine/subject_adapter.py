@@ -22,25 +22,25 @@ from .subject_objective import SubjectObjective
 
 def sized_adapter(unet: nn.Module, text_widths: tuple[int, int], models: SubjectModels, config: SubjectConfig):
     """Size the adapter for a base, whose UNet may be on the meta device."""
-    wanted = config.adapter
+    settings = config.adapter
     sized: SubjectAdapterConfig = new_config(
         unet,
         models.sizes.width,
         models.sizes.embedding,
         text_widths[0],
         models.sizes.patches,
-        wanted.max_subjects,
+        settings.max_subjects,
         models.base.name,
-        wanted.blocks,
+        settings.blocks,
     )
     return replace(
         sized,
-        input_channels=sized.input_channels if wanted.location else 0,
+        input_channels=sized.input_channels if settings.location else 0,
         word_2=(models.sizes.embedding, text_widths[1]) if text_widths[1] else None,
-        placeholder=wanted.placeholder,
-        locate_single=wanted.locate_single,
-        coordinates=wanted.coordinates,
-        fused_words=wanted.fused_words,
+        placeholder=settings.placeholder,
+        locate_single=settings.locate_single,
+        coordinates=settings.coordinates,
+        fused_words=settings.fused_words,
     )
 
 
@@ -91,6 +91,7 @@ def export_adapter(objective: SubjectObjective, path: Path, steps: int, dataset:
     Raises:
         UserErrors: what was read differs from what was trained; nothing was written.
     """
+    # 1. the tensors, in the precision of the file
     adapter, config = objective.adapter, objective.config
     half = config.output.precision == "float16"
     own = adapter.state_dict()
@@ -103,6 +104,7 @@ def export_adapter(objective: SubjectObjective, path: Path, steps: int, dataset:
             f"{path}: {len(overflown)} tensors do not fit into {config.output.precision} ({overflown[0]}). Nothing was "
             'written; go on with --resume --set output.precision="float32".'
         )
+    # 2. what the file says of itself
     metadata = {
         "steps": str(steps),
         "losses": json.dumps(objective.weights),
@@ -112,20 +114,21 @@ def export_adapter(objective: SubjectObjective, path: Path, steps: int, dataset:
         "modelspec.architecture": f"{adapter.config.base}/subject-adapter",
         "modelspec.title": path.stem,
     }
-    found: list[str] = []
+    report: list[str] = []
 
+    # 3. written under another name, read back, and only then there
     def check(written: Path) -> None:
         again, sizes = load_subject_adapter(written)
         SubjectAdapter(sizes).load({key: tensor.float() for key, tensor in again.items()})
         same = again.keys() == state.keys() and all(torch.equal(again[key], state[key]) for key in state)
-        found.append(
+        report.append(
             f"read back: {len(again)} tensors, {len(sizes.blocks)} blocks, up to {sizes.max_subjects} subjects"
         )
         if not same or replace(sizes, blocks=dict(adapter.config.blocks)) != adapter.config:
             raise UserErrors(
-                f"{path}: what was read back is not what was trained ({found[0]}). Nothing was written; the last "
+                f"{path}: what was read back is not what was trained ({report[0]}). Nothing was written; the last "
                 "checkpoint is whole."
             )
 
     save_subject_adapter(path, state, adapter.config, metadata, check)
-    return found[0]
+    return report[0]

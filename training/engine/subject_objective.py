@@ -41,7 +41,7 @@ class Dropped:
 
     @classmethod
     def of_chances(cls, chances: Tensor, config: SubjectConfig) -> Dropped:
-        """By one number in [0, 1) a row, as published: text, text and mask, mask, and everything behind them."""
+        """Decide by one number in [0, 1) per row, as published: text, text and mask, mask, then everything."""
         drop = config.drop
         ends = torch.tensor([drop.text, drop.text_and_location, drop.location, drop.everything]).cumsum(0)
         kind = (chances[:, None] >= ends.to(chances)).sum(dim=1)  # 0 to 3, or 4: nothing is dropped
@@ -50,12 +50,12 @@ class Dropped:
 
     @classmethod
     def nothing(cls, rows: int, device: torch.device) -> Dropped:
-        """Nothing from any row."""
+        """Drop nothing from any row."""
         return cls(*(torch.zeros(rows, dtype=torch.bool, device=device) for _ in range(3)))
 
 
 class SubjectObjective(nn.Module):
-    """A UNet with a subject adapter, its text encoders, and what is asked of them.
+    """The losses of a UNet with a subject adapter, and of its text encoders.
 
     Args:
         unet: with the adapter attached.
@@ -82,9 +82,9 @@ class SubjectObjective(nn.Module):
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each loss that is asked for."""
-        wanted = {"denoise": 1.0, "attention": self.config.loss.attention_weight}
-        return {name: weight for name, weight in wanted.items() if weight}
+        """Weight of each loss that is on."""
+        weights = {"denoise": 1.0, "attention": self.config.loss.attention_weight}
+        return {name: weight for name, weight in weights.items() if weight}
 
     def forward(self, batch: SubjectBatch, timesteps: Tensor, noise: Tensor, chances: Tensor) -> dict[str, Tensor]:
         """Compute the losses of a batch.
@@ -115,7 +115,7 @@ class SubjectObjective(nn.Module):
     def encode(
         self, batch: SubjectBatch, without: Tensor, instead: tuple[Tensor, ...] | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Context and pooled embedding of B prompts; rows `without` have the ids `instead`, or the empty prompt's."""
+        """Encode B prompts to context and pooled embedding; rows `without` read `instead`, or the empty prompt."""
         ids = [
             torch.where(without[:, None], empty.to(own.device), own)
             for own, empty in zip(batch.ids, instead or self.empty)
@@ -123,8 +123,8 @@ class SubjectObjective(nn.Module):
         words: list[list[Tensor]] = []
         with self._precision():
             if self.config.adapter.fused_words:
-                for of_encoder in self.adapter.words(batch.embeddings):  # (B, S, W)
-                    words.append([row[here & ~gone] for row, here, gone in zip(of_encoder, batch.present, without)])
+                for vectors in self.adapter.words(batch.embeddings):  # (B, S, W)
+                    words.append([row[visible] for row, visible in zip(vectors, batch.present & ~without[:, None])])
             return self.text(ids, words)
 
     def predict(
@@ -137,15 +137,15 @@ class SubjectObjective(nn.Module):
         probe: WordProbe | None = None,
     ) -> Tensor:
         """Predict from B noisy latents."""
-        wanted, (states, pooled) = self.config.adapter, context
+        settings, (states, pooled) = self.config.adapter, context
         inputs = noisy
-        if wanted.location:
+        if settings.location:
             inputs = torch.cat((noisy, self._mask(batch, dropped.location, tuple(noisy.shape[-2:]))), dim=1)
         kwargs = CrossAttentionExtras(predicate=probe).kwargs() if probe is not None else {}
-        if wanted.adapter:
-            boxes = null_boxes(batch.boxes, wanted.coordinates)
+        if settings.adapter:
+            boxes = null_boxes(batch.boxes, settings.coordinates)
             kwargs["gligen"] = object_arguments(
-                batch.patches, boxes, batch.present, wanted.locate_single, ~dropped.adapters
+                batch.patches, boxes, batch.present, settings.locate_single, ~dropped.adapters
             )
         conditions = None if pooled is None else {"text_embeds": pooled, "time_ids": batch.time_ids}
         with self._precision():
@@ -164,7 +164,7 @@ class SubjectObjective(nn.Module):
         return torch.where(without[:, None, None, None], 0.0, mask)
 
     def _words(self, batch: SubjectBatch) -> Tensor:
-        """(B, K) positions of placeholders and labels; of labels alone where words are not fused."""
+        """Return (B, K) positions of placeholders and labels; of labels alone where words are not fused."""
         if self.config.adapter.fused_words:
             return torch.cat((batch.placeholders, batch.labels), dim=1)
         return batch.labels
@@ -184,10 +184,10 @@ class SubjectObjective(nn.Module):
 
     def trained(self) -> dict[str, nn.Parameter]:
         """List what is trained, by the file's keys."""
-        wanted, keys = self.config.adapter, self.adapter.file_keys()
+        settings, keys = self.config.adapter, self.adapter.file_keys()
         own = {keys[name]: parameter for name, parameter in self.adapter.named_parameters()}
-        if not wanted.adapter:
+        if not settings.adapter:
             own = {key: value for key, value in own.items() if key.startswith("mlp")}
-        if not wanted.fused_words:
+        if not settings.fused_words:
             own = {key: value for key, value in own.items() if not key.startswith("mlp")}
-        return own | trained_in_base(self.unet, self.adapter.config) | trained_text(self.text, wanted.text_encoder)
+        return own | trained_in_base(self.unet, self.adapter.config) | trained_text(self.text, settings.text_encoder)

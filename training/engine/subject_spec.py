@@ -21,7 +21,7 @@ from ..data.subject_sources import load_scenes
 from ..host_diffusers.fused_text import PromptTokens
 from ..host_diffusers.subject import attach, object_arguments, trained_in_base
 from ..host_diffusers.subject_base import SubjectModels, open_subject_models
-from .memory import kept_bytes
+from .memory import activation_bytes
 from .optim import check_optimizer, learning_rate_at
 from .run_dir import RunDir
 from .run_spec import or_faults, precision_of, shared_faults, zero_terminal
@@ -65,6 +65,7 @@ def load_subject_run(config: SubjectConfig, device: torch.device, processes: int
     Raises:
         UserErrors: everything that is wrong with any of them, in one report.
     """
+    # 1. pictures, models, prompts
     faults: list[str] = []
     scenes = or_faults(lambda: load_scenes(config.data, config.adapter, config.train.seed), faults)
     models = or_faults(lambda: open_subject_models(config.models), faults)
@@ -77,6 +78,7 @@ def load_subject_run(config: SubjectConfig, device: torch.device, processes: int
         faults += _base_faults(models, config)
     if tokens and config.samples.every and tokens.placeholder in tokens.ids([config.samples.negative])[0]:
         faults.append(f"samples.negative: it has the placeholder '{config.adapter.placeholder}'. Leave that word out.")
+    # 2. the machine and the folder
     trained = trainable_numbers(models, config) if models and not faults else 0
     folder = RunDir(config, config.result_file)
     or_faults(lambda: folder.check(resume, _bytes_to_write(config, len(rows), trained, models)), faults)
@@ -84,6 +86,7 @@ def load_subject_run(config: SubjectConfig, device: torch.device, processes: int
     if config.train.precision == "float16" and device.type != "cuda":
         faults.append('train.precision: "float16" needs a CUDA device; use "float32" or "bfloat16".')
     or_faults(lambda: check_optimizer(config.train), faults)
+    # 3. whether a checkpoint is of the same run
     dataset = scenes_sha256(scenes) if scenes else ""
     if scenes and models:
         folder.expect(dataset, models.fingerprint())
@@ -151,19 +154,19 @@ def _meta_unet(models: SubjectModels, config: SubjectConfig):
 
 
 def trainable_numbers(models: SubjectModels, config: SubjectConfig) -> int:
-    """Numbers that the optimiser owns without the text encoder: 241,661,792 on SD 2 with CLIP ViT-H."""
+    """Count the numbers that the optimiser owns without the text encoder: 241,661,792 on SD 2 with CLIP ViT-H."""
     unet, adapter = _meta_unet(models, config)
-    wanted = config.adapter
+    settings = config.adapter
     own = sum(
         parameter.numel()
         for name, parameter in adapter.named_parameters()
-        if (wanted.fused_words if name.startswith("mlp") else wanted.adapter)
+        if (settings.fused_words if name.startswith("mlp") else settings.adapter)
     )
     return own + sum(parameter.numel() for parameter in trained_in_base(unet, adapter.config).values())
 
 
 def memory_sentence(run: SubjectRun) -> str:
-    """Memory of a training step from shapes alone; the text encoders' are not in it."""
+    """Estimate the memory of a training step from shapes alone; the text encoders' are not in it."""
     config, dtype = run.config, run.dtype
     unet, adapter = _meta_unet(run.models, config)
     weights = sum(parameter.numel() for parameter in unet.parameters()) * dtype.itemsize
@@ -171,11 +174,11 @@ def memory_sentence(run: SubjectRun) -> str:
     unet.to(dtype).train().requires_grad_(False)
     for parameter in (*adapter.parameters(), *trained_in_base(unet, adapter.config).values()):
         parameter.requires_grad_(True)
-    kept = kept_bytes(unet, lambda: _meta_call(unet, adapter, run), config.train.gradient_checkpointing)
-    total = (weights + trained + kept) / _GIB
+    saved = activation_bytes(unet, lambda: _meta_call(unet, adapter, run), config.train.gradient_checkpointing)
+    total = (weights + trained + saved) / _GIB
     return (
         f"about {total:.2f} GiB a process for the UNet: {weights / _GIB:.2f} weights, {trained / _GIB:.2f} trained "
-        f"with gradients and optimiser, {kept / _GIB:.2f} kept for the backward pass; the text encoder comes to it"
+        f"with gradients and optimiser, {saved / _GIB:.2f} kept for the backward pass; the text encoder comes to it"
     )
 
 
@@ -216,10 +219,9 @@ def _bytes_to_write(config: SubjectConfig, rows: int, trained: int, models: Subj
 
 def describe_subject_run(run: SubjectRun, processes: int) -> str:
     """Say what will be done, in words and numbers."""
-    config, models = run.config, run.models
-    wanted, drop = config.adapter, config.drop
+    config, models, adapter = run.config, run.models, run.config.adapter
     blocks = sized_adapter(models.base.empty_unet(), models.base.text_widths, models, config).blocks
-    parts = [name for name in ("adapter", "location", "coordinates", "fused_words") if getattr(wanted, name)]
+    parts = [name for name in ("adapter", "location", "coordinates", "fused_words") if getattr(adapter, name)]
     source = config.data.folder or config.data.coco
     accumulation = config.train.batch_size // (processes * run.micro_batch)
     losses = {"denoise": 1.0, f"attention ({config.loss.attention_form})": config.loss.attention_weight}
@@ -229,11 +231,11 @@ def describe_subject_run(run: SubjectRun, processes: int) -> str:
         "base": f"{config.models.base} ({models.base.name}, {models.base.schedule.prediction} prediction)",
         "vision": f"{config.models.clip_vision} ({models.sizes.patches} patches of {models.sizes.width}, embedding "
         f"{models.sizes.embedding})",
-        "adapter": f"{', '.join(parts)}; {len(blocks)} blocks; up to {wanted.max_subjects} subjects as "
-        f"'{wanted.placeholder}'",
-        "trained": f"{trainable_numbers(models, config):,} parameters, float32; text encoder: {wanted.text_encoder}",
+        "adapter": f"{', '.join(parts)}; {len(blocks)} blocks; up to {adapter.max_subjects} subjects as "
+        f"'{adapter.placeholder}'",
+        "trained": f"{trainable_numbers(models, config):,} parameters, float32; text encoder: {adapter.text_encoder}",
         "losses": ", ".join(f"{name} x {weight:g}" for name, weight in losses.items() if weight),
-        "drops": ", ".join(f"{name.replace('_', ' ')} {share:g}" for name, share in drop.model_dump().items()),
+        "drops": ", ".join(f"{name.replace('_', ' ')} {share:g}" for name, share in config.drop.model_dump().items()),
         "steps": f"{config.train.steps} of batch {config.train.batch_size} = {processes} processes x {accumulation} "
         f"micro-batches x {run.micro_batch}",
         "precision": str(run.dtype).removeprefix("torch."),

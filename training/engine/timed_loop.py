@@ -64,10 +64,10 @@ class TrainerConfig:
     cooldown: float = 0.0
 
     def learning_rate(self, step: int) -> float:
-        """Of step `step`, counted from 0: a warm-up, a plateau, and the cool-down if there is one."""
+        """Return the rate of step `step`, counted from 0: a warm-up, a plateau, and the cool-down if there is one."""
         warm = min(1.0, (step + 1) / self.warmup_steps)
-        left = (self.steps - step) / (self.cooldown * self.steps) if self.cooldown else 1.0
-        return self.lr * warm * min(1.0, max(left, 0.0))
+        remaining = (self.steps - step) / (self.cooldown * self.steps) if self.cooldown else 1.0
+        return self.lr * warm * min(1.0, max(remaining, 0.0))
 
 
 @dataclass
@@ -94,7 +94,7 @@ def fit(
     minutes: float,
     until: int | None = None,
 ) -> State:
-    """Trains until the settings' steps or the minutes are used up, saving on the way.
+    """Train until the settings' steps or the minutes are used up, saving on the way.
 
     Args:
         settings: how it trains.
@@ -140,7 +140,7 @@ def fit(
 
 
 class Progress:
-    """One log line every half minute: means of the losses since the last one, and samples a second."""
+    """One log line every half minute: means of the losses since the last one, and samples per second."""
 
     def __init__(self, settings: TrainerConfig) -> None:
         self.settings = settings

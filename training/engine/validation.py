@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import re
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from core.user_files import read_json_object
-
-from ..common.atomic_io import write_text
 from ..common.image_files import open_image
-from ..common.sheets import sample_sheet, save_picture, to_picture
 from ..config import Config
 from ..data.encoded_triplets import EncodedTriplets
 from ..diffusion.ddim import sample, seeded_noise
@@ -26,21 +19,19 @@ from ..host_diffusers.images import decode_latents
 from .objective import RelationObjective
 from .run_dir import RunDir
 from .run_spec import RunSpec
-from .sample_files import opened, shown
+from .sample_files import SampleSheet, opened
 
-_WITHOUT, _STEP = "without", re.compile(r"step-(\d{6,})-\d+\.png")
-_SETTINGS = "settings.json"  # what the pictures without LoRA were drawn with
 _THUMBNAIL = 256  # pixels a side
 
 
-class SamplePictures:
+class SamplePictures(SampleSheet):
     """Draws the first triplets' prompts with fixed seeds.
 
     Args:
         objective: the UNet with the LoRA.
         crops, identity: of the pictures to draw, on the UNet's device.
         negative: context (1, 77, D) and pooled (1, P) of the negative prompt.
-        load_vae: called for every round; the VAE is not kept.
+        prompts, load_vae, config, folder: see `SampleSheet`.
     """
 
     def __init__(
@@ -54,37 +45,10 @@ class SamplePictures:
         config: Config,
         folder: RunDir,
     ) -> None:
-        self.objective, self.crops, self.prompts = objective, crops, prompts
+        super().__init__(prompts, load_vae, config, folder)
+        self.objective, self.crops = objective, crops
         self.identity = identity.absent_before() if identity else None
         self.negative = tuple(part.to(crops.context) for part in negative)
-        self.load_vae, self.config, self.folder = load_vae, config, folder
-
-    def draw_without(self) -> None:
-        """Draw the untouched base once, and again where one of its pictures is gone, broken or made otherwise."""
-        facts = self.config.samples.model_dump(exclude={"every", "count"})
-        made = _made_with(self.folder.samples / _SETTINGS) == facts
-        if made and all(opened(file) for file in self._files(_WITHOUT)):
-            return
-        self._switch(False)
-        try:
-            self._draw(_WITHOUT)
-        finally:
-            self._switch(True)
-        write_text(self.folder.samples / _SETTINGS, json.dumps(facts, indent=1) + "\n")
-
-    def draw(self, step: int) -> None:
-        """With the LoRA as it is after ``step`` steps; the sheet grows by a column.
-
-        The sheet shows what is there of earlier steps: a run may have gone on with other sample settings, and people
-        delete pictures.
-        """
-        self._draw(f"step-{step:06d}")
-        found = filter(None, (_STEP.fullmatch(path.name) for path in self.folder.samples.iterdir()))
-        steps = sorted({int(match[1]) for match in found if int(match[1]) <= step})
-        names = {"without LoRA": _WITHOUT} | {f"step {done}": f"step-{done:06d}" for done in steps}
-        side = min(max(self.config.data.image_px, 256), 384)  # large enough to look at, small enough for a sheet
-        columns = {title: [shown(file, side) for file in self._files(name)] for title, name in names.items()}
-        save_picture(sample_sheet(columns, self.prompts), self.folder.path / "samples.png")
 
     def thumbnail(self, step: int) -> str:
         """Return the first picture of a step as a data URI, for LoRA managers; drawn again if it is gone."""
@@ -96,19 +60,10 @@ class SamplePictures:
         small.save(data, format="JPEG", quality=85)
         return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
 
-    def _files(self, name: str) -> list[Path]:
-        return [self.folder.samples / f"{name}-{i}.png" for i in range(len(self.crops))]
-
-    def _draw(self, name: str) -> None:
-        for path, pixels in zip(self._files(name), self._render()):
-            save_picture(to_picture(pixels), path)
-
     def _switch(self, enabled: bool) -> None:
-        """Turn the LoRA on or off."""
         set_relation(self.objective.unet, enabled)
 
     def _render(self) -> Tensor:
-        """Draw every picture as the model is now, (N, 3, H, W) in [0, 1]."""
         settings = self.config.samples
         crops, unet = self.crops, self.objective.unet
         noise = seeded_noise([settings.seed + i for i in range(len(crops))], crops.latents.shape[1:])
@@ -138,20 +93,20 @@ class SamplePictures:
 
 
 def sample_pictures(
-    recipe: RunSpec,
+    spec: RunSpec,
     objective: RelationObjective,
     crops: EncodedTriplets,
     identity: IdentityBatch | None,
     negative: tuple[Tensor, Tensor] | None,
 ) -> SamplePictures | None:
-    """For a run: the middle crops of its first triplets, drawn without the LoRA at once; None if it wants none.
+    """Take the middle crops of a run's first triplets, and draw them without the LoRA at once.
 
     Args:
         crops: all of them, on the CPU.
         identity: of all crops, on the UNet's device.
-        negative: encoded; None where no pictures are wanted.
+        negative: encoded; None where no pictures are to be drawn, and none are.
     """
-    config = recipe.config
+    config = spec.config
     if negative is None:
         return None
     rows, device = torch.arange(0, len(crops), config.data.crops)[: config.samples.count], objective.unet.device
@@ -159,19 +114,11 @@ def sample_pictures(
         objective,
         crops.take(rows).to(device),
         identity.take(rows.to(device)) if identity else None,
-        [triplet.prompt for triplet in recipe.triplets[: len(rows)]],
+        [triplet.prompt for triplet in spec.triplets[: len(rows)]],
         negative,
-        recipe.frozen.base.vae,
+        spec.frozen.base.vae,
         config,
-        recipe.folder,
+        spec.folder,
     )
     samples.draw_without()
     return samples
-
-
-def _made_with(file: Path) -> dict | None:
-    """Return the sample settings that the pictures without LoRA were drawn with."""
-    try:
-        return read_json_object(file)
-    except ValueError:
-        return None

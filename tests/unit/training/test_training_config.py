@@ -38,7 +38,7 @@ def test_dreamos_stages_are_a_config():
     assert sum(stage.steps for stage in config.stages) == config.train.steps
     first, last = stage_at(config, 0), stage_at(config, config.train.steps - 1)
     assert (first.columns, first.weights["routing"], first.weights["placeholder"]) == (0.5, 1.0, 0.1)
-    assert (last.kept, last.weights["routing"], last.weights["placeholder"]) == (0.05, 0.0, 0.0)
+    assert (last.token_share, last.weights["routing"], last.weights["placeholder"]) == (0.05, 0.0, 0.0)
     assert stage_at(config, 400).shares == (0.7, 0.3) and len(config.folders()) == 2
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from hashlib import sha256
 
 import torch
 from torch import Tensor
 
+from ...common.seeds import seeded_generator
 from ...config import FluxConfig
 from ...data.encoded_flux import EncodedFlux
 from ...diffusion.flow import sample_times, shift_of
@@ -24,7 +24,7 @@ class FluxDraw:
         noise: (B, C, h, w) from N(0, 1).
         named: (B,) bool, the prompt names the references.
         silent: (B,) bool, without words; ``alone`` (B,) bool, without references.
-        kept: (B, S, T) bool, which tokens of each reference take part; T 0 where all do.
+        token_mask: (B, S, T) bool, which tokens of each reference take part; T 0 where all do.
         stage: what the step is for.
     """
 
@@ -34,7 +34,7 @@ class FluxDraw:
     named: Tensor
     silent: Tensor
     alone: Tensor
-    kept: Tensor
+    token_mask: Tensor
     stage: Stage
 
     def part(self, start: int, stop: int) -> FluxDraw:
@@ -43,11 +43,11 @@ class FluxDraw:
         return FluxDraw(**{name: each if name == "stage" else each[start:stop] for name, each in tensors.items()})
 
     def to(self, device: torch.device) -> FluxDraw:
-        moved = {name: each.to(device) for name, each in vars(self).items() if name not in ("stage", "kept")}
+        moved = {name: each.to(device) for name, each in vars(self).items() if name not in ("stage", "token_mask")}
         return replace(self, **moved)
 
     def inputs(self, device: torch.device) -> tuple[FluxDraw]:
-        """Give what the objective takes beside the crops."""
+        """Return what the objective takes beside the crops."""
         return (self.to(device),)
 
 
@@ -60,8 +60,8 @@ def sample_flux_batch(config: FluxConfig, step: int, crops: EncodedFlux, patch: 
         crops: what there is to choose from.
         patch: latent cells a side of a token.
     """
-    number = int.from_bytes(sha256(f"{config.train.seed}/{step}".encode()).digest()[:7], "big")
-    generator, stage, count = torch.Generator().manual_seed(number), stage_at(config, step), config.train.batch_size
+    generator = seeded_generator(f"{config.train.seed}/{step}")
+    stage, count = stage_at(config, step), config.train.batch_size
     flow, references = config.flow, config.references
     height, width = crops.latents.shape[-2:]
     shift = flow.shift or shift_of(height * width // patch**2)
@@ -69,20 +69,20 @@ def sample_flux_batch(config: FluxConfig, step: int, crops: EncodedFlux, patch: 
     def chance(share: float) -> Tensor:
         return torch.rand(count, generator=generator) < share
 
-    tokens = crops.references.shape[-1] * crops.references.shape[-2] // patch**2 if stage.kept < 1 else 0
+    tokens = crops.references.shape[-1] * crops.references.shape[-2] // patch**2 if stage.token_share < 1 else 0
     rows = torch.multinomial(row_weights(stage, crops), count, replacement=True, generator=generator)
     times = sample_times(flow.density, count, generator, flow.mean, flow.deviation, shift)
     noise = torch.randn((count, *crops.latents.shape[1:]), generator=generator)
     named, silent, alone = chance(references.named), chance(references.text_drop), chance(references.drop)
     luck = torch.rand((count, crops.present.shape[1], tokens), generator=generator)
-    kept = luck < stage.kept
+    token_mask = luck < stage.token_share
     if tokens:  # a reference of which nothing was kept would not be one
-        kept |= luck == luck.amin(dim=-1, keepdim=True)
-    return FluxDraw(rows, times, noise, named, silent, alone, kept, stage)
+        token_mask |= luck == luck.amin(dim=-1, keepdim=True)
+    return FluxDraw(rows, times, noise, named, silent, alone, token_mask, stage)
 
 
 def row_weights(stage: Stage, crops: EncodedFlux) -> Tensor:
-    """(N,) chance of each crop: its folder's share, evenly among the folder's crops; columns by their own share."""
+    """Return each crop's chance, (N,): its folder's share, evenly among the folder's crops; columns by their own."""
     source, columns = crops.source.cpu(), crops.columns.cpu() > 0.5
     weights = torch.zeros(len(source), dtype=torch.float64)
     for index, share in enumerate(stage.shares):

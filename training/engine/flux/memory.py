@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...host_diffusers.flux.lora import attach_lora
 from ...host_diffusers.flux.network import FluxNetwork
 from ...host_diffusers.flux.stored import streamed_blocks
-from ..memory import FusedAttention, Storages
+from ..memory import activation_bytes
 
 CONTEXT = 1_500_000_000
 _FOUR_BITS = 4.13 / 8  # bytes a weight of NF4 with its block scales
@@ -60,7 +60,7 @@ class FluxMemory:
         weights: the frozen transformer.
         passing: weights of the block that computes, where they are stored otherwise.
         trained: LoRA, its gradients and the optimiser's state.
-        kept: what the backward pass keeps.
+        activations: what the backward pass keeps.
         context: CUDA's own, or 0.
         host: weights that stay in the computer's memory.
         sizes: numbers in each block; others: outside of them.
@@ -69,7 +69,7 @@ class FluxMemory:
     weights: int
     passing: int
     trained: int
-    kept: int
+    activations: int
     context: int = 0
     host: int = 0
     sizes: tuple[int, ...] = ()
@@ -77,18 +77,23 @@ class FluxMemory:
 
     @property
     def total(self) -> int:
-        return self.weights + self.passing + self.trained + self.kept + self.context
+        return self.weights + self.passing + self.trained + self.activations + self.context
 
     def sentence(self) -> str:
-        parts = {"frozen transformer": self.weights, "the block that computes": self.passing}
-        parts |= {"LoRA and optimiser": self.trained, "kept for the backward pass": self.kept, "CUDA": self.context}
+        parts = {
+            "frozen transformer": self.weights,
+            "the block that computes": self.passing,
+            "LoRA and optimiser": self.trained,
+            "kept for the backward pass": self.activations,
+            "CUDA": self.context,
+        }
         text = ", ".join(f"{size / GB:.2f} {name}" for name, size in parts.items() if size)
         host = f"; {self.host / GB:.2f} GB of the computer's memory" if self.host else ""
         return f"about {self.total / GB:.2f} GB a process: {text}{host}"
 
 
 def estimate_flux(transformer: nn.Module, dtype: torch.dtype, shape: StepShape, on_card: bool = True) -> FluxMemory:
-    """Memory of one step.
+    """Estimate the memory of one step.
 
     Args:
         transformer: on the meta device, without LoRA; it is changed.
@@ -104,39 +109,24 @@ def estimate_flux(transformer: nn.Module, dtype: torch.dtype, shape: StepShape, 
     trained = sum(parameter.numel() for parameter in parameters.values())
     weights, passing, host = _placed(sizes, others, dtype.itemsize, shape.storage, shape.streamed)
     state = trained * (4 + 4 + (2 if shape.eight_bit else 8))
-    kept = _saved(transformer, dtype, shape)
-    return FluxMemory(weights, passing, state, kept, CONTEXT if on_card else 0, host, tuple(sizes), others)
+    activations = _saved(transformer, dtype, shape)
+    return FluxMemory(weights, passing, state, activations, CONTEXT if on_card else 0, host, tuple(sizes), others)
 
 
 def _placed(sizes: Sequence[int], others: int, itemsize: int, storage: str, streamed: int) -> tuple[int, int, int]:
     """Count the bytes of frozen weights on the card, of the blocks that compute, and in the computer's memory."""
     stored = {"precision": itemsize, "fp8": 1.0, "nf4": _FOUR_BITS}[storage]
-    far = streamed_blocks(len(sizes), streamed)
-    here = [size * stored for index, size in enumerate(sizes) if index not in far]
-    there = [size * stored for index, size in enumerate(sizes) if index in far]
+    offloaded = streamed_blocks(len(sizes), streamed)
+    on_card = [size * stored for index, size in enumerate(sizes) if index not in offloaded]
+    on_host = [size * stored for index, size in enumerate(sizes) if index in offloaded]
     passing = max(sizes) * itemsize if storage == "fp8" else 0
-    passing += 2 * max(there, default=0)  # the one that computes and the next
+    passing += 2 * max(on_host, default=0)  # the one that computes and the next
     of_others = stored if storage == "nf4" else itemsize  # bitsandbytes packs every linear layer
-    return round(sum(here) + others * of_others), round(passing), round(sum(there))
+    return round(sum(on_card) + others * of_others), round(passing), round(sum(on_host))
 
 
 def _saved(transformer: nn.Module, dtype: torch.dtype, shape: StepShape) -> int:
-    """Bytes of all distinct tensors that a forward pass leaves for the backward pass, parameters excluded."""
-    kept, blocks = Storages(transformer), []
-
-    def twice(block: nn.Module, *inputs: Tensor) -> Tensor:
-        """Gradient checkpointing: the block's inputs are kept, the rest comes again, one block at a time."""
-        for tensor in inputs:
-            if isinstance(tensor, Tensor):
-                kept.add(tensor)
-        inside = Storages(transformer)
-        with torch.autograd.graph.saved_tensors_hooks(inside.add, lambda tensor: tensor):
-            out = block(*inputs)
-        blocks.append(inside.bytes())
-        return out
-
-    if shape.checkpointing:
-        transformer.enable_gradient_checkpointing(twice)
+    """Count the bytes that a forward pass leaves for the backward pass."""
     config = transformer.config
     pooled = getattr(config, "pooled_projection_dim", None)
 
@@ -147,9 +137,8 @@ def _saved(transformer: nn.Module, dtype: torch.dtype, shape: StepShape) -> int:
     transformer.pos_embed = _Rotary(config.attention_head_dim)
     inputs = (empty(*shape.picture), empty(), empty(shape.text, config.joint_attention_dim))
     references = [empty(*shape.reference) for _ in range(shape.references)]
-    with torch.autograd.graph.saved_tensors_hooks(kept.add, lambda tensor: tensor), FusedAttention():
-        network(*inputs, empty(pooled) if pooled else None, references)
-    return kept.bytes() + max(blocks, default=0)
+    inputs = (*inputs, empty(pooled) if pooled else None, references)
+    return activation_bytes(transformer, lambda: network(*inputs), shape.checkpointing)
 
 
 class _Rotary(nn.Module):
@@ -178,7 +167,7 @@ def what_fits(memory: FluxMemory, shape: StepShape, room: int, itemsize: int) ->
     if not shape.checkpointing:
         return f"{card}: set train.gradient_checkpointing = true, and look again"
     changes = ["train.micro_batch = 1"] if shape.batch > 1 else []
-    rest = memory.trained + memory.kept // shape.batch + memory.context
+    rest = memory.trained + memory.activations // shape.batch + memory.context
     storages = [shape.storage, "fp8"] if shape.storage == "precision" else [shape.storage]
     blocks = len(memory.sizes) if shape.storage != "nf4" else 0
     for storage, streamed in [(each, shape.streamed) for each in storages] + [

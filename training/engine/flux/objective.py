@@ -32,7 +32,7 @@ from .stages import loss_names
 
 
 class FluxObjective(nn.Module):
-    """A network with a relation LoRA, and what is asked of it.
+    """The losses of a network with a relation LoRA.
 
     Args:
         network: frozen but for the LoRA (and DreamO's tables, if they are trained).
@@ -48,11 +48,11 @@ class FluxObjective(nn.Module):
 
     @property
     def weights(self) -> dict[str, float]:
-        """The weight of each loss that is asked for; with stages 1 where one of them asks."""
+        """Weight of each loss that is on; 1 for those that only a stage turns on."""
         loss = self.config.loss
-        given = {"denoise": 1.0, "keypoint": loss.keypoint_weight, "attention": loss.attention_weight}
-        given |= {"routing": loss.routing_weight, "placeholder": loss.placeholder_weight}
-        return {name: given[name] or 1.0 for name in self.names}
+        weights = {"denoise": 1.0, "keypoint": loss.keypoint_weight, "attention": loss.attention_weight}
+        weights |= {"routing": loss.routing_weight, "placeholder": loss.placeholder_weight}
+        return {name: weights[name] or 1.0 for name in self.names}
 
     def forward(self, batch: EncodedFlux, identity: None, draw: FluxDraw) -> dict[str, Tensor]:
         """Compute the losses of a batch on the network's device.
@@ -76,80 +76,84 @@ class FluxObjective(nn.Module):
         return {"loss": sum(draw.stage.weights[name] * mean for name, mean in means.items()) + untouched, **means}
 
     def _predict(self, batch: EncodedFlux, draw: FluxDraw, noisy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Velocity (B, C, h, w), and the losses that attention is read for, (B,) each; group by group."""
-        parts, order = [], []
+        """Predict the velocity (B, C, h, w), and read the losses on attention, (B,) each; group by group."""
+        predictions, order = [], []
         recorded = {name: [] for name in self.recorded}
         for rows, count in groups(batch, draw):
-            some, own = batch.take(rows), rows.cpu()
+            # 1. the prompts, as written or with the references named; empty where the words are dropped
+            group = batch.take(rows)
             choice = torch.where(draw.named[rows], NAMED, PLAIN)
-            at = torch.arange(len(rows), device=rows.device)
-            context, pooled = some.context[at, choice], some.pooled[at, choice]
+            index = torch.arange(len(rows), device=rows.device)
+            context, pooled = group.context[index, choice], group.pooled[index, choice]
             silent = draw.silent[rows]
             context = torch.where(silent[:, None, None], batch.empty_context.to(context), context)
             pooled = torch.where(silent[:, None], batch.empty_pooled.to(pooled), pooled)
-            kept = draw.kept[own[0], :count].flatten() if count and draw.kept.shape[-1] else None
-            attend = self._attend(some, choice, draw, rows, count, kept, context.shape[1])
-            parts.append(
+            # 2. one call, with the attention that the losses read
+            dropped = count and draw.token_mask.shape[-1]
+            token_mask = draw.token_mask[int(rows[0]), :count].flatten() if dropped else None
+            attend = self._attend(group, choice, draw, rows, count, token_mask, context.shape[1])
+            predictions.append(
                 self.network(
                     noisy[rows],
                     draw.times[rows],
                     context,
                     pooled,
-                    [some.references[:, slot] for slot in range(count)],
+                    [group.references[:, slot] for slot in range(count)],
                     self.config.flow.guidance,
                     attend,
-                    None if kept is None else kept.nonzero()[:, 0],
+                    None if token_mask is None else token_mask.nonzero()[:, 0],
                 )
             )
+            # 3. what was read of it
             order.append(rows)
-            for name, values in self._read(attend, some, count, len(rows)).items():
+            for name, values in self._read(attend, group, count, len(rows)).items():
                 recorded[name].append(values)
-        back = torch.cat(order).argsort()
-        return torch.cat(parts)[back], {name: torch.cat(values)[back] for name, values in recorded.items()}
+        back = torch.cat(order).argsort()  # to the order of the batch
+        return torch.cat(predictions)[back], {name: torch.cat(values)[back] for name, values in recorded.items()}
 
     def _attend(
         self,
-        some: EncodedFlux,
+        group: EncodedFlux,
         choice: Tensor,
         draw: FluxDraw,
         rows: Tensor,
         count: int,
-        kept: Tensor | None,
+        token_mask: Tensor | None,
         text: int,
     ) -> LossAttention | None:
         """Make what reads the attention of one group's call."""
-        wanted = {name for name in self.recorded if draw.stage.weights[name]}
-        wanted -= set() if count else {"routing"}
-        wanted -= set() if count > 1 else {"placeholder"}  # a single reference has nothing to be told from
+        active = {name for name in self.recorded if draw.stage.weights[name]}
+        active -= set() if count else {"routing"}
+        active -= set() if count > 1 else {"placeholder"}  # a single reference has nothing to be told from
         if not self.recorded:
             return None
-        tokens = some.references.shape[-1] * some.references.shape[-2] // self.network.patch**2
-        lengths = [tokens] * count if kept is None else kept.view(count, -1).sum(dim=1).tolist()
-        at = torch.arange(len(rows), device=rows.device)
-        span = some.span[at, choice] * ~draw.silent[rows, None]
-        worded = draw.named[rows] & ~draw.silent[rows] & (some.places[:, :count] > 0).all(dim=1)
+        tokens = group.references.shape[-1] * group.references.shape[-2] // self.network.patch**2
+        lengths = [tokens] * count if token_mask is None else token_mask.view(count, -1).sum(dim=1).tolist()
+        index = torch.arange(len(rows), device=rows.device)
+        span = group.span[index, choice] * ~draw.silent[rows, None]
+        has_placeholders = draw.named[rows] & ~draw.silent[rows] & (group.places[:, :count] > 0).all(dim=1)
         return LossAttention(
             self.blocks,
             self.network.layout(text, self.network.grid(draw.noise), lengths),
-            span if "attention" in wanted else None,
-            some.places[:, :count] if "placeholder" in wanted else None,
-            worded,
-            "routing" in wanted,
+            span if "attention" in active else None,
+            group.places[:, :count] if "placeholder" in active else None,
+            has_placeholders,
+            "routing" in active,
         )
 
-    def _read(self, attend: LossAttention | None, some: EncodedFlux, count: int, rows: int) -> dict[str, Tensor]:
+    def _read(self, attend: LossAttention | None, group: EncodedFlux, count: int, rows: int) -> dict[str, Tensor]:
         """Turn what was read of a group's attention into losses, (rows,) each; 0 where there was nothing to read."""
         if attend is None:
             return {}
-        nothing = some.latents.new_zeros(rows)
-        found = dict.fromkeys(self.recorded, nothing)
+        zeros = group.latents.new_zeros(rows)
+        losses = dict.fromkeys(self.recorded, zeros)
         if attend.maps:
-            found["routing"] = routing_loss(attend.maps, some.shares[:, :count])
+            losses["routing"] = routing_loss(attend.maps, group.shares[:, :count])
         if attend.holders:
-            found["placeholder"] = torch.stack(attend.holders).mean(dim=0)
+            losses["placeholder"] = torch.stack(attend.holders).mean(dim=0)
         if attend.predicates:
-            found["attention"] = predicate_attention_loss(attend.predicates, some.region)
-        return found
+            losses["attention"] = predicate_attention_loss(attend.predicates, group.region)
+        return losses
 
     def _losses(
         self, batch: EncodedFlux, draw: FluxDraw, noisy: Tensor, times: Tensor, predicted: Tensor
@@ -170,10 +174,10 @@ class FluxObjective(nn.Module):
 
 
 def groups(batch: EncodedFlux, draw: FluxDraw) -> Iterator[tuple[Tensor, int]]:
-    """Yield (rows, references) of pictures that one call can take: as many references, all of their tokens kept."""
+    """Yield (rows, references) of pictures that one call can take: as many references, the same tokens of them."""
     counts = (batch.present.sum(dim=1).long() * ~draw.alone).tolist()
     device = batch.latents.device
-    if draw.kept.shape[-1]:  # each picture keeps other tokens
+    if draw.token_mask.shape[-1]:  # each picture keeps other tokens
         yield from ((torch.tensor([row], device=device), count) for row, count in enumerate(counts))
         return
     for count in sorted(set(counts)):

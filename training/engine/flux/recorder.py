@@ -29,7 +29,7 @@ class LossAttention:
     """Plain attention that leaves what the losses need.
 
     Args:
-        blocks: of the network; as many entries are kept of each list.
+        blocks: of the network; each list gets as many entries.
         layout: of the call's tokens.
         span: (B, L) weight of the predicate's tokens, or None: not read.
         places: (B, R) the placeholders' tokens, or None: not read.
@@ -56,24 +56,24 @@ class LossAttention:
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if self.routing:
-            self._keep(self.maps, logit_map(query, key, self.layout))
+            self._append(self.maps, logit_map(query, key, self.layout))
         if self.places is not None:
             at = self.places[:, None, :, None].expand(-1, key.shape[1], -1, key.shape[3])
-            asking = query[:, :, self.layout.references[0][0][0] :]
-            self._keep(self.holders, placeholder_loss(asking, key.gather(2, at), self.owners) * self.worded)
+            queries = query[:, :, self.layout.references[0][0][0] :]
+            self._append(self.holders, placeholder_loss(queries, key.gather(2, at), self.owners) * self.worded)
         if self.span is not None:
-            self._keep(self.predicates, self._predicate(query, key, self.span))
+            self._append(self.predicates, self._predicate(query, key, self.span))
         return attend_plain(query, key, value)
 
-    def _keep(self, kept: list[Tensor], value: Tensor) -> None:
-        if len(kept) < self.blocks:
-            kept.append(value)
+    def _append(self, values: list[Tensor], value: Tensor) -> None:
+        if len(values) < self.blocks:
+            values.append(value)
 
     def _predicate(self, query: Tensor, key: Tensor, span: Tensor) -> Tensor:
-        """Where the predicate looks, (B, h, w), 1 on average; 0 for a prompt without one."""
+        """Map where the predicate looks, (B, h, w), 1 on average; 0 for a prompt without one."""
         assert self.layout.image is not None, "every call has a picture"
         words = torch.einsum("bl,bhld->bhd", span, key[:, :, : span.shape[1]].float())
         picture = query[:, :, slice(*self.layout.image)]
         logits = torch.einsum("bhnd,bhd->bn", picture.float(), words) / (query.shape[1] * math.sqrt(query.shape[-1]))
-        seen = logits.softmax(dim=-1) * logits.shape[-1] * (span.sum(dim=-1, keepdim=True) > 0)
-        return rearrange(seen, "b (h w) -> b h w", h=self.layout.grid[0])
+        attention = logits.softmax(dim=-1) * logits.shape[-1] * (span.sum(dim=-1, keepdim=True) > 0)
+        return rearrange(attention, "b (h w) -> b h w", h=self.layout.grid[0])

@@ -1,4 +1,4 @@
-"""Pictures on the way from a Flux-class model: the same seeds without and with the LoRA."""
+"""Sample pictures of a Flux-class model in training: the same seeds without and with the LoRA."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class FluxSamplePictures(SamplePictures):
         height, width = crops.latents.shape[-2:]
         shift = self.config.flow.shift or shift_of(height * width // network.patch**2)
         network.transformer.eval()
-        drawn = [
+        latents = [
             euler(self._velocity(row, choice), self._noise(row), settings.steps, shift) for row in range(len(crops))
         ]
         network.transformer.train()
         vae = self.load_vae().to(crops.latents.device)
-        return decode_latents(vae, torch.cat(drawn))
+        return decode_latents(vae, torch.cat(latents))
 
     def _noise(self, row: int) -> Tensor:
         latents = self.crops.latents

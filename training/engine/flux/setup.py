@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,13 +15,12 @@ from core.relation.lora import RelationCard
 from core.routing.files import TABLES
 
 from ...common.errors import UserErrors
-from ...data.encoded_flux import EncodedFlux
 from ...data.encoding_cache import free_memory
 from ...data.flux_encoding import encode_flux, encode_negative_flux
 from ...host_diffusers.flux.lora import attach_lora, pairs_of, read_with_diffusers
 from ...host_diffusers.flux.network import FluxNetwork
 from ...host_diffusers.flux.stored import store_blocks
-from ..setup import Setup, thumbnail_of
+from ..setup import Setup, relation_card
 from ..validation import SamplePictures
 from .objective import FluxObjective
 from .samples import FluxSamplePictures
@@ -32,22 +32,25 @@ def set_up(spec: FluxSpec, accelerator: Accelerator, speak) -> Setup:
     config, device = spec.config, accelerator.device
     with accelerator.main_process_first():
         crops = encode_flux(spec.folders, config, spec.base, device, spec.dtype, speak)
-        wanted = bool(config.samples.every)
-        negative = encode_negative_flux(config, spec.base, device, spec.dtype) if wanted else None
+        draws = bool(config.samples.every)
+        negative = encode_negative_flux(config, spec.base, device, spec.dtype) if draws else None
     speak(f"loading the transformer in {str(spec.dtype).removeprefix('torch.')}")
     objective, parameters = load_objective(spec, device)
 
-    def samples(here: EncodedFlux) -> FluxSamplePictures | None:
-        return FluxSamplePictures.of_run(spec, objective, here, negative, device) if negative else None
+    def samples() -> FluxSamplePictures | None:
+        return FluxSamplePictures.of_run(spec, objective, crops, negative, device) if negative else None
 
-    def write(kohya: bool, drawn: SamplePictures | None) -> str:
-        return export(spec, objective, parameters, _card(spec, objective, thumbnail_of(spec, drawn)), kohya)
+    def write(kohya: bool, pictures: SamplePictures | None) -> str:
+        card = relation_card(spec, spec.base.name, objective.weights, pictures)
+        card = replace(card, sites=config.lora.sites, reference_method=spec.base.method)
+        return export(spec, objective, parameters, card, kohya)
 
     return Setup(objective, parameters, crops, None, samples, write, placed=True)
 
 
 def load_objective(spec: FluxSpec, device: torch.device) -> tuple[FluxObjective, dict[str, nn.Parameter]]:
-    """Load a run's network with a fresh LoRA, every weight where the config puts it; what is trained, by name."""
+    """Load a run's network with a fresh LoRA, placed as the config says; return what is trained, by name."""
+    # 1. the network and its LoRA
     config = spec.config
     nf4 = config.memory.storage == "nf4"
     transformer = spec.base.transformer(spec.dtype, nf4)
@@ -56,6 +59,7 @@ def load_objective(spec: FluxSpec, device: torch.device) -> tuple[FluxObjective,
     parameters = attach_lora(transformer, config.lora.sites, config.lora.rank, config.lora.alpha, generator)
     if config.lora.tables:
         parameters |= {f"tables.{name}": table.requires_grad_(True) for name, table in network.tables.items()}
+    # 2. the weights where the config puts them
     if nf4:  # bitsandbytes has put the frozen weights on the card
         for parameter in parameters.values():
             parameter.data = parameter.data.to(device)
@@ -72,25 +76,6 @@ def load_objective(spec: FluxSpec, device: torch.device) -> tuple[FluxObjective,
     frozen = [name for name, parameter in objective.named_parameters() if not parameter.requires_grad]
     objective._ddp_params_and_buffers_to_ignore = frozen
     return objective, parameters
-
-
-def _card(spec: FluxSpec, objective: FluxObjective, thumbnail: str) -> RelationCard:
-    config = spec.config
-    return RelationCard(
-        base=spec.base.name,
-        relation=config.relation,
-        example_prompt=spec.triplets[0].prompt,
-        rank=config.lora.rank,
-        alpha=config.lora.alpha,
-        steps=config.train.steps,
-        losses=objective.weights,
-        dataset_sha256=spec.dataset,
-        created_with="Relate, python -m training.finetune",
-        data_licences=tuple(filter(None, (triplet.licence for triplet in spec.triplets))),
-        thumbnail=thumbnail,
-        sites=config.lora.sites,
-        reference_method=spec.base.method,
-    )
 
 
 def export(
@@ -114,38 +99,39 @@ def export(
         UserErrors: what was read differs from what was trained; nothing was written.
     """
     config, path = spec.config, spec.folder.result
-    own = {name: each for name, each in parameters.items() if not name.startswith("tables.")}
-    pairs = pairs_of(own, config.lora.alpha)
-    found: list[str] = []
+    lora = {name: each for name, each in parameters.items() if not name.startswith("tables.")}
+    pairs = pairs_of(lora, config.lora.alpha)
+    report: list[str] = []
 
     def check(written: Path) -> None:
         read = load_flux_pairs(written)[0]
-        same = sum(
+        equal_count = sum(
             module in read and torch.allclose(read[module].delta(), pair.delta(), rtol=1e-5, atol=1e-8)
             for module, pair in pairs.items()
         )
-        theirs = read_with_diffusers(str(written), objective.network.transformer, pairs)
-        found.append(f"read back: {same} of {len(pairs)} pairs; diffusers reads {theirs} of {len(pairs)} pairs")
-        if same != len(pairs) or theirs != len(pairs):
+        diffusers_count = read_with_diffusers(str(written), objective.network.transformer, pairs)
+        total = len(pairs)
+        report.append(f"read back: {equal_count} of {total} pairs; diffusers reads {diffusers_count} of {total} pairs")
+        if equal_count != total or diffusers_count != total:
             raise UserErrors(
-                f"{path}: what was read back is not what was trained ({found[0]}). Nothing was written; the last "
+                f"{path}: what was read back is not what was trained ({report[0]}). Nothing was written; the last "
                 "checkpoint is whole."
             )
         if config.lora.tables:
             _write_tables(spec, objective, path.with_name(f"{path.stem}_embedding.safetensors"))
-            found.append(f"wrote {path.stem}_embedding.safetensors")
+            report.append(f"wrote {path.stem}_embedding.safetensors")
         if kohya:
             save_kohya_relation(path.with_name(f"{path.stem}_kohya.safetensors"), pairs, card)
-            found.append(f"wrote {path.stem}_kohya.safetensors")
+            report.append(f"wrote {path.stem}_kohya.safetensors")
 
     save_flux_relation(path, pairs, card, check)
-    return "; ".join(found)
+    return "; ".join(report)
 
 
 def _write_tables(spec: FluxSpec, objective: FluxObjective, path: Path) -> None:
     """Write DreamO's tables as they were trained, with the words that were not."""
-    trained, before = objective.network.tables, spec.base.tables
-    assert before is not None, "tables are trained from tables"
+    trained, originals = objective.network.tables, spec.base.tables
+    assert originals is not None, "tables are trained from tables"
     tensors = dict(zip(TABLES, (trained["task"].detach().cpu(), trained["index"].detach().cpu())))
-    words = {TABLES[2]: before.words} if before.words is not None else {}
+    words = {TABLES[2]: originals.words} if originals.words is not None else {}
     save(path, tensors | words, {"base": spec.base.name})

@@ -1,4 +1,4 @@
-"""What holds at a step: a training in several stages changes data, losses, rate and reference tokens on its way.
+"""The settings of a step: a training in several stages changes data, losses, rate and reference tokens.
 
 DreamO (arXiv:2504.16915, section 4.1) is trained so: a warm-up on single subjects side by side, all tasks, and a last
 stage of pictures that the base made itself, with 95 % of the reference tokens dropped and no routing loss. A stage says
@@ -22,19 +22,19 @@ class Stage:
         lr: learning rate after the warm-up.
         shares: of each folder of `FluxConfig.folders`, sum 1.
         columns: share of targets that are two crops side by side.
-        kept: share of reference tokens that is kept.
+        token_share: share of reference tokens that takes part.
         weights: of each loss, "denoise" 1.
     """
 
     lr: float
     shares: tuple[float, ...]
     columns: float
-    kept: float
+    token_share: float
     weights: dict[str, float]
 
 
 def stage_at(config: FluxConfig, step: int) -> Stage:
-    """Find what holds at step 0, 1, ...; after the last stage its settings stay."""
+    """Return the settings of step 0, 1, ...; after the last stage its settings stay."""
     chosen: StageConfig | None = None
     for chosen in config.stages:
         if step < chosen.steps:
@@ -55,7 +55,7 @@ def loss_names(config: FluxConfig) -> tuple[str, ...]:
 
 
 def rate_at(config: FluxConfig, step: int) -> float:
-    """Learning rate of a step: the schedule of the whole run on the stage's own rate."""
+    """Return the learning rate of a step: the schedule of the whole run on the stage's own rate."""
     return learning_rate_at(step, config.train.model_copy(update={"lr": stage_at(config, step).lr}))
 
 
