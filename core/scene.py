@@ -45,8 +45,17 @@ class Box:
         """(4,) float32: x0, y0, x1, y1."""
         return torch.tensor([self.x0, self.y0, self.x1, self.y1], dtype=torch.float32)
 
+    def cell_shares(self, height: int, width: int) -> Tensor:
+        """(h, w) float32 in [0, 1]: the share of each cell of a grid that the box covers."""
+
+        def covered(low: float, high: float, size: int) -> Tensor:
+            edges = torch.arange(size + 1, dtype=torch.float32)
+            return (edges[1:].clamp(max=high * size) - edges[:-1].clamp(min=low * size)).clamp(0, 1)
+
+        return covered(self.y0, self.y1, height)[:, None] * covered(self.x0, self.x1, width)
+
     def seen_through(self, window: Box) -> Box | None:
-        """Return the part of it inside a window, in fractions of the window; None if there is none."""
+        """Crop to a window, in fractions of the window; None if nothing is inside."""
         across, down = window.x1 - window.x0, window.y1 - window.y0
         x0, x1 = ((x - window.x0) / across for x in (self.x0, self.x1))
         y0, y1 = ((y - window.y0) / down for y in (self.y0, self.y1))

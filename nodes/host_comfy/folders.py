@@ -20,7 +20,7 @@ CREATURES = MINIWORLD / "creatures"
 
 
 def register() -> None:
-    """Make ``models/relate``, make it known, and name the miniworld's relations and subject adapters among the files.
+    """Make and register ``models/relate``, and list the miniworld's relations and subject adapters among the files.
 
     Folders that extra_model_paths.yaml added under the same names are kept, and come first.
     """
@@ -55,12 +55,12 @@ def below_output(name: str) -> Path:
 
 
 def choices(files: list[str]) -> list[str]:
-    """Options of a list of files: where there is none, one entry that says so, for its node to explain."""
+    """List files as a widget's options; an empty list gives one entry that says so, for its node to explain."""
     return files or [NO_FILE]
 
 
 def identity_files() -> list[str]:
-    """Names of the files in ``models/relate``."""
+    """List the files of ``models/relate``."""
     return folder_paths.get_filename_list(RELATE)
 
 
@@ -86,7 +86,7 @@ def relation_files() -> tuple[list[str], dict[str, str]]:
 
 
 def _relation_header(path: str | None) -> dict[str, str] | None:
-    """Metadata of a relation LoRA; None for any other file. Reads the header alone, once per version of a file."""
+    """Read the metadata of a relation LoRA; None for any other file. Reads the header alone, once per file version."""
     if path is None:
         return None
     stat = os.stat(path)
@@ -103,22 +103,22 @@ def _read_relation_header(path: str, changed: int, size: int) -> dict[str, str] 
 
 
 def identity_path(name: str) -> str:
-    """Full path of a file of ``models/relate``."""
+    """Resolve the path of a file of ``models/relate``."""
     return folder_paths.get_full_path_or_raise(RELATE, name)
 
 
 def lora_path(name: str) -> str:
-    """Full path of a file that `lora_files` names."""
+    """Resolve the path of a file that `lora_files` lists."""
     return folder_paths.get_full_path_or_raise("loras", name)
 
 
 def creatures() -> list[str]:
-    """Names of the pictures of creatures that come with the pack; the species is the word before the first hyphen."""
+    """List the pack's pictures of creatures by name; the species is the word before the first hyphen."""
     return sorted(path.stem for path in CREATURES.glob("*.png"))
 
 
 def creature_path(name: str) -> Path:
-    """Return the picture of a creature.
+    """Resolve the path of a creature's picture.
 
     Raises:
         ValueError: `creatures` lacks the name (ComfyUI lets it through).

@@ -26,7 +26,7 @@ def embed_images(clip_vision, images: Tensor) -> Tensor:
 
 
 def embed_texts(clip, texts: Sequence[str], width: int) -> Tensor | None:
-    """Texts in the space of pictures of some width; None if the CLIP holds no text encoder of that space.
+    """Embed texts in the space of pictures of some width; None if the CLIP holds no text encoder of that space.
 
     Args:
         clip: of any model; one of its encoders must have been trained with the pictures' encoder.
@@ -40,16 +40,30 @@ def embed_texts(clip, texts: Sequence[str], width: int) -> Tensor | None:
         tower = getattr(clip.cond_stage_model, f"clip_{key}", None)
         if tower is None or not _projects(tower, width):
             continue
-        clip.load_model()
-        before = tower.return_projected_pooled
-        # ComfyUI with dynamic memory must be told where to compute: there the weights stay where they are
-        tower.set_clip_options({"projected_pooled": True, "execution_device": clip.patcher.load_device})
-        try:
-            rows = [tower.encode_token_weights(clip.tokenize(text)[key])[1] for text in texts]
-        finally:
-            tower.set_clip_options({"projected_pooled": before, "execution_device": None})
-        return torch.cat([row.reshape(1, -1) for row in rows]).float().cpu()
+        return encode_pooled(clip, key, texts, projected=True)
     return None
+
+
+def encode_pooled(clip, key: str, texts: Sequence[str], projected: bool) -> Tensor:
+    """Encode texts with one encoder of a CLIP alone.
+
+    Args:
+        key: of its tokens, e.g. "l" for CLIP-L.
+        projected: with the encoder's projection, or without.
+
+    Returns:
+        (N, E) float32 pooled outputs on the CPU.
+    """
+    tower = getattr(clip.cond_stage_model, f"clip_{key}")
+    clip.load_model()
+    before = tower.return_projected_pooled
+    # ComfyUI with dynamic memory must be told where to compute: there the weights stay where they are
+    tower.set_clip_options({"projected_pooled": projected, "execution_device": clip.patcher.load_device})
+    try:
+        rows = [tower.encode_token_weights(clip.tokenize(text)[key])[1] for text in texts]
+    finally:
+        tower.set_clip_options({"projected_pooled": before, "execution_device": None})
+    return torch.cat([row.reshape(1, -1) for row in rows]).float().cpu()
 
 
 def _projects(tower, width: int) -> bool:

@@ -1,7 +1,7 @@
-"""What one call of the model computes: which of its rows belong to positive conditionings, and what they show.
+"""The rows of a model call that belong to positive conditionings, and the part of the picture they show.
 
-ComfyUI stacks the conditionings of a step in one call. Which of them are positive is told by the conditionings
-themselves, as the guider holds them, never by a place in a list: guiders with three conditionings, and guidance that
+ComfyUI stacks the conditionings of a step in one call. Which of them are positive is read from the conditionings
+themselves, as the guider holds them, never from a place in a list: guiders with three conditionings, and guidance that
 calls the model once more, list them as they like. A call may also show a part of the picture only (regional
 prompts, context windows, tiles of other packs), and tiles may be stacked in one batch; each row is then looked for in
 the picture that the step began with.
@@ -76,12 +76,12 @@ class Conditionings:
         return [cond for name, group in self._groups.items() if name.startswith("positive") for cond in group or []]
 
     def uuids(self, group: str) -> set:
-        """Return what the guider knows a group's conditionings by, e.g. those of "negative"."""
+        """Collect the guider's ids of a group's conditionings, e.g. those of "negative"."""
         return {cond.get("uuid") for cond in self._groups.get(group) or []} - {None}
 
     @contextmanager
     def predicting(self, lists: list[list[dict] | None]) -> Iterator[None]:
-        """While ComfyUI predicts from these lists of conditionings, know which group each of them is."""
+        """Note the group of each of these lists while ComfyUI predicts from them."""
         before, self._lists = self._lists, [self._group_of(each) for each in lists]
         try:
             yield
@@ -93,13 +93,13 @@ class Conditionings:
 
         Args:
             uuid: its own; ComfyUI gives it to copies on the other side as well, for areas that this side lacks.
-            place: of its list among those that are predicted from; tells by itself only where nothing else does.
+            place: of its list among those that are predicted from; decides only where nothing else does.
         """
         group = self.group(place)
         if group is not None:
             return group.startswith("positive")
-        known = {cond.get("uuid") for cond in self.positive()}
-        return place == 0 if uuid is None or not known else uuid in known
+        positive = {cond.get("uuid") for cond in self.positive()}
+        return place == 0 if uuid is None or not positive else uuid in positive
 
     def group(self, place: int) -> str | None:
         """Return the guider's name of the list that is predicted from.
@@ -109,7 +109,7 @@ class Conditionings:
         return self._lists[place] if self._lists is not None and place < len(self._lists) else None
 
     def _group_of(self, conds: list[dict] | None) -> str:
-        """Of a list that is the guider's own, a copy of one (context windows), or part of the positive one."""
+        """Find the group of a list: the guider's own, a copy of one (context windows), or part of the positive one."""
         groups = {name: group for name, group in self._groups.items() if group}
         same = [name for name, group in groups.items() if group is conds]
         uuids = [cond.get("uuid") for cond in conds or []]
@@ -132,7 +132,7 @@ class Conditionings:
         return self._windows[uuid]
 
     def _box(self, area: tuple[int, ...] | None) -> Box:
-        """ComfyUI's area is (height, width, top, left) in latent cells, cut at the latent's edges."""
+        """Convert ComfyUI's area, (height, width, top, left) in latent cells, cut at the latent's edges."""
         if area is None or len(area) != 4:
             return WHOLE_PICTURE
         height, width, top, left = area
@@ -141,7 +141,7 @@ class Conditionings:
 
 
 def plain_call(options: dict, batch: int, conditionings: Conditionings | None = None) -> ModelCall:
-    """Return a call of whole pictures: one chunk of rows for each conditioning, in ComfyUI's order."""
+    """Describe a call of whole pictures: one chunk of rows for each conditioning, in ComfyUI's order."""
     places = options.get("cond_or_uncond") or [0]
     uuids = options.get("uuids") or [None] * len(places)
     size = batch // len(places)

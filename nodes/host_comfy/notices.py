@@ -1,4 +1,4 @@
-"""Show the pack's warnings on the page too: what is only in the log is read by nobody who draws pictures."""
+"""Show the pack's warnings on the page too, as few users read the log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class PageHandler(logging.Handler):
 
 
 def show_on_page(package: str) -> None:
-    """Show the warnings of a package and all its modules on the page; asked twice, it does so once."""
+    """Show the warnings of a package and all its modules on the page, each once however often this is called."""
     logger = logging.getLogger(package)
     if not any(isinstance(handler, PageHandler) for handler in logger.handlers):
         logger.addHandler(PageHandler())

@@ -1,4 +1,4 @@
-"""What the running graph says of the positive conditioning: which texts it was encoded from, and in which order.
+"""Read from the running graph which texts the positive conditioning was encoded from, and in which order.
 
 A MODEL does not know the prompt, and a CONDITIONING does not say what it was made of; the graph that runs does. From
 the sampler the positive input is followed back to the nodes that encode text, through Combine and Concat. Texts from
@@ -49,7 +49,7 @@ _MAX_DEPTH = 200  # nodes in a row
 
 
 def read_positive() -> list[Entry] | None:
-    """Each entry of the positive conditioning of the node that runs now; None where nothing is known."""
+    """Read each entry of the positive conditioning of the node that runs now; None where nothing is known."""
     context = get_executing_context()
     graph = _running_graph(context.prompt_id) if context else None
     if not graph or context.node_id not in graph:
@@ -59,13 +59,13 @@ def read_positive() -> list[Entry] | None:
 
 
 def positive_texts() -> list[str]:
-    """Return the texts of the positive conditioning of the node that runs now, as far as they are known."""
-    known = [piece for entry in read_positive() or [] for piece in entry if piece is not None]
-    return list(dict.fromkeys(text for piece in known for text in piece.texts.values()))
+    """List the texts of the positive conditioning of the node that runs now, as far as they are known."""
+    pieces = [piece for entry in read_positive() or [] for piece in entry if piece is not None]
+    return list(dict.fromkeys(text for piece in pieces for text in piece.texts.values()))
 
 
 def _running_graph(prompt_id: str) -> Graph | None:
-    """Return the API graph of the prompt that runs now."""
+    """Look up the API graph of the prompt that runs now."""
     from server import PromptServer  # at run time: the server does not exist while packs load
 
     server = getattr(PromptServer, "instance", None)
@@ -76,12 +76,12 @@ def _running_graph(prompt_id: str) -> Graph | None:
 
 
 def _node_class(kind: str) -> type | None:
-    """Return a node's class in ComfyUI's own ``nodes``, whose name this package has too."""
+    """Look up a node's class in ComfyUI's own ``nodes``, whose name this package has too."""
     return sys.modules["nodes"].NODE_CLASS_MAPPINGS.get(kind)
 
 
 def _positive_input(graph: Graph, node_id: str) -> list | None:
-    """Return the link to the positive conditioning of a sampler, through its guider if it has one."""
+    """Find the link to the positive conditioning of a sampler, through its guider if it has one."""
     inputs = graph[node_id].get("inputs", {})
     guider = inputs.get("guider")
     if _is_link(guider):
@@ -90,7 +90,7 @@ def _positive_input(graph: Graph, node_id: str) -> list | None:
 
 
 def _entries(graph: Graph, link: list, depth: int) -> list[Entry] | None:
-    """Return the entries that a CONDITIONING output gives; None where its node is not known."""
+    """Follow a CONDITIONING output to its entries; None where its node is not known."""
     node = graph.get(str(link[0]))
     if node is None or depth > _MAX_DEPTH:
         return None
@@ -101,8 +101,8 @@ def _entries(graph: Graph, link: list, depth: int) -> list[Entry] | None:
 
     if kind in _ENCODERS:
         texts = {encoder: _value(graph, inputs.get(name), depth) for encoder, name in _ENCODERS[kind].items()}
-        known = all(isinstance(text, str) for text in texts.values())
-        return [(EncodedText(texts, exact=True) if known else None,)]
+        are_known = all(isinstance(text, str) for text in texts.values())
+        return [(EncodedText(texts, exact=True) if are_known else None,)]
     if kind == "ConditioningCombine":
         first, second = entries("conditioning_1"), entries("conditioning_2")
         return None if first is None or second is None else first + second
@@ -120,7 +120,7 @@ def _entries(graph: Graph, link: list, depth: int) -> list[Entry] | None:
 
 
 def _passed_through(kind: str, output: int, inputs: dict) -> str | None:
-    """Return the conditioning input that a node only adds to: named as its output, or the only one."""
+    """Find the conditioning input that a node only adds to: named as its output, or the only one."""
     node = _node_class(kind)
     if node is None:
         return None
@@ -134,7 +134,7 @@ def _passed_through(kind: str, output: int, inputs: dict) -> str | None:
 
 
 def _value(graph: Graph, value: Any, depth: int) -> Any:
-    """Return a widget's value, or what a text node of ComfyUI makes; None if it is not known."""
+    """Return a widget's value, or the output of a text node of ComfyUI; None if it is not known."""
     if not _is_link(value):
         return value
     node = graph.get(str(value[0]), {})
@@ -142,8 +142,8 @@ def _value(graph: Graph, value: Any, depth: int) -> Any:
     maker = _node_class(kind) if kind in _TEXT_NODES else None
     if maker is None or depth > _MAX_DEPTH:
         return None
-    inputs = {name: _value(graph, given, depth + 1) for name, given in node.get("inputs", {}).items()}
-    if any(given is None for given in inputs.values()):
+    inputs = {name: _value(graph, link, depth + 1) for name, link in node.get("inputs", {}).items()}
+    if None in inputs.values():
         return None
     return maker.execute(**inputs).result[value[1]]
 

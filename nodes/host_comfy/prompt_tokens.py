@@ -14,7 +14,7 @@ ENCODERS = ("l", "g")  # CLIP-L and CLIP-G: their tokens stand at the same posit
 
 @dataclass(frozen=True, eq=False)
 class PromptTokens:
-    """The tokenizers of a CLIP, and what its encoders do with learned embeddings.
+    """The tokenizers of a CLIP, and the widths of the embeddings that its encoders take.
 
     Attributes:
         tokenizer: ComfyUI's, of all encoders.
@@ -26,7 +26,7 @@ class PromptTokens:
 
     @classmethod
     def of(cls, clip) -> PromptTokens:
-        """Those of a CLIP."""
+        """Take them from a CLIP."""
         encoders = {name: getattr(clip.cond_stage_model, f"clip_{name}", None) for name in ENCODERS}
         return cls(
             clip.tokenizer,
@@ -38,25 +38,25 @@ class PromptTokens:
         )
 
     def find(self, texts: dict[str, str], names: tuple[str, ...]) -> list[tuple[int, ...]]:
-        """Positions of each name in what the encoders make of a prompt.
+        """Find the positions of each name in the CONDITIONING of a prompt.
 
         Args:
-            texts: for each encoder what it reads.
+            texts: for each encoder its text.
 
         Returns:
             For each name its positions; empty where no encoder has it, or they have it at different positions.
         """
-        found = []
+        by_encoder = []
         for encoder in self.widths:
             words = self._words(texts[encoder], encoder)
             tokens = [[token for _, token in self._words(name, encoder)] for name in names]
             places = find_name_tokens([token for _, token in words], tokens)
-            found.append([tuple(words[index][0] for index in place) for place in places])
-        each = [{place for place in places if place} for places in zip(*found)]
-        return [places.pop() if len(places) == 1 else () for places in each]
+            by_encoder.append([tuple(words[index][0] for index in place) for place in places])
+        by_name = [{place for place in places if place} for places in zip(*by_encoder)]
+        return [places.pop() if len(places) == 1 else () for places in by_name]
 
     def length(self, texts: dict[str, str]) -> int:
-        """Positions of the CONDITIONING of a prompt."""
+        """Count the positions of the CONDITIONING of a prompt."""
         return max(sum(map(len, self._chunks(texts[encoder], encoder))) for encoder in self.widths)
 
     def _chunks(self, text: str, encoder: str) -> list[list[tuple]]:
@@ -64,7 +64,7 @@ class PromptTokens:
         return self.tokenizer.tokenize_with_weights(text)[encoder]
 
     def _words(self, text: str, encoder: str) -> list[tuple[int, int | None]]:
-        """Return the position of each token between a chunk's start and end, and its id (None: a learned embedding)."""
+        """List the position of each token between a chunk's start and end, and its id (None: a learned embedding)."""
         tokenizer = getattr(self.tokenizer, f"clip_{encoder}")
         words, begin = [], 0
         for chunk in self._chunks(text, encoder):

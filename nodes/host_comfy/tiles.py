@@ -22,16 +22,16 @@ class Tiles:
         self._warned = False
 
     def begin_step(self, picture: Tensor) -> None:
-        """(B, C, H, W), what the sampler gives the guider."""
+        """Keep the picture (B, C, H, W) that the sampler gives the guider."""
         self._picture = picture
 
     def begin_prediction(self, picture: Tensor) -> None:
-        """Keep what a guider, or guidance such as SAG, has predicted; a window of the picture changes nothing."""
+        """Keep the picture that a guider, or guidance such as SAG, predicts from, unless it is a window."""
         if self._picture is None or picture.shape == self._picture.shape:
             self._picture = picture
 
     def read(self, x: Tensor, options: dict, conditionings: Conditionings) -> ModelCall:
-        """Return the rows of a call, each with its part of the picture.
+        """Describe the rows of a call, each with its part of the picture.
 
         Args:
             x: (rows, C, h, w), as the model gets it.
@@ -39,22 +39,25 @@ class Tiles:
         call = plain_call(options, x.shape[0], conditionings)
         if self._picture is None or x.ndim != 4 or self._is_plain(x, options, conditionings):
             return call
+        # look for each row in the step's picture
         located = [_locate(row, self._picture) for row in x]
-        found = [part for part in located if part is not None]
+        parts = [part for part in located if part is not None]
         chunks = _chunks(located, len(options.get("cond_or_uncond") or [0]))
         if chunks is None:
             self._warn(x)
             return call
+
+        # group the positive ones by conditioning and part
         places, uuids = options.get("cond_or_uncond") or [0], options.get("uuids")
         positive: dict[tuple, list[int]] = {}
-        for row, (chunk, (_, window)) in enumerate(zip(chunks, found)):
+        for row, (chunk, (_, window)) in enumerate(zip(chunks, parts)):
             uuid = None if uuids is None else uuids[chunk]
             if conditionings.is_positive(uuid, places[chunk]):
                 positive.setdefault((chunk if uuid is None else uuid, window), []).append(row)
         return ModelCall(
             x.shape[0],
             tuple(
-                Rows(tuple(rows), uuid, window, tuple(found[row][0] for row in rows))
+                Rows(tuple(rows), uuid, window, tuple(parts[row][0] for row in rows))
                 for (uuid, window), rows in positive.items()
             ),
         )
@@ -82,7 +85,7 @@ class Tiles:
 
 
 def _locate(row: Tensor, picture: Tensor) -> tuple[int, Box] | None:
-    """Where (C, h, w) stands in (B, C, H, W): the picture's number and its part; None if it is nowhere."""
+    """Find (C, h, w) in (B, C, H, W): the picture's number and its part; None if it is nowhere."""
     height, width = row.shape[-2:]
     rows, columns = picture.shape[-2:]
     if row.shape[0] != picture.shape[1] or height > rows or width > columns:
@@ -95,14 +98,14 @@ def _locate(row: Tensor, picture: Tensor) -> tuple[int, Box] | None:
     return None
 
 
-def _chunks(found: list[tuple[int, Box] | None], count: int) -> list[int] | None:
-    """For each row the chunk it belongs to: rows that show the same part are in the order of the conditionings.
+def _chunks(located: list[tuple[int, Box] | None], count: int) -> list[int] | None:
+    """Assign each row to its chunk: rows that show the same part are in the order of the conditionings.
 
-    None where a row was not found, or a part does not come once for each conditioning.
+    None where a row was not located, or a part does not come once for each conditioning.
     """
-    seen: dict[tuple[int, Box] | None, int] = {}
+    counts: dict[tuple[int, Box] | None, int] = {}
     chunks = []
-    for part in found:
-        chunks.append(seen.get(part, 0))
-        seen[part] = seen.get(part, 0) + 1
-    return chunks if None not in seen and all(times == count for times in seen.values()) else None
+    for part in located:
+        chunks.append(counts.get(part, 0))
+        counts[part] = counts.get(part, 0) + 1
+    return chunks if None not in counts and all(times == count for times in counts.values()) else None

@@ -22,19 +22,19 @@ class WeakMemo:
     """
 
     def __init__(self) -> None:
-        self._kept = WeakIdKeyDictionary()
+        self._entries = WeakIdKeyDictionary()
 
     def once(self, owners: tuple[object | None, ...], what: Hashable, compute: Callable[[], Any]) -> Any:
-        """Return what ``compute`` returns, computed once.
+        """Return the result of ``compute``, computed once.
 
         Args:
             owners: objects the result was made from, None for one that is absent.
-            what: tells apart several results of the same objects.
+            what: key among several results of the same objects.
         """
-        kept: Any = self._kept
+        entry: Any = self._entries
         for owner in owners:
-            kept = kept.setdefault(NOTHING if owner is None else owner, WeakIdKeyDictionary())
-        results = kept.setdefault(NOTHING, {})
+            entry = entry.setdefault(NOTHING if owner is None else owner, WeakIdKeyDictionary())
+        results = entry.setdefault(NOTHING, {})
         if what not in results:
             results[what] = compute()
         return results[what]

@@ -1,4 +1,4 @@
-"""What LoRA files hold beyond ComfyUI's own weight adapters, as adapters of the same kind."""
+"""Weight adapters that LoRA files hold and ComfyUI lacks, as subclasses of its own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class MagnitudeLoRA(LoRAAdapter):
         intermediate_dtype=torch.float32,
         original_weight=None,
     ):
-        """As ComfyUI's adapters: the changed weight, (out, in); ``strength`` leads from W to W'."""
+        """Compute the changed weight (out, in) as ComfyUI's adapters do; ``strength`` leads from W to W'."""
         merged = super().calculate_weight(
             weight.to(intermediate_dtype, copy=True),
             key,

@@ -82,14 +82,7 @@ def subjects_of(scene: Scene, count: int) -> tuple[Subject, ...]:
 
 def region_of(box: Box) -> Tensor | None:
     """(REGION_SIDE, REGION_SIDE) with 1 in a box, fractions of a cell at its edges; None for the whole picture."""
-    if box == WHOLE_PICTURE:
-        return None
-    cells = torch.arange(REGION_SIDE, dtype=torch.float32)
-
-    def inside(low: float, high: float) -> Tensor:
-        return ((high * REGION_SIDE - cells).clamp(0, 1) - (low * REGION_SIDE - cells).clamp(0, 1)).clamp(0, 1)
-
-    return inside(box.y0, box.y1)[:, None] * inside(box.x0, box.x1)
+    return None if box == WHOLE_PICTURE else box.cell_shares(REGION_SIDE, REGION_SIDE)
 
 
 def regions_of(masks: Tensor, count: int) -> list[Tensor]:

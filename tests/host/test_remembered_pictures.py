@@ -54,7 +54,7 @@ def test_the_same_picture_without_a_mask_is_read_once(pack, image):
 
 def features_kept(encoders):
     gc.collect()
-    return len(encoders._remembered._kept)
+    return len(encoders._remembered._entries)
 
 
 def test_features_of_eight_masks_leave_one_set(studio, pack, image):

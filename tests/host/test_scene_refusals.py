@@ -112,7 +112,7 @@ def test_a_compiled_network_is_looked_into(scenes):
     detection = scenes.pack.module("nodes.host_comfy.scene.detection")
     network = scenes.parts("omnigen2").model.model.diffusion_model
     compiled = SimpleNamespace(model=SimpleNamespace(diffusion_model=SimpleNamespace(_orig_mod=network)))
-    assert detection.network_of(compiled) is network
+    assert detection.network_of(compiled.model) is network
 
 
 def test_the_clip_of_another_family(scenes):

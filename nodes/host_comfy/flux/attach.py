@@ -13,7 +13,7 @@ from .wrapper import KEY, WORDS_KEY, Diagonal, ReferenceCond, apply_references
 
 
 def attach_references(model, positive: list, routing: Routing) -> tuple:
-    """Return a clone of the MODEL and new CONDITIONING with the references; both untouched if there are none.
+    """Put references onto a clone of the MODEL and new CONDITIONING; both untouched if there are none.
 
     Reference latents of other nodes (Kontext's), set before this or after it, stay first, under their own position
     rule. Our own from an earlier Apply References are replaced.
@@ -30,7 +30,7 @@ def attach_references(model, positive: list, routing: Routing) -> tuple:
 
 
 def _with_references(entry: dict, routing: Routing) -> dict:
-    """Return a conditioning entry's dictionary, copied."""
+    """Copy a conditioning entry's dictionary and add the references."""
     before = _without_ours(entry)
     others = before.get("reference_latents", [])
     added = {
@@ -43,7 +43,7 @@ def _with_references(entry: dict, routing: Routing) -> dict:
 
 
 def with_regions(entry: dict, regions: ReferenceRegions) -> tuple[dict, ReferenceRegions] | None:
-    """Return a conditioning entry of Apply References whose references act in other regions; None if it is none.
+    """Move the references of a conditioning entry of Apply References to other regions; None for any other entry.
 
     Args:
         entry: a conditioning entry's dictionary.
@@ -80,17 +80,17 @@ def with_regions(entry: dict, regions: ReferenceRegions) -> tuple[dict, Referenc
 
 
 def _without_ours(entry: dict) -> dict:
-    """Return a conditioning entry without references of an earlier Apply References."""
+    """Remove the references of an earlier Apply References from a conditioning entry."""
     conds = entry.get("model_conds", {})
     if KEY not in conds:
         return entry
     ours = [reference.latent for reference in conds[KEY].cond[0].references]
-    left = [latent for latent in entry.get("reference_latents", []) if not any(latent is each for each in ours)]
+    remaining = [latent for latent in entry.get("reference_latents", []) if not any(latent is each for each in ours)]
     entry = {
         key: value for key, value in entry.items() if key != "reference_latents" and not isinstance(value, Diagonal)
     }
     return {
         **entry,
         "model_conds": {key: value for key, value in conds.items() if key != KEY},
-        **({"reference_latents": left} if left else {}),
+        **({"reference_latents": remaining} if remaining else {}),
     }

@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def detect_config(state: dict[str, Tensor], sizes: dict) -> dict:
-    """Return the config that ComfyUI's detection reads off the weights, with sizes that it takes for granted put right.
+    """Read the config off the weights with ComfyUI's detection, and correct the sizes that it takes for granted.
 
     Detection counts blocks and reads most widths, but presumes what every published file of a family shares (Flux's
-    head count and axes, whole channel multipliers): small models say those themselves.
+    head count and axes, whole channel multipliers); small models differ in those.
 
     Args:
         state: weights in ComfyUI's own names, without a prefix.

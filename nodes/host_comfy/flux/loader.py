@@ -18,14 +18,14 @@ TABLES_KEY = "relate_dreamo"
 
 
 def attach_dreamo(model, clip, embeddings: str, loras: list[tuple[str, float]]) -> tuple:
-    """Clones of MODEL and CLIP that know DreamO: LoRAs as weight patches, tables, placeholders.
+    """Clone MODEL and CLIP and add DreamO to them: LoRAs as weight patches, tables, placeholders.
 
     Args:
         embeddings: path of the tables.
         loras: path and strength of each, in the published order; strength 0 is left out.
 
     Raises:
-        ValueError: not Flux, files that do not fit; all that is wrong with the LoRAs in one error.
+        ValueError: not Flux, files that do not fit; all faults of the LoRAs in one error.
     """
     check_flux(model)
     tables = load_tables(embeddings)
@@ -75,7 +75,7 @@ def _patch(clone, path: str, strength: float) -> None:
 
 
 def tables_of(model) -> DreamOEmbeddings:
-    """Return the tables that Load DreamO put onto a MODEL.
+    """Get the tables that Load DreamO put onto a MODEL.
 
     Raises:
         ValueError: none there.

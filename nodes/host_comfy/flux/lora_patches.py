@@ -34,21 +34,23 @@ def add_flux_lora(clone, lora: FluxLoRA, strength: float, file: str, advice: str
     Raises:
         ValueError: modules that this model has not, or that the file has twice; parts of other sizes.
     """
+    # the file's modules under ComfyUI's names
     names = comfy.lora.model_lora_keys_unet(clone.model, {})
-    known = _by_plain_name(names)
-    called = {module: known.get(_plain(module)) for module in lora.modules}
-    _check_modules(called, names, file, advice)
-    theirs = {module: name for module, name in called.items() if name}
+    comfy_names = _match_modules(lora.modules, names, file, advice)
     state, alone = {}, []
     for key, tensor in lora.state.items():
-        module = next((part for part in _modules_of(key) if part in theirs), None)
+        module = next((part for part in _modules_of(key) if part in comfy_names), None)
         if module is None:
             alone.append(key)
         else:
-            state[theirs[module] + key[len(module) :]] = tensor
+            state[comfy_names[module] + key[len(module) :]] = tensor
     if alone:
         log.warning("Relate: %s: %d tensors change no module by themselves: %s", file, len(alone), first_names(alone))
-    magnitudes = {theirs[module]: magnitude for module, magnitude in lora.magnitudes.items() if module in theirs}
+    magnitudes = {
+        comfy_names[module]: magnitude for module, magnitude in lora.magnitudes.items() if module in comfy_names
+    }
+
+    # what fits becomes weight patches
     _check_shapes(clone, names, state, magnitudes, file, advice)
     patches = comfy.lora.load_lora(state, names)
     with_magnitudes(patches, {names[module]: magnitude for module, magnitude in magnitudes.items()})
@@ -60,35 +62,33 @@ def _plain(module: str) -> str:
     return _SHARED.sub(r"\1_lin", bare_name(module).replace(".", "_"))
 
 
-def _by_plain_name(names: dict) -> dict[str, str]:
-    """ComfyUI's names by what `_plain` makes of them; the last of several that mean the same rows."""
-    return {_plain(name): name for name in names}
-
-
-def _check_modules(called: dict[str, str | None], names: dict, file: str, advice: str) -> None:
-    """Every module must have its own rows of a weight.
+def _match_modules(modules: set[str], names: dict, file: str, advice: str) -> dict[str, str]:
+    """Find ComfyUI's name of each module; every module must have its own rows of a weight.
 
     Raises:
         ValueError: some have none, or two of the file are the same.
     """
-    lost = sorted(module for module, name in called.items() if name is None)
+    by_plain_name = {_plain(name): name for name in names}  # the last of several that mean the same rows
+    lost = sorted(module for module in modules if _plain(module) not in by_plain_name)
     if lost:
         raise ValueError(
-            f"{file}: {len(called) - len(lost)} of {len(called)} pairs found their weights in this model; "
+            f"{file}: {len(modules) - len(lost)} of {len(modules)} pairs found their weights in this model; "
             f"it has no {first_names(lost)}. {advice}"
         )
+    comfy_names = {module: by_plain_name[_plain(module)] for module in modules}
     targets: dict = {}
-    for module, name in called.items():
+    for module, name in comfy_names.items():
         targets.setdefault(names[name], []).append(module)
     double = [" and ".join(sorted(modules)) for modules in targets.values() if len(modules) > 1]
     if double:
         raise ValueError(
             f"{file}: {len(double)} modules are in it twice, in two spellings: {first_names(sorted(double))}."
         )
+    return comfy_names
 
 
 def _modules_of(key: str) -> list[str]:
-    """List what stands before each dot of a key, the longest first: one of them is its module."""
+    """List the prefixes of a key up to each dot, the longest first: one of them is its module."""
     parts = key.split(".")
     return [".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
 

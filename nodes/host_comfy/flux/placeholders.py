@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from ....core.routing.placeholders import WORDS
+from ..scene.recording_clip import copy_as
 from .wrapper import WORDS_KEY
 
 
@@ -36,13 +37,13 @@ T5, CLIP_G = PlaceholderTarget("t5xxl", "t5xxl", True), PlaceholderTarget("clip_
 
 
 class PlaceholderTokenizer:
-    """A tokenizer that knows the placeholders; everything else is the tokenizer it was made from."""
+    """A tokenizer with the placeholders; everything else is the tokenizer it was made from."""
 
     def __init__(self, before, table: Tensor, marks_spaces: bool) -> None:
         self._before = before
-        self._knowing = copy.copy(before)
-        self._knowing.tokenizer = _with_words(before.tokenizer, marks_spaces)
-        numbers = self._knowing.tokenizer.convert_tokens_to_ids(list(WORDS))
+        self._extended = copy.copy(before)
+        self._extended.tokenizer = _with_words(before.tokenizer, marks_spaces)
+        numbers = self._extended.tokenizer.convert_tokens_to_ids(list(WORDS))
         self._rows = dict(zip(numbers, table.float().unbind(0), strict=True))
         self._slots = {id(row): slot for slot, row in enumerate(self._rows.values(), start=1) if slot < len(WORDS)}
 
@@ -55,53 +56,53 @@ class PlaceholderTokenizer:
         return self
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **options) -> list[list[tuple]]:
-        """As ComfyUI's, embeddings in the places of the placeholders; a text without them is left to ComfyUI's."""
+        """Tokenize as ComfyUI does, with embeddings in the places of the placeholders, if there are any."""
         if not any(word in text for word in WORDS):
             return self._before.tokenize_with_weights(text, return_word_ids, **options)
-        chunks = self._knowing.tokenize_with_weights(text, return_word_ids, **options)
+        chunks = self._extended.tokenize_with_weights(text, return_word_ids, **options)
         return [[(self._row(token), *rest) for token, *rest in chunk] for chunk in chunks]
 
     def _row(self, token):
         return self._rows.get(token, token) if isinstance(token, int) else token
 
     def places(self, chunks: list[list[tuple]]) -> dict[int, tuple[int, ...]]:
-        """By number, where placeholders stand in the text sequence."""
-        found: dict[int, list[int]] = {}
+        """Find the positions of the placeholders in the text sequence, by their numbers."""
+        positions: dict[int, list[int]] = {}
         tokens = [token for chunk in chunks for token, *_ in chunk]
-        for place, token in enumerate(tokens):
+        for position, token in enumerate(tokens):
             if id(token) in self._slots:
-                found.setdefault(self._slots[id(token)], []).append(place)
-        return {slot: tuple(places) for slot, places in found.items()}
+                positions.setdefault(self._slots[id(token)], []).append(position)
+        return {slot: tuple(places) for slot, places in positions.items()}
 
 
 def _with_words(tokenizer, marks_spaces: bool):
-    """Return a copy of a tokenizer with the placeholders; of T5's with spaces around them as DreamO was trained.
+    """Copy a tokenizer and add the placeholders; in T5's with spaces around them as DreamO was trained.
 
     Version 5 of transformers splits at spaces first, and so loses the one before an added token and puts one after it.
     The tokenizer's own file, and version 4, only mark the beginning of a text.
     """
     from tokenizers import Regex, normalizers, pre_tokenizers
 
-    twin = copy.deepcopy(tokenizer)
-    twin.add_tokens(list(WORDS), special_tokens=False)
+    extended = copy.deepcopy(tokenizer)
+    extended.add_tokens(list(WORDS), special_tokens=False)
     if not marks_spaces:
-        return twin
-    backend = twin.backend_tokenizer
+        return extended
+    backend = extended.backend_tokenizer
     backend.normalizer = normalizers.Sequence([backend.normalizer, normalizers.Replace(Regex(" {2,}"), " ")])
     backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="first")
-    return twin
+    return extended
 
 
 _CLIP: Any = object  # the class of the CLIP that is cloned, known when it is
 
 
 class PlaceholderCLIPMixin(_CLIP):
-    """What a CLIP learns: to write the places of the placeholders into the CONDITIONING, and to stay so when cloned."""
+    """Mixin that writes the positions of the placeholders into the CONDITIONING; its clones do so too."""
 
     reader: PlaceholderTarget
 
     def clone(self):
-        return _copy_as(type(self), super().clone())
+        return copy_as(type(self), super().clone())
 
     def encode_from_tokens_scheduled(self, tokens, unprojected=False, add_dict=None, show_pbar=True):
         places = getattr(self.tokenizer, self.reader.part).places(tokens[self.reader.key])
@@ -110,14 +111,8 @@ class PlaceholderCLIPMixin(_CLIP):
         )
 
 
-def _copy_as(kind: type, clip):
-    twin = object.__new__(kind)
-    twin.__dict__.update(clip.__dict__)
-    return twin
-
-
 def with_placeholders(clip, table: Tensor, reader: PlaceholderTarget = T5):
-    """Return a clone of a Flux CLIP that knows the placeholders.
+    """Clone a Flux CLIP and add the placeholders to it.
 
     Args:
         table: (10, E), E the width of its reader.
@@ -142,9 +137,9 @@ def with_placeholders(clip, table: Tensor, reader: PlaceholderTarget = T5):
     kind = type(clone)
     if not isinstance(clone, PlaceholderCLIPMixin):
         kind = type("PlaceholderCLIP", (PlaceholderCLIPMixin, kind), {"reader": reader})
-    twin = _copy_as(kind, clone)
-    twin.tokenizer = copy.copy(clone.tokenizer)
+    clone = copy_as(kind, clone)
     before = getattr(clone.tokenizer, reader.part)
     before = getattr(before, "_before", before)
-    setattr(twin.tokenizer, reader.part, PlaceholderTokenizer(before, table, reader.marks_spaces))
-    return twin
+    clone.tokenizer = copy.copy(clone.tokenizer)
+    setattr(clone.tokenizer, reader.part, PlaceholderTokenizer(before, table, reader.marks_spaces))
+    return clone

@@ -1,4 +1,4 @@
-"""What connects references, prompts and Flux: encoding pictures, checking the words, building what is applied."""
+"""Apply references to Flux: encode their pictures, check the prompt's placeholders, attach them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def encode_picture(vae, picture: Tensor) -> Tensor:
 
 
 def apply(model, positive: list, references: tuple[Reference, ...], **routing) -> tuple:
-    """MODEL and CONDITIONING with the references that have a weight; untouched when there are none.
+    """Attach the references that have a weight to MODEL and CONDITIONING; both untouched when there are none.
 
     Raises:
         ValueError: a MODEL without DreamO, or references of another family's VAE.

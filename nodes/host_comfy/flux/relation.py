@@ -19,7 +19,7 @@ def flux_shape(model) -> FluxShape | None:
 
 
 def attach_relation(model, relation: FluxRelation, strength: float, file: str):
-    """Clone the MODEL with what the relation changes as weight patches.
+    """Clone the MODEL and add the relation as weight patches.
 
     Args:
         file: its name, for messages.
@@ -29,8 +29,8 @@ def attach_relation(model, relation: FluxRelation, strength: float, file: str):
     """
     clone = model.clone()
     shape, base = flux_shape(model), relation.base
-    made = f"The file was made for {base.title}." if base else "The file does not say which model it was made for."
-    is_now = f" The model is {shape.title()}." if shape else ""
+    advice = f"The file was made for {base.title}." if base else "The file does not say which model it was made for."
+    advice += f" The model is {shape.title()}." if shape else ""
     if strength != 0:
-        add_flux_lora(clone, relation.lora, strength, file, made + is_now)
+        add_flux_lora(clone, relation.lora, strength, file, advice)
     return clone

@@ -56,10 +56,14 @@ def sample(
     Returns:
         The latent, the maps if they were recorded, and (height, width) of the picture in pixels.
     """
+    # the references onto clones of the model and of both sides
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     model, positive, negative, recorder = _routed(model, positive, negative, references, settings)
+    slots = tuple(reference.slot for reference in references if reference.weight)
+
+    # KSampler's own call
     noise = comfy.sample.prepare_noise(samples, settings.seed, latent.get("batch_index"))
-    found = comfy.sample.sample(
+    denoised = comfy.sample.sample(
         model,
         noise,
         settings.steps,
@@ -72,19 +76,16 @@ def sample(
         denoise=settings.denoise,
         noise_mask=latent.get("noise_mask"),
         seed=settings.seed,
-        callback=_callback(
-            model, settings.steps, recorder, tuple(each.slot for each in references if each.weight), draw
-        ),
+        callback=_callback(model, settings.steps, recorder, slots, draw),
         disable_pbar=not comfy.utils.PROGRESS_BAR_ENABLED,
     )
     factor = getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", 8)
     size = tuple(factor * side for side in samples.shape[-2:])
-    slots = tuple(reference.slot for reference in references if reference.weight)
-    return {**latent, "samples": found}, _recorded(recorder, slots), size
+    return {**latent, "samples": denoised}, _recorded(recorder, slots), size
 
 
 def _routed(model, positive: list, negative: list, references: tuple[Reference, ...], settings: SamplerSettings):
-    """MODEL and CONDITIONING of both sides for this run, and what records it.
+    """Attach the references to the MODEL and the CONDITIONING of both sides; return these and the recorder.
 
     DreamO's references have rows of their own and stay out of the negative; other families take them natively.
     """
@@ -95,7 +96,7 @@ def _routed(model, positive: list, negative: list, references: tuple[Reference, 
             "a Reference Image.",
             settings.routing_strength,
         )
-    kept = {
+    steering = {
         "strength": settings.routing_strength,
         "isolation": settings.isolation,
         "window": (settings.start_at, settings.end_at),
@@ -103,7 +104,7 @@ def _routed(model, positive: list, negative: list, references: tuple[Reference, 
     }
     if model.get_attachment(TABLES_KEY) is not None:
         model, positive = flux_references.apply(
-            model, positive, references, **kept, first_guidance=settings.first_step_guidance or None
+            model, positive, references, **steering, first_guidance=settings.first_step_guidance or None
         )
         return model, positive, negative, recorder
     if settings.first_step_guidance:
@@ -113,26 +114,26 @@ def _routed(model, positive: list, negative: list, references: tuple[Reference, 
             "Relate: the model has no DreamO; references are given to it as FLUX.1 Kontext reads them. For "
             "FLUX.1-dev put Load DreamO before this node."
         )
-    return *chain.apply(model, positive, negative, references, **kept), recorder
+    return *chain.apply(model, positive, negative, references, **steering), recorder
 
 
 def _recorded(recorder: Recorder | None, slots: tuple[int, ...]) -> RoutingMap | None:
     if recorder is None or not slots:
         return None
-    found = recorder.result(slots)
-    if found is None or recorder.left_out:
+    routing_map = recorder.result(slots)
+    if routing_map is None or recorder.left_out:
         log.warning(
             "Relate: %d model calls were not recorded: another node skips or repeats blocks of the model "
             "(block caches, skip-layer guidance).",
             recorder.left_out,
         )
-    return found
+    return routing_map
 
 
 def _callback(
     model, steps: int, recorder: Recorder | None, slots: tuple[int, ...], draw: Callable[[RoutingMap], Image.Image]
 ):
-    """KSampler's own callback; with maps beside the preview when they are recorded."""
+    """Make KSampler's own callback; with maps beside the preview when they are recorded."""
     if recorder is None or not slots:
         return latent_preview.prepare_callback(model, steps)
     previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
@@ -149,7 +150,7 @@ def _callback(
 
 
 def _beside(pictures: list[Image.Image]) -> Image.Image:
-    """Pictures in a row, all as high as the highest."""
+    """Paste pictures in a row, all as high as the highest."""
     height = max(picture.height for picture in pictures)
     scaled = [picture.resize((max(1, picture.width * height // picture.height), height)) for picture in pictures]
     row = Image.new("RGB", (sum(picture.width for picture in scaled), height))

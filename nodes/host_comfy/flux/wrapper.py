@@ -1,7 +1,7 @@
 """Reference images onto a clone of a Flux MODEL and its conditioning, through ComfyUI's own doors.
 
 References travel in the conditioning, as ComfyUI's ``reference_latents`` (so its memory estimate counts them) and as
-one more model condition that carries what we know of them. The MODEL gets one APPLY_MODEL wrapper, outside whatever
+one more model condition that carries our own data of them. The MODEL gets one APPLY_MODEL wrapper, outside whatever
 compiles the diffusion model. In calls without our references, such as the negative's, it does nothing. In the others
 it adds a ``post_input`` patch (embeddings, positions) and, only if something is steered or recorded, an attention
 override. No method of the model is replaced.
@@ -27,7 +27,7 @@ WORDS_KEY = "relate_placeholders"
 
 
 class Diagonal(str):
-    """The reference method that Apply References chose, told apart from the same word chosen by another node."""
+    """The reference method of Apply References, distinct from the same word chosen by another node."""
 
 
 class ReferenceCond(comfy.conds.CONDConstant):
@@ -65,16 +65,20 @@ class Embed:
 
 def apply_references(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds):
     """Run one call of the model: the APPLY_MODEL wrapper."""
-    given = conds.pop(KEY, None)
+    cond = conds.pop(KEY, None)
     options = transformer_options or {}
-    if given is None:
+    if cond is None:
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
-    routing, area, records = given
+    routing, area, records = cond
     model = executor.class_obj
+
+    # where our tokens stand, and the patch that embeds them
     conds = ours_last(conds, routing, model)
     assert c_crossattn is not None, "Flux reads text"
     sequence = sequence_of(routing, x, c_crossattn, conds["ref_latents"])
     _embed(options := dict(options), routing, sequence)
+
+    # the override that steers and records
     layout = routing.layout(sequence)
     stage = Stage("attention", blocks_of(model), layout.size, layout, recorded=True)
     override = override_of(routing.regions, [stage], options, model.model_sampling, area, records, x)
@@ -90,9 +94,9 @@ def apply_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
 
 
 def ours_last(conds: dict, routing: Routing, model) -> dict:
-    """Return a call's conditions with our latents behind those of other nodes, which keep their own position rule.
+    """Move our latents behind those of other nodes, which keep their own position rule, in a call's conditions.
 
-    Nodes before Apply References and after it add theirs on either side, so ours are told by what they hold.
+    Nodes before Apply References and after it add theirs on either side, so ours are identified by their numbers.
 
     Raises:
         ValueError: one of ours is no longer there.
@@ -110,14 +114,14 @@ def ours_last(conds: dict, routing: Routing, model) -> dict:
 
 
 def find_ours(latents: list[Tensor], routing: Routing, model) -> tuple[int, ...]:
-    """Which of a call's latents are those of our references; numbers are compared, so this is done once in a run."""
-    left, places = dict(enumerate(latents)), []
+    """Find the latents of our references among a call's; numbers are compared, so this is done once per run."""
+    remaining, places = dict(enumerate(latents)), []
     for reference in routing.references:
         latent = model.process_latent_in(reference.latent)
         place = next(
             (
                 at
-                for at, other in left.items()
+                for at, other in remaining.items()
                 if other.shape[1:] == latent.shape[1:] and torch.equal(other[:1], latent.to(other))
             ),
             None,
@@ -128,12 +132,12 @@ def find_ours(latents: list[Tensor], routing: Routing, model) -> tuple[int, ...]
                 "out of the conditioning or changed it. Put Apply References behind that node."
             )
         places.append(place)
-        del left[place]
+        del remaining[place]
     return tuple(places)
 
 
 def sequence_of(routing: Routing, x: Tensor, context: Tensor, latents: list[Tensor]) -> TokenLayout:
-    """Return the layout of this call; our references are the last of the latents, see ``ours_last``."""
+    """Lay out this call's tokens; our references are the last of the latents, see ``ours_last``."""
     others = latents[: len(latents) - len(routing.references)]
     return TokenLayout(
         context.shape[1],
@@ -161,13 +165,13 @@ def first_step(options: dict) -> bool:
 
 
 def blocks_of(model) -> int:
-    """Attentions of one call."""
+    """Count the attentions of one call."""
     network = network_of(model)
     return len(network.double_blocks) + len(network.single_blocks)
 
 
 def check_flux(model) -> None:
-    """DreamO needs ComfyUI's own Flux.
+    """Check that the MODEL is ComfyUI's own Flux, which DreamO needs.
 
     Raises:
         ValueError: another family, or a wrapper that takes the place of Flux.

@@ -1,9 +1,9 @@
 """The miniworld's Flux as ComfyUI's own classes, in two variants.
 
-``models/miniworld/flux`` has a diffusers transformer and DreamO's tables: what Load DreamO makes of FLUX.1-dev, in
-small. ``flux_index`` has a transformer alone, which numbers its references on the first position axis as FLUX.2 and
-Kontext do. Text comes from the miniworld's CLIP-G alone, its states where Flux has T5's, its summary where Flux has
-CLIP-L's; latents are the miniworld's VAE's. Weights are 8 bits wide on disk and float32 in use.
+``models/miniworld/flux`` has a diffusers transformer and DreamO's tables, as Load DreamO puts them on FLUX.1-dev.
+``flux_index`` has a transformer alone, which numbers its references on the first position axis as FLUX.2 and Kontext
+do. Text comes from the miniworld's CLIP-G alone, its states where Flux has T5's, its summary where Flux has CLIP-L's;
+latents are the miniworld's VAE's. Weights are 8 bits wide on disk and float32 in use.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import comfy.model_detection
-import comfy.model_management
-import comfy.model_patcher
 import comfy.sd
 import comfy.sdxl_clip
 import comfy.supported_models
@@ -30,7 +28,7 @@ from ..flux.loader import TABLES_KEY
 from ..flux.placeholders import CLIP_G, with_placeholders
 from ..scene.recording_clip import with_text_positions
 from .latents import format_of
-from .sdxl import FOLDER, load_text, read_part, text_sizes
+from .sdxl import FOLDER, build_model, load_text, read_part, text_sizes
 
 EMBEDDING = "flux/embedding.safetensors"
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
@@ -39,11 +37,11 @@ POSITIONS = "text_model.embeddings.position_embedding.weight"
 
 @dataclass(frozen=True)
 class Variant:
-    """One of the two that come with the pack.
+    """One of the two models that come with the pack.
 
     Attributes:
         folder: of its transformer, below the miniworld's.
-        facts: the file whose metadata says how many tokens of text it was trained with.
+        facts: the file whose metadata has the number of text tokens it was trained with.
         dreamo: it has DreamO's tables; else it numbers its references.
     """
 
@@ -68,6 +66,7 @@ def missing_parts(folder: Path = FOLDER, variant: Variant = DREAMO) -> list[str]
 
 def load_flux(folder: Path = FOLDER, variant: Variant = DREAMO):
     """Load the MODEL: with DreamO's tables, or numbering its references."""
+    # ComfyUI's config of it, from the weights and diffusers' config
     config, state = read_part(folder / variant.folder / "transformer")
     state = comfy.model_detection.convert_diffusers_mmdit(state)
     heads = config["num_attention_heads"]
@@ -84,16 +83,10 @@ def load_flux(folder: Path = FOLDER, variant: Variant = DREAMO):
             "axes_dim": list(config["axes_dims_rope"]),
         },
     )
+
     # schnell's family: no distilled guidance, a straight schedule; latents are the miniworld's
     family = type("Flux", (comfy.supported_models.FluxSchnell,), {"latent_format": partial(format_of, folder)})(sizes)
-    family.set_inference_dtype(torch.float32, None)
-    base = family.get_model({}, device=torch.device("cpu"))
-    base.diffusion_model.load_state_dict(state, strict=True)
-    model = comfy.model_patcher.ModelPatcher(
-        base.eval(),
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
+    model = build_model(family, state)
     if variant.dreamo:
         model.set_attachments(TABLES_KEY, load_tables(folder / EMBEDDING))
     else:
@@ -107,9 +100,9 @@ def _number_references(executor, *args, **kwargs):
 
 
 def load_clip(folder: Path = FOLDER, variant: Variant = DREAMO) -> comfy.sd.CLIP:
-    """Load the CLIP, chunks of as many tokens as the model was trained with.
+    """Load the CLIP, with chunks of as many tokens as the model was trained with.
 
-    DreamO's knows [ref#1] to [ref#9]; the other one's writes down where the words of a prompt stand.
+    DreamO's has the placeholders [ref#1] to [ref#9]; the other one's records the positions of a prompt's words.
     """
     config, state = read_part(folder / "text_encoder_2")
     target = comfy.supported_models_base.ClipTarget(comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLRefinerClipModel)

@@ -24,7 +24,7 @@ _FITTED_ON = 4  # pictures
 
 
 def format_of(folder: Path) -> comfy.latent_formats.LatentFormat:
-    """Return the latents of a miniworld's autoencoder, as its config has them.
+    """Build the latent format of a miniworld's autoencoder from its config.
 
     Latents of SDXL's channels and scale are SDXL's. Any others are a format of their own and not Flux's: what is drawn
     in Flux's format has Flux's scale, shift and preview colours, none of which these latents have. Empty latents of any
@@ -72,9 +72,9 @@ def preview_colours(vae, latents: comfy.latent_formats.LatentFormat) -> torch.Te
         small = F.interpolate(rearrange(pixels, "b h w c -> b c h w"), size=latent.shape[-2:], mode="area")
         cells.append(rearrange(latent, "b c h w -> (b h w) c"))
         colours.append(rearrange(small, "b c h w -> (b h w) c") * 2 - 1)
-    known = torch.cat(cells).cpu()
-    known = torch.cat([known, torch.ones(len(known), 1)], dim=1)
-    return torch.linalg.lstsq(known, torch.cat(colours)).solution
+    rows = torch.cat(cells).cpu()
+    rows = torch.cat([rows, torch.ones(len(rows), 1)], dim=1)  # the last column gives the bias
+    return torch.linalg.lstsq(rows, torch.cat(colours)).solution
 
 
 def _check_size(executor, *args, **kwargs):

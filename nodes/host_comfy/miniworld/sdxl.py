@@ -47,7 +47,7 @@ class Ratio:
 
 
 class SpaceToDepth(nn.Module):
-    """An autoencoder on blocks of pixels: what it sees of a picture is (B, 3*p*p, H/p, W/p)."""
+    """An autoencoder on blocks of pixels: its input is (B, 3*p*p, H/p, W/p)."""
 
     inner: Any  # ComfyUI's autoencoder
 
@@ -63,16 +63,17 @@ class SpaceToDepth(nn.Module):
 
 
 def missing_parts(folder: Path = FOLDER) -> list[str]:
-    """Parts of the miniworld that are not in the folder."""
+    """Name the parts of the miniworld that are not in the folder."""
     parts = ("unet", "vae", "text_encoder", "text_encoder_2", "clip_vision", "local_clip_vision")
-    found = [part for part in parts if not list((folder / part).glob("*.safetensors"))]
-    return found + [
+    missing = [part for part in parts if not list((folder / part).glob("*.safetensors"))]
+    return missing + [
         name for name in ("identity.safetensors", "tokenizer/stock_ids.json") if not (folder / name).is_file()
     ]
 
 
 def load_unet(folder: Path = FOLDER):
-    """MODEL."""
+    """Load the MODEL."""
+    # the config in ComfyUI's words, from which it knows diffusers' names
     config, state = read_part(folder / "unet")
     widths = config["block_out_channels"]
     head_width = widths[0] // config["attention_head_dim"][0]
@@ -88,6 +89,7 @@ def load_unet(folder: Path = FOLDER):
     names = comfy.utils.unet_to_diffusers(layout)
     state = {names[key]: tensor for key, tensor in state.items()}
     unet = detect_config(state, {"channel_mult": layout["channel_mult"]})
+
     # ComfyUI keeps the head width on the family's class, not in the config; more than 4 channels mean inpainting to it
     family = type(
         "SDXL",
@@ -98,6 +100,11 @@ def load_unet(folder: Path = FOLDER):
             "inpaint_model": lambda self: False,
         },
     )(unet)
+    return build_model(family, state)
+
+
+def build_model(family: comfy.supported_models_base.BASE, state: dict[str, Tensor]) -> comfy.model_patcher.ModelPatcher:
+    """Build the MODEL of a family in float32 from its network's weights."""
     family.set_inference_dtype(torch.float32, None)
     base = family.get_model({}, device=torch.device("cpu"))
     base.diffusion_model.load_state_dict(state, strict=True)
@@ -109,7 +116,7 @@ def load_unet(folder: Path = FOLDER):
 
 
 def load_clip(folder: Path = FOLDER) -> comfy.sd.CLIP:
-    """CLIP with the stock tokenizer; it records where words stand. Words the world has not share one embedding."""
+    """Load the CLIP with the stock tokenizer; it records positions. Words the world has not share one embedding."""
     target = comfy.supported_models_base.ClipTarget(comfy.sdxl_clip.SDXLTokenizer, comfy.sdxl_clip.SDXLClipModel)
     parts = {"clip_l": read_part(folder / "text_encoder"), "clip_g": read_part(folder / "text_encoder_2")}
     options = {f"{name}_model_config": text_sizes(config) for name, (config, _) in parts.items()}
@@ -120,7 +127,7 @@ def load_clip(folder: Path = FOLDER) -> comfy.sd.CLIP:
 
 
 def load_text(transformer: nn.Module, state: dict[str, Tensor], folder: Path) -> None:
-    """Weights of a text encoder, its compact rows of embeddings spread over the stock vocabulary."""
+    """Load a text encoder's weights, its compact rows of embeddings spread over the stock vocabulary."""
     stock_ids = torch.tensor(json.loads((folder / "tokenizer" / "stock_ids.json").read_text(encoding="utf-8")))
     rows = state["text_model.embeddings.token_embedding.weight"]
     table = rows[-1:].expand(STOCK_VOCABULARY, -1).clone()
@@ -134,7 +141,7 @@ def load_text(transformer: nn.Module, state: dict[str, Tensor], folder: Path) ->
 
 
 def text_sizes(config: dict) -> dict:
-    """Return the sizes of a text encoder, for ComfyUI."""
+    """Select the sizes of a text encoder that ComfyUI takes."""
     names = (
         "hidden_size",
         "intermediate_size",
@@ -147,7 +154,7 @@ def text_sizes(config: dict) -> dict:
 
 
 def load_vae(folder: Path = FOLDER) -> comfy.sd.VAE:
-    """VAE: a stock KL autoencoder behind space-to-depth."""
+    """Load the VAE: a stock KL autoencoder behind space-to-depth."""
     config, state = read_part(folder / "vae")
     widths = config["block_out_channels"]
     sizes = {
@@ -178,7 +185,7 @@ def load_vae(folder: Path = FOLDER) -> comfy.sd.VAE:
 
 
 def _level(key: str, missing: int) -> str:
-    """``decoder.up.3`` of four levels is ``decoder.up.1`` of two."""
+    """Rename ``decoder.up.3`` of four levels to ``decoder.up.1`` of two."""
     parts = key.split(".")
     if parts[:2] == ["decoder", "up"]:
         parts[2] = str(int(parts[2]) - missing)
@@ -186,7 +193,7 @@ def _level(key: str, missing: int) -> str:
 
 
 def load_clip_vision(folder: Path) -> comfy.clip_vision.ClipVisionModel:
-    """CLIP_VISION from a transformers folder."""
+    """Load a CLIP_VISION from a transformers folder."""
     encoder = comfy.clip_vision.ClipVisionModel(str(folder / "config.json"))
     encoder.dtype = torch.float32
     encoder.model.float()
@@ -197,7 +204,7 @@ def load_clip_vision(folder: Path) -> comfy.clip_vision.ClipVisionModel:
 
 
 def read_part(folder: Path) -> tuple[dict, dict[str, Tensor]]:
-    """Config and float32 weights of one part."""
+    """Read the config and the weights of one part, in float32."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     state = {}
     for file in sorted(folder.glob("*.safetensors")):

@@ -10,18 +10,17 @@ from comfy.patcher_extension import WrappersMP
 from ....core.routing.call_layout import Span
 from ....core.routing.reference_regions import ReferenceRegions
 from ..flux import attach as flux_attach
+from ..scene.recording_clip import TEXT_KEY
 from .families import Family, check_latents, family_of
 from .steer import KEY, Placed, PlacedCond, begin_run, steer_references
 
 log = logging.getLogger(__name__)
 
-TEXT_KEY = "relate_text"  # where words and pictures stand in a CONDITIONING: core.prompt.text_positions.TextPositions
-
 
 def attach_regions(
     model, positive: list, negative: list, regions: ReferenceRegions, names: tuple[str, ...] = (), last: bool = False
 ) -> tuple:
-    """Return a clone of the MODEL and new CONDITIONING whose reference latents act inside their regions.
+    """Keep reference latents inside their regions, on a clone of the MODEL and new CONDITIONING.
 
     Both sides are steered wherever they carry references: guidance multiplies the difference between them. Maps are
     taken from the positive side. Entries without references, and everything where nothing is steered or recorded, stay
@@ -52,7 +51,7 @@ def attach_regions(
 def _placed(
     clone, side: list, family: Family, regions: ReferenceRegions, names: tuple[str, ...], records: bool, last: bool
 ) -> list:
-    """One side with the regions in its entries that have references; DreamO's keep their own rows and positions."""
+    """Add the regions to a side's entries that have references; DreamO's keep their own rows and positions."""
     placed = []
     for embedding, entry in side:
         count = len(entry.get(family.latents[0], ()))
@@ -78,7 +77,7 @@ def _placed(
 def copies_of(
     entry: dict, regions: ReferenceRegions, names: tuple[str, ...], first: int, references: int
 ) -> tuple[tuple[Span, ...], ...]:
-    """For each reference its vision tokens and its name in the text, where the text encoder's clone wrote them down.
+    """Find each reference's vision tokens and its name in the text, where the text encoder's clone recorded them.
 
     Pictures that the encoder saw are the references in their order, if there are as many; ours begin with ``first``.
     The name of a reference of weight 0 is left readable: it is a word of the prompt.
@@ -99,7 +98,7 @@ def copies_of(
 
 
 def count_references(model, side: list) -> int:
-    """How many reference latents a conditioning carries for a model.
+    """Count the reference latents that a conditioning carries for a model.
 
     Raises:
         ValueError: none, or other numbers in its parts; or a model that takes no references.
@@ -107,9 +106,9 @@ def count_references(model, side: list) -> int:
     key = family_of(model.model).latents[0]
     counts = sorted({len(entry.get(key, ())) for _, entry in side} - {0})
     if len(counts) != 1:
-        found = "none" if not counts else f"parts with {' and '.join(map(str, counts))}"
+        actual = "none" if not counts else f"parts with {' and '.join(map(str, counts))}"
         raise ValueError(
-            f"positive: expected a conditioning with reference latents, got {found}. Connect it after "
+            f"positive: expected a conditioning with reference latents, got {actual}. Connect it after "
             "Reference Latent, Apply References or the model's own edit encoder, before conditionings are "
             "combined."
         )
@@ -117,10 +116,10 @@ def count_references(model, side: list) -> int:
 
 
 def zeroed(side: list) -> list:
-    """Return a conditioning of zeros with everything else of it, as ComfyUI's Conditioning Zero Out makes it."""
-    found = []
+    """Set a conditioning's embeddings to zero and keep everything else, as ComfyUI's Conditioning Zero Out does."""
+    zeros = []
     for embedding, entry in side:
         pooled = entry.get("pooled_output")
         empty = {} if pooled is None else {"pooled_output": torch.zeros_like(pooled)}
-        found.append([torch.zeros_like(embedding), {**entry, **empty}])
-    return found
+        zeros.append([torch.zeros_like(embedding), {**entry, **empty}])
+    return zeros

@@ -11,7 +11,7 @@ def stages(call: Call) -> list[Stage]:
     """Refiners; in each double block the joint attention, then that without the text; then the single blocks."""
     network, patch = call.network, call.network.patch_size
     layout = omnigen2.joint(call)
-    parts = omnigen2.references(call, Parts()).add("image", tokens_in(call.image, patch))
+    parts = call.add_references(Parts(), patch).add("image", tokens_in(call.image, patch))
     double = [
         Stage("joint attention", 1, layout.size, layout, recorded=True),
         Stage("image attention", 1, parts.size, call.layout(parts, patch)),

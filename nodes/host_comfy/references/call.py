@@ -1,4 +1,4 @@
-"""What a family's layout is computed from: the shapes of one model call."""
+"""The shapes of one model call, from which a family computes its layout."""
 
 from __future__ import annotations
 
@@ -31,8 +31,14 @@ class Call:
     copies: tuple[tuple[Span, ...], ...] = ()
     conds: dict = field(default_factory=dict)
 
+    def add_references(self, parts: Parts, patch: int) -> Parts:
+        """Append all reference latents to the parts, named by their numbers."""
+        for index, shape in enumerate(self.latents):
+            parts.add(index, tokens_in(shape, patch))
+        return parts
+
     def layout(self, parts: Parts, patch: int, alone: bool = False) -> CallLayout:
-        """Return the layout of parts named "text", "image" and the numbers of the latents.
+        """Lay out parts named "text", "image" and the numbers of the latents.
 
         Args:
             parts: in order; missing ones are not in this attention.

@@ -9,7 +9,7 @@ from .families import Family, family_of
 
 
 def apply(model, positive: list, negative: list, references: tuple[Reference, ...], **settings) -> tuple:
-    """MODEL, positive and negative with the references that have a weight, kept in their regions.
+    """Chain the references that have a weight to both sides, and keep them in their regions.
 
     The negative gets them where the family's does. They stand behind latents that are there already.
 
@@ -46,7 +46,7 @@ def _check_latents(references: tuple[Reference, ...], latent_format) -> None:
 
 
 def _chained(side: list, references: tuple[Reference, ...], family: Family) -> list:
-    """Return what ComfyUI's chained Reference Latent nodes would add, and the method that the family needs."""
+    """Add the latents as chained Reference Latent nodes do, and the method that the family needs."""
     added, key = [], family.latents[0]
     for embedding, entry in side:
         latents = [*entry.get(key, ()), *(reference.latent for reference in references)]

@@ -69,22 +69,22 @@ REFUSED = {
 
 
 def network_of(base: Any) -> Any:
-    """Return the diffusion model of a BaseModel, out of what compiles it."""
+    """Return the diffusion model of a BaseModel, without torch.compile's wrapper."""
     network = base.diffusion_model
     return getattr(network, "_orig_mod", network)
 
 
 def family_of(base: torch.nn.Module) -> Family:
-    """Return the family of a BaseModel.
+    """Look up the family of a BaseModel.
 
     Raises:
         ValueError: it takes no references, or another pack's class stands for ComfyUI's.
     """
     kind = type(network_of(base))
     name = f"{kind.__module__}.{kind.__qualname__}"
-    found = next((family for family in FAMILIES if family.network == name), None)
-    if found is not None:
-        return found
+    family = next((family for family in FAMILIES if family.network == name), None)
+    if family is not None:
+        return family
     if not kind.__module__.startswith("comfy."):
         raise ValueError(f"model: its network is {name}, not ComfyUI's. Load the model with Load Diffusion Model.")
     reason = REFUSED.get(name, f"{type(base.model_config).__name__} has no references that could be kept in place")

@@ -18,17 +18,16 @@ def stages(call: Call) -> list[Stage]:
 
 
 def text_image_references(call: Call, patch: int, blocks: int) -> Stage:
-    """Return the layout that most families share."""
+    """Lay out [text | picture | references], which most families share."""
     parts = Parts().add("text", call.text).add("image", tokens_in(call.image, patch))
     cached = (0, parts.size)
     tokens = tuple(tokens_in(shape, patch) for shape in call.latents)
-    for index, count in enumerate(tokens):
-        parts.add(index, count)
+    call.add_references(parts, patch)
     return Stage("attention", blocks, parts.size, call.layout(parts, patch), True, tokens, cached)
 
 
 def padded(conds: dict, size: int) -> dict:
-    """Return a call's conditions with their attention mask (Redux's) lengthened to all tokens.
+    """Pad the attention mask (Redux's) of a call's conditions to all tokens.
 
     ComfyUI's own mask covers the text and the picture alone.
     """

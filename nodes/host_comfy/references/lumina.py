@@ -16,45 +16,46 @@ def stages(call: Call) -> list[Stage]:
     text, vision = captions(call), vision_tokens(call)
     tail = pictures(call, Parts())
     whole = pictures(call, vision_parts(call, Parts().add("text", text)))
-    found = [Stage("context refiner", len(network.context_refiner), text)]
+    refiners = [Stage("context refiner", len(network.context_refiner), text)]
     if vision:
         parts = vision_parts(call, Parts())
-        found.append(Stage("vision refiner", len(network.siglip_refiner), parts.size, layout(call, parts, alone=True)))
-    found.append(Stage("noise refiner", len(network.noise_refiner), tail.size, layout(call, tail)))
-    return [*found, Stage("attention", len(network.layers), whole.size, layout(call, whole), recorded=True)]
+        alone = layout(call, parts, alone=True)
+        refiners.append(Stage("vision refiner", len(network.siglip_refiner), parts.size, alone))
+    refiners.append(Stage("noise refiner", len(network.noise_refiner), tail.size, layout(call, tail)))
+    return [*refiners, Stage("attention", len(network.layers), whole.size, layout(call, whole), recorded=True)]
 
 
 def padded(tokens: int, network) -> int:
-    """Tokens with the padding behind them."""
+    """Round a number of tokens up to the padding's multiple."""
     multiple = network.pad_tokens_multiple or 1
     return -(-tokens // multiple) * multiple
 
 
 def captions(call: Call) -> int:
-    """Tokens of all captions: those before references, the prompt, those after; a missing one is a run of padding."""
+    """Count the tokens of all captions: before references, the prompt, after; a missing one is a run of padding."""
     contexts = [context.shape[1] for context in call.conds.get("ref_contexts") or []]
     missing = max(0, len(call.latents) - len(contexts))
     return sum(padded(tokens, call.network) for tokens in (call.text, *contexts)) + missing * padded(1, call.network)
 
 
 def vision_tokens(call: Call) -> list[int]:
-    """Tokens of each reference's SigLIP picture, then those that stand for the picture itself; [] without SigLIP."""
+    """Count the tokens of each reference's SigLIP picture, then those of the picture itself; [] without SigLIP."""
     if call.network.siglip_embedder is None:
         return []
     features = list(call.conds.get("siglip_feats") or [])[: len(call.latents)]
-    given = [padded(each.shape[1] * each.shape[2], call.network) for each in features]
-    return given + [padded(1, call.network)] * (len(call.latents) - len(given) + 1)
+    counts = [padded(each.shape[1] * each.shape[2], call.network) for each in features]
+    return counts + [padded(1, call.network)] * (len(call.latents) - len(counts) + 1)
 
 
 def vision_parts(call: Call, parts: Parts) -> Parts:
-    """SigLIP tokens, one reference after another."""
+    """Append the SigLIP tokens, one reference after another."""
     for index, tokens in enumerate(vision_tokens(call)):
         parts.add(("vision", index), tokens)
     return parts
 
 
 def pictures(call: Call, parts: Parts) -> Parts:
-    """Return references, then the picture and its padding."""
+    """Append references, then the picture and its padding."""
     patch = call.network.patch_size
     for index, shape in enumerate(call.latents):
         parts.add(index, padded(tokens_in(shape, patch), call.network))
@@ -64,7 +65,7 @@ def pictures(call: Call, parts: Parts) -> Parts:
 
 
 def layout(call: Call, parts: Parts, alone: bool = False) -> CallLayout:
-    """SigLIP tokens of a reference are tokens of it, as its latents are."""
+    """Lay out the parts; SigLIP tokens of a reference are tokens of it, as its latents are."""
     spans = parts.spans
     text = spans.get("text")
 

@@ -13,23 +13,16 @@ def stages(call: Call) -> list[Stage]:
 
 
 def joint(call: Call):
-    """Return the layout of the layers."""
+    """Lay out the layers."""
     patch = call.network.patch_size
-    parts = references(call, Parts().add("text", call.text)).add("image", tokens_in(call.image, patch))
+    parts = call.add_references(Parts().add("text", call.text), patch).add("image", tokens_in(call.image, patch))
     return call.layout(parts, patch)
 
 
-def references(call: Call, parts: Parts) -> Parts:
-    """Return the reference latents, one after another."""
-    for index, shape in enumerate(call.latents):
-        parts.add(index, tokens_in(shape, call.network.patch_size))
-    return parts
-
-
 def refiners(call: Call) -> list[Stage]:
-    """In the order in which they run."""
+    """List the refiners in the order in which they run."""
     network, patch = call.network, call.network.patch_size
-    parts = references(call, Parts())
+    parts = call.add_references(Parts(), patch)
     return [
         Stage("context refiner", len(network.context_refiner), call.text),
         Stage("noise refiner", len(network.noise_refiner), tokens_in(call.image, patch)),

@@ -1,4 +1,4 @@
-"""The attention override of one model call: steers and records where references stand, passes everything else on.
+"""The attention override of one model call: steers and records the references' attentions, passes all others on.
 
 ComfyUI calls it in every attention with the function that it would have called. Families call that function in their
 own ways: the mask by position or by name, heads in the channels or as an axis, fewer heads of keys than of queries,
@@ -15,6 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ....core.attention import as_bias
 from ....core.routing.call_layout import CallLayout, Stage
 from ....core.routing.routing_map import logit_map
 from ....core.routing.steered_attention import SteeredAttention
@@ -25,12 +26,12 @@ Forms = dict[int, SteeredAttention | None]  # of one layout, by the number of qu
 
 @dataclass
 class Override:
-    """What stands in ``optimized_attention_override`` for one call.
+    """The ``optimized_attention_override`` of one call.
 
     Attributes:
         stages: the call's attentions in order.
         forms: of each stage; made before the call, outside of what is compiled.
-        before: the override that was there, or None.
+        before: the override of another node, or None.
         records: chunks of the batch whose maps are taken, as slices; empty for none.
         maps: those taken so far: (kind, map) of each recorded attention.
         fault: why nothing is steered any more in this call, or None.
@@ -49,6 +50,7 @@ class Override:
     def __call__(
         self, plain: Callable, query: Tensor, key: Tensor, value: Tensor, heads: int, *args, **kwargs
     ) -> Tensor:
+        # which attention of the call this is, and whether it is ours
         run = plain if self.before is None else functools.partial(self.before, plain)
         named = {**kwargs, **dict(zip(POSITIONAL, args))}
         separate = named.get("skip_reshape", False)
@@ -60,6 +62,8 @@ class Override:
         layout, records = stage.layout, self.records if stage.recorded else ()
         if attention is None and not records:
             return run(query, key, value, heads, *args, **kwargs)
+
+        # record, steer, or both
         sides = (query, key, value) if separate else _separated(query, key, value, heads)
         if attention is None:
             if count == stage.size and layout is not None:  # a reference without queries answers to nothing
@@ -73,13 +77,13 @@ class Override:
         return out if named.get("skip_output_reshape", False) else rearrange(out, "b h s d -> b s (h d)")
 
     def _stage(self, keys: int) -> Stage | None:
-        """Return the next stage with so many keys; the last such, where one runs more often than it should."""
+        """Find the next stage with so many keys; the last such, where one runs more often than it should."""
         self._sizes.add(keys)
         fitting = [at for at, stage in enumerate(self.stages) if stage.size == keys]
         if not fitting:
             return None
-        left = (at for at in fitting if at >= self._at and self._used.get(at, 0) < self.stages[at].count)
-        self._at = next(left, fitting[-1])
+        unfinished = (at for at in fitting if at >= self._at and self._used.get(at, 0) < self.stages[at].count)
+        self._at = next(unfinished, fitting[-1])
         self._used[self._at] = self._used.get(self._at, 0) + 1
         return self.stages[self._at]
 
@@ -87,9 +91,9 @@ class Override:
         """Whether this attention is one of ours, and laid out as computed."""
         if stage.layout is None or self.fault is not None:
             return False
-        said = (named.get("transformer_options") or {}).get("reference_image_num_tokens")
-        if said is not None and stage.tokens and tuple(said) != stage.tokens:
-            self.fault = f"expected references of {list(stage.tokens)} tokens, the model has {list(said)}"
+        tokens = (named.get("transformer_options") or {}).get("reference_image_num_tokens")
+        if tokens is not None and stage.tokens and tuple(tokens) != stage.tokens:
+            self.fault = f"expected references of {list(stage.tokens)} tokens, the model has {list(tokens)}"
         elif queries not in self.forms[self._at]:
             self.fault = f"expected {stage.size} queries in its {stage.name}, the model has {queries}"
         return self.fault is None
@@ -122,7 +126,7 @@ def _separated(query: Tensor, key: Tensor, value: Tensor, heads: int) -> tuple[T
 
 
 def _backend(run: Callable, heads: int, named: dict) -> Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]:
-    """Return the attention that would have run, for separate heads and our mask.
+    """Wrap the attention that would have run, for separate heads and our mask.
 
     Its result has heads in the channels.
     """
@@ -136,10 +140,8 @@ def _backend(run: Callable, heads: int, named: dict) -> Callable[[Tensor, Tensor
 
 
 def _additive(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Return a mask as numbers to add; True attends."""
-    if mask is None or mask.dtype != torch.bool:
-        return mask
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+    """Convert a bool mask, True attends, to numbers to add."""
+    return mask if mask is None or mask.dtype != torch.bool else as_bias(mask, dtype)
 
 
 def _as_maps(shares: Tensor, layout: CallLayout) -> Tensor:

@@ -1,4 +1,4 @@
-"""One model call with references that are kept in their regions: the APPLY_MODEL wrapper and what it hands on."""
+"""One model call with references that are kept in their regions: the APPLY_MODEL wrapper and its override."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SLOT = "optimized_attention_override"
 
 
 class Placed:
-    """What one conditioning carries: regions, and what is its own.
+    """Regions of one conditioning, and its own positions.
 
     Attributes:
         regions: shared by all conditionings that one node made.
@@ -57,9 +57,6 @@ class Placed:
 class PlacedCond(comfy.conds.CONDConstant):
     """A Placed and the area its conditioning is computed on. A call gets (placed, area, whether each chunk records)."""
 
-    def __init__(self, cond: tuple) -> None:
-        super().__init__(cond)
-
     def process_cond(self, batch_size, area=None, **kwargs):
         return self._copy_with((self.cond[0], None if area is None else tuple(area)))
 
@@ -72,15 +69,16 @@ class PlacedCond(comfy.conds.CONDConstant):
 
 def steer_references(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options=None, **conds):
     """Run one call of the model: the APPLY_MODEL wrapper."""
-    given = conds.pop(KEY, None)
+    cond = conds.pop(KEY, None)
     options = transformer_options or {}
-    if given is None:
+    if cond is None:
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
-    placed, area, records = given
+    placed, area, records = cond
+
+    # how the family lays this call out
     base = executor.class_obj
     family = family_of(base)
-    latents = conds.get(family.latents[1]) or ()
-    shapes = tuple(tuple(latent.shape) for latent in latents)
+    shapes = tuple(tuple(latent.shape) for latent in conds.get(family.latents[1]) or ())
     check_latents(family, shapes)
     assert c_crossattn is not None, "every family reads text"
     text = c_crossattn.shape[1]
@@ -90,6 +88,8 @@ def steer_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
     stages = stages_of(placed.regions, family, call)
     if not stages:
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
+
+    # run it with the override
     override = override_of(placed.regions, stages, options, base.model_sampling, area, records, x)
     if override is None:
         return executor(x, t, c_concat, c_crossattn, control, options, **conds)
@@ -101,12 +101,12 @@ def steer_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
 
 
 def shifted(copies: tuple[tuple[Span, ...], ...], padding: int) -> tuple[tuple[Span, ...], ...]:
-    """Places of a conditioning in a call that puts ``padding`` tokens before it (Flux.2)."""
+    """Shift a conditioning's places by the ``padding`` tokens that a call puts before it (Flux.2)."""
     return tuple(tuple((start + padding, stop + padding) for start, stop in spans) for spans in copies)
 
 
 def stages_of(regions: ReferenceRegions, family: Family, call: Call) -> list[Stage] | None:
-    """Return the attentions of a call; None, with a warning, where its layout is not known."""
+    """List the attentions of a call; None, with a warning, where its layout is not known."""
     if any(index >= len(call.latents) for index in call.ours):
         warn(
             regions,
@@ -130,7 +130,7 @@ def override_of(
     records: tuple[bool, ...],
     x: Tensor,
 ) -> Override | None:
-    """Return the override of a call; None where nothing is steered and nothing is recorded.
+    """Make the override of a call; None where nothing is steered and nothing is recorded.
 
     Args:
         stages: its attentions.
@@ -161,9 +161,9 @@ def override_of(
 
 
 def chunks(records: tuple[bool, ...], batch: int) -> tuple[slice, ...]:
-    """Rows of the batch that are recorded; ComfyUI stacks conditionings whole."""
+    """Select the rows of the batch that are recorded; ComfyUI stacks conditionings whole."""
     size = batch // len(records)
-    return tuple(slice(at * size, (at + 1) * size) for at, taken in enumerate(records) if taken)
+    return tuple(slice(at * size, (at + 1) * size) for at, is_recorded in enumerate(records) if is_recorded)
 
 
 def is_inside(options: dict, window: tuple[float, float], sampling) -> bool:
@@ -181,7 +181,7 @@ def is_inside(options: dict, window: tuple[float, float], sampling) -> bool:
 
 
 def finish(regions: ReferenceRegions, family: str, override: Override) -> None:
-    """After a call: hand the maps over, and say once what did not fit."""
+    """Add a call's maps to the recorder, and warn once of what did not fit."""
     if override.mismatch is not None:
         warn(regions, family, override.mismatch)
     if regions.recorder is not None and override.records:
@@ -194,7 +194,7 @@ def finish(regions: ReferenceRegions, family: str, override: Override) -> None:
 
 
 def warn(regions: ReferenceRegions, family: str, what: str) -> None:
-    """Once in a run: that references are not kept in place, and the two numbers that differ."""
+    """Warn once per run that references are not kept in place, with the two numbers that differ."""
     if what not in regions.warnings:
         regions.warnings.add(what)
         log.warning("Relate: the references of this %s model are not kept in place: %s.", family, what)

@@ -1,7 +1,7 @@
 """Bernini on Wan 2.2: [video | streams] in each block's self-attention; the text has an attention of its own.
 
 Streams are what Bernini Conditioning puts under ``context_latents``: a source video, a reference video, then reference
-pictures, each present one a region of its own.
+pictures; each that is present has a region of its own.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ def stages(call: Call) -> list[Stage]:
     if others:
         raise ValueError(f"the conditioning also has {' and '.join(others)}, whose tokens stand among the video's")
     patch = call.network.patch_size[-1]
-    parts = Parts().add("image", tokens_in(call.image, patch))
-    for index, shape in enumerate(call.latents):
-        parts.add(index, tokens_in(shape, patch))
+    parts = call.add_references(Parts().add("image", tokens_in(call.image, patch)), patch)
     block = [
         Stage("self-attention", 1, parts.size, call.layout(parts, patch), recorded=True),
         Stage("text attention", 1, call.text),

@@ -1,1 +1,1 @@
-"""A scene on its engine's own wiring: which model it is, what its text encoder saw, what its own nodes make of it."""
+"""A scene on its engine's own wiring: detection of the engine, recorded text positions, its nodes' conditioning."""

@@ -8,6 +8,7 @@ import logging
 import comfyui_version
 
 from ..flux.loader import TABLES_KEY
+from ..references.families import network_of
 from ..sdxl.models import base_of
 from .engines import AUTO, ENGINES, Engine
 
@@ -67,19 +68,13 @@ def _fits(engine: Engine, model) -> bool:
     return engine.name != "dreamo" or model.get_attachment(TABLES_KEY) is not None
 
 
-def network_of(model):
-    """Return a MODEL's network, without what torch.compile wraps around it."""
-    network = model.model.diffusion_model
-    return getattr(network, "_orig_mod", network)
-
-
 def _check_network(model) -> None:
-    """Packs that put a network of their own in the place of ComfyUI's take no references, or take them in another way.
+    """Check that the network is ComfyUI's: other packs' networks take no references, or take them in another way.
 
     Raises:
         ValueError: the network's class is not ComfyUI's.
     """
-    kind = type(network_of(model))
+    kind = type(network_of(model.model))
     if not kind.__module__.startswith("comfy."):
         raise ValueError(
             f"model: its network is {kind.__module__}.{kind.__qualname__}, not ComfyUI's. Load the model "
@@ -88,7 +83,7 @@ def _check_network(model) -> None:
 
 
 def _refuse_old_comfyui(engine: Engine) -> None:
-    """Raise that ComfyUI is too old where it lacks a node; versions are not compared.
+    """Refuse a ComfyUI that lacks the engine's node; versions are not compared.
 
     Raises:
         ValueError: the engine's node is missing.
@@ -102,7 +97,7 @@ def _refuse_old_comfyui(engine: Engine) -> None:
 
 
 def core_node(path: str):
-    """Return a node class of ComfyUI's, by "module.Class" below comfy_extras; None where this ComfyUI has none."""
+    """Import a node class of ComfyUI's, by "module.Class" below comfy_extras; None where this ComfyUI has none."""
     module, name = path.split(".")
     try:
         return getattr(importlib.import_module(f"comfy_extras.{module}"), name, None)
@@ -143,7 +138,7 @@ def check_vae(engine: Engine, model, vae) -> None:
 
 
 def check_count(engine: Engine, subjects: int, pictures: int, batch_size: int) -> None:
-    """Whether the engine reads as many pictures as the scene has, and draws as many as are asked for.
+    """Check that the engine reads as many pictures as the scene has, and draws as many as the node is set to.
 
     Args:
         subjects: of the scene with a weight above 0.

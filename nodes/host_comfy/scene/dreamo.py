@@ -45,8 +45,8 @@ def apply(
     positive = with_guidance(encode_text(request.clip, request.prompt), GUIDANCE)
     model, positive = flux_references.apply(request.model, positive, references, strength=strength, window=window)
     negative = encode_text(request.clip, request.negative)
-    shown = [picture.movedim(0, -1)[None] for picture in pictures]
-    return model, Wiring(positive, negative, empty_latent(request), shown)
+    previews = [picture.movedim(0, -1)[None] for picture in pictures]
+    return model, Wiring(positive, negative, empty_latent(request), previews)
 
 
 def _side(request: Request) -> int:

@@ -1,6 +1,6 @@
-"""The models that Apply Scene knows: what each reads, what it is loaded with, and how many pictures it takes.
+"""The models that Apply Scene supports: their encoders and VAEs, reference labels and numbers of pictures.
 
-A model is known by its class in ComfyUI and by what ComfyUI's detection wrote down about it, never by its file's name.
+A model is identified by its class in ComfyUI and by the config of ComfyUI's detection, never by its file's name.
 Numbers of pictures are those that ComfyUI's own code or the makers state; see ``web/docs/RelateApplyScene.md``.
 """
 
@@ -21,7 +21,7 @@ class Engine:
         title: for messages.
         image_model: ComfyUI's word in the config of its network; None for a UNet.
         fits: further test on (class name, config); of one image_model the first that fits is the one.
-        label: what the model's makers, or ComfyUI's template, call reference {}; None if it has no numbered references.
+        label: the name of reference {} by its makers or ComfyUI's template; None if it has no numbered references.
         most: pictures it reads.
         tokenizers: class names of its CLIP's tokenizer.
         encoder: its text encoder, and how it is loaded.
@@ -243,5 +243,5 @@ NAMES = tuple(dict.fromkeys(engine.name for engine in ENGINES))
 
 
 def _layered(config: dict) -> bool:
-    """Qwen-Image-Layered draws layers; it takes no references beside them."""
+    """Whether it is Qwen-Image-Layered, which draws layers and takes no references beside them."""
     return config.get("default_ref_method") == "negative_index" or bool(config.get("use_additional_t_cond"))

@@ -6,11 +6,10 @@ import math
 from dataclasses import dataclass
 
 import comfy.utils
-import torch
 from torch import Tensor
 
 from ....core.routing.image_prep import on_white
-from ....core.scene import Box, Scene, Subject
+from ....core.scene import WHOLE_PICTURE, Box, Scene, Subject
 
 FIRST, ALL = "first", "all"
 MEGAPIXEL = 1024 * 1024
@@ -31,12 +30,12 @@ class ReferenceImage:
 
 
 def referenced_subjects(scene: Scene) -> tuple[Subject, ...]:
-    """Return the subjects that have references, in order: those with a weight above 0."""
+    """Select the subjects that have references, in order: those with a weight above 0."""
     return tuple(subject for subject in scene.subjects if subject.weight > 0)
 
 
 def reference_images(subjects: tuple[Subject, ...], photographs: str, most: int) -> list[ReferenceImage]:
-    """Return the photographs that become references, in the order of the subjects.
+    """List the photographs that become references, in the order of the subjects.
 
     Args:
         photographs: FIRST for one view of each subject, ALL for every view.
@@ -78,25 +77,5 @@ def scaled(pixels: Tensor, megapixels: float) -> Tensor:
 
 
 def region_of(box: Box, width: int, height: int) -> Tensor | None:
-    """Return a box as a mask on the latent's cells.
-
-    None for the whole picture, which keeps a reference from nowhere.
-    """
-    if (box.x0, box.y0, box.x1, box.y1) == (0, 0, 1, 1):
-        return None
-    return _cells(box, height // 8, width // 8)
-
-
-def _cells(box: Box, height: int, width: int) -> Tensor:
-    """(h, w) in [0, 1]: the share of each cell that the box covers."""
-    down, across = (
-        _covered(low, high, size) for low, high, size in ((box.y0, box.y1, height), (box.x0, box.x1, width))
-    )
-    return down[:, None] * across[None, :]
-
-
-def _covered(low: float, high: float, size: int) -> Tensor:
-    edges = torch.arange(size + 1, dtype=torch.float32)
-    return (
-        torch.minimum(edges[1:], torch.tensor(high * size)) - torch.maximum(edges[:-1], torch.tensor(low * size))
-    ).clamp(0, 1)
+    """Draw a box as a mask on the latent's cells; None for the whole picture, which is no limit."""
+    return None if box == WHOLE_PICTURE else box.cell_shares(height // 8, width // 8)

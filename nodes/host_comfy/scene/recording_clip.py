@@ -1,4 +1,4 @@
-"""A clone of a CLIP that writes into every CONDITIONING where the words and pictures of its prompt stand.
+"""A clone of a CLIP that writes the positions of its prompt's words and pictures into every CONDITIONING.
 
 A CONDITIONING holds no tokens: templates are cut off and pictures take as many positions as they have patches. While
 the clone encodes, a forward pre-hook on the language model reads where ComfyUI put the pictures; it is removed whatever
@@ -16,7 +16,7 @@ from ....core.prompt.text_positions import TextPositions, token_characters
 
 log = logging.getLogger(__name__)
 
-TEXT_KEY = "relate_text"
+TEXT_KEY = "relate_text"  # of the TextPositions in a conditioning entry
 _END_OF_TURN = 151645  # <|im_end|> in Qwen's vocabulary
 
 
@@ -62,15 +62,15 @@ def context_encoder(clip, tokens: dict) -> ContextEncoder | None:
 
 
 def with_text_positions(clip):
-    """Return a clone of a CLIP whose CONDITIONING carries a ``TextPositions`` under TEXT_KEY."""
+    """Clone a CLIP so that its CONDITIONING carries a ``TextPositions`` under TEXT_KEY."""
     clone = clip.clone()
     if isinstance(clone, _RecordsText):
         return clone
-    return _copy_as(type("RecordingCLIP", (_RecordsText, type(clone)), {}), clone)
+    return copy_as(type("RecordingCLIP", (_RecordsText, type(clone)), {}), clone)
 
 
 def text_positions(conditioning: list) -> list[TextPositions]:
-    """Return what the entries of a CONDITIONING know of their text; entries of another CLIP know nothing."""
+    """Collect the positions that a CONDITIONING's entries carry; entries of another CLIP have none."""
     return [entry[TEXT_KEY] for _, entry in conditioning if TEXT_KEY in entry]
 
 
@@ -78,12 +78,13 @@ _CLIP: Any = object  # the class of the CLIP that is cloned, known when it is
 
 
 class _RecordsText(_CLIP):
-    """What a CLIP gains: its CONDITIONING carries positions, and its clones do the same."""
+    """Mixin that puts positions into the CONDITIONING; its clones do so too."""
 
     def clone(self, *args, **kwargs):
-        return _copy_as(type(self), super().clone(*args, **kwargs))
+        return copy_as(type(self), super().clone(*args, **kwargs))
 
     def encode_from_tokens_scheduled(self, tokens, unprojected=False, add_dict=None, show_pbar=True):
+        # read the language model's inputs while ComfyUI encodes
         encoder = context_encoder(self, tokens)
         inputs: dict[str, Any] = {}
         handle = (
@@ -100,6 +101,8 @@ class _RecordsText(_CLIP):
         finally:
             if handle is not None:
                 handle.remove()
+
+        # write them down as positions
         if encoder is None or inputs.get("embeds") is None:
             log.debug("Relate: %s does not say where its words stand.", type(self.tokenizer).__name__)
             return conditioning
@@ -109,14 +112,16 @@ class _RecordsText(_CLIP):
         ]
 
 
-def _copy_as(kind: type, clip):
+def copy_as(kind: type, clip):
+    """Copy a CLIP as an object of another class, its attributes shared."""
     copy = object.__new__(kind)
     copy.__dict__.update(clip.__dict__)
     return copy
 
 
 def _positions(encoder: ContextEncoder, inputs: dict, length: int) -> TextPositions:
-    """Positions in a CONDITIONING of ``length`` from what went into the language model."""
+    """Compute the positions in a CONDITIONING of ``length`` from the inputs of the language model."""
+    # where every token and picture stands in the sequence, and how much of it was cut off
     rows = encoder.rows
     # chunks of 75 words follow each other; only one-chunk encoders read pictures
     embedded = inputs.get("embeds_info") or [] if len(rows) == 1 else None
@@ -124,6 +129,8 @@ def _positions(encoder: ContextEncoder, inputs: dict, length: int) -> TextPositi
     ids = [token for row in rows for token, *_ in row]
     cut = total - length - (_end_length(ids) if encoder.cuts_end else 0)
     places = _places(ids, embedded)
+
+    # the words' characters, without padding
     written = [index for index, token in enumerate(ids) if _is_id(token)]
     written = written[: len(written) - _padding([ids[index] for index in written])]
     text, spans = token_characters([int(ids[index]) for index in written], encoder.tokenizer.decode)
@@ -137,7 +144,7 @@ def _positions(encoder: ContextEncoder, inputs: dict, length: int) -> TextPositi
 
 
 def _places(ids: Sequence, embedded: list[dict] | None) -> list[int]:
-    """Where each token stands in the language model's sequence: a picture takes as many places as it has patches."""
+    """Place each token in the language model's sequence, where a picture takes as many places as it has patches."""
     sizes = None if embedded is None else {info["index"]: info["size"] for info in embedded}
     places, place = [], 0
     for token in ids:
@@ -152,7 +159,7 @@ def _is_id(token) -> bool:
 
 
 def _padding(ids: Sequence[int]) -> int:
-    """How many equal tokens end a text, but for one: padding says nothing and is slow to decode."""
+    """Count the equal tokens that end a text, but for one: padding is slow to decode."""
     count = 0
     while count + 1 < len(ids) and ids[-1 - count] == ids[-2 - count]:
         count += 1
@@ -160,7 +167,7 @@ def _padding(ids: Sequence[int]) -> int:
 
 
 def _end_length(ids: Sequence) -> int:
-    """Tokens from the last <|im_end|> on."""
+    """Count the tokens from the last <|im_end|> on."""
     return next(
         (
             len(ids) - index

@@ -45,12 +45,12 @@ def apply(request: Request, scene: Scene, identity_model, boxes: bool, window: t
         identity = encode(scene, identity_model, request.clip, request.clip_vision, None, LOCAL_GRID, grounded=True)
         model = _with_identity(model, identity, boxes, window)
     size = request.clip_vision.image_size
-    shown = [squares(subject.photographs, subject.mask, size).movedim(1, -1) for subject in scene.subjects]
+    previews = [squares(subject.photographs, subject.mask, size).movedim(1, -1) for subject in scene.subjects]
     return model, Wiring(
         encode_text(request.clip, request.prompt),
         encode_text(request.clip, request.negative),
         _empty_latent(request),
-        [view[None] for views in shown for view in views],
+        [view[None] for views in previews for view in views],
     )
 
 

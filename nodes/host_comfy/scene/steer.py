@@ -1,4 +1,4 @@
-"""Where Apply Scene asks for its references to be kept in their boxes: the one call to the steering of references."""
+"""Keep Apply Scene's references in their boxes: its one call to the steering of references."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def attach_regions(
     strength: float,
     window: tuple[float, float],
 ) -> tuple:
-    """MODEL, positive and negative whose reference latents act inside their regions.
+    """Keep the reference latents of both sides inside their regions, on clones.
 
     Args:
         regions: for each reference latent (h, w) in [0, 1] over the output, or None for everywhere.
@@ -27,5 +27,5 @@ def attach_regions(
         strength: in nats; 0 keeps none in its region.
         window: fractions of the schedule in which regions act; weights always do.
     """
-    kept = ReferenceRegions(tuple(regions), tuple(weights), strength, window=window)
-    return attach.attach_regions(model, positive, negative, kept, tuple(names))
+    reference_regions = ReferenceRegions(tuple(regions), tuple(weights), strength, window=window)
+    return attach.attach_regions(model, positive, negative, reference_regions, tuple(names))

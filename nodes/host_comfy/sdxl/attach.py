@@ -42,7 +42,7 @@ class AppliedIdentity:
         self._sigma: tuple[object, bool] = (None, True)
 
     def acts(self, options: dict, run: Run | None) -> bool:
-        """Whether the step is inside the window; reads the device once a step, not once a site."""
+        """Whether the step is inside the window; reads the device once per step, not once per site."""
         sigmas = options.get("sigmas")
         if self.window == WHOLE_SCHEDULE or sigmas is None or run is None:
             return True
@@ -57,7 +57,7 @@ class AppliedIdentity:
         return torch.ones_like(coverage) if self.layout == "none" else coverage
 
     def mask(self, grid: tuple[int, int], window: Box, query: Tensor) -> Tensor:
-        """(h*w, M) additive mask of the boxes, built once a resolution, window, dtype and device."""
+        """(h*w, M) additive mask of the boxes, built once per resolution, window, dtype and device."""
         key = (grid, window, query.dtype, query.device)
         if key not in self._masks:
             mask = self.projected.mask(self.coverage(grid, window))
@@ -73,14 +73,14 @@ class AppliedIdentity:
         return self._cast[key]
 
     def release(self) -> None:
-        """Drop what a run has put on the device."""
+        """Drop the masks, keys and values that a run has put on the device."""
         self._masks.clear()
         self._cast.clear()
         self._sigma = (None, True)
 
 
 class IdentityPatch:
-    """What stands in one ``attn2`` slot: text attention as before, plus the image attention of conditional rows.
+    """The patch in one ``attn2`` slot: text attention as before, plus the image attention of conditional rows.
 
     ComfyUI calls it with q, k, v after their projections (LoRAs included) and applies ``to_out`` to what it returns.
     A patch that was in the slot is called in the place of the plain text attention. ``add`` is what IP-Adapter packs
@@ -94,11 +94,11 @@ class IdentityPatch:
         self._added: list[tuple[Callable, dict]] = []
 
     def clone(self) -> IdentityPatch:
-        """Return the same for a clone of the MODEL: its own list of added callbacks, shared keys and values."""
-        before = self.wrapped.clone() if isinstance(self.wrapped, IdentityPatch) else self.wrapped
-        twin = IdentityPatch(self.identity, self.index, before)
-        twin._added = list(self._added)
-        return twin
+        """Copy for a clone of the MODEL: its own list of added callbacks, shared keys and values."""
+        wrapped = self.wrapped.clone() if isinstance(self.wrapped, IdentityPatch) else self.wrapped
+        patch = IdentityPatch(self.identity, self.index, wrapped)
+        patch._added = list(self._added)
+        return patch
 
     def __deepcopy__(self, memo: dict) -> IdentityPatch:
         """ComfyUI before 0.4 copies patches deeply with a clone; keys and values need no copy."""
@@ -117,7 +117,7 @@ class IdentityPatch:
         return self.wrapped.models() if hasattr(self.wrapped, "models") else []
 
     def add(self, callback: Callable, **arguments) -> None:
-        """Take in another pack's attention callback (the protocol of IP-Adapter packs)."""
+        """Add another pack's attention callback (the protocol of IP-Adapter packs)."""
         self._added.append((callback, arguments))
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, options: dict) -> Tensor:
@@ -169,7 +169,7 @@ class IdentityPatch:
 
 
 def positive_call(options: dict, run: Run | None, batch: int) -> ModelCall:
-    """Return the rows that identities act on; as ComfyUI stacks them where the call was not announced."""
+    """Select the rows that identities act on; as ComfyUI stacks them where the call was not announced."""
     call = options.get(CALL)
     if call is not None and call.batch == batch:
         return call
@@ -177,7 +177,7 @@ def positive_call(options: dict, run: Run | None, batch: int) -> ModelCall:
 
 
 def token_grid(options: dict, tokens: int) -> tuple[int, int]:
-    """Height and width of the token grid at this site, as ComfyUI tells them."""
+    """Read the height and width of the token grid at this site from ComfyUI's options."""
     height, width = options["activations_shape"][-2:]
     if height * width != tokens:
         raise ValueError(
@@ -188,7 +188,7 @@ def token_grid(options: dict, tokens: int) -> tuple[int, int]:
 
 
 def _in_window(options: dict, arguments: dict) -> bool:
-    """IP-Adapter's rule for its callbacks: between its own two sigmas."""
+    """Whether an IP-Adapter callback acts: between its own two sigmas."""
     if "sigmas" not in options or "sigma_start" not in arguments:
         return True
     return arguments["sigma_end"] <= float(options["sigmas"].max()) <= arguments["sigma_start"]
@@ -203,7 +203,7 @@ def attach_identity(
     window: tuple[float, float],
     layout: str,
 ):
-    """Return a clone of the MODEL whose cross-attentions also see the subjects.
+    """Clone the MODEL so that its cross-attentions also read the identity tokens.
 
     Args:
         model: a MODEL that ``projected`` fits.
@@ -224,12 +224,12 @@ def attach_identity(
         before = occupied.get((block, number, transformer), occupied.get((block, number)))
         clone.set_model_attn2_replace(IdentityPatch(identity, index, before), block, number, transformer)
     attach_run(clone, identity, names, tokens)
-    clone.add_callback_with_key(CallbacksMP.ON_CLONE, "relate", _part_from)
+    clone.add_callback_with_key(CallbacksMP.ON_CLONE, "relate", _separate_patches)
     return clone
 
 
-def _part_from(_original, clone) -> None:
-    """Newer ComfyUI shares patch objects between clones; what another pack adds to one must stay out of the other."""
+def _separate_patches(_original, clone) -> None:
+    """Copy the patches of a clone: newer ComfyUI shares them, and another pack's callbacks belong to one clone only."""
     slots = clone.model_options["transformer_options"]["patches_replace"]["attn2"]
     for slot, patch in slots.items():
         if isinstance(patch, IdentityPatch):

@@ -7,7 +7,7 @@ the same tensor for the same picture and mask).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
 import comfy.model_management
 import comfy.utils
@@ -18,15 +18,11 @@ from torch import Tensor
 from ....core.identity.image_prep import normalise_pixels, squares
 from ....core.identity.local_tokens import DENSE_SCALE, dense_features, pool
 from ....core.scene import Scene, Subject
+from ..joint_space import encode_pooled
 from ..weak_memo import WeakMemo
 from .models import vision_tower
 
 _remembered = WeakMemo()
-
-
-def _once(subject: Subject, model, what: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-    """Return a subject's features by one encoder, computed once while its photographs and the encoder live."""
-    return _remembered.once((subject.photographs, model), what, compute)
 
 
 def image_tokens(subject: Subject, clip_vision) -> Tensor:
@@ -37,11 +33,11 @@ def image_tokens(subject: Subject, clip_vision) -> Tensor:
         output = clip_vision.encode_image(rearrange(pictures, "v c h w -> v h w c"), crop=False)
         return rearrange(output["penultimate_hidden_states"].float().cpu(), "v l w -> (v l) w")
 
-    return _once(subject, clip_vision.model, "image", compute)
+    return _remembered.once((subject.photographs, clip_vision.model), "image", compute)
 
 
 def dense_maps(subject: Subject, clip_vision, progress: Callable[[], None] = lambda: None) -> Tensor:
-    """(V, W, h, w) dense features of a subject's photographs, on the CPU; ``progress`` is called once a block."""
+    """(V, W, h, w) dense features of a subject's photographs, on the CPU; ``progress`` is called after each block."""
 
     def compute() -> Tensor:
         comfy.model_management.load_models_gpu([clip_vision.patcher])
@@ -52,7 +48,7 @@ def dense_maps(subject: Subject, clip_vision, progress: Callable[[], None] = lam
         maps = [dense_features(tower, picture[None].to(device, dtype), progress).cpu() for picture in pictures]
         return torch.cat(maps)
 
-    return _once(subject, clip_vision.model, "dense", compute)
+    return _remembered.once((subject.photographs, clip_vision.model), "dense", compute)
 
 
 def local_tokens(subject: Subject, clip_vision, grid: int, progress: Callable[[], None]) -> Tensor:
@@ -90,7 +86,7 @@ def encode_subjects(scene: Scene, clip_vision, local_clip_vision=None, grid: int
 
 
 def feature_progress(scene: Scene, local_clip_vision) -> Callable[[], None]:
-    """Return the step of a progress bar over all blocks of all photographs; it raises when the user cancels."""
+    """Make the step of a progress bar over all blocks of all photographs; it raises when the user cancels."""
     blocks = 0 if local_clip_vision is None else len(local_clip_vision.model.vision_model.encoder.layers) - 1
     photographs = sum(len(subject.photographs) for subject in scene.subjects)
     bar = comfy.utils.ProgressBar(len(scene.subjects) + blocks * photographs)
@@ -103,9 +99,9 @@ def feature_progress(scene: Scene, local_clip_vision) -> Callable[[], None]:
 
 
 def encode_phrases(clip, phrases: list[str]) -> Tensor:
-    """CLIP-L's pooled output before its projection, as the resampler was trained with.
+    """Encode phrases to CLIP-L's pooled output before its projection, as the resampler was trained with.
 
-    SDXL's own path drops it, so CLIP-L is asked alone. Phrases longer than 75 tokens count up to there.
+    SDXL's own path drops it, so CLIP-L runs alone. Phrases longer than 75 tokens count up to there.
 
     Returns:
         (S, P) float32 on the CPU.
@@ -113,18 +109,9 @@ def encode_phrases(clip, phrases: list[str]) -> Tensor:
     Raises:
         ValueError: the CLIP has no CLIP-L (the SDXL refiner has not).
     """
-    clip_l = getattr(clip.cond_stage_model, "clip_l", None)
-    if clip_l is None:
+    if getattr(clip.cond_stage_model, "clip_l", None) is None:
         raise ValueError(
             "clip: expected SDXL's text encoders, got one without CLIP-L "
             f"({type(clip.cond_stage_model).__name__}). Connect the CLIP of an SDXL base checkpoint."
         )
-    clip.load_model()
-    before = clip_l.return_projected_pooled
-    # ComfyUI with dynamic memory must be told where to compute: there the weights stay where they are
-    clip_l.set_clip_options({"projected_pooled": False, "execution_device": clip.patcher.load_device})
-    try:
-        pooled = [clip_l.encode_token_weights(clip.tokenize(phrase)["l"])[1] for phrase in phrases]
-    finally:
-        clip_l.set_clip_options({"projected_pooled": before, "execution_device": None})
-    return torch.cat([row.reshape(1, -1) for row in pooled]).float().cpu()
+    return encode_pooled(clip, "l", phrases, projected=False)

@@ -1,4 +1,4 @@
-"""Identity models under ComfyUI's memory manager, and what our core needs to know of ComfyUI's own models."""
+"""Identity models under ComfyUI's memory manager, and the sizes and parts of ComfyUI's own models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class LoadedIdentityModel:
-    """What a RELATE_IDENTITY_MODEL socket carries.
+    """The value of a RELATE_IDENTITY_MODEL socket.
 
     Attributes:
         patcher: owns the weights for ComfyUI's memory manager; its model is a core ``IdentityModel``.
@@ -52,10 +52,7 @@ def load_identity_model(path: str) -> LoadedIdentityModel:
         model = IdentityModel(config, comfy.ops.manual_cast)
     model.load_state_dict(state, assign=True)
     model.eval().requires_grad_(False)
-    device = comfy.model_management.get_torch_device()
-    offload = comfy.model_management.unet_offload_device()
-    patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-    patcher = patcher_class(model, load_device=device, offload_device=offload)
+    patcher = managed(model)
     log.info(
         "Relate: identity model %s, %d tensors, %s, for %d cross-attentions of context width %d",
         Path(path).name,
@@ -67,11 +64,21 @@ def load_identity_model(path: str) -> LoadedIdentityModel:
     return LoadedIdentityModel(patcher, config, Path(path).name)
 
 
+def managed(module: torch.nn.Module) -> comfy.model_patcher.ModelPatcher:
+    """Put a module under ComfyUI's memory manager, for its device of diffusion models."""
+    patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+    return patcher_class(
+        module,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+
+
 def unet_layout(model, expected: str = "an SDXL model (a UNet with text cross-attention)") -> UNetSpec:
-    """Where the UNet of a MODEL has cross-attentions.
+    """Describe where the UNet of a MODEL has cross-attentions.
 
     Args:
-        expected: what the caller takes, for the message.
+        expected: the models that the caller takes, for the message.
 
     Raises:
         ValueError: the MODEL is no UNet with text cross-attention (Flux, SD3 and the like).
@@ -92,13 +99,13 @@ def unet_layout(model, expected: str = "an SDXL model (a UNet with text cross-at
 
 
 def _split(depths: list[int], counts: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """One depth a residual block to one tuple a level."""
+    """Group the depths of residual blocks by level."""
     blocks = iter(depths)
     return tuple(tuple(next(blocks) for _ in range(count)) for count in counts)
 
 
 def base_of(model) -> str:
-    """ComfyUI's name of a MODEL's family, e.g. SDXL, SD15, Flux."""
+    """Return ComfyUI's name of a MODEL's family, e.g. SDXL, SD15, Flux."""
     return type(model.model.model_config).__name__
 
 

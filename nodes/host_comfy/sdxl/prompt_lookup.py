@@ -1,4 +1,4 @@
-"""What is known while a sampler runs: its step, its conditionings, and where the subjects' names stand in them."""
+"""State of a sampling run: its step, its conditionings, and the positions of the subjects' names in them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Run:
         self._sigmas: dict[int, tuple[float, float]] = {}
 
     def start(self, identity, sigmas: tuple[float, float], places: dict[object, tuple[Positions, ...]]) -> None:
-        """Note an identity's window as sigmas (from, to), and by conditioning where its names stand."""
+        """Note an identity's window as sigmas (from, to), and the positions of its names by conditioning."""
         if identity.layout == "attention":
             self.steps = self.steps or StepCounter()
         self._records[id(identity)] = AttentionRecord()
@@ -49,7 +49,7 @@ class Run:
         return self._records[id(identity)]
 
     def places_of(self, identity, uuid: object) -> tuple[Positions, ...] | None:
-        """Positions of each subject's name in a conditioning; None where none of them is known."""
+        """Look up the positions of each subject's name in a conditioning; None where none of them is known."""
         return self._places[id(identity)].get(uuid)
 
     def sigmas_of(self, identity) -> tuple[float, float]:
@@ -90,7 +90,7 @@ def _begin_run(identity, names: tuple[str, ...], tokens: PromptTokens):
 
 
 def _begin_step(executor, x: Tensor, timestep: Tensor, model_options: dict | None = None, seed=None):
-    """Note one evaluation that a sampler asks for: the PREDICT_NOISE wrapper."""
+    """Note one evaluation of a sampler: the PREDICT_NOISE wrapper."""
     options = (model_options or {}).get("transformer_options", {})
     run = options.get(RUN)
     if run is not None:
@@ -102,7 +102,7 @@ def _begin_step(executor, x: Tensor, timestep: Tensor, model_options: dict | Non
 
 
 def _begin_prediction(executor, model, conds, x_in: Tensor, timestep: Tensor, model_options: dict):
-    """Note what is predicted from (guidance may take other lists and pictures): the CALC_COND_BATCH wrapper."""
+    """Note the lists and the picture of a prediction, which guidance may change: the CALC_COND_BATCH wrapper."""
     run = model_options.get("transformer_options", {}).get(RUN)
     if run is None:
         return executor(model, conds, x_in, timestep, model_options)
@@ -121,7 +121,7 @@ def _begin_call(
     transformer_options: dict | None = None,
     **conds,
 ):
-    """Note which rows of this call are positive, and what they show: the APPLY_MODEL wrapper."""
+    """Note which rows of this call are positive, and the parts they show: the APPLY_MODEL wrapper."""
     options = dict(transformer_options or {})
     run = options.get(RUN)
     if run is not None:
@@ -132,55 +132,55 @@ def _begin_call(
 def find_names(
     positive: list[dict], entries: list[Entry] | None, names: tuple[str, ...], tokens: PromptTokens
 ) -> dict[object, tuple[Positions, ...]]:
-    """Where the subjects' names stand in each positive conditioning.
+    """Find the subjects' names in each positive conditioning.
 
     Args:
         positive: the guider's.
-        entries: what the graph says they were encoded from.
+        entries: the texts they were encoded from, as read from the graph.
 
     Returns:
         By ``uuid``, for each name its positions, empty where it has none. Only conditionings are there whose texts are
         known and whose length is that of their tokens: nothing is counted in a text that was not encoded.
     """
-    known = entries if entries is not None and len(entries) == len(positive) else [()] * len(positive)
+    if entries is None or len(entries) != len(positive):
+        entries = [()] * len(positive)
     places = {}
-    for cond, entry in zip(positive, known):
+    for cond, entry in zip(positive, entries):
         recorded = cond.get(TEXT_KEY)  # of a CLIP that says itself where its words stand
         if recorded is not None and recorded.length == _length(cond):
-            places[cond["uuid"]] = _owned(names, recorded.find(names))
+            places[cond["uuid"]] = _unambiguous(names, recorded.find(names))
             continue
         pieces = [piece for piece in entry if piece is not None and piece.exact]
         if len(pieces) < len(entry):
             continue
-        found: tuple[Positions, ...] = ((),) * len(names)
+        positions: list[Positions] = [()] * len(names)
         begin = 0
         for piece in pieces:
-            for index, positions in enumerate(tokens.find(piece.texts, names)):
-                # a name in several texts has all its places
-                found = (*found[:index], (*found[index], *(begin + at for at in positions)), *found[index + 1 :])
+            for index, in_piece in enumerate(tokens.find(piece.texts, names)):
+                positions[index] += tuple(begin + at for at in in_piece)  # a name in several texts has all its places
             begin += tokens.length(piece.texts)
         if begin > 0 and _length(cond) == begin:
-            places[cond["uuid"]] = found
+            places[cond["uuid"]] = tuple(positions)
     return places
 
 
 def _length(cond: dict) -> int:
-    """Positions of a conditioning."""
+    """Count the positions of a conditioning."""
     context = cond.get("cross_attn")
     return 0 if context is None else context.shape[1]
 
 
-def _owned(names: tuple[str, ...], found: list[Positions]) -> tuple[Positions, ...]:
-    """Positions without those of a name that comes fewer times than there are subjects of that name."""
-    lost = {name.lower() for name, positions in zip(names, found) if not positions}
-    return tuple(() if name.lower() in lost else tuple(positions) for name, positions in zip(names, found))
+def _unambiguous(names: tuple[str, ...], places: list[Positions]) -> tuple[Positions, ...]:
+    """Drop the positions of a name that comes fewer times than there are subjects of that name."""
+    lost = {name.lower() for name, positions in zip(names, places) if not positions}
+    return tuple(() if name.lower() in lost else tuple(positions) for name, positions in zip(names, places))
 
 
 def warn_of_missing(names: tuple[str, ...], entries: list[Entry] | None) -> None:
-    """Say which subjects the prompt does not name, if all of it is known."""
-    asked = [piece for entry in entries or [] for piece in entry]
-    pieces = [piece for piece in asked if piece is not None]
-    if not pieces or len(pieces) < len(asked):
+    """Warn of subjects that the prompt does not name, if all of it is known."""
+    all_pieces = [piece for entry in entries or [] for piece in entry]
+    pieces = [piece for piece in all_pieces if piece is not None]
+    if not pieces or len(pieces) < len(all_pieces):
         return
     texts = list(dict.fromkeys(text for piece in pieces for text in piece.texts.values()))
     for name in names:
@@ -194,8 +194,8 @@ def warn_of_missing(names: tuple[str, ...], entries: list[Entry] | None) -> None
 
 
 def _warn_of_boxes(names: tuple[str, ...], places: dict[object, tuple[Positions, ...]]) -> None:
-    """Say which subjects keep their boxes although the layout is to follow the prompt's attention."""
-    lost = [name for index, name in enumerate(names) if not any(found[index] for found in places.values())]
+    """Warn of subjects that keep their boxes although the layout is to follow the prompt's attention."""
+    lost = [name for index, name in enumerate(names) if not any(positions[index] for positions in places.values())]
     if lost:
         log.warning(
             "Relate: layout 'attention' follows the prompt's words for each subject, but where the prompt "

@@ -9,7 +9,7 @@ from ..weight_adapters import with_magnitudes
 
 
 def attach_relation(model, lora: RelationLoRA, strength: float):
-    """Return a clone of the MODEL with what the relation changes as weight patches.
+    """Clone the MODEL and add the relation as weight patches.
 
     Raises:
         ValueError: ComfyUI's key map knows fewer of its places than the file has.
@@ -23,10 +23,10 @@ def attach_relation(model, lora: RelationLoRA, strength: float):
         patches, {names.get(module_name(*address)): magnitude for address, magnitude in lora.magnitudes.items()}
     )
     applied = set(clone.add_patches(patches, strength))
-    found = [address for address in lora.addresses if names.get(module_name(*address)) in applied]
-    if len(found) != len(lora.addresses) or len(applied) != len(patches):
+    patched = [address for address in lora.addresses if names.get(module_name(*address)) in applied]
+    if len(patched) != len(lora.addresses) or len(applied) != len(patches):
         raise ValueError(
-            f"relation: {len(found)} of {len(lora.addresses)} modules found their weights in this model; "
+            f"relation: {len(patched)} of {len(lora.addresses)} modules found their weights in this model; "
             "it was built in a way ComfyUI's LoRA loader does not know."
         )
     return clone

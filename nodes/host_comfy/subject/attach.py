@@ -16,7 +16,7 @@ from ....core.cross_attention_layers import CrossAttentionLayer
 from ....core.subject.location import location_mask, mask_addition
 from ..model_calls import Conditionings
 from ..sdxl.models import base_of, unet_layout
-from .loader import LoadedSubjectAdapter, held_weight
+from .loader import LoadedSubjectAdapter, difference_patches
 
 KEY = "relate_subject"
 FACTOR = 8  # pixels of a cell of SD's and SDXL's latents
@@ -85,7 +85,7 @@ class AppliedSubjects:
             return executor(model, conds, x_in, timestep, model_options)
 
     def _acts(self, place: int, uuid: object) -> bool:
-        """Whether a chunk is positive or Dual CFG's middle one; by its place only where no guider tells."""
+        """Whether a chunk is positive or Dual CFG's middle one; by its place only where no guider lists it."""
         group = None if self._conditionings is None else self._conditionings.group(place)
         if group is not None:
             return group.startswith(("positive", "middle"))
@@ -93,7 +93,7 @@ class AppliedSubjects:
         return uuid not in negative if uuid is not None and negative else place == 0
 
     def _rows(self, batch: int, options: dict) -> list[int]:
-        """Rows of a call whose conditioning is not a negative one; none outside the window."""
+        """Select the rows of a call whose conditioning is not a negative one; none outside the window."""
         sigmas = options.get("sigmas")
         if self._sigmas is not None and sigmas is not None and self.window != (0.0, 1.0):
             if not self._sigmas[0] <= float(sigmas.max()) <= self._sigmas[1]:
@@ -160,7 +160,9 @@ def attach(
         clone.set_model_patch(subjects.add_location, "input_block_patch")
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, subjects.begin_run)
     clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, subjects.begin_prediction)
-    clone.add_patches(_changes(model, _weights(adapter, sites)), weight)
+    weights = _weights(adapter, sites)
+    own = model.get_key_patches("diffusion_model.") if weights else {}  # as loaded: without LoRAs, before any merge
+    clone.add_patches(difference_patches(weights, own), weight)
     return clone
 
 
@@ -193,7 +195,7 @@ def _takes_mask(model, adapter: LoadedSubjectAdapter) -> bool:
 
 
 def _weights(adapter: LoadedSubjectAdapter, sites: dict[str, CrossAttentionLayer]) -> dict[str, Tensor]:
-    """Trained weights of the base, by ComfyUI's own keys."""
+    """Rename the trained weights of the base to ComfyUI's own keys."""
     weights = {}
     for key, tensor in adapter.changes.items():
         name = key.removeprefix("unet.")
@@ -202,16 +204,8 @@ def _weights(adapter: LoadedSubjectAdapter, sites: dict[str, CrossAttentionLayer
         elif name == "conv_in.bias":
             weights["diffusion_model.input_blocks.0.0.bias"] = tensor
         elif name != key:
-            block, _, rest = name.partition(".attn2.")
-            stage, number, index = sites[block].comfy
-            place = "middle_block.1" if stage == "middle" else f"{stage}_blocks.{number}.1"
-            weights[f"diffusion_model.{place}.transformer_blocks.{index}.attn2.{rest}"] = tensor
+            site, _, rest = name.partition(".attn2.")
+            stage, number, index = sites[site].comfy
+            block = "middle_block.1" if stage == "middle" else f"{stage}_blocks.{number}.1"
+            weights[f"diffusion_model.{block}.transformer_blocks.{index}.attn2.{rest}"] = tensor
     return weights
-
-
-def _changes(model, weights: dict[str, Tensor]) -> dict[str, tuple]:
-    """Return what the trained weights differ by from the base's own, as ComfyUI's patches."""
-    own = model.get_key_patches("diffusion_model.") if weights else {}  # as loaded: without LoRAs, before any merge
-    return {
-        key: ("diff", (tensor.float() - held_weight(own[key][0]).float().cpu(),)) for key, tensor in weights.items()
-    }

@@ -13,7 +13,7 @@ from ....core.scene import Scene, Subject
 from ....core.subject.fused_prompt import fused_prompt
 from ....core.subject.reference import null_boxes, reference_square
 from ..weak_memo import WeakMemo
-from .loader import LoadedSubjectAdapter, held_weight
+from .loader import LoadedSubjectAdapter, difference_patches
 
 _remembered = WeakMemo()
 
@@ -75,7 +75,7 @@ def check_count(scene: Scene, adapter: LoadedSubjectAdapter) -> None:
 
 @torch.inference_mode()
 def object_tokens(scene: Scene, clip_vision, adapter: LoadedSubjectAdapter) -> Tensor:
-    """Make the object tokens of a scene, once for a run.
+    """Make the object tokens of a scene, once per run.
 
     Returns:
         (1, max_subjects * T, D) float32 on the CPU; subjects that are not there are the null features.
@@ -116,11 +116,9 @@ def encode_fused_prompt(clip, clip_vision, scene: Scene, adapter: LoadedSubjectA
         return clip.encode_from_tokens_scheduled(clip.tokenize(prompt)), clip
     words = [word.float().cpu() for word in module.words(torch.stack(embeddings).to(device))]
     tokens = clip.tokenize(text)
-    for of_encoder in words:  # (S, W) each
-        encoder = _encoder_of_width(clip, of_encoder.shape[1], adapter.file)
-        tokens[encoder] = _with_words(
-            tokens[encoder], list(of_encoder), _placeholder(clip, encoder, config.placeholder)
-        )
+    for vectors in words:  # (S, W) of each encoder
+        encoder = _encoder_of_width(clip, vectors.shape[1], adapter.file)
+        tokens[encoder] = _with_words(tokens[encoder], list(vectors), _placeholder(clip, encoder, config.placeholder))
     return clip.encode_from_tokens_scheduled(tokens), clip
 
 
@@ -151,23 +149,23 @@ def _is(token: object, number: int) -> bool:
 
 
 def _encoder_of_width(clip, width: int, file: str) -> str:
-    """Return the key of the CLIP's tokens whose encoder has word embeddings of a width."""
-    found = {}
+    """Find the key of the CLIP's tokens whose encoder has word embeddings of a width."""
+    widths = {}
     for key in clip.tokenize(""):
         encoder = getattr(clip.cond_stage_model, f"clip_{key}", None)
         if encoder is not None:
-            found[key] = encoder.transformer.get_input_embeddings().weight.shape[1]
-    for key, own in found.items():
-        if own == width:
+            widths[key] = encoder.transformer.get_input_embeddings().weight.shape[1]
+    for key, own_width in widths.items():
+        if own_width == width:
             return key
     raise ValueError(
-        f"clip: {file} makes words of width {width}, the text encoders have {sorted(found.values())}. "
+        f"clip: {file} makes words of width {width}, the text encoders have {sorted(widths.values())}. "
         "Connect the CLIP of the base that it was trained on."
     )
 
 
 def _with_trained_text(clip, adapter: LoadedSubjectAdapter):
-    """Return a clone of the CLIP with the trained text encoders, or the CLIP itself where the file has none."""
+    """Clone the CLIP with the trained text encoders; return the CLIP itself where the file has none."""
     config, trained = adapter.config, {}
     for prefix, word in (("text_encoder.", config.word), ("text_encoder_2.", config.word_2)):
         of_encoder = {
@@ -182,12 +180,8 @@ def _with_trained_text(clip, adapter: LoadedSubjectAdapter):
         return clip
     clone = clip.clone()
     own = clone.patcher.get_key_patches()
-    patches = {
-        key: ("diff", (tensor.float() - held_weight(own[key][0]).float().cpu(),))
-        for key, tensor in trained.items()
-        if key in own
-    }
-    applied = clone.add_patches(patches, 1.0)
+    present = {key: tensor for key, tensor in trained.items() if key in own}
+    applied = clone.add_patches(difference_patches(present, own), 1.0)
     if len(applied) < len(trained):
         raise ValueError(
             f"clip: {adapter.file} trains {len(trained)} tensors of a text encoder, of which "

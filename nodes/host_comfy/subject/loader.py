@@ -13,17 +13,18 @@ import torch
 from torch import Tensor
 
 from ....core.subject.files import SubjectAdapter, SubjectAdapterConfig, load_subject_adapter
+from ..sdxl.models import managed
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedSubjectAdapter:
-    """What a RELATE_SUBJECT_ADAPTER socket carries.
+    """The value of a RELATE_SUBJECT_ADAPTER socket.
 
     Attributes:
         patcher: owns the new modules' weights for ComfyUI's memory manager; its model is a core `SubjectAdapter`.
-        changes: what the file trains of the base, by its key in the file (``unet.…``, ``text_encoder.…``).
+        changes: trained weights of the base, by their keys in the file (``unet.…``, ``text_encoder.…``).
         config: its sizes and settings.
         file: its name, for messages.
     """
@@ -58,12 +59,6 @@ def load(path: str) -> LoadedSubjectAdapter:
         for key, tensor in state.items()
         if key.startswith(("text_encoder.", "text_encoder_2.")) or (key.startswith("unet.") and ".fuser." not in key)
     }
-    patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
-    patcher = patcher_class(
-        module,
-        load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device(),
-    )
     log.info(
         "Relate: subject adapter %s for %s, %d blocks, up to %d subjects",
         Path(path).name,
@@ -71,10 +66,15 @@ def load(path: str) -> LoadedSubjectAdapter:
         len(config.blocks),
         config.max_subjects,
     )
-    return LoadedSubjectAdapter(patcher, changes, config, Path(path).name)
+    return LoadedSubjectAdapter(managed(module), changes, config, Path(path).name)
 
 
-def held_weight(entry) -> Tensor:
+def difference_patches(weights: dict[str, Tensor], own: dict[str, list]) -> dict[str, tuple]:
+    """Make ComfyUI's patches of the differences of trained weights from a model's own, by its key patches."""
+    return {key: ("diff", (tensor.float() - _unpacked(own[key][0]).float().cpu(),)) for key, tensor in weights.items()}
+
+
+def _unpacked(entry) -> Tensor:
     """Read the weight of an entry of ComfyUI's key patches: itself, or with the function that unpacks it."""
     if isinstance(entry, Tensor):
         return entry

@@ -11,4 +11,4 @@ def wire(request: Request) -> Wiring:
     positive, negative = call(
         "nodes_boogu.TextEncodeBooguEdit", request.clip, request.prompt, request.negative, vae, images
     )
-    return Wiring(positive, negative, empty_latent(request), vae.seen())
+    return Wiring(positive, negative, empty_latent(request), vae.encoded_images())

@@ -1,4 +1,4 @@
-"""What every engine's wiring is made of: ComfyUI's own nodes, called as a graph would call them."""
+"""The parts of every engine's wiring: ComfyUI's own nodes, called as a graph would call them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..pictures import ReferenceImage, scaled
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What a wiring is made from.
+    """The inputs of a wiring.
 
     Attributes:
         model, clip, vae: the engine's own three.
@@ -49,12 +49,12 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Wiring:
-    """What goes to the sampler.
+    """The sampler's inputs.
 
     Attributes:
         positive, negative: CONDITIONING.
         latent: empty.
-        references: (1, h, w, 3) each, exactly what the VAE saw.
+        references: (1, h, w, 3) each, as the VAE encoded them.
     """
 
     positive: list
@@ -74,66 +74,47 @@ class RecordingVAE:
         return getattr(self._vae, name)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Return the VAE's latent of (1, H, W, 3)."""
-        for seen, latent in self._encoded:
-            if seen.shape == pixels.shape and torch.equal(seen, pixels):
+        """Encode (1, H, W, 3) to the VAE's latent."""
+        for encoded_pixels, latent in self._encoded:
+            if encoded_pixels.shape == pixels.shape and torch.equal(encoded_pixels, pixels):
                 return latent
         latent = self._vae.encode(pixels)
         self._encoded.append((pixels, latent))
         return latent
 
-    def seen(self) -> list[Tensor]:
-        """Return what the network got: ComfyUI cuts pictures to multiples of the VAE's factor."""
+    def encoded_images(self) -> list[Tensor]:
+        """List the pictures as the network got them: ComfyUI cuts them to multiples of the VAE's factor."""
         return [self._vae.vae_encode_crop_pixels(pixels) for pixels, _ in self._encoded]
 
 
 def call(node: str, *args, **inputs) -> tuple:
-    """Return the outputs of one of ComfyUI's nodes, by "module.Class" below comfy_extras."""
-    return (
-        core_node(node)
-        .execute(  # pyright: ignore[reportOptionalMemberAccess] (offered where it is there)
-            *args, **inputs
-        )
-        .args
-    )
+    """Call one of ComfyUI's nodes, by "module.Class" below comfy_extras, and return its outputs."""
+    node_class: Any = core_node(node)  # the engine is offered only where the node is there
+    return node_class.execute(*args, **inputs).args
 
 
 def encode_text(clip, text: str) -> list:
-    """CONDITIONING of a text, as CLIP Text Encode makes it."""
+    """Encode a text to CONDITIONING as CLIP Text Encode does."""
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
 def with_references(conditioning: list, latents: list[Tensor]) -> list:
-    """Return a chain of Reference Latent nodes."""
+    """Add latents by a chain of Reference Latent nodes."""
     for latent in latents:
         (conditioning,) = call("nodes_edit_model.ReferenceLatent", conditioning, {"samples": latent})
     return conditioning
 
 
 def with_method(conditioning: list, method: str) -> list:
-    """Edit Model Reference Method: how references are told from the picture by position."""
+    """Set the rule of the references' positions by Edit Model Reference Method."""
     return call("nodes_flux.FluxKontextMultiReferenceLatentMethod", conditioning, method)[0]
 
 
 def with_guidance(conditioning: list, guidance: float) -> list:
-    """Flux Guidance."""
+    """Set the distilled guidance by Flux Guidance."""
     return call("nodes_flux.FluxGuidance", conditioning, guidance)[0]
 
 
-def zeroed(conditioning: list) -> list:
-    """Conditioning Zero Out."""
-    return [
-        [
-            torch.zeros_like(context),
-            {
-                key: torch.zeros_like(value) if key == "pooled_output" and value is not None else value
-                for key, value in entry.items()
-            },
-        ]
-        for context, entry in conditioning
-    ]
-
-
 def empty_latent(request: Request) -> dict:
-    """Empty latent of 16 channels; ComfyUI adds the time axis where a model has one."""
+    """Make an empty latent of 16 channels; ComfyUI adds the time axis where a model has one."""
     return call("nodes_sd3.EmptySD3LatentImage", request.width, request.height, request.batch_size)[0]

@@ -20,4 +20,4 @@ def wire(request: Request) -> Wiring:
         positive = with_guidance(positive, DEV_GUIDANCE)
     (latent,) = call("nodes_flux.EmptyFlux2LatentImage", request.width, request.height, request.batch_size)
     negative = with_references(encode_text(request.clip, request.negative), latents)
-    return Wiring(with_references(positive, latents), negative, latent, vae.seen())
+    return Wiring(with_references(positive, latents), negative, latent, vae.encoded_images())

@@ -12,4 +12,4 @@ def wire(request: Request) -> Wiring:
     def side(text: str) -> list:
         return call("nodes_joyimage.TextEncodeJoyImageEdit", request.clip, text, vae, images)[0]
 
-    return Wiring(side(request.prompt), side(request.negative), empty_latent(request), vae.seen())
+    return Wiring(side(request.prompt), side(request.negative), empty_latent(request), vae.encoded_images())

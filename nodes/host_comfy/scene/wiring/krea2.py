@@ -15,4 +15,4 @@ def wire(request: Request) -> Wiring:
     def side(text: str) -> list:
         return with_method(with_references(encode_text(request.clip, text), latents), "index")
 
-    return Wiring(side(request.prompt), side(request.negative), empty_latent(request), vae.seen())
+    return Wiring(side(request.prompt), side(request.negative), empty_latent(request), vae.encoded_images())

@@ -18,4 +18,4 @@ def wire(request: Request) -> Wiring:
         (conditioning,) = call("nodes_qwen.TextEncodeQwenImageEdit", request.clip, text, vae, picture)
         return with_method(with_guidance(conditioning, GUIDANCE), "index")
 
-    return Wiring(side(request.prompt), side(request.negative), empty_latent(request), vae.seen())
+    return Wiring(side(request.prompt), side(request.negative), empty_latent(request), vae.encoded_images())

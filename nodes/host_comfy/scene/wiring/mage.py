@@ -19,4 +19,4 @@ def wire(request: Request) -> Wiring:
         request.height,
         request.batch_size,
     )
-    return Wiring(positive, negative, latent, vae.seen())
+    return Wiring(positive, negative, latent, vae.encoded_images())

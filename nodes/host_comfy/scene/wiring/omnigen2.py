@@ -15,4 +15,4 @@ def wire(request: Request) -> Wiring:
     positive, negative = (
         with_references(encode_text(request.clip, text), latents) for text in (request.prompt, request.negative)
     )
-    return Wiring(positive, negative, empty_latent(request), vae.seen())
+    return Wiring(positive, negative, empty_latent(request), vae.encoded_images())

@@ -29,4 +29,4 @@ def _both_sides(request: Request, node: str, method: str | None) -> Wiring:
         (conditioning,) = call(node, request.clip, text, vae, *request.pixels())
         return conditioning if method is None else with_method(conditioning, method)
 
-    return Wiring(side(request.prompt), side(request.negative), empty_latent(request), vae.seen())
+    return Wiring(side(request.prompt), side(request.negative), empty_latent(request), vae.encoded_images())

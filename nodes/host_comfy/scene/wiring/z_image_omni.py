@@ -17,4 +17,4 @@ def wire(request: Request) -> Wiring:
             "nodes_zimage.TextEncodeZImageOmni", request.clip, text, request.clip_vision, False, vae, *pictures
         )[0]
 
-    return Wiring(side(request.prompt), side(request.negative), empty_latent(request), vae.seen())
+    return Wiring(side(request.prompt), side(request.negative), empty_latent(request), vae.encoded_images())
