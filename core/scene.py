@@ -1,4 +1,4 @@
-"""What the user wants in the picture: subjects, each with photographs, a phrase, a box and a weight.
+"""The scene that a user describes: subjects, each with photographs, a phrase, a box and a weight.
 
 Boxes are fractions of the output picture, origin top left, x to the right. On a token grid a box covers
 the cells it touches, floor/ceil at the edges, for any aspect ratio (MS-Diffusion, arXiv:2406.07209,
@@ -164,6 +164,15 @@ class Scene:
     def weights(self) -> Tensor:
         """(S,) float32."""
         return torch.tensor([subject.weight for subject in self.subjects], dtype=torch.float32)
+
+    def check_subjects(self) -> None:
+        """Check that there is something to draw.
+
+        Raises:
+            ValueError: no subject.
+        """
+        if not self.subjects:
+            raise ValueError("scene: expected at least one subject, got none. Connect a Subject node.")
 
     def with_subject(self, subject: Subject) -> Scene:
         """Return a new scene with one subject more, last."""

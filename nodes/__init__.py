@@ -26,7 +26,7 @@ GROUPS = {
 
 
 class RelateExtension(ComfyExtension):
-    """What ComfyUI asks for the list of nodes."""
+    """The pack's list of nodes for ComfyUI."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         from .host_comfy.notices import show_on_page
@@ -36,8 +36,8 @@ class RelateExtension(ComfyExtension):
         for group, names in GROUPS.items():
             try:
                 module = importlib.import_module(f".{group}", __name__)
-                found = [getattr(module, name) for name in names]
-                for node in found:
+                group_nodes = [getattr(module, name) for name in names]
+                for node in group_nodes:
                     node.GET_SCHEMA()
             except Exception:  # whatever breaks one group must not take the others down; its cause is logged whole
                 log.exception(
@@ -46,5 +46,5 @@ class RelateExtension(ComfyExtension):
                     group,
                 )
                 continue
-            nodes += found
+            nodes += group_nodes
         return nodes

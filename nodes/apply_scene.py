@@ -57,13 +57,14 @@ class RelateApplyScene(io.ComfyNode):
 
     @classmethod
     def _scene(cls) -> list[io.Input]:
-        """Return the scene and what draws it."""
+        """List the engine's own three, the scene, and the picture's size."""
         return [
             io.Model.Input(
                 "model", tooltip="The model itself, from its loader, with its LoRAs. It is not changed; a clone is."
             ),
             io.Clip.Input("clip", tooltip="The model's own text encoder."),
             io.Vae.Input("vae", tooltip="The model's own VAE."),
+            # what to draw, and how large
             RelateScene.Input(
                 "scene", tooltip="The subjects, from Subject or Layout. Those of weight 0 have no reference."
             ),
@@ -85,6 +86,7 @@ class RelateApplyScene(io.ComfyNode):
                 "divided by e to this power. 0 is the model's own wiring, untouched; 2 to 4 is soft, 20 "
                 "closes the border. SDXL: above 0 each subject acts in its box.",
             ),
+            # only some engines take these
             RelateIdentityModel.Input(
                 "identity_model",
                 optional=True,
@@ -100,10 +102,11 @@ class RelateApplyScene(io.ComfyNode):
 
     @classmethod
     def _references(cls) -> list[io.Input]:
-        """How photographs become references."""
+        """List the settings that turn photographs into references."""
         from .host_comfy.scene.engines import AUTO, NAMES
 
         return [
+            # detection and the prompt
             advanced(
                 io.Combo.Input(
                     "engine",
@@ -125,6 +128,7 @@ class RelateApplyScene(io.ComfyNode):
                     "says 'image 1' is left as written.",
                 )
             ),
+            # the photographs
             advanced(
                 io.Combo.Input(
                     "photographs",
@@ -151,7 +155,7 @@ class RelateApplyScene(io.ComfyNode):
 
     @classmethod
     def _drawing(cls) -> list[io.Input]:
-        """Return the negative, how many pictures, and when references are kept in place."""
+        """List the negative, the number of pictures, and the window of the steering."""
         return [
             advanced(
                 io.String.Input(
@@ -219,6 +223,8 @@ class RelateApplyScene(io.ComfyNode):
             negative,
             batch_size,
         )
-        made = apply_scene(model, clip, vae, scene, prompt, settings, identity_model, clip_vision)
-        wiring = made.wiring
-        return io.NodeOutput(made.model, wiring.positive, wiring.negative, wiring.latent, made.prompt, made.references)
+        result = apply_scene(model, clip, vae, scene, prompt, settings, identity_model, clip_vision)
+        wiring = result.wiring
+        return io.NodeOutput(
+            result.model, wiring.positive, wiring.negative, wiring.latent, result.prompt, result.references
+        )

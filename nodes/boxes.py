@@ -1,6 +1,6 @@
-"""Boxes as ComfyUI's nodes give them, to fractions of the canvas.
+"""Read boxes as ComfyUI's nodes give them to fractions of the canvas.
 
-``BOUNDING_BOX``: ``{x, y, width, height}`` in pixels, a list of them, or one list a frame (the first is used).
+``BOUNDING_BOX``: ``{x, y, width, height}`` in pixels, a list of them, or one list per frame (the first is used).
 ``elements``: ``{type, bbox: [ymin, xmin, ymax, xmax]}`` on a canvas of 1000 x 1000; only type ``obj`` counts.
 """
 
@@ -15,26 +15,26 @@ ELEMENT_CANVAS = 1000
 SPILL = 0.01  # a detector's box may stand over the canvas by this much of it
 
 
-def read_boxes(given: Any, width: int, height: int) -> list[Box]:
-    """Boxes in any of ComfyUI's forms.
+def read_boxes(value: Any, width: int, height: int) -> list[Box]:
+    """Read boxes in any of ComfyUI's forms.
 
     Args:
-        given: a dict, a list, a list of lists, or JSON text of these.
+        value: a dict, a list, a list of lists, or JSON text of these.
         width, height: the canvas in pixels.
 
     Raises:
         ValueError: not such a form, or boxes that are reversed, empty or off the canvas; all faults in one message.
     """
-    if isinstance(given, str):
+    if isinstance(value, str):
         try:
-            given = json.loads(given)
+            value = json.loads(value)
         except json.JSONDecodeError as error:
             raise ValueError(
                 'bboxes: expected JSON such as [{"x": 0, "y": 0, "width": 512, "height": 1024}], '
-                f"got {given[:80]!r} ({error})."
+                f"got {value[:80]!r} ({error})."
             ) from error
     boxes, faults = [], []
-    for number, item in enumerate(_flat(given), start=1):
+    for number, item in enumerate(_flat(value), start=1):
         try:
             edges = _edges(item, width, height)
             boxes.append(Box(*edges))
@@ -48,19 +48,18 @@ def read_boxes(given: Any, width: int, height: int) -> list[Box]:
     return boxes
 
 
-def _flat(given: Any) -> list:
-    """One list of boxes: a single one in a list, the first of several frames, drawn objects only."""
-    if isinstance(given, dict):
-        given = [given]
-    if not isinstance(given, (list, tuple)):
-        raise ValueError(f"bboxes: expected a list of boxes, got {type(given).__name__}.")
-    if given and isinstance(given[0], (list, tuple)):
-        given = given[0]
-    return [item for item in given if not (isinstance(item, dict) and item.get("type", "obj") != "obj")]
+def _flat(value: Any) -> list:
+    """Flatten to one list of boxes: a single one in a list, the first of several frames, drawn objects only."""
+    items = [value] if isinstance(value, dict) else value
+    if not isinstance(items, (list, tuple)):
+        raise ValueError(f"bboxes: expected a list of boxes, got {type(items).__name__}.")
+    if items and isinstance(items[0], (list, tuple)):
+        items = items[0]
+    return [item for item in items if not (isinstance(item, dict) and item.get("type", "obj") != "obj")]
 
 
 def _edges(item: Any, width: int, height: int) -> list[float]:
-    """x0, y0, x1, y1 as fractions."""
+    """Read x0, y0, x1, y1 of a box as fractions."""
     try:
         if "bbox" in item:
             top, left, bottom, right = (float(value) / ELEMENT_CANVAS for value in item["bbox"])

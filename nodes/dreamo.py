@@ -15,7 +15,7 @@ MEANINGS = {
 
 
 def adapter_inputs(files: list[str]) -> list:
-    """Return a file and a strength for every LoRA of the presets."""
+    """List a file and a strength for every LoRA of the presets."""
     inputs = []
     for adapter in ADAPTERS:
         name, meaning = adapter.name, MEANINGS[adapter.name]
@@ -110,18 +110,18 @@ class RelateDreamOLoader(io.ComfyNode):
 
 
 def chosen_loras(preset: str, turbo: bool, widgets: dict, available: list[str]) -> list[tuple[str, float]]:
-    """Names and strengths of the LoRAs of a preset.
+    """Choose the names and strengths of the LoRAs of a preset.
 
     Raises:
         ValueError: files that are not there, all in one error.
     """
-    wanted = [
+    adapters = [
         (adapter, widgets.get(f"{adapter.name}_strength", adapter.strength) if preset == "custom" else adapter.strength)
         for adapter in PRESETS.get(preset, ADAPTERS)
     ]
-    wanted += [(TURBO, TURBO.strength)] if turbo else []
-    found, missing = [], []
-    for adapter, strength in wanted:
+    adapters += [(TURBO, TURBO.strength)] if turbo else []
+    loras, missing = [], []
+    for adapter, strength in adapters:
         name = widgets.get(f"{adapter.name}_lora", BY_NAME)
         if name == NONE or strength == 0:
             continue
@@ -129,11 +129,11 @@ def chosen_loras(preset: str, turbo: bool, widgets: dict, available: list[str]) 
         if name is None:
             missing.append(f"{adapter.name} ({' or '.join(adapter.files)})")
         else:
-            found.append((name, strength))
+            loras.append((name, strength))
     if missing:
         raise ValueError(
             f"preset {preset}: {len(missing)} LoRA files are not in models/loras: {'; '.join(missing)}. "
             "Put them there, choose other files in the advanced inputs, or choose 'none' for those you "
             "do without."
         )
-    return found
+    return loras

@@ -1,4 +1,4 @@
-"""Load Identity Model, Encode Identity, Apply Identity, Preview Local Features: who the subjects are."""
+"""Load Identity Model, Encode Identity, Apply Identity, Preview Local Features: the subjects' identity."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ from .sockets import RelateIdentity, RelateIdentityModel, RelateScene, schema
 log = logging.getLogger(__name__)
 
 GROUND_NAME_AND_BOX, GROUND_LEARNED = "name and box", "learned"
-
-
-def need_subjects(scene) -> None:
-    if not scene.subjects:
-        raise ValueError("scene: expected at least one subject, got none. Connect a Subject node.")
 
 
 class RelateIdentityModelLoader(io.ComfyNode):
@@ -108,7 +103,7 @@ class RelateEncodeIdentity(io.ComfyNode):
         from .pipelines.encode_identity import encode
         from .scene import scene_notices
 
-        need_subjects(scene)
+        scene.check_subjects()
         for notice in scene_notices(scene):
             log.warning("Relate: %s", notice)
         return io.NodeOutput(
@@ -208,5 +203,5 @@ class RelateFeaturePreview(io.ComfyNode):
     def execute(cls, scene, local_clip_vision) -> io.NodeOutput:
         from .pipelines.encode_identity import preview_features
 
-        need_subjects(scene)
+        scene.check_subjects()
         return io.NodeOutput(preview_features(scene, local_clip_vision))

@@ -55,15 +55,15 @@ class RelateMiniworldFluxLoader(io.ComfyNode):
         from .host_comfy.miniworld import latents
         from .host_comfy.miniworld import sdxl as miniworld
 
-        chosen = miniworld_flux.VARIANTS[variant]
-        missing = miniworld_flux.missing_parts(variant=chosen)
+        files = miniworld_flux.VARIANTS[variant]
+        missing = miniworld_flux.missing_parts(variant=files)
         if missing:
             raise ValueError(
                 "models/miniworld of this pack: expected the miniworld's Flux, "
                 f"{', '.join(missing)} missing. Install the pack again if it should have come with it, or "
-                f"make it: python -m training.miniworld flux-base, then flux{'' if chosen.dreamo else NUMBERED}, "
+                f"make it: python -m training.miniworld flux-base, then flux{'' if files.dreamo else NUMBERED}, "
                 "then python -m training.miniworld flux-export."
             )
-        model, vae = miniworld_flux.load_flux(variant=chosen), miniworld.load_vae()
+        model, vae = miniworld_flux.load_flux(variant=files), miniworld.load_vae()
         latents.finish_model(model, vae)
-        return io.NodeOutput(model, miniworld_flux.load_clip(variant=chosen), vae)
+        return io.NodeOutput(model, miniworld_flux.load_clip(variant=files), vae)

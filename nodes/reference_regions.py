@@ -51,6 +51,7 @@ class RelateReferenceRegions(io.ComfyNode):
                 tooltip="The negative prompt. If it carries the same references they are kept in "
                 "place there too, else guidance would multiply the difference.",
             ),
+            # the regions, from boxes or masks
             RelateScene.Input(
                 "scene",
                 optional=True,
@@ -64,6 +65,7 @@ class RelateReferenceRegions(io.ComfyNode):
                 tooltip="One mask for each reference, in order, white where it may act; any size. Takes "
                 "the place of the scene's boxes.",
             ),
+            # how firmly, when, and whether it is recorded
             widgets.nats(
                 "strength",
                 3.0,

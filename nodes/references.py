@@ -54,6 +54,7 @@ class RelateReference(io.ComfyNode):
                 "more shows fine detail and text, is slower and less editable. 128 for the "
                 "miniworld.",
             ),
+            # which part of it, and where and how strongly it acts
             io.Mask.Input(
                 "mask",
                 optional=True,
@@ -74,6 +75,7 @@ class RelateReference(io.ComfyNode):
                 step=0.05,
                 tooltip="Factor on the attention this reference gets. 1 is as published, 0 leaves it out.",
             ),
+            # the chain of references
             RelateReferences.Input("references", optional=True, tooltip="The references before this one."),
             advanced(
                 io.Int.Input(

@@ -33,7 +33,7 @@ class RelateRoutingSampler(io.ComfyNode):
 
     @staticmethod
     def _sampling() -> list[io.Input]:
-        """Return what KSampler takes, and the references."""
+        """List KSampler's inputs, and the references."""
         from .host_comfy.samplers import SAMPLERS, SCHEDULERS
 
         return [
@@ -49,6 +49,7 @@ class RelateRoutingSampler(io.ComfyNode):
             ),
             io.Latent.Input("latent_image", tooltip="What to start from."),
             RelateReferences.Input("references", tooltip="From Reference Image."),
+            # KSampler's widgets, with defaults for DreamO
             io.Int.Input(
                 "seed",
                 default=0,
@@ -74,7 +75,7 @@ class RelateRoutingSampler(io.ComfyNode):
 
     @staticmethod
     def _steering() -> list[io.Input]:
-        """How references are kept in their regions, and what is recorded."""
+        """List the settings of the steering and of the record."""
         return [
             widgets.nats(
                 "routing_strength",
@@ -146,10 +147,10 @@ class RelateRoutingSampler(io.ComfyNode):
             isolation,
             first_step_guidance,
         )
-        latent, found, size = flux_sampler.sample(
+        latent, routing_map, size = flux_sampler.sample(
             model, positive, negative, latent_image, references, settings, thumbnail
         )
-        return io.NodeOutput(latent, found, *pictures_of(found, size))
+        return io.NodeOutput(latent, routing_map, *pictures_of(routing_map, size))
 
 
 class RelateRoutingPreview(io.ComfyNode):

@@ -1,4 +1,4 @@
-"""Subject, Layout, Preview Layout: what shall be in the picture, and where."""
+"""Subject, Layout, Preview Layout, Scene Prompt: the subjects of a picture and their boxes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def edge(name: str, default: float, meaning: str) -> io.Float.Input:
-    """One edge of a box."""
+    """Make the widget of one edge of a box."""
     return io.Float.Input(
         name,
         default=default,
@@ -112,7 +112,7 @@ class RelateSubject(io.ComfyNode):
 
 
 def scene_notices(scene: Scene) -> list[str]:
-    """Return what is probably not meant: subjects of one name, or with the whole picture for their box."""
+    """List probable mistakes: subjects of one name, or with the whole picture for their box."""
     notices = []
     names = [subject.name.lower() for subject in scene.subjects]
     if same := sorted({name for name in names if names.count(name) > 1}):

@@ -63,8 +63,7 @@ class RelateScorePictures(io.ComfyNode):
         from .host_comfy import joint_space
         from .pipelines.score_pictures import score_pictures, score_text, square_batch
 
-        if not scene.subjects:
-            raise ValueError("scene: expected at least one subject, got none. Connect a Subject node.")
+        scene.check_subjects()
 
         def embed_images(pictures):
             return joint_space.embed_images(clip_vision, square_batch(pictures, clip_vision.image_size))

@@ -19,11 +19,11 @@ _KNOWN = {field.name for field in dataclasses.fields(io.Schema)}
 
 
 def schema(**fields) -> io.Schema:
-    """Return a node's schema; fields this ComfyUI does not know yet (``search_aliases`` before 0.11) are left out."""
+    """Make a node's schema without the fields that this ComfyUI lacks (``search_aliases`` before 0.11)."""
     return io.Schema(**{name: value for name, value in fields.items() if name in _KNOWN})
 
 
 def advanced(widget: io.Input) -> io.Input:
-    """Return the same input behind "show advanced inputs", in a frontend that has that; older ones show it."""
+    """Put an input behind "show advanced inputs", in a frontend that has that; older ones show it."""
     widget.extra_dict = {**(widget.extra_dict or {}), "advanced": True}
     return widget

@@ -10,7 +10,7 @@ _ALIASES = ["dataset", "training data", "save dataset", "relation lora", "triple
 
 
 def _annotations() -> list[io.Input]:
-    """Where the subjects are in the target, and how they stand: both may be missing."""
+    """List the subjects' masks and poses in the target; both may be missing."""
     return [
         io.Mask.Input(
             "masks",

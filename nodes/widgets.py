@@ -6,10 +6,10 @@ from comfy_api.latest import io
 
 
 def window(begins: str, stops: str, optional: bool = False) -> list[io.Float.Input]:
-    """Return the part of the schedule in which something acts: `start_at` and `end_at`, fractions from 0 to 1.
+    """Make the widgets of the part of the schedule in which something acts: `start_at`, `end_at`, from 0 to 1.
 
     Args:
-        begins, stops: what a tooltip says behind "Fraction of the schedule at which".
+        begins, stops: the tooltip's words behind "Fraction of the schedule at which".
         optional: whether saved graphs may lack them.
     """
     bounds = {"min": 0.0, "max": 1.0, "step": 0.01, "optional": optional}
@@ -20,10 +20,10 @@ def window(begins: str, stops: str, optional: bool = False) -> list[io.Float.Inp
 
 
 def nats(name: str, default: float, tooltip: str, optional: bool = False) -> io.Float.Input:
-    """Return a bias on attention, 0 to 20 nats: 0 is off, 20 closes."""
+    """Make the widget of a bias on attention, 0 to 20 nats: 0 is off, 20 closes."""
     return io.Float.Input(name, default=default, min=0.0, max=20.0, step=0.1, optional=optional, tooltip=tooltip)
 
 
 def record(tooltip: str) -> io.Combo.Input:
-    """Whether maps of the attention are kept."""
+    """Make the switch that records maps of the attention."""
     return io.Combo.Input("record", options=["off", "maps"], default="off", tooltip=f"maps: {tooltip}")

@@ -35,8 +35,7 @@ def layout_prompt(scene: Scene, prompt: str, dialect: str) -> str:
     Raises:
         ValueError: an unknown dialect, no subjects, or more than FLUX.3 takes.
     """
-    if not scene.subjects:
-        raise ValueError("scene: expected at least one subject, got none. Connect a Subject node.")
+    scene.check_subjects()
     if dialect == FLUX3:
         return f"{prompt.rstrip()} {_compact(flux3_rows(scene))}".lstrip()
     if dialect == IDEOGRAM:

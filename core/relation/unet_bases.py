@@ -46,8 +46,8 @@ def base_of_checkpoint(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     Args:
         shapes: by key of the UNet, without its prefix: ``input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight``.
     """
-    found = {key: shape for key, shape in shapes.items() if key.endswith(".attn2.to_k.weight")}
-    return next((name for name, base in UNET_BASES.items() if _keys_of(base.spec) == found), None)
+    layers = {key: shape for key, shape in shapes.items() if key.endswith(".attn2.to_k.weight")}
+    return next((name for name, base in UNET_BASES.items() if _keys_of(base.spec) == layers), None)
 
 
 def _keys_of(spec: UNetSpec) -> dict[str, tuple[int, ...]]:

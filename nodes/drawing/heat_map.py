@@ -56,7 +56,7 @@ def percentile_stretch(maps: Tensor) -> Tensor:
 
 
 def heat_maps(maps: Tensor, size: tuple[int, int], image: Tensor | None = None) -> Tensor:
-    """Return maps as pictures.
+    """Draw maps as pictures.
 
     Args:
         maps: (V, h, w).
@@ -83,7 +83,7 @@ def heat_masks(maps: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def thumbnail(routing_map: RoutingMap) -> Image.Image:
-    """Return the maps of the first picture in a row, for the live preview."""
+    """Draw the maps of the first picture in a row, for the live preview."""
     maps = routing_map.maps[0]
     rows, columns = maps.shape[-2:]
     scale = PREVIEW_SIDE / max(rows, columns)

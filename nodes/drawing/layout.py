@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 from ...core.scene import Scene, Subject
 
-# Okabe-Ito: told apart with any colour vision.
+# Okabe-Ito: distinct with any colour vision.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#999999")
 PAPER, GRID = "#20242b", "#2c313a"
 PHOTOGRAPH_ALPHA = 180
 
 
 def draw_layout(scene: Scene, width: int, height: int) -> Tensor:
-    """Return the boxes of a scene with each subject's photograph and name inside: (1, H, W, 3) in [0, 1]."""
+    """Draw the boxes of a scene with each subject's photograph and name inside: (1, H, W, 3) in [0, 1]."""
     canvas = Image.new("RGB", (width, height), PAPER)
     pen = ImageDraw.Draw(canvas)
     for step in range(1, 8):
@@ -37,7 +37,7 @@ def draw_layout(scene: Scene, width: int, height: int) -> Tensor:
             width=2 * unit,
         )
     _draw_labels(pen, scene, (width, height), unit)
-    return _tensor(canvas)[None]
+    return from_pil(canvas)[None]
 
 
 def _edges(subject: Subject, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -49,8 +49,8 @@ def _edges(subject: Subject, size: tuple[int, int]) -> tuple[int, int, int, int]
 def _draw_photograph(canvas: Image.Image, subject: Subject) -> None:
     """Paste the first photograph, fitted into the box, half transparent."""
     left, top, right, bottom = _edges(subject, canvas.size)
-    photograph = _picture(subject.photographs[0])
-    alpha = Image.new("L", photograph.size, 255) if subject.mask is None else _picture(subject.mask[:1]).convert("L")
+    photograph = to_pil(subject.photographs[0])
+    alpha = Image.new("L", photograph.size, 255) if subject.mask is None else to_pil(subject.mask[:1]).convert("L")
     scale = min((right - left) / photograph.width, (bottom - top) / photograph.height)
     size = max(1, int(photograph.width * scale)), max(1, int(photograph.height * scale))
     corner = (left + right - size[0]) // 2, (top + bottom - size[1]) // 2
@@ -59,23 +59,23 @@ def _draw_photograph(canvas: Image.Image, subject: Subject) -> None:
 
 
 def _draw_labels(pen: ImageDraw.ImageDraw, scene: Scene, size: tuple[int, int], unit: int) -> None:
-    """Names over everything, at the upper left of their boxes, moved down where another name stands already."""
+    """Draw names over everything, at the upper left of their boxes, moved down where another name stands already."""
     font = ImageFont.load_default(size=max(9, 11 * unit))
-    taken: list[tuple[int, int, int, int]] = []
+    label_boxes: list[tuple[int, int, int, int]] = []
     for index, subject in enumerate(scene.subjects):
         left, top, _, _ = _edges(subject, size)
         label = f"{index + 1} {subject.name}" + ("" if subject.weight == 1 else f"  x{subject.weight:g}")
         x1, y1 = (round(edge) for edge in pen.textbbox((0, 0), label, font=font)[2:])
         wide, high = x1 + 8 * unit, y1 + 6 * unit
-        while any(left < r and left + wide > x and top < b and top + high > y for x, y, r, b in taken):
+        while any(left < r and left + wide > x and top < b and top + high > y for x, y, r, b in label_boxes):
             top += high
-        taken.append((left, top, left + wide, top + high))
-        pen.rectangle(taken[-1], fill=COLOURS[index % len(COLOURS)])
+        label_boxes.append((left, top, left + wide, top + high))
+        pen.rectangle(label_boxes[-1], fill=COLOURS[index % len(COLOURS)])
         pen.text((left + 4 * unit, top + 3 * unit), label, fill="black", font=font)
 
 
 def feature_colours(dense: Tensor) -> Tensor:
-    """Dense features as colours: their three main directions over all pictures as red, green, blue.
+    """Map dense features to colours: their three main directions over all pictures as red, green, blue.
 
     DreamRelation (arXiv:2410.23280), figure 20.
 
@@ -105,17 +105,17 @@ def side_by_side(photographs: Tensor, colours: Tensor) -> Tensor:
 
 
 def read_picture(path: Path) -> Tensor:
-    """IMAGE (1, H, W, 3) in [0, 1] of a file."""
+    """Read a file to an IMAGE (1, H, W, 3) in [0, 1]."""
     with Image.open(path) as picture:
-        return _tensor(picture)[None]
+        return from_pil(picture)[None]
 
 
-def _picture(pixels: Tensor) -> Image.Image:
+def to_pil(pixels: Tensor) -> Image.Image:
     """(3 or 1, H, W) in [0, 1] to PIL."""
     array = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     return Image.fromarray(array.transpose(1, 2, 0)) if array.shape[0] == 3 else Image.fromarray(array[0])
 
 
-def _tensor(picture: Image.Image) -> Tensor:
+def from_pil(picture: Image.Image) -> Tensor:
     """PIL to (H, W, 3) in [0, 1]."""
     return torch.from_numpy(np.asarray(picture.convert("RGB")).astype(np.float32) / 255)

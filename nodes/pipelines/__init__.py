@@ -1,1 +1,1 @@
-"""What nodes do, step by step: the sockets' values in, core and the host called, the sockets' values out."""
+"""The work of the nodes, step by step: from the sockets' values through core and the host to the outputs."""

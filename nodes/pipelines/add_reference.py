@@ -1,4 +1,4 @@
-"""What flows on a RELATE_REFERENCES socket: references in the order of their slots, and how one more is made."""
+"""Add references to the value of a RELATE_REFERENCES socket, which holds them in the order of their slots."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ def add_references(
     weight: float,
     slot: int,
 ) -> tuple[tuple[Reference, ...], Tensor]:
-    """One reference a picture of the batch, and what the model will see of them.
+    """Make one reference of each picture of the batch.
 
     Returns:
-        All references, and pictures (V, h, w, 3); V pictures of one batch have one size.
+        All references, and the prepared pictures (V, h, w, 3); V pictures of one batch have one size.
 
     Raises:
         ValueError: too many references, an empty mask or region, a picture that is no numbers, another VAE.
     """
+    # room for all of the batch
     first = slot or next_slot(references)
     who = f"reference {first}"
     if len(references) + image.shape[0] > MAX_REFERENCES or first + image.shape[0] - 1 > MAX_REFERENCES:
@@ -41,20 +42,24 @@ def add_references(
             f"{len(references)} and {image.shape[0]} more from slot {first} on. Leave some out; each "
             "picture of a batch counts as one."
         )
+
+    # cut out and resize as the model was trained
     try:
-        photographs, kept = read_photographs(image, mask)
+        photographs, masks = read_photographs(image, mask)
         pictures = [
-            prepare(photograph, None if kept is None else kept[view], task, resolution)
+            prepare(photograph, None if masks is None else masks[view], task, resolution)
             for view, photograph in enumerate(photographs)
         ]
     except ValueError as error:
         raise ValueError(f"{who}: {error}") from error
-    if task == "identity" and kept is None:
+    if task == "identity" and masks is None:
         log.warning(
             "Relate: %s is an identity without a mask; the whole picture is kept. Connect a mask of the face "
             "and hair to have it cut out as DreamO was trained.",
             who,
         )
+
+    # encode, each in the next free slot
     region = _region(region, who)
     for picture in pictures:
         references = with_reference(
@@ -71,7 +76,7 @@ def _encoded(vae, picture: Tensor, task: str, slot: int, region: Tensor | None, 
 
 
 def _region(region: Tensor | None, who: str) -> Tensor | None:
-    """Return a MASK socket's mask, (1, H, W) or (H, W), as (H, W) on the CPU."""
+    """Convert a MASK socket's mask, (1, H, W) or (H, W), to (H, W) on the CPU."""
     if region is None:
         return None
     if region.ndim == 3 and region.shape[0] == 1:

@@ -1,4 +1,4 @@
-"""From a scene and a prompt to what a sampler of the scene's engine needs."""
+"""From a scene and a prompt to the inputs of a sampler of the scene's engine."""
 
 from __future__ import annotations
 
@@ -77,8 +77,7 @@ def apply_scene(
         ValueError: whatever does not fit; see ``host_comfy.scene.detection``.
     """
     # 1. which engine, and does everything fit it
-    if not scene.subjects:
-        raise ValueError("scene: expected at least one subject, got none. Connect a Subject node.")
+    scene.check_subjects()
     engine = detection.detect_engine(model, settings.engine)
     if model.get_attachment(APPLIED_KEY) is not None:
         raise ValueError(
@@ -92,7 +91,7 @@ def apply_scene(
     detection.check_vae(engine, model, vae)
     _warn(engine, settings, subjects)
 
-    # 2. what the prompt calls each reference
+    # 2. name each reference in the prompt
     bound = _bind(engine, clip, prompt, subjects, images, settings.wording)
 
     # 3. the engine's own wiring
@@ -129,7 +128,7 @@ def _wire(
     identity_model,
     steered: bool,
 ) -> tuple[Any, Wiring]:
-    """MODEL and wiring, steered if asked for."""
+    """Wire the engine's references; steer them where they have boxes or weights."""
     if engine.name == "sdxl":
         return sdxl.apply(request, Scene(subjects), identity_model, strength > 0, window)
     owners = [subjects[image.subject] for image in request.images]
@@ -157,7 +156,7 @@ def _wire(
 def _bind(
     engine: Engine, clip, prompt: str, subjects: tuple[Subject, ...], images: list[ReferenceImage], wording: str
 ) -> BoundPrompt:
-    """Return the prompt with its references named, and a warning for each name that it lacked."""
+    """Name the references in the prompt; warn of each name that it lacks."""
     label = engine.label
     if engine.name == "dreamo" and not dreamo.knows_placeholders(clip):
         label = "image {}"
@@ -170,27 +169,27 @@ def _bind(
     ]
     bound = bind(prompt, mentions, AS_WRITTEN if label is None else wording)
     for index, name in enumerate(bound.missing if label else ()):  # on SDXL the sampler warns
-        did = f"added: {bound.added[index]!r}" if bound.added else "name it there as in its Subject node"
-        log.warning("Relate: Apply Scene: subject '%s' is not in the prompt %r; %s", name, prompt[:200], did)
+        remedy = f"added: {bound.added[index]!r}" if bound.added else "name it there as in its Subject node"
+        log.warning("Relate: Apply Scene: subject '%s' is not in the prompt %r; %s", name, prompt[:200], remedy)
     return bound
 
 
 def _warn(engine: Engine, settings: SceneSettings, subjects: tuple[Subject, ...]) -> None:
-    """Warn of what is allowed and probably not meant."""
-    found = []
+    """Warn of settings that are allowed and probably a mistake."""
+    notices = []
     if settings.megapixels and engine.name not in _SCALED_BY_HAND:
-        found.append(f"reference_size: {engine.title} scales references itself; the setting does nothing.")
+        notices.append(f"reference_size: {engine.title} scales references itself; the setting does nothing.")
     if engine.name == "krea2":
-        found.append("model: Krea 2 was made for text; references act only through an edit LoRA.")
+        notices.append("model: Krea 2 was made for text; references act only through an edit LoRA.")
     start, end = settings.window
     if start >= end:
-        found.append(
+        notices.append(
             f"the window is empty (start_at {start:g}, end_at {end:g}); references are not kept in their boxes."
         )
     elif settings.strength and len(subjects) > 1 and all(subject.box == WHOLE_PICTURE for subject in subjects):
-        found.append(
+        notices.append(
             f"strength is {settings.strength:g}, but every subject has the whole picture for its box, so none is kept "
             "anywhere. Give each its place in Subject, or draw the boxes with Layout."
         )
-    for notice in found:
+    for notice in notices:
         log.warning("Relate: Apply Scene: %s", notice)

@@ -1,4 +1,4 @@
-"""What flows on a RELATE_IDENTITY socket, and how it is made."""
+"""Encode a scene's subjects to the value of a RELATE_IDENTITY socket."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class EncodedIdentity:
 def encode(
     scene: Scene, identity_model, clip, clip_vision, local_clip_vision, grid: int, grounded: bool
 ) -> EncodedIdentity:
-    """Photographs, names and boxes to keys and values at every site.
+    """Encode photographs, names and boxes to keys and values at every site.
 
     Raises:
         ValueError: encoders that do not fit the identity model.
@@ -45,13 +45,13 @@ def encode(
     from ..host_comfy.sdxl import encoders
 
     phrases = encoders.encode_phrases(clip, [subject.name for subject in scene.subjects])
-    tokens = encoders.encode_subjects(scene, clip_vision, local_clip_vision, grid)
-    _check_widths(identity_model, tokens[0].shape[-1], phrases.shape[-1])
+    image_tokens = encoders.encode_subjects(scene, clip_vision, local_clip_vision, grid)
+    _check_widths(identity_model, image_tokens[0].shape[-1], phrases.shape[-1])
     model = identity_model.ready()
     device = identity_model.patcher.load_device
-    features = SubjectFeatures(tuple(t.to(device) for t in tokens), phrases.to(device))
-    found = model.extract(features, scene.layout, scene.weights().to(device), grounded)
-    projected = model.ms_adapter.project(found).cpu()
+    features = SubjectFeatures(tuple(tokens.to(device) for tokens in image_tokens), phrases.to(device))
+    identity_tokens = model.extract(features, scene.layout, scene.weights().to(device), grounded)
+    projected = model.ms_adapter.project(identity_tokens).cpu()
     names = tuple(subject.name for subject in scene.subjects)
     return EncodedIdentity(
         projected, identity_model.config.resampler.context_width, names, prompt_tokens.PromptTokens.of(clip)
@@ -76,7 +76,7 @@ def _check_widths(identity_model, image_width: int, phrase_width: int) -> None:
 
 
 def preview_features(scene: Scene, local_clip_vision) -> torch.Tensor:
-    """Each photograph beside its dense features as colours: (V, s, 2s, 3); one set of colours for all subjects."""
+    """Draw each photograph beside its dense features as colours: (V, s, 2s, 3); one set of colours for all subjects."""
     from ..drawing.layout import feature_colours, side_by_side
     from ..host_comfy.sdxl import encoders
 

@@ -1,4 +1,4 @@
-"""A relation LoRA onto a MODEL of whichever family it is, and one line of log that says what was applied."""
+"""Load a relation LoRA onto a MODEL of whichever family it is, and log what was applied in one line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def load_onto(model, path: str, name: str, strength: float) -> tuple:
-    """Clone the MODEL with the relation; return it and the words the relation was trained with.
+    """Clone the MODEL with the relation; return the clone and the words that the relation was trained with.
 
     Args:
         name: of the file, for messages.

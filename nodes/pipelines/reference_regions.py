@@ -36,7 +36,7 @@ class RegionSettings:
 def keep_in_place(
     model, positive: list, negative: list | None, scene: Scene | None, masks: Tensor | None, settings: RegionSettings
 ) -> tuple:
-    """MODEL, positive, negative, and the recording of a routing map or None.
+    """Attach regions to the references; return MODEL, positive, negative, and the recording of a routing map or None.
 
     Raises:
         ValueError: a conditioning without references, another number of masks or subjects, an empty mask, or a model
@@ -65,7 +65,7 @@ def keep_in_place(
 
 
 def subjects_of(scene: Scene, count: int) -> tuple[Subject, ...]:
-    """One subject for each reference: all of them, or those of a weight above 0 as Apply Scene takes them.
+    """Select one subject for each reference: all of them, or those of a weight above 0 as Apply Scene takes them.
 
     Raises:
         ValueError: neither fits.
@@ -86,7 +86,7 @@ def region_of(box: Box) -> Tensor | None:
 
 
 def regions_of(masks: Tensor, count: int) -> list[Tensor]:
-    """Return the masks of a MASK socket, (R, H, W) or (H, W), one for each reference.
+    """Check and split the masks of a MASK socket, (R, H, W) or (H, W), one for each reference.
 
     Raises:
         ValueError: another number, an empty one, or one that is no numbers.

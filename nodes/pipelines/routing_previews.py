@@ -1,4 +1,4 @@
-"""What flows on a RELATE_ROUTING_MAP socket, as pictures and masks."""
+"""Draw the value of a RELATE_ROUTING_MAP socket as pictures and masks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOKEN_PIXELS = 16
 
 
 def pictures_of(routing_map: RoutingMap | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Heat maps (B * R, H, W, 3) and masks (B * R, H, W), picture by picture; one black one if nothing was recorded."""
+    """Draw heat maps (B * R, H, W, 3) and masks (B * R, H, W) by picture; one black one if nothing was recorded."""
     if routing_map is None:
         return torch.zeros(1, *size, 3), torch.zeros(1, *size)
     maps = routing_map.maps.flatten(0, 1)
@@ -20,7 +20,7 @@ def pictures_of(routing_map: RoutingMap | None, size: tuple[int, int]) -> tuple[
 
 
 def preview(routing_map: RoutingMap | Recording | None, number: int, image: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the maps of one reference: pictures (B, H, W, 3) and masks (B, H, W).
+    """Draw the maps of one reference: pictures (B, H, W, 3) and masks (B, H, W).
 
     Args:
         routing_map: as a sampler recorded it, or the recording that a sampler fills before this runs.

@@ -1,4 +1,4 @@
-"""One triplet to disk in the layout that `python -m training.finetune` reads: pictures first, then its line."""
+"""Save one triplet in the layout that `python -m training.finetune` reads: pictures first, then its line."""
 
 from __future__ import annotations
 
@@ -41,27 +41,29 @@ def save_triplet(
         scene: the subjects, each with a photograph of it alone.
         prompt: the sentence.
         relation: its words in it.
-        masks: (S, h, w), where each subject is in the target; None: boxes alone.
+        masks: (S, h, w), 1 where each subject is in the target; None: boxes alone.
         keypoints: POSE_KEYPOINT frames of target and photographs, or None.
         graph: as it was queued; the names of its models are noted.
 
     Raises:
         ValueError: everything that does not fit together, in one message; nothing is written then.
     """
+    # everything is checked before anything is written
     prompt, relation = " ".join(prompt.split()), " ".join(relation.split())
     target = target[None] if target.ndim == 3 else target
     masks = None if masks is None else (masks[None] if masks.ndim == 2 else masks).detach().float().cpu()
     faults = _faults(target, scene, prompt, relation, masks)
-    whole = None if masks is None or faults else _fitted(masks, target.shape[1:3])
-    line: dict[str, Any] = {}
+    fitted = None if masks is None or faults else _fitted(masks, target.shape[1:3])
+    poses: dict[str, Any] = {}
     try:
-        line = {} if faults else _joints(scene, whole, target.shape[1:3], keypoints)
+        poses = {} if faults else _joints(scene, fitted, target.shape[1:3], keypoints)
     except ValueError as error:
         faults.append(str(error))
     if faults:
         raise ValueError("Save Triplet: nothing was saved.\n" + "\n".join(faults))
-    pictures = _pictures(target[0], scene, whole)
-    boxes = _boxes(scene, whole)
+
+    # the pictures, then the line that names them
+    pictures = _pictures(target[0], scene, fitted)
     number = _write_pictures(folder, pictures)
     files = {name: f"{number}/{name}" for name in pictures}
     entry = {
@@ -69,10 +71,10 @@ def save_triplet(
         "concepts": [files[f"concept{i}.png"] for i in range(len(scene.subjects))],
         "prompt": prompt,
         "relation": relation,
-        "names": [one.name for one in scene.subjects],
-        "boxes": boxes,
-        **({} if whole is None else {"masks": [files[f"mask{i}.png"] for i in range(len(whole))]}),
-        **line,
+        "names": [subject.name for subject in scene.subjects],
+        "boxes": _boxes(scene, fitted),
+        **({} if fitted is None else {"masks": [files[f"mask{i}.png"] for i in range(len(fitted))]}),
+        **poses,
         "origin": {"engine": "comfyui", "models": _models(graph), "licence": "not known"},
     }
     try:
@@ -83,8 +85,8 @@ def save_triplet(
 
 
 def _faults(target: Tensor, scene: Scene, prompt: str, relation: str, masks: Tensor | None) -> list[str]:
-    """Everything that keeps a triplet from being trained on."""
-    names, faults = [one.name for one in scene.subjects], []
+    """List everything that keeps a triplet from being trained on."""
+    names, faults = [subject.name for subject in scene.subjects], []
     one_target = target.ndim == 4 and len(target) == 1 and target.shape[-1] in (1, 3, 4)
     if not one_target:
         faults.append(f"target: expected one picture, got {tuple(target.shape)}; take one with Image From Batch.")
@@ -93,11 +95,12 @@ def _faults(target: Tensor, scene: Scene, prompt: str, relation: str, masks: Ten
     if masks is not None and (masks.ndim != 3 or len(masks) != len(names)):
         faults.append(f"masks: expected {len(names)}, one for each subject, got shape {tuple(masks.shape)}.")
     elif masks is not None:
-        seen = _fitted(masks, target.shape[1:3]) if one_target else masks > 0.5
-        if empty := [name for name, mask in zip(names, seen) if not mask.any()]:
+        fitted = _fitted(masks, target.shape[1:3]) if one_target else masks > 0.5
+        if empty := [name for name, mask in zip(names, fitted) if not mask.any()]:
             faults.append(f"masks: nothing is white in that of {', '.join(empty)}; look at the segmenter's picture.")
-    if masks is None and len(names) > 1 and (same := [one.name for one in scene.subjects if one.box == WHOLE_PICTURE]):
-        faults.append(f"where is {' and '.join(same)}? Connect masks, or draw boxes with Layout or in Subject.")
+    unplaced = [subject.name for subject in scene.subjects if subject.box == WHOLE_PICTURE]
+    if masks is None and len(names) > 1 and unplaced:
+        faults.append(f"where is {' and '.join(unplaced)}? Connect masks, or draw boxes with Layout or in Subject.")
     if absent := [name for name in names if not mentions(prompt, name)]:
         faults.append(f"prompt: '{prompt}' does not name {', '.join(absent)}; use the names of the Subject nodes.")
     if not relation or not mentions(prompt, relation):
@@ -106,15 +109,15 @@ def _faults(target: Tensor, scene: Scene, prompt: str, relation: str, masks: Ten
 
 
 def _joints(scene: Scene, masks: Tensor | None, size: torch.Size, keypoints: Any) -> dict[str, Any]:
-    """Write the line's keys about poses; none without keypoints. Masks are (S, H, W) bool, of the target's size."""
+    """Build the line's keys about poses; none without keypoints. Masks are (S, H, W) bool, of the target's size."""
     if keypoints is None:
         return {}
-    (target, *concepts), order = read_poses(keypoints, len(scene.subjects))
-    where = masks if masks is not None else _box_masks(scene.layout.tensor(), size)
+    (target, *concepts), joint_order = read_poses(keypoints, len(scene.subjects))
+    masks = masks if masks is not None else _box_masks(scene.layout.tensor(), size)
     return {
-        "keypoints_target": _rounded(match_to_masks(target, where)),
-        "keypoints_concepts": _rounded(torch.stack([largest(one) for one in concepts])),
-        "skeletons": [order] * len(scene.subjects),
+        "keypoints_target": _rounded(match_to_masks(target, masks)),
+        "keypoints_concepts": _rounded(torch.stack([largest(skeletons) for skeletons in concepts])),
+        "skeletons": [joint_order] * len(scene.subjects),
     }
 
 
@@ -137,25 +140,24 @@ def _box_masks(boxes: Tensor, size: torch.Size) -> Tensor:
 def _boxes(scene: Scene, masks: Tensor | None) -> list[list[float]]:
     """Measure the masks' bounds, or take the scene's boxes: x0 y0 x1 y1 in fractions."""
     if masks is None:
-        return [[round(edge, 6) for edge in one.box.tensor().tolist()] for one in scene.subjects]
-    found = []
+        return [[round(edge, 6) for edge in subject.box.tensor().tolist()] for subject in scene.subjects]
+    boxes = []
     for mask in masks:
         rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
         height, width = mask.shape
         edges = (columns[0] / width, rows[0] / height, (columns[-1] + 1) / width, (rows[-1] + 1) / height)
-        found.append([round(float(edge), 6) for edge in edges])
-    return found
+        boxes.append([round(float(edge), 6) for edge in edges])
+    return boxes
 
 
 def _pictures(target: Tensor, scene: Scene, masks: Tensor | None) -> dict[str, np.ndarray]:
     """Name the files of a triplet: the target, each subject's first photograph, masks if there are any."""
-    photographs = {
-        f"concept{i}.png": _pixels(one.photographs[0].movedim(0, -1)) for i, one in enumerate(scene.subjects)
-    }
-    whole = (
-        {} if masks is None else {f"mask{i}.png": mask.numpy().astype(np.uint8) * 255 for i, mask in enumerate(masks)}
-    )
-    return {"target.png": _pixels(target), **photographs, **whole}
+    pictures = {"target.png": _pixels(target)}
+    for i, subject in enumerate(scene.subjects):
+        pictures[f"concept{i}.png"] = _pixels(subject.photographs[0].movedim(0, -1))
+    for i, mask in enumerate(() if masks is None else masks):
+        pictures[f"mask{i}.png"] = mask.numpy().astype(np.uint8) * 255
+    return pictures
 
 
 def _pixels(picture: Tensor) -> np.ndarray:
@@ -201,4 +203,4 @@ def _models(graph: Mapping[str, Any] | None) -> list[dict[str, str]]:
 
 
 def _rounded(joints: Tensor) -> list[Any]:
-    return [[[round(number, 6) for number in joint] for joint in one] for one in joints.tolist()]
+    return [[[round(number, 6) for number in joint] for joint in skeleton] for skeleton in joints.tolist()]

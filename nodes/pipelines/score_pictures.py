@@ -1,11 +1,12 @@
 """Pictures of one scene, scored and put in order with the CLIPs that the graph holds.
 
 relation  100 cos(picture, predicate)            CLIP-R of DreamRelation (arXiv:2410.23280)
-identity  100 cos(what stands in the box, photograph), mean over the subjects
-swapped   another assignment of boxes to photographs fits better than the one asked for, by more than a margin for each
+identity  100 cos(crop of the box, photograph), mean over the subjects
+swapped   another assignment of boxes to photographs fits better than the scene's own, by more than a margin for each
           subject on average: the subjects stand in each other's places
 
-A whole picture cannot tell who is where, so identity is measured in the boxes. Crops are padded white to squares.
+A whole picture does not show which subject is where, so identity is measured in the boxes. Crops are padded white to
+squares.
 """
 
 from __future__ import annotations
@@ -71,12 +72,12 @@ def score_pictures(
     whole = F.normalize(embed_images(list(pictures)), dim=-1)  # (B, E)
     boxes = [subject.box for subject in scene.subjects]
     crops = [white_square(cut_box(picture, box)) for picture in pictures for box in boxes]
-    stands = F.normalize(embed_images(crops), dim=-1).unflatten(0, (len(pictures), len(boxes)))  # (B, S, E)
-    looks = torch.stack([_looks_of(subject, embed_images) for subject in scene.subjects])  # (S, E)
+    in_boxes = F.normalize(embed_images(crops), dim=-1).unflatten(0, (len(pictures), len(boxes)))  # (B, S, E)
+    references = torch.stack([_reference_embedding(subject, embed_images) for subject in scene.subjects])  # (S, E)
     predicate = find_predicate(prompt, names)
     texts = embed_texts([prompt, predicate or prompt], whole.shape[-1])
     # 2. compare
-    similarity = 100 * torch.einsum("b s e, r e -> b r s", stands, looks)  # reference r, box s
+    similarity = 100 * torch.einsum("b s e, r e -> b r s", in_boxes, references)  # reference r, box s
     scores = []
     for index in range(len(pictures)):
         of_texts = [None, None] if texts is None else (100 * F.normalize(texts, dim=-1) @ whole[index]).tolist()
@@ -94,7 +95,7 @@ def score_pictures(
 
 
 def in_order(scores: Sequence[PictureScore]) -> list[PictureScore]:
-    """Best first: pictures without a swap, then by the sum of the ranks in relation and in identity.
+    """Sort best first: pictures without a swap, then by the sum of the ranks in relation and in identity.
 
     Ranks, because cosines with texts and with pictures have different spreads; ties go to the better identity, then to
     the earlier picture.
@@ -142,19 +143,19 @@ def white_square(picture: Tensor) -> Tensor:
     return F.pad(picture, (left, side - width - left, top, side - height - top), value=1.0)
 
 
-def _looks_of(subject, embed_images: Callable[[Sequence[Tensor]], Tensor]) -> Tensor:
+def _reference_embedding(subject, embed_images: Callable[[Sequence[Tensor]], Tensor]) -> Tensor:
     """(E,) mean of the normalised embeddings of a subject's photographs."""
     pieces = [white_square(piece) for piece in cut_out(subject.photographs, subject.mask)]
     return F.normalize(F.normalize(embed_images(pieces), dim=-1).mean(0), dim=-1)
 
 
 def square_batch(pictures: Sequence[Tensor], size: int) -> Tensor:
-    """Pictures (3, h, w) squashed to (N, size, size, 3) as an encoder's IMAGE."""
+    """Squash pictures (3, h, w) to (N, size, size, 3), an encoder's IMAGE."""
     return torch.stack([squash(picture, size) for picture in pictures]).movedim(1, -1)
 
 
 def score_text(scores: Sequence[PictureScore], names: Sequence[str]) -> str:
-    """Return the table as Markdown, best picture first; pictures are counted from 1."""
+    """Write the table as Markdown, best picture first; pictures are counted from 1."""
 
     def number(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f}"

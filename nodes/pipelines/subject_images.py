@@ -1,7 +1,7 @@
-"""IMAGE and MASK sockets to a subject's photographs: any size, any batch, any device, with or without alpha.
+"""Convert IMAGE and MASK sockets to a subject's photographs: any size, batch and device, with or without alpha.
 
 ComfyUI's nodes may leave pictures and masks on different devices (``--gpu-only``, packs that compute masks on the GPU).
-What a scene holds lies on the CPU; encoders bring it to theirs.
+A scene's tensors lie on the CPU; encoders move them to theirs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _read = WeakMemo()
 
 
 def read_photographs(image: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Return a picture socket's pictures as views of one subject.
+    """Convert a picture socket's pictures to views of one subject.
 
     Args:
         image: (V, H, W, 3 or 4 or 1) in [0, 1]; an alpha channel serves as mask when none is given.

@@ -204,8 +204,6 @@ def _weights(adapter: LoadedSubjectAdapter, sites: dict[str, CrossAttentionLayer
         elif name == "conv_in.bias":
             weights["diffusion_model.input_blocks.0.0.bias"] = tensor
         elif name != key:
-            site, _, rest = name.partition(".attn2.")
-            stage, number, index = sites[site].comfy
-            block = "middle_block.1" if stage == "middle" else f"{stage}_blocks.{number}.1"
-            weights[f"diffusion_model.{block}.transformer_blocks.{index}.attn2.{rest}"] = tensor
+            block, _, projection = name.partition(".attn2.")
+            weights[f"diffusion_model.{sites[block].checkpoint}.{projection}"] = tensor
     return weights
