@@ -1,4 +1,4 @@
-"""Files of tensors: read as data, compared key by key, written whole or not at all.
+"""Files of tensors: read as data, compared key by key, written atomically.
 
 No file is ever executed: safetensors, or torch archives with ``weights_only``. The kind of a file is read from its
 metadata or its whole key set.

@@ -35,13 +35,13 @@ class CrossAttentionLayer:
 
 @dataclass(frozen=True)
 class UNetSpec:
-    """Where a UNet has transformers.
+    """Positions and sizes of a UNet's transformers.
 
     Attributes:
         widths: channels of each level, the finest first.
-        resnets: residual blocks of each level on the way down (one more on the way up).
-        down: transformer depth of each residual block on the way down, the finest level first.
-        up: the same on the way up, the coarsest level first.
+        resnets: residual blocks of each level of the encoder (one more in the decoder).
+        down: transformer depth of each residual block of the encoder, the finest level first.
+        up: the same of the decoder, the coarsest level first.
         middle: transformer depth of the middle block.
         context_width: width of the text context, 2048 on SDXL.
     """

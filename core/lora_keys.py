@@ -105,7 +105,7 @@ def _role(match: re.Match) -> str:
 
 @dataclass(frozen=True)
 class Alphas:
-    """What a file says of alpha outside its tensors.
+    """Alpha as a file gives it outside its tensors.
 
     Attributes:
         default: of all modules, or None.

@@ -6,7 +6,7 @@ the boxes are used.
 
 The published code adds the maps of all calls. Here a step counts once however often a sampler or a guider calls the
 model in it; tiles are put into one map of the whole picture; and a site whose token grid changes in a run (Kohya's Deep
-Shrink) goes on with the resized map.
+Shrink) continues with the resized map.
 """
 
 from __future__ import annotations

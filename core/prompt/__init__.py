@@ -1,1 +1,1 @@
-"""What the words of a prompt say about the subjects of a scene: which reference is whose, and where each stands."""
+"""The words of a prompt about a scene's subjects: the reference of each, and its place."""

@@ -90,7 +90,7 @@ def _identifiers(names: list[str]) -> list[str]:
 
 
 def _subject_box(subject: Subject) -> Box:
-    """Where the subject stands in its first photograph: the bounds of its mask."""
+    """Bound the subject in its first photograph by its mask."""
     return WHOLE_PICTURE if subject.mask is None else _mask_box(subject.mask[0])
 
 

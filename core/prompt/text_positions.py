@@ -1,4 +1,4 @@
-"""Where the words and pictures of a prompt stand in the CONDITIONING that a text encoder made of it."""
+"""Positions of a prompt's words and pictures in the CONDITIONING that a text encoder made of it."""
 
 from __future__ import annotations
 

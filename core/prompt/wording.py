@@ -62,7 +62,7 @@ class BoundPrompt:
 
 
 def bind(prompt: str, mentions: Sequence[Mention], wording: str = PLACES) -> BoundPrompt:
-    """Say in the prompt which reference each subject comes from, and where it stands.
+    """Write into the prompt which reference each subject comes from, and its place.
 
     Args:
         prompt: as the user wrote it.
@@ -128,7 +128,7 @@ def find_all_names(text: str, names: Sequence[str]) -> list[list[tuple[int, int]
 
 
 def place_of(box: Box) -> str:
-    """Say where a box stands: "at the top on the left", or nothing if it says nothing."""
+    """Describe the place of a box: "at the top on the left", or nothing if it spans most of both axes."""
     across = _side(box.x0, box.x1, ("on the left", "in the middle", "on the right"))
     down = _side(box.y0, box.y1, ("at the top", "", "at the bottom"))
     return " ".join(word for word in (down, across) if word)

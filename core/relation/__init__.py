@@ -1,1 +1,1 @@
-"""What happens between the subjects: low-rank deltas of the text cross-attentions (DreamRelation arXiv:2410.23280)."""
+"""The relation between the subjects: low-rank deltas of the text cross-attentions (DreamRelation arXiv:2410.23280)."""

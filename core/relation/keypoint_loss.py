@@ -21,7 +21,7 @@ from ..shapes import check_shape
 
 @dataclass(frozen=True, eq=False)
 class KeypointPairs:
-    """The same joints of the same subjects in two pictures.
+    """Matching joints of the same subjects in two pictures.
 
     Attributes:
         target: (B, S, P, 2) x, y in fractions of the target picture.

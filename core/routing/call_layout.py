@@ -1,4 +1,4 @@
-"""Where the tokens of text, picture and references stand in one attention of one model call.
+"""Positions of the tokens of text, picture and references in one attention of one model call.
 
 Families put them in different orders, and run some attentions (refiners) over a part of them only. A model call is
 described as stages: runs of attentions of one length, in the order in which they happen. A stage without a layout holds

@@ -53,7 +53,7 @@ def placeholder_loss(query: Tensor, words: Tensor, owners: Tensor) -> Tensor:
 
     Returns:
         (B,) float32: the mean over each reference's tokens of the squared distance to its one-hot row, mean over
-        references and heads. 0 for a single reference, which has nothing to be told from.
+        references and heads. 0 for a single reference, whose softmax has one entry.
     """
     sizes = check_shape(query, "B H M d", "reference queries")
     references = check_shape(words, "B H R d", "placeholder keys", B=sizes["B"], H=sizes["H"], d=sizes["d"])["R"]

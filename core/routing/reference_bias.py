@@ -16,7 +16,7 @@ Copies are the placeholder [ref#i], or the tokens that a vision encoder puts int
 well: they also get log w_i, and copies of i pay mu for copies of j. Nothing but itself reads a reference of weight 0.
 
 Read by columns, B is constant in the keys of a reference; read by rows, all tokens of a reference, and all of the
-text, share a row. ``steered_attention`` lives on that; the matrix is never written out.
+text, share a row. ``steered_attention`` uses that; the matrix is never written out.
 """
 
 from __future__ import annotations

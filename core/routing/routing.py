@@ -55,6 +55,6 @@ class Routing:
         return tuple(reference.slot for reference in self.references)
 
     def layout(self, sequence: TokenLayout) -> CallLayout:
-        """Where text, picture, references and their placeholders stand."""
+        """Lay out text, picture, references and their placeholders."""
         words = (tuple(at for at in self.words.get(slot, ()) if at < sequence.text) for slot in self.slots)
         return sequence.layout(tuple(words))

@@ -1,4 +1,4 @@
-"""Where reference tokens stand in Flux's sequence, and their embeddings (DreamO arXiv:2504.16915, section 3.2).
+"""Positions of reference tokens in Flux's sequence, and their embeddings (DreamO arXiv:2504.16915, section 3.2).
 
     [text | image | reference 1 | reference 2 | ...]
 
@@ -177,7 +177,7 @@ def positions(image: Grid, references: tuple[Grid, ...]) -> Tensor:
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """How one call's attention sequence is laid out: [text | image | others | references].
+    """Layout of one call's attention sequence: [text | image | others | references].
 
     Attributes:
         text: number of text tokens.
@@ -196,7 +196,7 @@ class TokenLayout:
         return slice(self.text, self.text + length(self.image))
 
     def reference_tokens(self, index: int) -> slice:
-        """Where the tokens of a reference stand, 0-based in the order of the sequence."""
+        """Slice the tokens of a reference, 0-based in the order of the sequence."""
         start = self.text + length(self.image) + self.others + sum(map(length, self.references[:index]))
         return slice(start, start + length(self.references[index]))
 

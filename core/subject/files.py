@@ -120,7 +120,7 @@ def save_subject_adapter(
     metadata: Mapping[str, str],
     check: Callable[[Path], None] = lambda written: None,
 ) -> None:
-    """Write a subject adapter, whole or not at all.
+    """Write a subject adapter atomically.
 
     Args:
         path: where to.

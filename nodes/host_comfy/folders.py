@@ -1,4 +1,4 @@
-"""Where files lie: ``models/relate`` and ``models/loras`` of ComfyUI, and the pack's own ``models/miniworld``."""
+"""Folders of files: ``models/relate`` and ``models/loras`` of ComfyUI, and the pack's own ``models/miniworld``."""
 
 from __future__ import annotations
 
