@@ -7,6 +7,7 @@ from diffusers import Flux2KleinPipeline
 from core.checkpoint import save
 from core.relation.flux_lora import flux_state
 from tests.recipe.tiny_flux import inputs, network, transformer
+from training.host_diffusers import set_relation
 from training.host_diffusers.flux.architectures import PUBLISHED, empty_transformer, name_of
 from training.host_diffusers.flux.attention import attend_plain, hook_attention
 from training.host_diffusers.flux.lora import (
@@ -15,7 +16,6 @@ from training.host_diffusers.flux.lora import (
     merged,
     pairs_of,
     read_with_diffusers,
-    set_lora,
     site_modules,
 )
 from training.host_diffusers.flux.network import FluxNetwork
@@ -109,10 +109,10 @@ def test_dropped_reference_tokens_leave_the_others_where_they_are(generation):
     first, second = (each.shape[-1] * each.shape[-2] // net.patch**2 for each in given["references"])
     with torch.no_grad():
         whole = net(**given)
-        assert torch.equal(net(**given, kept=torch.arange(first + second)), whole)
+        assert torch.equal(net(**given, token_index=torch.arange(first + second)), whole)
         alone = {**given, "references": given["references"][:1]}
-        torch.testing.assert_close(net(**given, kept=torch.arange(first)), net(**alone), atol=1e-6, rtol=0)
-        assert not torch.equal(net(**given, kept=torch.arange(3, first + second)), whole)
+        torch.testing.assert_close(net(**given, token_index=torch.arange(first)), net(**alone), atol=1e-6, rtol=0)
+        assert not torch.equal(net(**given, token_index=torch.arange(3, first + second)), whole)
 
 
 @pytest.mark.parametrize("generation", [1, 2])
@@ -132,7 +132,7 @@ def test_a_lora_is_on_its_sites_alone(generation, sites, tmp_path):
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)))
         learnt = net(**given)
     assert not torch.allclose(learnt, plain)
-    set_lora(net.transformer, False)
+    set_relation(net.transformer, False)
     with torch.no_grad():
         assert torch.equal(net(**given), plain)
     pairs = pairs_of(parameters, 4.0)

@@ -12,7 +12,7 @@ from training.host_diffusers.base_model import open_base_model
 from training.host_diffusers.checkpoint_configs import SDXL_CLIP_G
 from training.host_diffusers.errors import ModelFileErrors
 from training.host_diffusers.images import decode_latents, encode_pictures, image_tokens, latent_factor
-from training.host_diffusers.single_file import _build, _clip_g, open_single_file
+from training.host_diffusers.single_file import build_text_encoder, open_single_file, rename_clip_g
 from training.host_diffusers.text import encode_phrases, encode_prompts
 from training.host_diffusers.tokenizer import find_tokenizer
 from training.host_diffusers.vision import load_vision
@@ -64,7 +64,7 @@ def test_an_open_clip_text_tower(open_clip_model, tmp_path):
     }
     from transformers import CLIPTextModelWithProjection
 
-    encoder = _build(CLIPTextModelWithProjection, sizes, _clip_g(state), F32, tmp_path / "x")
+    encoder = build_text_encoder(CLIPTextModelWithProjection, sizes, rename_clip_g(state), F32, tmp_path / "x")
     ids = torch.zeros(2, 77, dtype=torch.long)
     ids[:, 0], ids[:, 1], ids[0, 5], ids[1, 9] = 49406, 320, 49407, 49407
     torch.testing.assert_close(encoder(ids).text_embeds, open_clip_model.encode_text(ids), atol=1e-4, rtol=1e-4)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from core.checkpoint import read_metadata
 from core.relation.unet_bases import base_name
@@ -20,7 +20,7 @@ from .errors import ModelFileErrors, one_line
 from .schedule import read_schedule
 from .single_file import open_single_file
 from .text import TextEncoders
-from .tokenizer import find_tokenizer, open_tokenizer, tokenizer_files
+from .tokenizer import open_tokenizer, tokenizer_files, tokenizer_of
 from .unet import empty_unet, unet_layout
 
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -64,6 +64,7 @@ def open_base_model(path: str | Path, tokenizer: str = "") -> BaseModelFiles:
     Raises:
         ModelFileErrors: nothing there, parts missing, broken or not fitting each other, or of another family than SDXL.
     """
+    # 1. a file, or a folder with all parts
     path = Path(path)
     if path.is_file():
         return BaseModelFiles(**open_single_file(path, tokenizer))
@@ -77,50 +78,52 @@ def open_base_model(path: str | Path, tokenizer: str = "") -> BaseModelFiles:
         raise ModelFileErrors(
             f"models.base: {path} is not a whole diffusers folder of SDXL: {', '.join(missing)} missing."
         )
+    # 2. every fault of its parts in one report
     configs, faults = _read_configs(path)
     if configs and (wrong := misfits_of(*configs.values())):
         faults.append(f"models.base: {path}: {wrong}")
     faults += _broken_weights(path)
-    schedule = words = None
+    schedule = tokenizer_folder = None
+    vocabulary = min(configs[part].get("vocab_size", 49408) for part in _PARTS[2:]) if configs else 2**31
     try:
         schedule = read_schedule(path / "scheduler" / "scheduler_config.json")
     except ValueError as error:
         faults.append(f"models.base: {one_line(error)}")
     try:
-        words = find_tokenizer(tokenizer or (str(path / "tokenizer") if (path / "tokenizer").is_dir() else ""))
-        open_tokenizer(words, min(configs[part].get("vocab_size", 49408) for part in _PARTS[2:]) if configs else 2**31)
+        tokenizer_folder = tokenizer_of(path, tokenizer)
+        open_tokenizer(tokenizer_folder, vocabulary)
     except ModelFileErrors as error:
         faults += error.messages
     if faults:
         raise ModelFileErrors(faults)
+    # 3. the parts, loaded when they are asked for
     config = configs["unet"]
     return BaseModelFiles(
         name=base_name(unet_layout(empty_unet(config))),
         schedule=schedule,
         text_widths=(configs["text_encoder"]["hidden_size"], configs["text_encoder_2"]["hidden_size"]),
         empty_unet=lambda: empty_unet(config),
-        unet=lambda dtype: _frozen(UNet2DConditionModel, path, "unet", dtype),
-        vae=lambda: _frozen(AutoencoderKL, path, "vae", torch.float32),
-        text=lambda dtype: _encoders(
-            words,
-            _frozen(CLIPTextModel, path, "text_encoder", dtype),
-            _frozen(CLIPTextModelWithProjection, path, "text_encoder_2", dtype),
+        unet=lambda dtype: load_part(UNet2DConditionModel, path, "unet", dtype),
+        vae=lambda: load_part(AutoencoderKL, path, "vae", torch.float32),
+        text=lambda dtype: TextEncoders.of_folder(
+            tokenizer_folder,
+            load_part(CLIPTextModel, path, "text_encoder", dtype),
+            load_part(CLIPTextModelWithProjection, path, "text_encoder_2", dtype),
         ),
-        files=(
-            *(file for part in (*_PARTS, "scheduler") for file in visible_files(path / part, {".json", *_WEIGHTS})),
-            *tokenizer_files(words),
-        ),
-        vocabulary=min(configs[part].get("vocab_size", 49408) for part in _PARTS[2:]),
-        tokens=lambda: _encoders(words),
+        files=folder_files(path, _PARTS, tokenizer_folder),
+        vocabulary=vocabulary,
+        tokens=lambda: TextEncoders.of_folder(tokenizer_folder),
     )
 
 
-def _encoders(words: Path, clip_l: nn.Module | None = None, clip_g: nn.Module | None = None) -> TextEncoders:
-    return TextEncoders.of_tokenizer(CLIPTokenizer.from_pretrained(words, local_files_only=True), clip_l, clip_g)
+def folder_files(path: Path, parts: Sequence[str], tokenizer_folder: Path) -> tuple[Path, ...]:
+    """List what a base in a diffusers folder is made of, for fingerprints."""
+    files = (file for part in (*parts, "scheduler") for file in visible_files(path / part, {".json", *_WEIGHTS}))
+    return (*files, *tokenizer_files(tokenizer_folder))
 
 
 def _read_configs(path: Path) -> tuple[dict[str, dict], list[str]]:
-    """Every part's config, all or none, and what is wrong with those that cannot be read."""
+    """Read every part's config, all or none, and what is wrong with those that cannot be read."""
     configs, faults = {}, []
     for part in _PARTS:
         try:
@@ -157,7 +160,7 @@ def misfits_of(unet: dict, vae: dict, clip_l: dict, clip_g: dict) -> str:
 
 
 def _broken_weights(path: Path) -> list[str]:
-    """Files of weights that are cut off, and parts without any where others have theirs; only headers are read."""
+    """List files of weights that are cut off, and parts without any where others have theirs; only headers are read."""
     faults, without = [], []
     for part in _PARTS:
         files = visible_files(path / part, _WEIGHTS)
@@ -172,8 +175,8 @@ def _broken_weights(path: Path) -> list[str]:
     return faults
 
 
-def _frozen(kind: type, path: Path, part: str, dtype: torch.dtype) -> nn.Module:
-    """One part; half-precision files (``*.fp16.safetensors``) are taken where there are no others."""
+def load_part(kind: type, path: Path, part: str, dtype: torch.dtype) -> nn.Module:
+    """Load one part, frozen; half-precision files (``*.fp16.safetensors``) are taken where there are no others."""
     plain = [file for file in (path / part).glob("*.safetensors") if ".fp16." not in file.name]
     variant = None if plain or not list((path / part).glob("*.fp16.safetensors")) else "fp16"
     try:

@@ -101,7 +101,7 @@ def load_encoder(name: str, weights: Path | None = None) -> VisionEncoder:
 
 
 def letterbox(picture: Tensor, side: int) -> Tensor:
-    """(3, h, w) to (3, side, side): longest side fitted, centred on zeros."""
+    """Fit (3, h, w) into (3, side, side), centred on zeros."""
     _, height, width = picture.shape
     scale = side / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
@@ -111,6 +111,6 @@ def letterbox(picture: Tensor, side: int) -> Tensor:
 
 
 def dense_projected(encoder: VisionEncoder, features: Tensor) -> Tensor:
-    """(V, W, h, w) dense features to (V, E, h, w) in the embedding's space, each of length 1."""
+    """Project (V, W, h, w) dense features to (V, E, h, w) in the embedding's space, each of length 1."""
     rows = F.normalize(encoder.project(rearrange(features, "v c h w -> v h w c")), dim=-1)
     return rearrange(rows, "v h w c -> v c h w")

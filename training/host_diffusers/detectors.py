@@ -83,10 +83,10 @@ class OwlViT(_TransformersDetector):
         (result,) = post(output, threshold=0.0, target_sizes=[size], text_labels=[list(names)])
         scale = torch.tensor([image.width, image.height] * 2)
         boxes = (result["boxes"].float().cpu() / scale).clamp(0, 1).tolist()
-        found = zip(result["labels"].tolist(), boxes, result["scores"].tolist())
+        rows = zip(result["labels"].tolist(), boxes, result["scores"].tolist())
         return [
             Detection(names[label], tuple(box), score)
-            for label, box, score in found
+            for label, box, score in rows
             if box[0] < box[2] and box[1] < box[3]
         ]  # not those in the padding
 
@@ -104,7 +104,7 @@ class Sam3(_TransformersDetector):
     @torch.no_grad()
     def detect(self, image: Image.Image, names: Sequence[str]) -> list[Detection]:
         """See `Detector.detect`; only detections above .05, as each brings a mask of the picture's size."""
-        found = []
+        detections = []
         scale = torch.tensor([image.width, image.height] * 2)
         for name in names:
             output = self.model(**self._inputs(images=image.convert("RGB"), text=name))
@@ -112,11 +112,11 @@ class Sam3(_TransformersDetector):
                 output, threshold=0.05, target_sizes=[(image.height, image.width)]
             )
             boxes = (result["boxes"].float().cpu() / scale).clamp(0, 1).tolist()
-            found += [
+            detections += [
                 Detection(name, tuple(box), float(score), mask.cpu().bool().numpy())
                 for box, score, mask in zip(boxes, result["scores"], result["masks"])
             ]
-        return found
+        return detections
 
 
 KINDS = {
@@ -129,12 +129,12 @@ KINDS = {
 
 
 def grounding_prompt(names: Sequence[str]) -> str:
-    """Names as Grounding DINO was trained to read them: lower case, an article, each ended by a full stop."""
+    """Write names as Grounding DINO was trained to read them: lower case, an article, each ended by a full stop."""
     return " ".join(f"a {name.lower()}." for name in names)
 
 
 def name_spans(tokenizer, ids: Tensor, names: Sequence[str]) -> list[list[int]]:
-    """Positions of each name's tokens in a prompt of `grounding_prompt`.
+    """Find the positions of each name's tokens in a prompt of `grounding_prompt`.
 
     Raises:
         ValueError: a name contains a full stop, which ends a name in such a prompt, or no token at all.
@@ -154,6 +154,6 @@ def name_spans(tokenizer, ids: Tensor, names: Sequence[str]) -> list[list[int]]:
 
 
 def corners(boxes: Tensor) -> list[tuple[float, float, float, float]]:
-    """(Q, 4) centre x, centre y, width, height to x0 y0 x1 y1, cut at the picture's edges."""
+    """Convert (Q, 4) centre x, centre y, width, height to x0 y0 x1 y1, cut at the picture's edges."""
     half = boxes[:, 2:] / 2
     return [tuple(box) for box in torch.cat((boxes[:, :2] - half, boxes[:, :2] + half), dim=1).clamp(0, 1).tolist()]

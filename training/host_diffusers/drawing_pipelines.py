@@ -1,7 +1,7 @@
 """Any diffusers pipeline as words and pictures in, a picture out.
 
 Pipelines differ in what they take: whether a list of pictures is several references or a batch, whether there is a
-negative prompt, whether a size can be given. A pipeline's own signature says which arguments it knows; the rest is said
+negative prompt, whether a size can be given. A pipeline's own signature says which arguments it takes; the rest is said
 by whoever names the model.
 """
 
@@ -49,14 +49,14 @@ def argument_faults(kind: type, arguments: Mapping[str, Any], pictures: int) -> 
         arguments: given by the user.
         pictures: how many it is asked to read.
     """
-    known = inspect.signature(kind.__call__).parameters
+    parameters = inspect.signature(kind.__call__).parameters
     faults = [f"{name}: is set for every picture by this command; take it out." for name in arguments if name in _OURS]
     faults += [
-        f"{name}: {kind.__name__} has no such argument; it takes {', '.join(list(known)[1:])}."
+        f"{name}: {kind.__name__} has no such argument; it takes {', '.join(list(parameters)[1:])}."
         for name in arguments
-        if name not in known
+        if name not in parameters
     ]
-    if pictures and "image" not in known:
+    if pictures and "image" not in parameters:
         faults.append(f"{kind.__name__} reads no pictures; expected a model that edits.")
     return faults
 
@@ -85,7 +85,7 @@ class DrawingPipeline:
             self.pipeline.enable_model_cpu_offload(device=device)
         else:
             opened(f"{model} on {device}", lambda: self.pipeline.to(device))
-        self.known = inspect.signature(type(self.pipeline).__call__).parameters
+        self.parameters = inspect.signature(type(self.pipeline).__call__).parameters
 
     def draw(
         self,
@@ -110,11 +110,11 @@ class DrawingPipeline:
         Raises:
             ValueError: the pipeline failed.
         """
-        given = {"prompt": prompt, "width": size[0], "height": size[1], **arguments}
-        given |= {"negative_prompt": negative} if negative else {}
-        given |= {"image": list(images) if as_list else images[0]} if images else {}
-        given = {name: value for name, value in given.items() if name in self.known}
+        inputs = {"prompt": prompt, "width": size[0], "height": size[1], **arguments}
+        inputs |= {"negative_prompt": negative} if negative else {}
+        inputs |= {"image": list(images) if as_list else images[0]} if images else {}
+        inputs = {name: value for name, value in inputs.items() if name in self.parameters}
         try:
-            return self.pipeline(**given, generator=torch.Generator("cpu").manual_seed(seed)).images[0]
+            return self.pipeline(**inputs, generator=torch.Generator("cpu").manual_seed(seed)).images[0]
         except (RuntimeError, ValueError, TypeError) as error:
             raise ValueError(f"{type(self.pipeline).__name__} failed: {one_line(error)}") from error

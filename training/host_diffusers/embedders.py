@@ -1,6 +1,6 @@
-"""Encoders that measure: CLIP for pictures and texts, DINO for pictures; transformers', open_clip's, the miniworld's.
+"""Image and text encoders for scores: CLIP for pictures and texts, DINO for pictures.
 
-Pictures are resized as each encoder's own preprocessing says.
+They are transformers', open_clip's or the miniworld's; pictures are resized as each encoder's own preprocessing says.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,11 +69,7 @@ def load_dino(name: str, device: str, dtype: torch.dtype) -> Embedder:
     from transformers import AutoModel
 
     def load() -> Embedder:
-        model = AutoModel.from_pretrained(name, torch_dtype=dtype).to(device).eval()
-        return Embedder(
-            name,
-            _pictures(_pixels(name), device, dtype, lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0]),
-        )
+        return _class_token(name, AutoModel.from_pretrained(name, torch_dtype=dtype), _pixels(name), device, dtype)
 
     return opened(f"--dino {name}", load)
 
@@ -96,17 +93,13 @@ def load_image_encoder(name: str, device: str, dtype: torch.dtype, option: str =
         if kind == "clip":
             return _transformers_clip(name, device, dtype)
         model = AutoModel.from_pretrained(name, torch_dtype=dtype).to(device).eval()
-        if "siglip" in kind:  # no class token: its attention pooling is what it was trained with
-            return Embedder(
-                name,
-                _pictures(
-                    _pixels(name), device, dtype, lambda pixels: model.vision_model(pixel_values=pixels).pooler_output
-                ),
-            )
-        return Embedder(
-            name,
-            _pictures(_pixels(name), device, dtype, lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0]),
-        )
+        if "siglip" not in kind:
+            return _class_token(name, model, _pixels(name), device, dtype)
+
+        def pooled(pixels: Tensor) -> Tensor:  # no class token: its attention pooling is what it was trained with
+            return model.vision_model(pixel_values=pixels).pooler_output
+
+        return Embedder(name, _pictures(_pixels(name), device, dtype, pooled))
 
     own = {"miniworld": _miniworld, "miniworld-local": _miniworld_local}
     return own[name](device, dtype) if name in own else opened(f"{option} {name}", load)
@@ -123,6 +116,16 @@ def _pictures(
         return encode(prepare(pictures).to(device, dtype)).float().cpu()
 
     return embed
+
+
+def _class_token(
+    name: str, model: Any, prepare: Callable[[Sequence[Image.Image]], Tensor], device: str, dtype: torch.dtype
+) -> Embedder:
+    """Embed by the first token of a vision transformer's last layer, its class token."""
+    model = model.to(device).eval()
+    return Embedder(
+        name, _pictures(prepare, device, dtype, lambda pixels: model(pixel_values=pixels).last_hidden_state[:, 0])
+    )
 
 
 def _pixels(name: str) -> Callable[[Sequence[Image.Image]], Tensor]:
@@ -202,15 +205,11 @@ def _miniworld_local(device: str, dtype: torch.dtype) -> Embedder:
     from .miniworld.architectures import FOLDER
 
     tower = CLIPVisionModelWithProjection.from_pretrained(FOLDER / "local_clip_vision", torch_dtype=dtype)
-    tower = tower.to(device).eval()
-    return Embedder(
-        "miniworld-local",
-        _pictures(_squashed, device, dtype, lambda pixels: tower(pixel_values=pixels).last_hidden_state[:, 0]),
-    )
+    return _class_token("miniworld-local", tower, _squashed, device, dtype)
 
 
 def _squashed(pictures: Sequence[Image.Image]) -> Tensor:
-    """Pictures as the miniworld's encoders were trained: squashed to squares."""
+    """Squash pictures to squares, as the miniworld's encoders were trained."""
     from .miniworld.architectures import VISION
 
     small = [picture.resize((VISION["image_size"],) * 2, Image.Resampling.BILINEAR) for picture in pictures]

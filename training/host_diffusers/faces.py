@@ -66,8 +66,8 @@ class InsightFaces:
     def faces(self, image: Image.Image) -> np.ndarray:
         """See `FaceEncoder.faces`."""
         pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])  # it reads BGR
-        found = sorted(self.pack.get(pixels), key=lambda face: -_area(face.bbox))
-        return np.stack([face.normed_embedding for face in found]) if found else np.zeros((0, 0))
+        faces = sorted(self.pack.get(pixels), key=lambda face: -_area(face.bbox))
+        return np.stack([face.normed_embedding for face in faces]) if faces else np.zeros((0, 0))
 
 
 def _area(box) -> float:

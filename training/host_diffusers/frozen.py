@@ -61,7 +61,7 @@ class FrozenModels:
         return model.eval().requires_grad_(False)
 
     def vision(self, which: str, dtype: torch.dtype) -> nn.Module:
-        """``clip_vision`` or ``local_clip_vision``.
+        """Load ``clip_vision`` or ``local_clip_vision``.
 
         Raises:
             ModelFileErrors: not such an encoder.
@@ -102,6 +102,7 @@ def open_frozen_models(config: ModelPaths) -> FrozenModels:
     """
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
+    # 1. each model on its own
     faults: list[str] = []
     paths = {name: Path(getattr(config, name)) for name in ("identity", *_ENCODERS) if getattr(config, name)}
     base = identity = None
@@ -120,6 +121,7 @@ def open_frozen_models(config: ModelPaths) -> FrozenModels:
         base = open_base_model(config.base, config.tokenizer)
     except ModelFileErrors as error:
         faults += error.messages
+    # 2. what does not fit between them
     if identity:
         faults += [
             f"models.{name}: {paths[name]} is {width} wide, the identity model reads encoders of width "

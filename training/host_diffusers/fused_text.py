@@ -6,8 +6,8 @@ gradients flow to them (arXiv:2307.11410, section 4.2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ class PromptTokens:
 
     @classmethod
     def of_base(cls, base: BaseModelFiles, placeholder: str) -> PromptTokens:
-        """Of a base on disk; its weights are not read.
+        """Open the tokenizer of a base on disk; its weights are not read.
 
         Raises:
             ValueError: the tokenizer splits the placeholder.
@@ -53,7 +53,7 @@ class PromptTokens:
         return cls(base.tokens(), 2 if base.text_widths[1] else 1, placeholder)
 
     def ids(self, prompts: Sequence[str]) -> tuple[Tensor, ...]:
-        """Each encoder's token ids, (N, 77)."""
+        """Tokenise for each encoder, (N, 77)."""
         return tuple(self._text.ids(prompts, pad) for pad in (None, 0)[: self._encoders])
 
     def count_tokens(self, text: str) -> int:
@@ -91,9 +91,8 @@ class FusedText(nn.Module):
         """
         states, pooled = [], None
         for number, encoder in enumerate(self.encoders):
-            with ExitStack() as stack:
-                if words:
-                    stack.enter_context(_fused(encoder, ids[number], words[number], self.tokens.placeholder))
+            placeholder = self.tokens.placeholder
+            with _fused(encoder, ids[number], words[number], placeholder) if words else nullcontext():
                 out = encoder(input_ids=ids[number], output_hidden_states=True)
             if len(self.encoders) == 1:
                 return out.last_hidden_state, None
@@ -102,24 +101,20 @@ class FusedText(nn.Module):
         return torch.cat(states, dim=-1), pooled
 
 
-class _fused:
-    """While it is open, the token embedding of an encoder gives the subjects' vectors at the placeholders."""
-
-    def __init__(self, encoder: nn.Module, ids: Tensor, words: Sequence[Tensor], placeholder: int) -> None:
-        self.table = encoder.get_input_embeddings()
-        self.ids, self.words, self.placeholder = ids, words, placeholder
-
-    def __enter__(self) -> None:
-        self.handle = self.table.register_forward_hook(
-            lambda module, inputs, output: replace_embeddings(output, self.ids, self.words, self.placeholder)
-        )
-
-    def __exit__(self, *_: object) -> None:
-        self.handle.remove()
+@contextmanager
+def _fused(encoder: nn.Module, ids: Tensor, words: Sequence[Tensor], placeholder: int) -> Iterator[None]:
+    """Let the token embedding of an encoder give the subjects' vectors at the placeholders inside the context."""
+    hook = encoder.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: replace_embeddings(output, ids, words, placeholder)
+    )
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def trained_text(text: FusedText, which: str) -> dict[str, nn.Parameter]:
-    """Parameters of the encoders that are trained, by a file's keys.
+    """List the parameters of the encoders that are trained, by a file's keys.
 
     Args:
         text: the encoders.

@@ -66,11 +66,11 @@ class IdentityBatch:
 
 @dataclass(eq=False)
 class PredicateProbe:
-    """Asks the sites of some levels where the predicate's words look; the answers gather in ``maps``.
+    """Records where the predicate's words attend, at the sites of some levels.
 
     Attributes:
-        span: (B, L) weight of each text token, the mean over the predicate's; all zero asks nothing of that picture.
-        levels: the levels of the UNet whose sites answer.
+        span: (B, L) weight of each text token, the mean over the predicate's; all zero records nothing of that picture.
+        levels: the levels of the UNet whose sites are recorded.
         maps: filled by one forward pass, for each site: its level and (B, h*w) attention of the span, mean over heads.
         open: closed after the forward pass, so that gradient checkpointing's second pass adds nothing.
     """
@@ -80,18 +80,18 @@ class PredicateProbe:
     maps: list[tuple[int, Tensor]] = field(default_factory=list)
     open: bool = True
 
-    def listens(self, site: int, level: int) -> bool:
-        """Whether a site answers."""
+    def includes(self, site: int, level: int) -> bool:
+        """Tell whether a site is recorded."""
         return level in self.levels
 
-    def ask(self, query: Tensor, key: Tensor, heads: int, level: int) -> None:
+    def record(self, query: Tensor, key: Tensor, heads: int, level: int) -> None:
         """Record softmax(Q K^T / sqrt(d)) at the span for (B, N, C), (B, L, C)."""
         q = rearrange(query, "b n (h d) -> b h n d", h=heads).float()
         k = rearrange(key, "b l (h d) -> b h l d", h=heads).float()
         scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5  # (B, H, N, L)
-        looked = scores.softmax(dim=-1).mean(dim=1) @ self.span.float()[..., None]  # (B, N, 1)
+        attention = scores.softmax(dim=-1).mean(dim=1) @ self.span.float()[..., None]  # (B, N, 1)
         if self.open:
-            self.maps.append((level, looked[..., 0]))
+            self.maps.append((level, attention[..., 0]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +151,7 @@ def identity_batch(
 
 
 def attach_identity(unet: nn.Module, strength: float = 0.6) -> Callable[[], None]:
-    """Let every text cross-attention of a UNet hear ``CrossAttentionExtras``; a call without them is the plain UNet.
+    """Install processors that read ``CrossAttentionExtras`` in every attn2; a call without them is the plain UNet.
 
     Args:
         unet: of SDXL's architecture. What sits in its attention slots is kept and called.
@@ -189,22 +189,24 @@ class _Processor:
     ) -> Tensor:
         extras = ip_hidden_states if isinstance(ip_hidden_states, CrossAttentionExtras) else CrossAttentionExtras()
         identity = extras.identity if self.strength else None
-        probe = extras.predicate if extras.predicate and extras.predicate.listens(self.index, self.level) else None
+        probe = extras.predicate if extras.predicate and extras.predicate.includes(self.index, self.level) else None
         if identity is None and probe is None:
             return self.previous(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        # 1. the image branch
         query = attn.to_q(hidden_states)
         added = 0.0
         if identity is not None:
             key, value = (part.to(query.dtype) for part in identity.sites[self.index])
             mask = identity.masks[self.level].to(query.dtype)
             added = self.strength * image_attention(query, key, value, attn.heads, mask)
+        # 2. the text branch, fused with it where nothing else is in the way
         if _is_plain(attn, self.previous) and attention_mask is None:
             key, value = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
             if probe is not None:
-                probe.ask(query, key, attn.heads, self.level)
+                probe.record(query, key, attn.heads, self.level)
             return attn.to_out[1](attn.to_out[0](attend(query, key, value, attn.heads) + added))
         if probe is not None:
-            probe.ask(query, attn.to_k(encoder_hidden_states), attn.heads, self.level)
+            probe.record(query, attn.to_k(encoder_hidden_states), attn.heads, self.level)
         # Somebody else's processor ends in to_out already; to_out is affine, so the image branch goes through it alone.
         out = self.previous(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
         if identity is not None:
@@ -213,7 +215,7 @@ class _Processor:
 
 
 def _is_plain(attn: Attention, previous: Callable) -> bool:
-    """Whether what we wrap is diffusers' own cross-attention with nothing special, which we may fuse with ours."""
+    """Tell whether what we wrap is diffusers' own cross-attention with nothing special, so that ours may be fused."""
     special = (attn.norm_q, attn.norm_k, attn.norm_cross, attn.group_norm, attn.spatial_norm)
     return (
         isinstance(previous, (AttnProcessor, AttnProcessor2_0))

@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 
 def latent_factor(vae: nn.Module) -> int:
-    """Pixels a side for one latent: 8 on SDXL."""
+    """Count the pixels a side of one latent: 8 on SDXL."""
     return fold_of(vae) * 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def fold_of(vae: nn.Module) -> int:
-    """Pixels a side that are folded into channels before the autoencoder; 1 for any VAE that reads RGB."""
+    """Count the pixels a side that are folded into channels before the autoencoder; 1 for any VAE that reads RGB."""
     return round((vae.config.in_channels / 3) ** 0.5)
 
 
@@ -41,7 +41,7 @@ def encode_pictures(vae: nn.Module, pixels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def decode_latents(vae: nn.Module, latents: Tensor) -> Tensor:
-    """(N, C, h, w) latents to (N, 3, H, W) in [0, 1] on the CPU, one picture at a time."""
+    """Decode (N, C, h, w) latents to (N, 3, H, W) in [0, 1] on the CPU, one picture at a time."""
     pictures = []
     for latent in latents:
         if hasattr(vae, "bn"):
@@ -73,7 +73,7 @@ def _deviation_of(vae: nn.Module) -> Tensor:
 
 @torch.no_grad()
 def image_tokens(vision: nn.Module, pixels: Tensor) -> Tensor:
-    """CLIP's penultimate layer with its class token: (V, 257, 1664) for bigG at 224 pixels.
+    """Return CLIP's penultimate layer with its class token: (V, 257, 1664) for bigG at 224 pixels.
 
     Args:
         vision: a ``CLIPVisionModelWithProjection``.

@@ -104,7 +104,7 @@ class Painter:
         boxes: Sequence[Sequence[float]],
         seed: int,
     ) -> Tensor:
-        """One picture.
+        """Draw one picture.
 
         Args:
             prompt: the sentence.
@@ -116,6 +116,7 @@ class Painter:
         Returns:
             (3, H, W) in [0, 1] on the CPU.
         """
+        # 1. the conditions, negative and positive side
         settings = self.settings
         context, pooled = encode_prompts(self.text, [settings.negative, prompt])
         size = settings.height, settings.width
@@ -123,6 +124,7 @@ class Painter:
         time_ids = torch.tensor([[*size, 0, 0, *size]] * 2, device=self.device, dtype=self.unet.dtype)
         conditions = {"text_embeds": pooled.to(self.unet.dtype), "time_ids": time_ids}
         extras = CrossAttentionExtras(self._subjects(names, photographs, boxes, cells).absent_before())
+        # 2. the sampler's steps, with classifier-free guidance
         scheduler = self._scheduler()
         shape = (1, self.unet.config.in_channels, *cells)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
@@ -142,12 +144,12 @@ class Painter:
         return decode_latents(self.vae, latents)[0]
 
     def _scheduler(self):
-        """Return a fresh sampler with the base's noise, as its own files tell it."""
+        """Make a sampler with the base's own noise schedule."""
         from diffusers import DDIMScheduler, EulerDiscreteScheduler
 
         kind = {"euler": EulerDiscreteScheduler, "ddim": DDIMScheduler}[self.settings.sampler]
-        told = {"epsilon": "epsilon", "v": "v_prediction"}
-        if self.schedule.prediction not in told:
+        prediction_types = {"epsilon": "epsilon", "v": "v_prediction"}
+        if self.schedule.prediction not in prediction_types:
             raise ValueError(
                 f"a base that predicts '{self.schedule.prediction}' is drawn through ComfyUI; choose --engine comfy"
             )
@@ -159,7 +161,7 @@ class Painter:
             trained_betas=betas,
             timestep_spacing="leading",
             steps_offset=1,
-            prediction_type=told[self.schedule.prediction],
+            prediction_type=prediction_types[self.schedule.prediction],
             **extra,
         )
         scheduler.set_timesteps(self.settings.steps, device=self.device)
@@ -172,16 +174,16 @@ class Painter:
         boxes: Sequence[Sequence[float]],
         cells: tuple[int, int],
     ):
-        """Set the subjects' keys and values at every cross-attention."""
+        """Project the subjects to keys and values at every cross-attention."""
         tokens = tuple(self._tokens(photograph) for photograph in photographs)
         features = SubjectFeatures(tokens, encode_phrases(self.text, list(names)).float())
         layout = Layout(tuple(Box(*map(float, box)) for box in boxes))
         weights = torch.ones(len(names))
-        found = self.identity.extract(features, layout, weights.to(self.device)).subjects
+        identity_tokens = self.identity.extract(features, layout, weights.to(self.device)).subjects
         tensor = layout.tensor().to(self.device)
         return identity_batch(
             self.identity.ms_adapter,
-            found[None],
+            identity_tokens[None],
             self.identity.dummy_image_tokens[0],
             tensor[None],
             weights[None].to(self.device),
@@ -190,7 +192,7 @@ class Painter:
         )
 
     def _tokens(self, photograph: Tensor) -> Tensor:
-        """(L, W) image tokens of a photograph, and its local tokens after them if there is an encoder."""
+        """Encode a photograph to (L, W) image tokens, and its local tokens after them if there is an encoder."""
         size = self.vision.config.image_size
         tokens = image_tokens(self.vision, normalise_pixels(squares(photograph[None], None, size)))[0].float()
         if self.local is None:

@@ -91,6 +91,6 @@ class VitPose:
         mirrored = self.model(crops.flip(-1), flip_pairs=self.mirror.to(crops.device), **experts)
         outputs.heatmaps = ((outputs.heatmaps + mirrored.heatmaps) / 2).float()
         # no threshold: it deletes joints; no target_sizes: they are taken for each crop, width and height exchanged
-        (found,) = self.processor.post_process_pose_estimation(outputs, boxes=[pixels])
-        rows = [np.column_stack((one["keypoints"].numpy() / scale, one["scores"].numpy())) for one in found]
+        (poses,) = self.processor.post_process_pose_estimation(outputs, boxes=[pixels])
+        rows = [np.column_stack((pose["keypoints"].numpy() / scale, pose["scores"].numpy())) for pose in poses]
         return np.stack(rows).astype(float)

@@ -48,7 +48,7 @@ def attach_relation(unet: nn.Module, rank: int, alpha: float, generator: torch.G
 
 
 def _layers(unet: nn.Module):
-    """(site's diffusers path, projection, peft layer), in the published order."""
+    """Yield (site's diffusers path, projection, peft layer), in the published order."""
     for site, attention, _ in cross_attentions(unet):
         for projection in PROJECTIONS:
             yield site.diffusers, projection, attention.get_submodule(projection)
@@ -75,12 +75,12 @@ def relation_of(unet: nn.Module, alpha: float) -> RelationLoRA:
     return RelationLoRA(pairs, unet_layout(unet))
 
 
-def set_relation(unet: nn.Module, enabled: bool) -> None:
-    """Switch the attached relation on or off; off is the untouched UNet."""
+def set_relation(model: nn.Module, enabled: bool) -> None:
+    """Switch the relation on a UNet or a Flux-class transformer on or off; off is the untouched model."""
     if enabled:
-        unet.enable_adapters()
+        model.enable_adapters()
     else:
-        unet.disable_adapters()
+        model.disable_adapters()
 
 
 def merge_relation(unet: nn.Module, lora: RelationLoRA, strength: float = 1.0) -> Callable[[], None]:
@@ -102,26 +102,26 @@ def merge_relation(unet: nn.Module, lora: RelationLoRA, strength: float = 1.0) -
             f"expected a relation of plain pairs, got {lora.report()}; its further parts are not merged "
             "here. Use ComfyUI for it."
         )
-    kept = []
+    originals = []
     for site, attention, _ in cross_attentions(unet):
         for projection in PROJECTIONS:
             pair = lora.pairs.get((site.diffusers, projection))
             if pair is not None:
                 weight = attention.get_submodule(projection).weight
-                kept.append((weight, weight.detach().clone()))
+                originals.append((weight, weight.detach().clone()))
                 with torch.no_grad():
                     weight.add_(strength * pair.delta().to(weight))
 
     def restore() -> None:
         with torch.no_grad():
-            for weight, before in kept:
-                weight.copy_(before)
+            for weight, original in originals:
+                weight.copy_(original)
 
     return restore
 
 
 def read_with_diffusers(path: str, unet: nn.Module) -> int:
-    """How many of the file's pairs diffusers' own LoRA loader recognises for this UNet."""
+    """Count the file's pairs that diffusers' own LoRA loader recognises for this UNet."""
     from diffusers import StableDiffusionXLPipeline
 
     state = StableDiffusionXLPipeline.lora_state_dict(path, unet_config=unet.config)[0]

@@ -26,22 +26,23 @@ def read_schedule(path: Path) -> NoiseSchedule:
     """
     if not path.is_file():
         return NoiseSchedule.of_betas("epsilon")
-    given = read_json_object(path)
-    name = str(given.get("_class_name", "DDIMScheduler"))
-    if given.get("num_train_timesteps", TIMESTEPS) != TIMESTEPS:
+    # 1. what training cannot follow is refused
+    settings = read_json_object(path)
+    name = str(settings.get("_class_name", "DDIMScheduler"))
+    if settings.get("num_train_timesteps", TIMESTEPS) != TIMESTEPS:
         raise ValueError(
-            f"{path}: num_train_timesteps {given['num_train_timesteps']} is not supported; training draws "
+            f"{path}: num_train_timesteps {settings['num_train_timesteps']} is not supported; training draws "
             f"from {TIMESTEPS} timesteps."
         )
-    if "FlowMatch" in name or given.get("use_flow_sigmas"):
+    if "FlowMatch" in name or settings.get("use_flow_sigmas"):
         return NoiseSchedule("flow")
-    prediction = given.get("prediction_type", "epsilon")
+    prediction = settings.get("prediction_type", "epsilon")
     if prediction not in _PREDICTIONS:
         raise ValueError(
             f"{path}: prediction_type '{prediction}' is not supported; expected one of {', '.join(_PREDICTIONS)}."
         )
     try:
-        scheduler = getattr(diffusers, name).from_config(given)
+        scheduler = getattr(diffusers, name).from_config(settings)
         alphas, config = scheduler.alphas_cumprod, scheduler.config
     except (AttributeError, ValueError, TypeError, NotImplementedError, RuntimeError) as error:
         raise ValueError(
@@ -50,6 +51,7 @@ def read_schedule(path: Path) -> NoiseSchedule:
         ) from error
     if len(alphas) != TIMESTEPS or not bool(torch.isfinite(alphas).all()):
         raise ValueError(f"{path}: expected {TIMESTEPS} betas between 0 and 1, got {len(alphas)}.")
+    # 2. the schedule, by its own numbers or by those of its betas
     kind = _PREDICTIONS[prediction]
     try:
         if config.get("trained_betas") or config.get("rescale_betas_zero_snr"):
@@ -75,7 +77,7 @@ def with_alphas(prediction: str, alphas: Tensor) -> NoiseSchedule:
 
 
 def zero_terminal_alphas() -> Tensor:
-    """SDXL's schedule, scaled so that its last timestep is all noise (arXiv:2305.08891, algorithm 1): (1000,)."""
+    """Scale SDXL's schedule so that its last timestep is all noise (arXiv:2305.08891, algorithm 1): (1000,)."""
     return diffusers.DDIMScheduler(
         TIMESTEPS, 0.00085, 0.012, "scaled_linear", rescale_betas_zero_snr=True
     ).alphas_cumprod

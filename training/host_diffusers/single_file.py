@@ -11,10 +11,10 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from core.checkpoint import SAFETENSORS, kind_of
-from core.key_report import compare_keys, describe, shapes
+from core.key_report import describe
 from core.relation.unet_bases import UNET_BASES, base_name, base_of_checkpoint
 
 from .checkpoint_configs import CHECKPOINTS
@@ -23,7 +23,7 @@ from .schedule import schedule_of_keys
 from .text import TextEncoders
 from .tokenizer import find_tokenizer, open_tokenizer, tokenizer_files
 from .unet import empty_unet, unet_layout
-from .vision import rename_blocks
+from .vision import load_weights, rename_blocks
 
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
 _FIRST = f"{_UNET}input_blocks.0.0.weight"
@@ -85,7 +85,7 @@ def _configs_for(keys: dict[str, tuple[int, ...]], path: Path) -> dict[str, dict
 
 
 def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] | None = None) -> dict[str, Any]:
-    """Return the fields of ``BaseModelFiles`` for one checkpoint file.
+    """Return the fields of `BaseModelFiles` for one checkpoint file.
 
     Args:
         path: a safetensors file, whatever its ending.
@@ -95,6 +95,7 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] | None =
     Raises:
         ModelFileErrors: not safetensors, not a whole checkpoint of a known base, a schedule that is not supported.
     """
+    # 1. every fault of its parts in one report
     keys = _keys_of(path)
     inputs = keys.get(_FIRST, (0, 4))[1]
     faults: list[str] = []
@@ -103,40 +104,41 @@ def open_single_file(path: Path, tokenizer: str, sizes: dict[str, dict] | None =
             f"models.base: {path}: its UNet reads {inputs} channels, not 4: an inpainting or editing model. "
             "Choose a plain base."
         )
-    schedule = words = None
+    schedule = tokenizer_folder = None
     try:
         schedule = schedule_of_keys(keys)
     except ValueError as error:
         faults.append(f"models.base: {path}: {error}")
     try:
         sizes = sizes or _configs_for(keys, path)
-        words = find_tokenizer(tokenizer)
-        open_tokenizer(words, sizes["clip_l"]["vocab_size"])
+        tokenizer_folder = find_tokenizer(tokenizer)
+        open_tokenizer(tokenizer_folder, sizes["clip_l"]["vocab_size"])
     except ModelFileErrors as error:
         faults += error.messages
     if faults:
         raise ModelFileErrors(faults)
+    # 2. the parts, read when they are asked for
     return {
         "name": base_name(unet_layout(empty_unet(sizes["unet"]))),
         "schedule": schedule,
         "text_widths": (sizes["clip_l"]["hidden_size"], sizes["clip_g"]["hidden_size"]),
         "empty_unet": lambda: empty_unet(sizes["unet"]),
-        "unet": lambda dtype: _with_diffusers(UNet2DConditionModel, path, _UNET, sizes["unet"], dtype),
-        "vae": lambda: _with_diffusers(AutoencoderKL, path, _VAE, sizes["vae"], torch.float32),
-        "text": lambda dtype: TextEncoders.of_tokenizer(
-            CLIPTokenizer.from_pretrained(words, local_files_only=True),
-            _build(CLIPTextModel, sizes["clip_l"], _part(path, _CLIP_L), dtype, path),
-            _build(CLIPTextModelWithProjection, sizes["clip_g"], _clip_g(_part(path, _CLIP_G)), dtype, path),
+        "unet": lambda dtype: convert_part(UNet2DConditionModel, path, _UNET, sizes["unet"], dtype),
+        "vae": lambda: convert_part(AutoencoderKL, path, _VAE, sizes["vae"], torch.float32),
+        "text": lambda dtype: TextEncoders.of_folder(
+            tokenizer_folder,
+            build_text_encoder(CLIPTextModel, sizes["clip_l"], read_part(path, _CLIP_L), dtype, path),
+            build_text_encoder(
+                CLIPTextModelWithProjection, sizes["clip_g"], rename_clip_g(read_part(path, _CLIP_G)), dtype, path
+            ),
         ),
-        "files": (path, *tokenizer_files(words)),
-        "tokens": lambda: TextEncoders.of_tokenizer(
-            CLIPTokenizer.from_pretrained(words, local_files_only=True), None, None
-        ),
+        "files": (path, *tokenizer_files(tokenizer_folder)),
+        "tokens": lambda: TextEncoders.of_folder(tokenizer_folder),
     }
 
 
-def _part(path: Path, prefix: str, keep: bool = False) -> dict[str, Tensor]:
-    """Only the tensors of one part are read from the file."""
+def read_part(path: Path, prefix: str, keep: bool = False) -> dict[str, Tensor]:
+    """Read the tensors of one part of a file, and no others."""
     with safe_open(path, framework="pt") as file:
         return {
             key if keep else key.removeprefix(prefix): file.get_tensor(key)
@@ -145,13 +147,13 @@ def _part(path: Path, prefix: str, keep: bool = False) -> dict[str, Tensor]:
         }
 
 
-def _with_diffusers(kind: type, path: Path, prefix: str, config: dict, dtype: torch.dtype) -> nn.Module:
-    """diffusers' own conversion of a part, with its config from here instead of the network."""
+def convert_part(kind: type, path: Path, prefix: str, config: dict, dtype: torch.dtype) -> nn.Module:
+    """Load a part by diffusers' own conversion, with its config from here instead of the network."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
         try:
             model = kind.from_single_file(
-                _part(path, prefix, keep=True), config=folder, torch_dtype=dtype, local_files_only=True
+                read_part(path, prefix, keep=True), config=folder, torch_dtype=dtype, local_files_only=True
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise ModelFileErrors(
@@ -161,8 +163,8 @@ def _with_diffusers(kind: type, path: Path, prefix: str, config: dict, dtype: to
     return model.eval().requires_grad_(False)
 
 
-def _clip_g(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's text names to transformers'."""
+def rename_clip_g(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename open_clip's text tensors to transformers' names."""
     names = {
         "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
         "positional_embedding": "text_model.embeddings.position_embedding.weight",
@@ -172,21 +174,17 @@ def _clip_g(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
     renamed = {
         names[key]: tensor.T if key == "text_projection" else tensor for key, tensor in state.items() if key in names
-    }  # what is missing is named by `compare_keys`
+    }  # what is missing is named by `load_weights`
     prefix = "transformer.resblocks."
     blocks = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
     return renamed | {f"text_model.encoder.layers.{key}": tensor for key, tensor in rename_blocks(blocks).items()}
 
 
-def _build(kind: type, config: dict, state: dict[str, Tensor], dtype: torch.dtype, path: Path) -> nn.Module:
-    """Return a text encoder from a state dict; transformers names its body with or without ``text_model.``."""
+def build_text_encoder(kind: type, config: dict, state: dict[str, Tensor], dtype: torch.dtype, path: Path) -> nn.Module:
+    """Make a text encoder of a state dict."""
     model = kind(CLIPTextConfig(**config))
-    wanted = model.state_dict()
-    wrapped = any(key.startswith("text_model.") for key in wanted)
-    state = {key if wrapped else key.removeprefix("text_model."): tensor for key, tensor in state.items()}
     try:
-        compare_keys(shapes(state), shapes(wanted), path.name, f"the text encoder ({kind.__name__})")
+        load_weights(model, state, "text_model.", path.name, f"the text encoder ({kind.__name__})")
     except ValueError as error:
         raise ModelFileErrors(f"models.base: {error}") from error
-    model.load_state_dict(state)
     return model.to(dtype).eval().requires_grad_(False)

@@ -15,13 +15,13 @@ from core.checkpoint import read_metadata
 from core.user_files import read_json_object, visible_files
 
 from ..diffusion.noise_schedule import NoiseSchedule
-from .base_model import BaseModelFiles, _frozen
+from .base_model import BaseModelFiles, folder_files, load_part
 from .checkpoint_configs import SDXL_VAE
 from .errors import ModelFileErrors, one_line
 from .schedule import read_schedule
-from .single_file import _build, _clip_g, _part, _with_diffusers, keys_of
+from .single_file import build_text_encoder, convert_part, keys_of, read_part, rename_clip_g
 from .text import TextEncoders
-from .tokenizer import find_tokenizer, open_tokenizer, tokenizer_files
+from .tokenizer import find_tokenizer, open_tokenizer, tokenizer_files, tokenizer_of
 from .unet import empty_unet
 
 _PARTS = ("unet", "vae", "text_encoder")
@@ -84,6 +84,7 @@ def open_stable_diffusion(path: Path, tokenizer: str = "", sizes: dict[str, dict
 
 
 def _folder(path: Path, tokenizer: str) -> dict[str, Any]:
+    # 1. every fault of its parts in one report
     faults, configs = [], {}
     for part in _PARTS:
         try:
@@ -92,71 +93,74 @@ def _folder(path: Path, tokenizer: str) -> dict[str, Any]:
                 read_metadata(file)  # a file that is cut off is named here
         except ValueError as error:
             faults.append(f"models.base: {part}: {one_line(error)}")
-    schedule = words = None
+    schedule = tokenizer_folder = None
     try:
         schedule = read_schedule(path / "scheduler" / "scheduler_config.json")
     except ValueError as error:
         faults.append(f"models.base: {one_line(error)}")
     text = configs.get("text_encoder", {})
     try:
-        words = find_tokenizer(tokenizer or (str(path / "tokenizer") if (path / "tokenizer").is_dir() else ""))
-        open_tokenizer(words, text.get("vocab_size", 2**31))
+        tokenizer_folder = tokenizer_of(path, tokenizer)
+        open_tokenizer(tokenizer_folder, text.get("vocab_size", 2**31))
     except ModelFileErrors as error:
         faults += error.messages
     if len(configs) == len(_PARTS):
         faults += [f"models.base: {path}: {fault}" for fault in _misfits(*configs.values())]
     if faults:
         raise ModelFileErrors(faults)
+    # 2. the parts, loaded when they are asked for
     return {
-        **_common(configs["unet"], text, schedule, words),
-        "unet": lambda dtype: _frozen(UNet2DConditionModel, path, "unet", dtype),
-        "vae": lambda: _frozen(AutoencoderKL, path, "vae", torch.float32),
-        "text": lambda dtype: _text(words, _frozen(CLIPTextModel, path, "text_encoder", dtype), text["hidden_size"]),
-        "files": (
-            *(
-                file
-                for part in (*_PARTS, "scheduler")
-                for file in visible_files(path / part, {".json", ".safetensors", ".bin"})
-            ),
-            *tokenizer_files(words),
+        **_common(configs["unet"], text, schedule, tokenizer_folder),
+        "unet": lambda dtype: load_part(UNet2DConditionModel, path, "unet", dtype),
+        "vae": lambda: load_part(AutoencoderKL, path, "vae", torch.float32),
+        "text": lambda dtype: _text(
+            tokenizer_folder, load_part(CLIPTextModel, path, "text_encoder", dtype), text["hidden_size"]
         ),
+        "files": folder_files(path, _PARTS, tokenizer_folder),
     }
 
 
 def _file(path: Path, tokenizer: str, sizes: dict[str, dict]) -> dict[str, Any]:
-    keys, faults, words = keys_of(path), [], None
+    keys, faults, tokenizer_folder = keys_of(path), [], None
     absent = [part for part in (_UNET, _VAE, _CLIP_H) if not any(key.startswith(part) for key in keys)]
     if absent:
         faults.append(f"models.base: {path}: expected a whole SD 2 checkpoint; nothing under {', '.join(absent)}.")
     try:
-        words = find_tokenizer(tokenizer)
-        open_tokenizer(words, sizes["text"]["vocab_size"])
+        tokenizer_folder = find_tokenizer(tokenizer)
+        open_tokenizer(tokenizer_folder, sizes["text"]["vocab_size"])
     except ModelFileErrors as error:
         faults += error.messages
     if faults:
         raise ModelFileErrors(faults)
     layers = sizes["text"]["num_hidden_layers"]
     return {
-        **_common(sizes["unet"], sizes["text"], NoiseSchedule.of_betas("v" if "v_pred" in keys else "epsilon"), words),
-        "unet": lambda dtype: _with_diffusers(UNet2DConditionModel, path, _UNET, sizes["unet"], dtype),
-        "vae": lambda: _with_diffusers(AutoencoderKL, path, _VAE, sizes["vae"], torch.float32),
+        **_common(
+            sizes["unet"],
+            sizes["text"],
+            NoiseSchedule.of_betas("v" if "v_pred" in keys else "epsilon"),
+            tokenizer_folder,
+        ),
+        "unet": lambda dtype: convert_part(UNet2DConditionModel, path, _UNET, sizes["unet"], dtype),
+        "vae": lambda: convert_part(AutoencoderKL, path, _VAE, sizes["vae"], torch.float32),
         "text": lambda dtype: _text(
-            words,
-            _build(CLIPTextModel, sizes["text"], _first_layers(_part(path, _CLIP_H), layers), dtype, path),
+            tokenizer_folder,
+            build_text_encoder(
+                CLIPTextModel, sizes["text"], _first_layers(read_part(path, _CLIP_H), layers), dtype, path
+            ),
             sizes["text"]["hidden_size"],
         ),
-        "files": (path, *tokenizer_files(words)),
+        "files": (path, *tokenizer_files(tokenizer_folder)),
     }
 
 
-def _common(unet: dict, text: dict, schedule: NoiseSchedule, words: Path) -> dict[str, Any]:
+def _common(unet: dict, text: dict, schedule: NoiseSchedule, tokenizer_folder: Path) -> dict[str, Any]:
     return {
         "name": NAMES.get(unet["cross_attention_dim"], "sd"),
         "schedule": schedule,
         "text_widths": (text["hidden_size"], 0),
         "empty_unet": lambda: empty_unet(unet),
         "vocabulary": text.get("vocab_size", 49408),
-        "tokens": lambda: _text(words, None, text["hidden_size"]),
+        "tokens": lambda: _text(tokenizer_folder, None, text["hidden_size"]),
     }
 
 
@@ -175,9 +179,9 @@ def _misfits(unet: dict, vae: dict, text: dict) -> list[str]:
     return faults
 
 
-def _text(words: Path, encoder: nn.Module | None, width: int) -> TextEncoders:
+def _text(tokenizer_folder: Path, encoder: nn.Module | None, width: int) -> TextEncoders:
     """Pad as SD 2 pads, or as the tokenizer's own files say."""
-    tokenizer = CLIPTokenizer.from_pretrained(words, local_files_only=True)
+    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
     pad = 0 if width == SD2_TEXT["hidden_size"] else tokenizer.pad_token_id
     plain = TextEncoders.of_tokenizer(tokenizer, encoder, None)
     return replace(plain, ids=lambda texts, _: plain.ids(texts, pad))
@@ -188,7 +192,7 @@ def _first_layers(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
     prefix = "text_model.encoder.layers."
     return {
         key: tensor
-        for key, tensor in _clip_g(state).items()
+        for key, tensor in rename_clip_g(state).items()
         if key != "text_projection.weight"
         and not (key.startswith(prefix) and int(key.removeprefix(prefix).split(".")[0]) >= layers)
     }

@@ -103,10 +103,10 @@ def attach(unet: nn.Module, adapter: SubjectAdapter, location: bool = True) -> N
         ValueError: blocks that are not the adapter's, or something attached already.
     """
     blocks = block_names(unet)
-    wanted = adapter.config.blocks
-    if wanted not in (blocks, {name: width for name, width in blocks.items() if name.endswith(".0")}):
+    adapter_blocks = adapter.config.blocks
+    if adapter_blocks not in (blocks, {name: width for name, width in blocks.items() if name.endswith(".0")}):
         raise ValueError(
-            f"adapter: made for {len(wanted)} blocks, the UNet has {len(blocks)}, or of "
+            f"adapter: made for {len(adapter_blocks)} blocks, the UNet has {len(blocks)}, or of "
             "other names or widths. Use the base that it was made for."
         )
     if getattr(unet, "position_net", None) is not None:
@@ -114,7 +114,7 @@ def attach(unet: nn.Module, adapter: SubjectAdapter, location: bool = True) -> N
     unet.position_net = adapter.proj
     for name in blocks:
         unet.get_submodule(name).fuser = _PassThrough()  # diffusers asks every block for one
-    for name, fuser in zip(wanted, adapter.fusers):
+    for name, fuser in zip(adapter_blocks, adapter.fusers):
         unet.get_submodule(name).fuser = fuser
     if location:
         plain = unet.conv_in
@@ -148,8 +148,8 @@ def object_arguments(
     patches: Tensor, boxes: Tensor, present: Tensor, locate_single: bool = True, acting: Tensor | None = None
 ) -> dict[str, object]:
     """Collect what "gligen" must be in ``cross_attention_kwargs``: the arguments of `ObjectTokens.forward`."""
-    told = {} if acting is None else {"acting": acting}
-    return {"patches": patches, "boxes": boxes, "present": present, "locate_single": locate_single, **told}
+    arguments = {"patches": patches, "boxes": boxes, "present": present, "locate_single": locate_single}
+    return arguments if acting is None else arguments | {"acting": acting}
 
 
 def trained_in_base(unet: nn.Module, config: SubjectAdapterConfig) -> dict[str, nn.Parameter]:
@@ -196,9 +196,9 @@ def put_on(unet: nn.Module, path: str | Path) -> tuple[SubjectAdapter, dict[str,
 @torch.no_grad()
 def _copy_into(parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Set parameters that a state has; returns what they were."""
-    before = {}
+    originals = {}
     for key, parameter in parameters.items():
         if key in state:
-            before[key] = parameter.detach().clone()
+            originals[key] = parameter.detach().clone()
             parameter.copy_(state[key])
-    return before
+    return originals

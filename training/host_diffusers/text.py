@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 _LENGTH = 77
 _PAD_G = 0  # SDXL pads its second encoder with "!", id 0, and its first with the end token
@@ -30,7 +32,7 @@ class TextEncoders:
 
     @classmethod
     def of_tokenizer(cls, tokenizer: Any, clip_l: nn.Module | None, clip_g: nn.Module | None) -> TextEncoders:
-        """With one of transformers' CLIP tokenizers, whose vocabulary both encoders share."""
+        """Wrap encoders with one of transformers' CLIP tokenizers, whose vocabulary both share."""
 
         def ids(texts: Sequence[str], pad: int | None) -> Tensor:
             fill = tokenizer.eos_token_id if pad is None else pad
@@ -38,6 +40,11 @@ class TextEncoders:
             return torch.tensor([row + [fill] * (_LENGTH - len(row)) for row in rows])
 
         return cls(ids, lambda text: _count(tokenizer, text), clip_l, clip_g)
+
+    @classmethod
+    def of_folder(cls, folder: Path, clip_l: nn.Module | None = None, clip_g: nn.Module | None = None) -> TextEncoders:
+        """Wrap encoders with the tokenizer in a folder."""
+        return cls.of_tokenizer(CLIPTokenizer.from_pretrained(folder, local_files_only=True), clip_l, clip_g)
 
     def to(self, device: torch.device) -> TextEncoders:
         self.clip_l.to(device)
@@ -51,7 +58,7 @@ def _count(tokenizer: Any, text: str) -> int:
 
 @torch.no_grad()
 def encode_prompts(text: TextEncoders, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Prompts as SDXL's UNet reads them: both encoders' penultimate layers side by side, and CLIP-G pooled.
+    """Encode prompts as SDXL's UNet reads them: both encoders' penultimate layers side by side, and CLIP-G pooled.
 
     Returns:
         context (N, 77, D) and pooled (N, P).
@@ -64,5 +71,5 @@ def encode_prompts(text: TextEncoders, prompts: Sequence[str]) -> tuple[Tensor, 
 
 @torch.no_grad()
 def encode_phrases(text: TextEncoders, names: Sequence[str]) -> Tensor:
-    """CLIP-L's embedding at the end token, after its final norm, without projection: (S, 768) on SDXL."""
+    """Return CLIP-L's embedding at the end token, after its final norm, without projection: (S, 768) on SDXL."""
     return text.clip_l(text.ids(names, None).to(text.clip_l.device)).pooler_output

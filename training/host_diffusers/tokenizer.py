@@ -41,6 +41,16 @@ def find_tokenizer(named: str = "") -> Path:
     )
 
 
+def tokenizer_of(base: Path, named: str) -> Path:
+    """Find the tokenizer of a base in a diffusers folder: the named one, its own, or as `find_tokenizer`.
+
+    Raises:
+        ModelFileErrors: not there.
+    """
+    own = base / "tokenizer"
+    return find_tokenizer(named or (str(own) if own.is_dir() else ""))
+
+
 def open_tokenizer(folder: Path, vocabulary: int) -> CLIPTokenizer:
     """Read a tokenizer.
 

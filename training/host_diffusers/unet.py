@@ -39,19 +39,19 @@ def unet_layout(unet: nn.Module) -> UNetSpec:
         middle=_last(depths[-1]) if "CrossAttn" in (config.mid_block_type or "") else 0,
         context_width=_last(config.cross_attention_dim),
     )
-    found = [name for name, module in unet.named_modules() if name.endswith("attn2") and isinstance(module, Attention)]
-    told = [site.diffusers for site in layout.sites()]
-    if sorted(found) != sorted(told):
-        odd = sorted(set(found) ^ set(told))
+    names = [name for name, module in unet.named_modules() if name.endswith("attn2") and isinstance(module, Attention)]
+    expected = [site.diffusers for site in layout.sites()]
+    if sorted(names) != sorted(expected):
+        odd = sorted(set(names) ^ set(expected))
         raise ValueError(
-            f"base model: expected a UNet of SDXL's architecture, got one with {len(found)} text "
-            f"cross-attentions where its config tells {len(told)}; first difference: {odd[0]}."
+            f"base model: expected a UNet of SDXL's architecture, got one with {len(names)} text "
+            f"cross-attentions where its config tells {len(expected)}; first difference: {odd[0]}."
         )
     return layout
 
 
 def unet_context(unet: nn.Module) -> int:
-    """Width of the text context, 2048 on SDXL."""
+    """Return the width of the text context, 2048 on SDXL."""
     return _last(unet.config.cross_attention_dim)
 
 
@@ -60,7 +60,7 @@ def _per_level(value: int | Sequence, levels: int) -> tuple:
 
 
 def _depths(has_transformers: bool, depth: int | Sequence[int], resnets: int) -> tuple[int, ...]:
-    """Depth of each residual block of a level; a nested list gives them one by one."""
+    """List the depth of each residual block of a level; a nested list gives them one by one."""
     if not has_transformers:
         return (0,) * resnets
     return (depth,) * resnets if isinstance(depth, int) else tuple(depth)
@@ -71,7 +71,7 @@ def _last(value: int | Sequence[int]) -> int:
 
 
 def cross_attentions(unet: nn.Module) -> list[tuple[CrossAttentionLayer, Attention, int]]:
-    """Every text cross-attention in the published order: (its site, its module, its level; 0 is the finest)."""
+    """List every text cross-attention in the published order: (its site, its module, its level; 0 is the finest)."""
     levels = len(unet.config.block_out_channels)
     return [(site, unet.get_submodule(site.diffusers), _level(site, levels)) for site in unet_layout(unet).sites()]
 
@@ -84,7 +84,7 @@ def _level(site: CrossAttentionLayer, levels: int) -> int:
 
 
 def grid_of(latent_size: tuple[int, int], level: int) -> tuple[int, int]:
-    """Token grid (h, w) at a level of the UNet: every level halves, rounding up (a convolution of stride 2)."""
+    """Compute the token grid (h, w) at a level: every level halves, rounding up (a convolution of stride 2)."""
     height, width = latent_size
     for _ in range(level):
         height, width = -(-height // 2), -(-width // 2)

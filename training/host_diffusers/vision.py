@@ -16,7 +16,7 @@ from core.key_report import compare_keys, describe, shapes
 from core.user_files import read_json_object, visible_files
 
 # Heads cannot be read from tensors. Width: (heads, activation) of bigG, H, L and B; other widths have 64 a head.
-_KNOWN = {1664: (16, "gelu"), 1280: (16, "gelu"), 1024: (16, "quick_gelu"), 768: (12, "quick_gelu")}
+_HEADS = {1664: (16, "gelu"), 1280: (16, "gelu"), 1024: (16, "quick_gelu"), 768: (12, "quick_gelu")}
 
 
 def load_vision(path: str | Path, dtype: torch.dtype) -> nn.Module:
@@ -61,13 +61,13 @@ def vision_sizes(path: Path) -> VisionSizes:
         config = read_json_object(path / "config.json")
         config = CLIPVisionConfig(**config.get("vision_config", config))
         return VisionSizes(width, config.projection_dim, (config.image_size // config.patch_size) ** 2)
-    found = _shapes(path)
+    tensor_shapes = _shapes(path)
     ends = ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding")
-    positions = [shape[0] for key, shape in found.items() if key.endswith(ends)]
-    embedding = [shape[0] for key, shape in found.items() if key.endswith("visual_projection.weight")]
-    embedding += [shape[1] for key, shape in found.items() if key.endswith("visual.proj")]
+    positions = [shape[0] for key, shape in tensor_shapes.items() if key.endswith(ends)]
+    embedding = [shape[0] for key, shape in tensor_shapes.items() if key.endswith("visual_projection.weight")]
+    embedding += [shape[1] for key, shape in tensor_shapes.items() if key.endswith("visual.proj")]
     if len(positions) != 1 or len(embedding) != 1:
-        raise ValueError(f"{path.name}: expected a CLIP vision encoder with its projection. {describe(found)}")
+        raise ValueError(f"{path.name}: expected a CLIP vision encoder with its projection. {describe(tensor_shapes)}")
     return VisionSizes(width, embedding[0], positions[0] - 1)
 
 
@@ -78,14 +78,14 @@ def vision_width(path: Path) -> int:
         ValueError: not such an encoder.
     """
     if not path.is_dir():
-        shapes_of = _shapes(path)
+        tensor_shapes = _shapes(path)
         widths = [
             shape[0]
-            for key, shape in shapes_of.items()
+            for key, shape in tensor_shapes.items()
             if key.endswith(("visual.class_embedding", "vision_model.embeddings.class_embedding")) and shape
         ]
         if len(widths) != 1:
-            raise ValueError(f"{path.name}: expected a CLIP vision encoder. {describe(shapes_of)}")
+            raise ValueError(f"{path.name}: expected a CLIP vision encoder. {describe(tensor_shapes)}")
         return widths[0]
     config = read_json_object(path / "config.json")
     config = config.get("vision_config", config)
@@ -125,20 +125,29 @@ def _from_file(path: Path, dtype: torch.dtype) -> nn.Module:
         raise ValueError(f"{path.name}: expected a CLIP vision encoder with '{anchor}'. {describe(map(str, content))}")
     config = _config(state, metadata)
     model = CLIPVisionModelWithProjection(config).to(dtype)
-    wanted = model.state_dict()
-    wrapped = any(key.startswith("vision_model.") for key in wanted)
-    state = {key if wrapped else key.removeprefix("vision_model."): tensor for key, tensor in state.items()}
-    compare_keys(shapes(state), shapes(wanted), path.name, "a CLIP vision encoder")
-    model.load_state_dict(state)
+    load_weights(model, state, "vision_model.", path.name, "a CLIP vision encoder")
     return model
 
 
+def load_weights(model: nn.Module, state: dict[str, Tensor], prefix: str, file: str, what: str) -> None:
+    """Load tensors whose names have a prefix into a model of transformers, which names its body with or without it.
+
+    Raises:
+        ValueError: keys or shapes do not fit; it names the file and what the model is.
+    """
+    expected = model.state_dict()
+    if not any(key.startswith(prefix) for key in expected):
+        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    compare_keys(shapes(state), shapes(expected), file, what)
+    model.load_state_dict(state)
+
+
 def _config(state: dict[str, Tensor], metadata: dict[str, str]) -> CLIPVisionConfig:
-    """Every size from the tensors."""
+    """Read every size from the tensors."""
     patches = state["vision_model.embeddings.patch_embedding.weight"]
     width, patch = patches.shape[0], patches.shape[-1]
     positions = state["vision_model.embeddings.position_embedding.weight"].shape[0]
-    heads, activation = _KNOWN.get(width, (max(1, width // 64), "gelu"))
+    heads, activation = _HEADS.get(width, (max(1, width // 64), "gelu"))
     layers = 1 + max(int(key.split(".")[3]) for key in state if key.startswith("vision_model.encoder.layers."))
     projection = state.get("visual_projection.weight")
     return CLIPVisionConfig(
@@ -155,7 +164,7 @@ def _config(state: dict[str, Tensor], metadata: dict[str, str]) -> CLIPVisionCon
 
 
 def _from_open_clip(tower: dict[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's vision names to transformers'."""
+    """Rename open_clip's vision tensors to transformers' names."""
     state = {
         "visual_projection.weight": tower["visual.proj"].T,
         "vision_model.embeddings.class_embedding": tower["visual.class_embedding"],
@@ -170,7 +179,7 @@ def _from_open_clip(tower: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rename_blocks(blocks: dict[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's transformer blocks (``<i>.attn.in_proj_weight`` ...) to transformers' CLIP layers."""
+    """Rename open_clip's transformer blocks (``<i>.attn.in_proj_weight`` ...) to transformers' CLIP layers."""
     parts = {
         "ln_1": "layer_norm1",
         "ln_2": "layer_norm2",

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...data.encoded_flux import NAMED, PLAIN, EncodedFlux
 from ...diffusion.ddim import seeded_noise
 from ...diffusion.flow import euler, shift_of
-from ...host_diffusers.flux.lora import set_lora
+from ...host_diffusers import set_relation
 from ...host_diffusers.images import decode_latents
 from ..validation import SamplePictures
 from .objective import FluxObjective
@@ -45,7 +45,7 @@ class FluxSamplePictures(SamplePictures):
         return samples
 
     def _switch(self, enabled: bool) -> None:
-        set_lora(self.objective.network.transformer, enabled)
+        set_relation(self.objective.network.transformer, enabled)
 
     @torch.no_grad()
     def _render(self) -> Tensor:

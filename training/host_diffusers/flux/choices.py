@@ -1,4 +1,4 @@
-"""What a base is taken for, what keeps its parts from fitting each other, and what a user should know of the choice."""
+"""Which model a base is, what keeps its parts from fitting each other, and what a user should know of the choice."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ def misfits_of(config: dict, parts: FluxParts, tables: DreamOEmbeddings | None, 
 
 
 def is_kontext(base: Path, index: dict, method: str) -> bool:
-    """Whether a FLUX.1 is Kontext: its weights do not tell, its folder, its name or the references' method does."""
-    told = str(index.get("_class_name", "")) + base.name.lower()
-    return "kontext" in told.lower() or method == "offset"
+    """Tell whether a FLUX.1 is Kontext by its folder, its name or the references' method; its weights do not say."""
+    return "kontext" in (str(index.get("_class_name", "")) + base.name).lower() or method == "offset"
 
 
 def method_of(config: dict, kontext: bool, dreamo: bool) -> str:
@@ -52,25 +51,25 @@ def method_of(config: dict, kontext: bool, dreamo: bool) -> str:
 
 def remarks_on(base: Path, index: dict, config: dict, name: str, dreamo: bool) -> list[str]:
     """Say what is likely not what the user wants, with the reason."""
-    found, klein = [], name.startswith("klein")
+    remarks, klein = [], name.startswith("klein")
     by_name = klein and base.is_file() and "base" not in base.name.lower()
     if index.get("is_distilled") or by_name:
         source = "its name has no 'base' in it" if by_name else "its model_index.json says so"
-        found.append(
+        remarks.append(
             f"models.base: {base.name} is a distilled Klein ({source}). It was taught to draw in 4 steps without "
             "guidance; training on flow matching's velocity undoes that. Train on FLUX.2-klein-base, draw with either."
         )
     if name == "flux1-dev" and not config.get("guidance_embeds"):
-        found.append(
+        remarks.append(
             f"models.base: {base.name} is told no guidance: FLUX.1-schnell, distilled to 4 steps. Training on it "
             "undoes the distillation; take FLUX.1-dev."
         )
     if name == "flux1-dev" and not dreamo:
-        found.append(
+        remarks.append(
             "models.dreamo: FLUX.1-dev reads no references without DreamO's LoRAs and tables; it will learn the "
             "relation beside pictures that say nothing to it."
         )
     if name not in FLUX_BASES:
         sizes = f"{name}, {config['num_layers']} + {config['num_single_layers']} blocks"
-        found.append(f"models.base: of no published size ({sizes}).")
-    return found
+        remarks.append(f"models.base: of no published size ({sizes}).")
+    return remarks

@@ -14,10 +14,10 @@ from core.routing.files import ADAPTERS
 from .single_file import diffusers_modules, split_rows
 
 
-def strengths_of(paths: Sequence[Path], given: Sequence[float]) -> list[float]:
-    """Take the given strength of each file, else the published one of a file of this name, else 1."""
+def strengths_of(paths: Sequence[Path], strengths: Sequence[float]) -> list[float]:
+    """Take the user's strength of each file, else the published one of a file of this name, else 1."""
     published = {name: adapter.strength for adapter in ADAPTERS for name in adapter.files}
-    return list(given) or [published.get(path.name, 1.0) for path in paths]
+    return list(strengths) or [published.get(path.name, 1.0) for path in paths]
 
 
 def merge_loras(transformer: nn.Module, paths: Sequence[Path], strengths: Sequence[float]) -> int:
@@ -54,7 +54,7 @@ def _shape(transformer: nn.Module, module: str) -> tuple[int, ...]:
 
 
 def _deltas(lora: FluxLoRA) -> Iterator[tuple[str, Tensor]]:
-    """(layer of diffusers, delta) of every pair, fused ones in their parts."""
+    """Yield (layer of diffusers, delta) of every pair, fused ones in their parts."""
     for module in sorted(lora.modules):
         down, up = (lora.state[f"{module}.lora_{half}.weight"].float() for half in ("down", "up"))
         alpha = float(lora.state.get(f"{module}.alpha", down.shape[0]))

@@ -98,6 +98,7 @@ def open_flux_base(paths: FluxPaths, method: str = "auto") -> FluxBaseFiles:
     """
     transformers.utils.logging.disable_progress_bar()
     diffusers.utils.logging.disable_progress_bar()
+    # 1. every fault of every part in one report
     faults: list[str] = []
     base = Path(paths.base)
     config = _or_fault(lambda: _config_of(paths, base), faults)
@@ -125,20 +126,22 @@ def open_flux_base(paths: FluxPaths, method: str = "auto") -> FluxBaseFiles:
         faults += misfits_of(config, parts, tables, bool(loras), method)
     if faults or config is None or parts is None:
         raise ModelFileErrors(faults)
+    # 2. which of the published models it is, and how its references stand
     index = _or_fault(lambda: read_json_object(base / "model_index.json"), []) if base.is_dir() else None
     kontext = is_kontext(base, index or {}, method)
     name = name_of(config, kontext)
-    chosen = method if method != "auto" else method_of(config, kontext, tables is not None or bool(loras))
+    reference_method = method if method != "auto" else method_of(config, kontext, tables is not None or bool(loras))
     strengths = strengths_of(loras, paths.dreamo_strengths)
-    more = [Path(paths.embeddings)] if paths.embeddings else []
+    # 3. the parts, read when they are asked for
+    embeddings = [Path(paths.embeddings)] if paths.embeddings else []
     return FluxBaseFiles(
         name,
         config,
         parts,
-        chosen,
+        reference_method,
         tables,
         tuple(remarks_on(base, index or {}, config, name, tables is not None or bool(loras))),
-        (*_files_of(base), *parts.files, *loras, *more),
+        (*_files_of(base), *parts.files, *loras, *embeddings),
         lambda dtype: _read_transformer(base, config, dtype, loras, strengths),
         lambda dtype: _read_nf4(base, config, dtype),
         str((strengths, paths.text_tokens)),

@@ -101,14 +101,6 @@ def _exactly(names: list[str]) -> str:
     return "|".join(name.replace(".", r"\.") for name in names)
 
 
-def set_lora(transformer: nn.Module, enabled: bool) -> None:
-    """Switch the attached pairs on or off; off is the untouched transformer."""
-    if enabled:
-        transformer.enable_adapters()
-    else:
-        transformer.disable_adapters()
-
-
 def pairs_of(parameters: Mapping[str, Tensor], alpha: float) -> dict[str, LowRank]:
     """Copy trained pairs to the CPU as the file format knows them, by diffusers' module name."""
     copies = {name: parameter.detach().cpu().clone() for name, parameter in parameters.items()}
@@ -119,18 +111,18 @@ def pairs_of(parameters: Mapping[str, Tensor], alpha: float) -> dict[str, LowRan
 @contextmanager
 def merged(transformer: nn.Module, pairs: Mapping[str, LowRank], strength: float = 1.0) -> Iterator[None]:
     """Draw with pairs in the weights of a transformer that does not train; the very weights come back afterwards."""
-    before = []
+    originals = []
     with torch.no_grad():
         for module, pair in pairs.items():
             weight = transformer.get_submodule(module).weight
-            before.append((weight, weight.detach().clone()))
+            originals.append((weight, weight.detach().clone()))
             weight.add_((strength * pair.delta()).to(weight))
     try:
         yield
     finally:
         with torch.no_grad():
-            for weight, old in before:
-                weight.copy_(old)
+            for weight, original in originals:
+                weight.copy_(original)
 
 
 def read_with_diffusers(path: str, transformer: nn.Module, pairs: Mapping[str, LowRank]) -> int:
@@ -151,12 +143,12 @@ def read_with_diffusers(path: str, transformer: nn.Module, pairs: Mapping[str, L
     state = state[0] if isinstance(state, tuple) else state
     options = {"transformer": empty, "adapter_name": _READ, "low_cpu_mem_usage": True}
     pipeline.load_lora_into_transformer(dict(state), **options, **({} if fused else {"network_alphas": None}))
-    found = {name: layer for name, layer in empty.named_modules() if _READ in getattr(layer, "lora_A", {})}
+    layers = {name: layer for name, layer in empty.named_modules() if _READ in getattr(layer, "lora_A", {})}
 
     def same(name: str, pair: LowRank) -> bool:
         down, up = (state.get(f"transformer.{name}.lora_{half}.weight") for half in "AB")
-        if name not in found or down is None or up is None:
+        if name not in layers or down is None or up is None:
             return False
-        return torch.allclose(found[name].scaling[_READ] * up.float() @ down.float(), pair.delta())
+        return torch.allclose(layers[name].scaling[_READ] * up.float() @ down.float(), pair.delta())
 
     return sum(same(name, pair) for name, pair in pairs.items())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class FluxNetwork(nn.Module):
         return bool(self.transformer.config.guidance_embeds)
 
     def grid(self, latents: Tensor) -> Grid:
-        """Token rows and columns of (..., h, w) latents."""
+        """Count token rows and columns of (..., h, w) latents."""
         return latents.shape[-2] // self.patch, latents.shape[-1] // self.patch
 
     def representable(self, time: Tensor) -> Tensor:
@@ -61,9 +62,9 @@ class FluxNetwork(nn.Module):
         references: Sequence[Tensor] = (),
         guidance: float = 1.0,
         attend: Attend | None = None,
-        kept: Tensor | None = None,
+        token_index: Tensor | None = None,
     ) -> Tensor:
-        """Predicted velocity, noise minus picture.
+        """Predict the velocity, noise minus picture.
 
         Args:
             noisy: (B, C, h, w) normalised latents; h and w even on FLUX.1.
@@ -72,23 +73,26 @@ class FluxNetwork(nn.Module):
             references: (B, C, h_i, w_i) each, in the order of their slots 1, 2, ...
             guidance: what a guidance-distilled base is told.
             attend: computes every attention, in the order of the blocks; needs `attention.hook_attention`.
-            kept: which of all reference tokens take part, long; None: all. Their positions stay.
+            token_index: which of all reference tokens take part, long; None: all. Their positions stay.
 
         Returns:
             (B, C, h, w) in the transformer's precision.
         """
+        # 1. the sequence: tokens of the picture and the references, their positions, DreamO's rows
         grid, grids = self.grid(noisy), [self.grid(each) for each in references]
         tokens, ids = pack(noisy, self.patch), grid_ids(grid)
         added = self._rows(grid, grids) if references else None
         if references:
-            others = torch.cat([pack(each, self.patch) for each in references], dim=1)
-            places = reference_ids(self.method, grid, grids, INDEX_SCALE[self.axes])
-            if kept is not None:
-                others, places = others[:, kept.to(others.device)], places[kept.cpu()]
+            reference_tokens = torch.cat([pack(each, self.patch) for each in references], dim=1)
+            positions = reference_ids(self.method, grid, grids, INDEX_SCALE[self.axes])
+            if token_index is not None:
+                rows = token_index.to(reference_tokens.device)
+                reference_tokens, positions = reference_tokens[:, rows], positions[token_index.cpu()]
                 if added is not None:
-                    picture = tokens.shape[1]
-                    added = torch.cat((added[:, :picture], added[:, picture:][:, kept.to(added.device)]), dim=1)
-            tokens, ids = torch.cat((tokens, others), dim=1), torch.cat((ids, places))
+                    count = tokens.shape[1]
+                    added = torch.cat((added[:, :count], added[:, count:][:, rows.to(added.device)]), dim=1)
+            tokens, ids = torch.cat((tokens, reference_tokens), dim=1), torch.cat((ids, positions))
+        # 2. the call
         ids = four_axes(ids) if self.axes == 4 else ids
         inputs = {
             "hidden_states": tokens.to(self.dtype),
@@ -103,12 +107,12 @@ class FluxNetwork(nn.Module):
             inputs["pooled_projections"] = pooled.to(self.dtype)
         if attend is not None:
             inputs["joint_attention_kwargs"] = {"attend": attend}
-        with _rows_added(self.transformer.x_embedder, added):
+        with rows_added(self.transformer.x_embedder, added):
             out = self.transformer(**inputs, return_dict=False)[0]
         return unpack(out[:, : grid[0] * grid[1]], grid, self.patch)
 
     def _rows(self, grid: Grid, grids: list[Grid]) -> Tensor | None:
-        """(1, N + all reference tokens, D) of DreamO's tables."""
+        """Return (1, N + all reference tokens, D) of DreamO's tables."""
         if not self.tables:
             return None
         rows = DreamOEmbeddings(self.tables["task"], self.tables["index"])
@@ -116,7 +120,7 @@ class FluxNetwork(nn.Module):
         return rows.embedding(grid[0] * grid[1], lengths, tuple(range(1, len(grids) + 1)))
 
     def layout(self, text: int, grid: Grid, lengths: Sequence[int]) -> CallLayout:
-        """Where everything stands in the sequence of a call.
+        """Lay out the sequence of a call.
 
         Args:
             text: tokens of the prompt.
@@ -129,16 +133,14 @@ class FluxNetwork(nn.Module):
         return CallLayout(start + sum(lengths), grid, (text, start), ((0, text),), spans)
 
 
-class _rows_added:
-    """Inside, a layer's output has rows added to it."""
-
-    def __init__(self, layer: nn.Module, rows: Tensor | None) -> None:
-        self.layer, self.rows, self.hook = layer, rows, None
-
-    def __enter__(self) -> None:
-        if self.rows is not None:
-            self.hook = self.layer.register_forward_hook(lambda module, inputs, out: out + self.rows.to(out))
-
-    def __exit__(self, *_: object) -> None:
-        if self.hook is not None:
-            self.hook.remove()
+@contextmanager
+def rows_added(layer: nn.Module, rows: Tensor | None) -> Iterator[None]:
+    """Add rows to a layer's output inside the context; None adds nothing."""
+    if rows is None:
+        yield
+        return
+    hook = layer.register_forward_hook(lambda module, inputs, out: out + rows.to(out))
+    try:
+        yield
+    finally:
+        hook.remove()

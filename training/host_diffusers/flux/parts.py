@@ -55,6 +55,7 @@ def open_parts(folder: Path, tokens: int, words: Tensor | None) -> FluxParts:
     Raises:
         ModelFileErrors: missing, broken, or of no Flux.
     """
+    # 1. the configs
     if not (folder / "vae" / "config.json").is_file():
         raise ModelFileErrors(f"models.parts: {folder} is not a diffusers folder of Flux: vae/config.json is missing.")
     try:
@@ -64,15 +65,16 @@ def open_parts(folder: Path, tokens: int, words: Tensor | None) -> FluxParts:
         raise ModelFileErrors(f"models.parts: {error}") from error
     if vae.get("_class_name", "AutoencoderKL") not in _VAES:
         raise ModelFileErrors(f"models.parts: {folder / 'vae'}: expected a VAE of Flux, got {vae.get('_class_name')}.")
-    found = next((part for part, kind in reversed(kinds.items()) if kind in ("t5", "qwen3", "mistral3")), None)
-    if found is None and kinds.get("text_encoder_2") == "clip":
-        found = "text_encoder_2"
-    if found is None:
+    encoder = next((part for part, kind in reversed(kinds.items()) if kind in ("t5", "qwen3", "mistral3")), None)
+    if encoder is None and kinds.get("text_encoder_2") == "clip":
+        encoder = "text_encoder_2"
+    if encoder is None:
         raise ModelFileErrors(
             f"models.parts: {folder}: expected T5 (FLUX.1), Qwen3 (Klein) or Mistral (FLUX.2 dev) as a text encoder, "
             f"got {', '.join(kinds.values()) or 'none'}."
         )
-    kind, config = kinds[found], read_json_object(folder / found / "config.json")
+    # 2. what the parts are
+    kind, config = kinds[encoder], read_json_object(folder / encoder / "config.json")
     length = DEFAULT_TOKENS[kind] if kind == "clip" else tokens or DEFAULT_TOKENS[kind]
     width = _width(config)
     parts = ("vae", *kinds, *(part.replace("text_encoder", "tokenizer") for part in kinds), "tokenizer")
@@ -111,8 +113,8 @@ def has_weights(folder: Path) -> bool:
 
 def _kind(folder: Path) -> str:
     """Tell the sort of a text encoder: t5, qwen3, mistral3, clip, or what its config says."""
-    told = str(read_json_object(folder / "config.json").get("model_type", "")).lower()
-    return "clip" if told.startswith("clip") else told
+    model_type = str(read_json_object(folder / "config.json").get("model_type", "")).lower()
+    return "clip" if model_type.startswith("clip") else model_type
 
 
 def _width(config: dict) -> int:

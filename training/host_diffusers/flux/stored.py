@@ -69,38 +69,38 @@ class _Fetcher:
     @torch.no_grad()
     def weights(self, block: _StoredBlock) -> dict[str, Tensor]:
         """Bring a block's frozen weights to the device, in the precision it computes in."""
-        here = self._here(block) if block.streamed else dict(block.stored())
+        weights = self._fetched(block) if block.streamed else dict(block.stored())
         return {
             name: from_fp8(weight, block.factors[name].to(self.device), self.dtype) if name in block.factors else weight
-            for name, weight in here.items()
+            for name, weight in weights.items()
         }
 
-    def _here(self, block: _StoredBlock) -> dict[str, Tensor]:
+    def _fetched(self, block: _StoredBlock) -> dict[str, Tensor]:
         if self.stream is None:
             return {name: weight.to(self.device) for name, weight in block.stored()}
         index, main = self.streamed.index(block), torch.cuda.current_stream(self.device)
         if index in self._ahead:
-            here, arrived = self._ahead.pop(index)
+            weights, arrived = self._ahead.pop(index)
         else:
-            here, arrived = self._copy(block)
+            weights, arrived = self._copy(block)
         main.wait_event(arrived)
-        for weight in here.values():
+        for weight in weights.values():
             weight.record_stream(main)  # its memory is free again when the computing stream is done with it
         following = index - 1 if index <= self._last else index + 1  # forwards, then backwards through the blocks
         self._ahead.clear()
         if 0 <= following < len(self.streamed):
             self._ahead[following] = self._copy(self.streamed[following])
         self._last = index
-        return here
+        return weights
 
     def _copy(self, block: _StoredBlock) -> tuple[dict[str, Tensor], torch.cuda.Event]:
         with torch.cuda.stream(self.stream):
-            here = {name: weight.to(self.device, non_blocking=True) for name, weight in block.stored()}
-            return here, self.stream.record_event()
+            weights = {name: weight.to(self.device, non_blocking=True) for name, weight in block.stored()}
+            return weights, self.stream.record_event()
 
 
 def streamed_blocks(blocks: int, streamed: int) -> set[int]:
-    """Which of so many blocks are streamed: evenly spread, so that each has time to arrive."""
+    """Choose which of so many blocks are streamed: evenly spread, so that each has time to arrive."""
     streamed = min(streamed, blocks)
     return {(2 * index + 1) * blocks // (2 * streamed) for index in range(streamed)} if streamed else set()
 
@@ -120,7 +120,7 @@ def store_blocks(
     """
     fetcher = _Fetcher(device, dtype, prefetch)
     blocks = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
-    far = streamed_blocks(len(blocks), streamed)
+    streamed_indices = streamed_blocks(len(blocks), streamed)
     for index, block in enumerate(blocks):
         factors = {}
         for name, weight in block.named_parameters():
@@ -129,14 +129,14 @@ def store_blocks(
                 continue
             if fp8 and weight.ndim == 2:
                 weight.data, factors[name] = to_fp8(weight.data)
-            if index not in far:
+            if index not in streamed_indices:
                 weight.data = weight.data.to(device)
             elif device.type == "cuda":
                 weight.data = weight.data.cpu().pin_memory()
-        if index in far or factors:
+        if index in streamed_indices or factors:
             factors = {name: factor.to(device) for name, factor in factors.items()}
-            stored = _StoredBlock(block, factors, index in far, fetcher)
-            if index in far:
+            stored = _StoredBlock(block, factors, index in streamed_indices, fetcher)
+            if index in streamed_indices:
                 fetcher.streamed.append(stored)
     inside = {id(weight) for block in blocks for weight in block.parameters()}
     for module in transformer.modules():

@@ -26,7 +26,7 @@ from core.routing.placeholders import WORDS
 from ..miniworld.architectures import Words
 from ..miniworld.flux import TEXT_TOKENS
 from ..miniworld.flux_text import PlaceholderWords, with_placeholders
-from .words import replaced_rows
+from .words import PlaceholderIds, replaced_rows
 
 CLIP_LENGTH = 77
 DEFAULT_TOKENS = {"t5": 256, "qwen3": 512, "mistral3": 512, "clip": TEXT_TOKENS}  # T5: what ComfyUI pads to
@@ -70,27 +70,10 @@ def _no_places(prompt: str, references: int) -> list[int]:
     return [0] * references
 
 
-class _PlaceholderIds:
-    """Ids of a tokenizer to which DreamO's words were added, numbered behind the encoder's own table."""
-
-    def __init__(self, tokenizer: Any, rows: int) -> None:
-        tokenizer.add_tokens(list(WORDS))
-        added = tokenizer.convert_tokens_to_ids(list(WORDS))
-        self.first, self._numbers = rows, {number: rows + index for index, number in enumerate(added)}
-
-    def __call__(self, rows: list[list[int]]) -> Tensor:
-        return torch.tensor([[self._numbers.get(token, token) for token in row] for row in rows])
-
-    def places(self, ids: Tensor, references: int) -> list[int]:
-        """Find [ref#1], [ref#2] ... in (L,) ids."""
-        slots = self.first + torch.arange(references)
-        return (ids[None] == slots[:, None]).int().argmax(dim=-1).tolist()
-
-
 def flux1_text(
     clip_tokenizer: Any, clip_l: nn.Module, t5_tokenizer: Any, t5: nn.Module, length: int, words: Tensor | None
 ) -> FluxText:
-    """FLUX.1's two encoders.
+    """Wrap FLUX.1's two encoders.
 
     Args:
         clip_tokenizer, t5_tokenizer: of transformers.
@@ -98,9 +81,7 @@ def flux1_text(
         length: tokens that T5's prompts are padded to.
         words: (10, E) DreamO's table, or None.
     """
-    placeholders = (
-        _PlaceholderIds(t5_tokenizer, t5.get_input_embeddings().num_embeddings) if words is not None else None
-    )
+    placeholders = PlaceholderIds(t5_tokenizer, t5.get_input_embeddings().num_embeddings) if words is not None else None
 
     def ids(prompts: Sequence[str]) -> Tensor:
         padded = t5_tokenizer(list(prompts), padding="max_length", truncation=True, max_length=length)["input_ids"]
@@ -112,19 +93,19 @@ def flux1_text(
         pooled = clip_l(torch.tensor(short["input_ids"], device=clip_l.device)).pooler_output
         if words is None:
             return t5(ids(prompts).to(t5.device))[0], pooled
-        return replaced_rows(t5, ids(prompts), words, lambda known: t5(known)[0]), pooled
+        return replaced_rows(t5, ids(prompts), words, lambda rows: t5(rows)[0]), pooled
 
     def position(prompt: str, characters: int) -> int:
-        return len(t5_tokenizer(prompt[:characters].rstrip(), add_special_tokens=False)["input_ids"])
+        return _tokens(t5_tokenizer, prompt[:characters].rstrip())
 
     def places(prompt: str, references: int) -> list[int]:
-        return placeholders.places(ids([prompt])[0], references) if placeholders else _no_places(prompt, references)
+        return placeholders.places(ids([prompt]), references)[0].tolist() if placeholders else [0] * references
 
     return FluxText(encode, position, places, name_placeholders if placeholders else name_images, (clip_l, t5))
 
 
 def qwen_text(tokenizer: Any, qwen: nn.Module, length: int) -> FluxText:
-    """Klein's encoder: ``Qwen3ForCausalLM``, as its pipeline asks it."""
+    """Wrap Klein's encoder, ``Qwen3ForCausalLM``, as its pipeline calls it."""
 
     @torch.no_grad()
     def encode(prompts: Sequence[str]) -> tuple[Tensor, None]:
@@ -134,22 +115,23 @@ def qwen_text(tokenizer: Any, qwen: nn.Module, length: int) -> FluxText:
     def position(prompt: str, characters: int) -> int:
         chat = [{"role": "user", "content": prompt}]
         whole = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-        return _tokens(tokenizer, _begun(whole, prompt, characters))
+        return _tokens(tokenizer, _up_to(whole, prompt, characters))
 
     return FluxText(encode, position, _no_places, name_images, (qwen,))
 
 
-def _begun(whole: str, prompt: str, characters: int) -> str:
-    """Cut a chat off where a number of its prompt's characters have been said."""
+def _up_to(whole: str, prompt: str, characters: int) -> str:
+    """Cut a chat off behind a number of its prompt's characters."""
     return whole[: whole.rindex(prompt)] + prompt[:characters].rstrip()
 
 
 def _tokens(tokenizer: Any, text: str) -> int:
+    """Count the tokens of a text without start and end."""
     return len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def mistral_text(processor: Any, mistral: nn.Module, length: int) -> FluxText:
-    """FLUX.2 dev's encoder: ``Mistral3ForConditionalGeneration``, as its pipeline asks it."""
+    """Wrap FLUX.2 dev's encoder, ``Mistral3ForConditionalGeneration``, as its pipeline calls it."""
 
     @torch.no_grad()
     def encode(prompts: Sequence[str]) -> tuple[Tensor, None]:
@@ -160,13 +142,13 @@ def mistral_text(processor: Any, mistral: nn.Module, length: int) -> FluxText:
         whole = processor.apply_chat_template(format_input([prompt])[0], tokenize=False, add_generation_prompt=False)
         tokenizer = getattr(processor, "tokenizer", processor)
         first = length - _tokens(tokenizer, whole)  # padded on the left; the chat's end follows the prompt
-        return first + _tokens(tokenizer, _begun(whole, prompt, characters))
+        return first + _tokens(tokenizer, _up_to(whole, prompt, characters))
 
     return FluxText(encode, position, _no_places, name_images, (mistral,))
 
 
 def miniworld_text(words: Words, text_g: nn.Module, table: Tensor | None) -> FluxText:
-    """Read prompts as the miniworld's Flux does: by CLIP-G alone.
+    """Wrap CLIP-G, which alone reads the prompts of the miniworld's Flux.
 
     Args:
         words: its tokenizer.
@@ -184,8 +166,7 @@ def miniworld_text(words: Words, text_g: nn.Module, table: Tensor | None) -> Flu
         return out.hidden_states[-2], out.text_embeds
 
     def position(prompt: str, characters: int) -> int:
-        begun = words.tokenizer(prompt[:characters].rstrip(), add_special_tokens=False)["input_ids"]
-        return 1 + len(begun)  # after the start token
+        return 1 + _tokens(words.tokenizer, prompt[:characters].rstrip())  # after the start token
 
     def places(prompt: str, references: int) -> list[int]:
         return tokens.places(tokens.ids([prompt]), references)[0].tolist()

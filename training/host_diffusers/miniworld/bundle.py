@@ -146,7 +146,7 @@ def save_miniworld(world: Miniworld, folder: Path) -> int:
     for name, part in parts.items():
         copy.deepcopy(part).cpu().half().save_pretrained(folder / name)
         for path in (folder / name).glob("*.safetensors"):
-            _settle(path, _PREFIXES.get(name, ""))
+            _add_prefix(path, _PREFIXES.get(name, ""))
     scheduler = {
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": 1000,
@@ -166,14 +166,14 @@ def save_miniworld(world: Miniworld, folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
 
 
-def _settle(path: Path, prefix: str) -> None:
-    """Names as every version of transformers and ComfyUI reads them: transformers 5 drops `text_model.` from L's."""
+def _add_prefix(path: Path, prefix: str) -> None:
+    """Rename a file's tensors as every transformers and ComfyUI reads them: transformers 5 drops `text_model.` of L."""
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}
-    bare = {
+    renamed = {
         key if key.startswith((prefix, "text_projection")) else prefix + key: value for key, value in tensors.items()
     }
-    save(path, bare, {"format": "pt"})
+    save(path, renamed, {"format": "pt"})
 
 
 def load_miniworld(folder: Path = sizes.FOLDER) -> Miniworld:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from core.routing.token_layout import PATCH, DreamOEmbeddings, Grid, TokenLayout, length, positions, token_grid
 
 from ..flux.attention import Attend, HookedFluxAttnProcessor, attend_plain
+from ..flux.network import rows_added
 from ..flux.tokens import grid_ids, pack, unpack
 from .architectures import CHANNELS, TEXT_G
 
@@ -32,7 +33,7 @@ TEXT_TOKENS = 24  # captions of one or two creatures, placeholders included
 
 
 def flux_config(channels: int = CHANNELS) -> dict:
-    """Flux in small, for latents of any number of channels; 2 x 2 latents make a token."""
+    """Return the config of a small Flux, for latents of any number of channels; 2 x 2 latents make a token."""
     return {**FLUX, "in_channels": channels * PATCH**2}
 
 
@@ -82,7 +83,7 @@ class RoutedFlux(nn.Module):
         references: list[Tensor] | None = None,
         attend: Attend = attend_plain,
     ) -> Tensor:
-        """Predicted velocity, noise minus picture.
+        """Predict the velocity, noise minus picture.
 
         Args:
             noisy: (B, C, h, w) latents of unit variance, even h and w.
@@ -95,11 +96,9 @@ class RoutedFlux(nn.Module):
             (B, C, h, w).
         """
         tokens, grid = pack(noisy), token_grid(*noisy.shape[-2:])
-        ids, hook = torch.cat((grid_ids(grid), self.positions(grid, grids(references or [])))), None
-        added = None if references is None else self.embedded(grid, grids(references))
-        if added is not None:
-            hook = self.transformer.x_embedder.register_forward_hook(lambda module, inputs, out: out + added.to(out))
-        try:
+        ids = torch.cat((grid_ids(grid), self.positions(grid, grids(references or []))))
+        embeddings = None if references is None else self.embedded(grid, grids(references))
+        with rows_added(self.transformer.x_embedder, embeddings):
             out = self.transformer(
                 torch.cat((tokens, *map(pack, references or [])), dim=1),
                 text,
@@ -110,9 +109,6 @@ class RoutedFlux(nn.Module):
                 joint_attention_kwargs={"attend": attend},
                 return_dict=False,
             )[0]
-        finally:
-            if hook is not None:
-                hook.remove()
         return unpack(out[:, : length(grid)], grid)
 
 
@@ -133,10 +129,10 @@ class IndexedFlux(RoutedFlux):
 
 
 def sequence_of(text_tokens: int, noisy: Tensor, references: list[Tensor]) -> TokenLayout:
-    """How `RoutedFlux.forward` lays its tokens out."""
+    """Return how `RoutedFlux.forward` lays its tokens out."""
     return TokenLayout(text_tokens, token_grid(*noisy.shape[-2:]), grids(references))
 
 
 def grids(references: list[Tensor]) -> tuple[Grid, ...]:
-    """Token grids of (B, C, h, w) latents."""
+    """Compute the token grids of (B, C, h, w) latents."""
     return tuple(token_grid(*reference.shape[-2:]) for reference in references)

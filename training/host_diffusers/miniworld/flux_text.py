@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import re
 
-import torch
 from torch import Tensor, nn
 
-from core.routing.placeholders import WORDS
-
-from ..flux.words import replaced_rows
+from ..flux.words import PlaceholderIds, replaced_rows
 from .architectures import Words
 from .flux import TEXT_TOKENS
 
@@ -29,19 +26,15 @@ class PlaceholderWords:
     def __init__(self, words: Words | None = None) -> None:
         self._words = words or Words()
         self.first = len(self._words)  # after the last row of the encoder's table
-        self._words.tokenizer.add_tokens(list(WORDS))
-        added = self._words.tokenizer.convert_tokens_to_ids(list(WORDS))
-        self._numbers = {number: self.first + index for index, number in enumerate(added)}
+        self._placeholders = PlaceholderIds(self._words.tokenizer, self.first)
 
     def ids(self, prompts: list[str]) -> Tensor:
-        """(B, TEXT_TOKENS) long, padded with 0 as SDXL pads G."""
-        found = self._words.ids(prompts, pad=0, length=TEXT_TOKENS)
-        return torch.tensor([[self._numbers.get(token, token) for token in row] for row in found.tolist()])
+        """Tokenise to (B, TEXT_TOKENS) long, padded with 0 as SDXL pads G."""
+        return self._placeholders(self._words.ids(prompts, pad=0, length=TEXT_TOKENS).tolist())
 
     def places(self, ids: Tensor, references: int) -> Tensor:
-        """(B, references) where [ref#1], [ref#2] ... stand; 0, the start token, where one does not."""
-        slots = self.first + torch.arange(references)
-        return (ids[:, None] == slots[:, None]).int().argmax(dim=-1)
+        """Find [ref#1], [ref#2] ...: (B, references); 0, the start token, where one is missing."""
+        return self._placeholders.places(ids, references)
 
 
 def with_placeholders(prompt: str, names: tuple[str, ...], slots: tuple[int, ...]) -> str:
@@ -62,7 +55,7 @@ def with_placeholders(prompt: str, names: tuple[str, ...], slots: tuple[int, ...
 
 
 def encode_ids(text_g: nn.Module, ids: Tensor, words: Tensor) -> tuple[Tensor, Tensor]:
-    """Context and pooled embedding.
+    """Encode ids to context and pooled embedding.
 
     Args:
         text_g: frozen; gradients flow through it to `words`.
@@ -71,5 +64,5 @@ def encode_ids(text_g: nn.Module, ids: Tensor, words: Tensor) -> tuple[Tensor, T
     Returns:
         (B, L, E) penultimate states and (B, P) projected.
     """
-    out = replaced_rows(text_g, ids, words, lambda known: text_g(input_ids=known, output_hidden_states=True))
+    out = replaced_rows(text_g, ids, words, lambda rows: text_g(input_ids=rows, output_hidden_states=True))
     return out.hidden_states[-2], out.text_embeds
