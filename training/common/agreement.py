@@ -1,4 +1,7 @@
-"""How far a judge agrees with people: kappa, AUC, and the share corrected for its errors."""
+"""How far a judge agrees with people: kappa, AUC, and the share corrected for its errors.
+
+Sources: Cohen (1960); Hanley & McNeil (1982), AUC as the Mann-Whitney statistic; Rogan & Gladen (1978).
+"""
 
 from __future__ import annotations
 

@@ -45,7 +45,6 @@ __all__ = [
     "TimedOut",
     "Unreachable",
     "graph_hash",
-    "images_of",
 ]
 
 _IDS = uuid.UUID("6f0c1a52-3a60-4f0e-9d0c-3f5f3f1d2b7a")  # namespace of this client's prompt ids
@@ -197,13 +196,12 @@ class ComfyUIClient:
             outputs = self._outputs(prompt_id)
             if outputs is None:
                 place = self._in_queue(prompt_id)
-                if not place:
-                    outputs = self._outputs(prompt_id)  # it may have ended between the two questions
-                    if outputs is None:
-                        raise Lost(
-                            f"ComfyUI at {self.url} no longer knows the graph: it was restarted, or its queue "
-                            "was cleared."
-                        )
+                if not place:  # it may have ended between the two questions
+                    outputs = self._outputs(prompt_id)
+                if not place and outputs is None:
+                    raise Lost(
+                        f"ComfyUI at {self.url} no longer knows the graph: it was restarted, or its queue was cleared."
+                    )
             if isinstance(outputs, Failed):
                 raise outputs
             if outputs is not None:

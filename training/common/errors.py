@@ -20,19 +20,12 @@ class UserErrors(Exception):
     def __str__(self) -> str:
         if len(self.messages) == 1:
             return self.messages[0]
-        return f"{len(self.messages)} faults:\n" + "\n".join(
-            f"  {i}. {fault}" for i, fault in enumerate(self.messages, 1)
-        )
+        numbered = "\n".join(f"  {i}. {fault}" for i, fault in enumerate(self.messages, 1))
+        return f"{len(self.messages)} faults:\n{numbered}"
 
 
 def first_few(faults: list[str], most: int, where: str = "") -> list[str]:
-    """Cut a list of faults of one kind short, and say how many more there are.
-
-    Args:
-        faults: sentences.
-        most: how many of them are spelled out.
-        where: begins the sentence about the others.
-    """
+    """Cut a list of faults of one kind short; a last sentence, which ``where`` begins, counts the others."""
     others = len(faults) - most
     return faults if others <= 0 else [*faults[:most], f"{where}{others} more of this kind."]
 

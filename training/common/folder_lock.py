@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 if os.name == "nt":
@@ -94,7 +94,5 @@ def _holder(path: Path) -> str:
 
 
 def _delete(path: Path) -> None:
-    try:
+    with suppress(OSError):  # on Windows the next holder may have it open already; then it is theirs
         path.unlink(missing_ok=True)
-    except OSError:  # on Windows the next holder may have it open already; then it is theirs
-        return

@@ -135,9 +135,8 @@ def _field(kind: type[BaseModel], place: tuple[str | int, ...]) -> Any:
 
 def _annotation(kind: type[BaseModel], place: tuple[str | int, ...]) -> Any:
     annotation = _field(kind, place).annotation
-    if get_origin(annotation) is Literal:
-        return annotation
-    return next(part for part in get_args(annotation) if get_args(part))
+    options = (annotation,) if get_origin(annotation) is Literal else get_args(annotation)
+    return next(kind for kind in options if get_args(kind))
 
 
 def _keys_of(kind: type[BaseModel], place: tuple[str | int, ...]) -> list[str]:

@@ -1,11 +1,10 @@
-"""Estimates with intervals, paired comparisons, agreement and power; one number of resamples for the whole package.
+"""Estimates with intervals, paired comparisons and power; one number of resamples for the whole package.
 
 The unit is the *case* (a prompt with its references): seeds of one case are averaged first, and whole cases are
 resampled, because pictures that share a prompt are not independent.
 
 Sources: percentile and cluster bootstrap (Efron & Tibshirani 1993, chapters 13 and 8), Wilson's interval (1927),
-exact McNemar test (McNemar 1947), Holm's step-down adjustment (1979), Cohen's kappa (1960), AUC as the Mann-Whitney
-statistic (Hanley & McNeil 1982), share corrected for an imperfect judge (Rogan & Gladen 1978).
+exact McNemar test (McNemar 1947), Holm's step-down adjustment (1979).
 """
 
 from __future__ import annotations
@@ -133,8 +132,7 @@ def wilson(successes: int, trials: int) -> Estimate:
 
 
 def share(values: Sequence[float], cases: Sequence[Hashable]) -> Estimate:
-    """Return a share of yes-or-no values: Wilson's interval where every case has one, the bootstrap over cases
-    elsewhere.
+    """Return a share of yes-or-no values, with Wilson's interval where every case has one, else the bootstrap.
 
     Args:
         values: 0 or 1, or fractions of a picture's subjects (then always the bootstrap).
