@@ -21,7 +21,7 @@ from .errors import UserErrors
 from .folder_lock import FolderInUse
 
 _stopped_at = -math.inf  # when the last stop was asked for, in `time.monotonic`
-_asked: type[KeyboardInterrupt] | None = None  # the stop that the command was asked for
+_requested_stop: type[KeyboardInterrupt] | None = None  # the stop that the command was asked for
 _AGAIN = 2.0  # seconds in which further Ctrl-C are taken for the same one: fingers press twice, shells send twice
 
 
@@ -112,8 +112,8 @@ def _one_stop_at_a_time() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread receives signals
         return
-    global _asked
-    _asked = None
+    global _requested_stop
+    _requested_stop = None
     handlers = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in handlers.items():  # not after a stop: the second of two comes while Python ends
@@ -126,17 +126,17 @@ def stop_if_asked() -> None:
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed; as Terminated, the system asked.
     """
-    if _asked is not None:
-        raise _asked
+    if _requested_stop is not None:
+        raise _requested_stop
 
 
 def _stop(number: int, _frame: object) -> None:
-    global _stopped_at, _asked
+    global _stopped_at, _requested_stop
     if time.monotonic() - _stopped_at < _AGAIN:
         return
     _stopped_at = time.monotonic()
-    _asked = Terminated if number == signal.SIGTERM else KeyboardInterrupt
-    raise _asked
+    _requested_stop = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+    raise _requested_stop
 
 
 def shell_command(module: str, arguments: Sequence[str], processes: int = 1) -> str:
@@ -169,16 +169,16 @@ class Progress:
 
     def __init__(self, first: int, last: int) -> None:
         self.first, self.last = first, last
-        self.started = self.spoken = time.monotonic()
+        self.started = self.last_shown = time.monotonic()
 
     def due(self, done: int) -> bool:
         """Tell whether a second has passed or this was the last step, without waiting for the GPU."""
-        return time.monotonic() - self.spoken >= 1 or done == self.last
+        return time.monotonic() - self.last_shown >= 1 or done == self.last
 
     def tell(self, done: int, losses: Mapping[str, float], rate: float) -> None:
         """Show the line after ``done`` steps."""
-        self.spoken = time.monotonic()
-        speed = (done - self.first) / max(self.spoken - self.started, 1e-9)
+        self.last_shown = time.monotonic()
+        speed = (done - self.first) / max(self.last_shown - self.started, 1e-9)
         seconds_left = (self.last - done) / max(speed, 1e-9)
         parts = "  ".join(f"{name} {value:.4f}" for name, value in losses.items())
         say(f"step {done}/{self.last}  {parts}  lr {rate:.2e}  {speed:.2f} steps/s  {clock(seconds_left)} left")

@@ -147,18 +147,18 @@ class Progress:
         self._start()
 
     def _start(self) -> None:
-        self.shown, self.seen = time.monotonic(), 0
+        self.last_shown, self.steps = time.monotonic(), 0
         self.sums: dict[str, Tensor] = {}  # tensors: a GPU is asked for numbers only when a line is shown
 
     def add(self, losses: dict[str, Tensor], step: int) -> None:
-        self.seen += 1
+        self.steps += 1
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value.detach()
-        waited = time.monotonic() - self.shown
+        waited = time.monotonic() - self.last_shown
         if waited < LOG_SECONDS and step < self.settings.steps:
             return
-        means = "  ".join(f"{name} {float(total) / self.seen:.4f}" for name, total in self.sums.items())
-        pace = self.seen * self.settings.batch_size / waited
+        means = "  ".join(f"{name} {float(total) / self.steps:.4f}" for name, total in self.sums.items())
+        pace = self.steps * self.settings.batch_size / waited
         log.info("%s step %d  %s  %.1f samples/s", self.settings.name, step, means, pace)
         self._start()
 
