@@ -72,11 +72,11 @@ def main(arguments: list[str] | None = None, again: str = "") -> int:
 
 
 def run(options: argparse.Namespace, again: Callable[[int], str]) -> None:
-    """Validate everything, then do what was asked.
+    """Validate everything, then run what the options say.
 
     Args:
         options: of the command line.
-        again: the command that goes on with a run of some processes.
+        again: number of processes to the command that resumes the run.
     """
     try:
         config = load_config(options.config, options.overrides)

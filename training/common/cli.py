@@ -30,7 +30,7 @@ class TrainingAborted(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """The system asked to stop, as Ctrl-C does: a job's time is over, a container is shut down."""
+    """A stop by the system, as by Ctrl-C: a job's time is over, a container is shut down."""
 
 
 def say(text: str) -> None:
@@ -124,7 +124,7 @@ def stop_if_asked() -> None:
     """Raise a stop that was lost: Python drops what a signal raises in a finaliser or a weak reference's callback.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed; as Terminated, the system asked.
+        KeyboardInterrupt: Ctrl-C was pressed; as Terminated, by the system.
     """
     if _requested_stop is not None:
         raise _requested_stop

@@ -74,7 +74,7 @@ class ComfyUIClient:
         self._uploaded: dict[str, str] = {}
 
     def check(self) -> dict[str, Any]:
-        """Ask once for the server's versions (`/system_stats`).
+        """Request the server's versions once (`/system_stats`).
 
         Raises:
             Unreachable: no answer; nothing is tried again, so that a wrong address is reported at once.
@@ -175,7 +175,7 @@ class ComfyUIClient:
         return next((state for state in _IN_QUEUE if any(item[1] == prompt_id for item in queue.get(state, ()))), "")
 
     def _has(self, prompt_id: str) -> bool:
-        """Whether the server runs, has queued or remembers a graph."""
+        """Tell whether the server runs, has queued or remembers a graph."""
         return bool(self._in_queue(prompt_id) or self.connection.json("GET", f"/history/{prompt_id}"))
 
     def _outputs(self, prompt_id: str) -> Mapping[str, Any] | Failed | None:

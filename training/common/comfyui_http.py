@@ -1,4 +1,4 @@
-"""HTTP to a ComfyUI with patience: what cannot be reached or answers 5xx is asked again, what answers 4xx is not."""
+"""HTTP to a ComfyUI with patience: requests that fail or answer 5xx are repeated, those that answer 4xx are not."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Connection:
             body: bytes, or what is sent as JSON; None sends nothing.
             kind: content type of the body.
             once: do not repeat.
-            sent: asked after a broken connection whether the request arrived all the same; then it is not repeated.
+            sent: called after a broken connection: whether the request arrived all the same; then it is not repeated.
 
         Raises:
             HttpRefusal: 400 to 499.

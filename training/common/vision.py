@@ -1,4 +1,4 @@
-"""What the training package asks of models that look at pictures: find, cut out, embed.
+"""The models that look at pictures, as protocols: they find, cut out and embed.
 
 The models are opened in `training/host_diffusers`; annotation and evaluation know these protocols only.
 """
@@ -26,7 +26,7 @@ class Detection:
     """One thing found in a picture.
 
     Attributes:
-        name: the name it was found under, one of those asked for.
+        name: the name it was found under, one of the caller's.
         box: x0 y0 x1 y1, fractions of the picture.
         score: the detector's confidence, 0 to 1.
         mask: (H, W) bool at the picture's size, or None.
@@ -44,7 +44,7 @@ class Detector(Protocol):
     name: str
 
     def detect(self, image: Image.Image, names: Sequence[str]) -> list[Detection]:
-        """All candidates, whatever their score; `select` chooses among them."""
+        """Find all candidates, whatever their score; `select` chooses among them."""
         ...
 
 
@@ -54,7 +54,7 @@ class Segmenter(Protocol):
     name: str
 
     def masks(self, image: Image.Image, boxes: Sequence[Sequence[float]]) -> list[np.ndarray]:
-        """One mask (H, W) bool for each box in fractions."""
+        """Cut out one mask (H, W) bool for each box in fractions."""
         ...
 
 
@@ -64,7 +64,7 @@ class ImageEncoder(Protocol):
     name: str
 
     def pictures(self, images: Sequence[Image.Image]) -> Tensor:
-        """(N, E) float32 on the CPU; not normalised."""
+        """Embed to (N, E) float32 on the CPU; not normalised."""
         ...
 
 

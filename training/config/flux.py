@@ -196,11 +196,11 @@ class FluxConfig(Checked):
 
     @property
     def wants_columns(self) -> bool:
-        """Whether any stage trains on two crops side by side."""
+        """Tell whether any stage trains on two crops side by side."""
         return bool(self.data.columns or any(stage.columns for stage in self.stages))
 
     def folders(self) -> list[str]:
-        """Every folder of triplets, `data.folder` first."""
+        """List every folder of triplets, `data.folder` first."""
         return list(dict.fromkeys((self.data.folder, *(folder for stage in self.stages for folder in stage.folders))))
 
     def contradictions(self) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """The settings of a relation LoRA for SDXL, and the tables that every architecture shares.
 
-A key's type, range, unit and meaning stand beside it. A key without a default is asked for. Paths are relative to the
+A key's type, range, unit and meaning stand beside it. A key without a default is required. Paths are relative to the
 folder the command is started in; ``~`` is the home folder.
 """
 

@@ -1,6 +1,6 @@
 """The settings of ``python -m training.subject``: one TOML file, every fault of it reported at once.
 
-As in `config`: a key's type, range, unit and meaning stand beside it, and a key without a default is asked for.
+As in `config`: a key's type, range, unit and meaning stand beside it, and a key without a default is required.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class SubjectTrainConfig(TrainConfig):
 
 
 class SubjectSamplesConfig(SamplesConfig):
-    """Pictures on the way, with the published guidance."""
+    """Sample pictures in training, with the published guidance."""
 
     steps: int = Field(50, ge=1, le=1000, description="DDIM steps")
     guidance: FiniteFloat = Field(7.5, ge=0, le=1000, description="g of the text")

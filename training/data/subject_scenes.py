@@ -34,7 +34,7 @@ class SubjectScene:
         names: the subjects' words.
         boxes: (S, 4) fractions of the picture.
         masks: for each subject (width, height) to (H, W) bool; empty: the boxes stand for them.
-        photographs: one a subject, or none: they are cut from the target.
+        photographs: one per subject, or none: they are cut from the target.
         digest: SHA-256 of its annotations and files; of a COCO picture's name and length instead of its bytes.
     """
 

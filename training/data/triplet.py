@@ -34,11 +34,11 @@ class Triplet:
     Attributes:
         name: how the folder calls it.
         target: the picture with the relation.
-        concepts: one photograph a subject.
+        concepts: one photograph per subject.
         prompt: what the target shows.
         predicate: the relation as the prompt words it; empty if the prompt does not say it.
         names: the subjects' words.
-        masks: one 8-bit mask of the target a subject, or none at all.
+        masks: one 8-bit mask of the target per subject, or none at all.
         boxes: (S, 4) fractions of the target, or None: from the masks.
         keypoints_target: (K, P, 3) x, y, visibility in fractions; K >= S skeletons as found, or S = K in order.
         keypoints_concepts: (S, P, 3), each in fractions of its photograph.

@@ -30,7 +30,7 @@ def read_triplets(folder: str | Path, relation: str = "") -> list[Triplet]:
 
     Args:
         folder: with ``triplets.jsonl`` or ``prompts.json``.
-        relation: its name; helps to find the predicate where the folder does not tell it.
+        relation: its name; helps to find the predicate where the folder does not name it.
 
     Raises:
         UserErrors: everything that is missing, misshapen or contradictory, all triplets together.

@@ -2,7 +2,7 @@
 
 Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), quintic Newton-Schulz; the
 step is scaled to AdamW's usual size as in Moonlight (arXiv:2502.16982, eq. 4), so that AdamW's learning rates serve.
-Small models on few samples learn in about half the steps with it, and its one moment a weight makes checkpoints small.
+Small models on few samples learn in about half the steps with it; its one moment per weight makes checkpoints small.
 """
 
 import torch

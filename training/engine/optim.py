@@ -25,7 +25,7 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
 
 
 def check_optimizer(config: TrainConfig) -> None:
-    """Look whether the asked optimiser is installed.
+    """Check that the config's optimiser is installed.
 
     Raises:
         UserErrors: 8 bits are asked for and bitsandbytes is not installed.

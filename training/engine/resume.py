@@ -18,7 +18,7 @@ def restore(
     accelerator: Accelerator,
     loss_log: LossLog,
 ) -> int:
-    """Put a checkpoint back; returns the step to go on with."""
+    """Put a checkpoint back; return the step to resume at."""
     if checkpoint is None:
         return 0
     with torch.no_grad():
@@ -38,7 +38,7 @@ def checkpoint_of(
     accelerator: Accelerator,
     loss_log: LossLog,
 ) -> Checkpoint:
-    """Everything a resumed run needs; its draws and rates are functions of the step."""
+    """Collect everything a resumed run needs; its draws and rates are functions of the step."""
     scaler = accelerator.scaler.state_dict() if accelerator.scaler is not None else {}
     return Checkpoint(
         step,

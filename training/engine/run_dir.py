@@ -1,8 +1,8 @@
-"""A run's folder: what is in it, what may be started in it, and its one checkpoint, whole or not at all.
+"""A run's folder: what is in it, what may be started in it, and its one checkpoint, replaced at once.
 
 checkpoint.safetensors   LoRA, optimiser, loss history, in one file that is replaced at once
 history.csv, loss.png    every loss of every step
-samples/, samples.png    pictures on the way
+samples/, samples.png    sample pictures
 tensorboard/             the same curves
 <relation>.safetensors   the promised file; its presence means: finished
 """
@@ -65,11 +65,11 @@ class RunDir:
         """Check what may be started here.
 
         Args:
-            resume: whether the user asked to go on.
+            resume: whether the user gave --resume.
             needed: bytes that the run will write.
 
         Raises:
-            UserErrors: in use by another run; finished already; unfinished and not asked to resume; no space.
+            UserErrors: in use by another run; finished already; unfinished without --resume; no space.
         """
         # 1. the folder's state
         try:

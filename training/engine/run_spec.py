@@ -136,7 +136,7 @@ def load_run_spec(config: Config, device: torch.device, processes: int, resume: 
 
 
 def shared_faults(train: TrainConfig, device: torch.device, processes: int, faults: list[str]) -> int:
-    """Look whether this machine and so many processes can do what is asked; returns each process's pictures a step."""
+    """Check the settings against this machine and its processes; return each process's pictures per step."""
     if train.device != "auto" and device.type != train.device:
         faults.append(f'train.device: "{train.device}" is asked for, this machine offers "{device.type}".')
     share, rest = divmod(train.batch_size, processes)
@@ -161,7 +161,7 @@ def look_further(config: ConfigFaults) -> UserErrors:
 
 
 def zero_terminal(frozen: FrozenModels | SubjectModels | None) -> bool:
-    """Whether the base's last timestep is all noise."""
+    """Tell whether the base's last timestep is all noise."""
     alphas = frozen.base.schedule.alphas if frozen else ()
     return bool(alphas) and alphas[-1] < 1e-6
 
@@ -176,7 +176,7 @@ def or_faults(read: Callable[[], Any], faults: list[str]) -> Any:
 
 
 def precision_of(config: Config | SubjectConfig) -> torch.dtype:
-    """Choose the asked precision; bfloat16 on cards that have it, float16 on older ones, float32 elsewhere."""
+    """Return the config's precision; auto is bfloat16 on cards that have it, float16 on others, else float32."""
     if config.train.precision != "auto":
         return _PRECISIONS[config.train.precision]
     if config.train.device not in ("auto", "cuda") or not torch.cuda.is_available():

@@ -21,7 +21,7 @@ def going_on_named(loss_log: LossLog, accelerator: Accelerator, folder: Path) ->
     """Train with the run's folder locked, and end what began however it ends.
 
     Args:
-        loss_log: knows the last checkpoint and the command that goes on.
+        loss_log: knows the last checkpoint and the command that resumes the run.
         accelerator: of this process; the main one holds the folder.
         folder: of the run.
 

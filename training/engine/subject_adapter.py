@@ -47,7 +47,7 @@ def sized_adapter(unet: nn.Module, text_widths: tuple[int, int], models: Subject
 def attach_subjects(
     unet: nn.Module, text: FusedText, models: SubjectModels, config: SubjectConfig, dtype: torch.dtype
 ) -> SubjectObjective:
-    """Put a fresh adapter on a UNet; all that is trained becomes float32 and asks for gradients."""
+    """Put a fresh adapter on a UNet; all that is trained becomes float32 with gradients."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
         adapter = SubjectAdapter(sized_adapter(unet, models.base.text_widths, models, config))

@@ -38,7 +38,7 @@ class TrainerConfig:
     Attributes:
         name: of the recipe; its checkpoints are under `<out>/<name>`.
         steps: total number of optimiser steps.
-        batch_size: samples a step.
+        batch_size: samples per step.
         lr: learning rate after the warm-up.
         warmup_steps: linear warm-up.
         ema_decay: decay of the moving average at the end; early on it is shorter, (1 + n) / (10 + n).
@@ -94,7 +94,7 @@ def fit(
     minutes: float,
     until: int | None = None,
 ) -> State:
-    """Train until the settings' steps or the minutes are used up, saving on the way.
+    """Train until the settings' steps or the minutes are used up, saving now and then.
 
     Args:
         settings: how it trains.

@@ -1,4 +1,4 @@
-"""Pictures on the way: the same seeds without and with the LoRA, in one growing contact sheet."""
+"""Sample pictures in training: the same seeds without and with the LoRA, in one growing contact sheet."""
 
 from __future__ import annotations
 

@@ -29,14 +29,14 @@ _WEIGHTS = {".safetensors", ".bin"}
 
 @dataclass(frozen=True, eq=False)
 class BaseModelFiles:
-    """A base model whose parts are read from disk only when asked for.
+    """A base model whose parts are read from disk only when they are loaded.
 
     Attributes:
         name: as files say it: `unet_bases.base_name`'s, or ``sd1``, ``sd2``, ``sd`` with one text encoder.
         schedule: its noise and its prediction.
         text_widths: of the two text encoders' vectors; side by side they are the UNet's context.
         empty_unet: the UNet without weights, on the meta device.
-        unet, vae, text: load the part in a precision, frozen. The VAE is float32 whatever is asked: SDXL's overflows.
+        unet, vae, text: load the part in a precision, frozen. The VAE is float32 always: SDXL's overflows.
         files: what it is made of, for fingerprints.
         vocabulary: tokens that its text encoders know.
         tokens: as `text`, without the encoders: ids and counts alone.

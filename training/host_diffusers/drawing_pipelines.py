@@ -47,7 +47,7 @@ def argument_faults(kind: type, arguments: Mapping[str, Any], pictures: int) -> 
     Args:
         kind: of pipeline.
         arguments: given by the user.
-        pictures: how many it is asked to read.
+        pictures: how many it is to read.
     """
     parameters = inspect.signature(kind.__call__).parameters
     faults = [f"{name}: is set for every picture by this command; take it out." for name in arguments if name in _OURS]

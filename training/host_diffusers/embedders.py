@@ -28,7 +28,7 @@ class Embedder:
     """An encoder, ready.
 
     Attributes:
-        name: as it was asked for, with its weights.
+        name: the model's, with its weights.
         pictures: RGB pictures of any sizes to (N, E) float32 on the CPU.
         texts: texts to (N, E) in the same space; None for DINO.
     """

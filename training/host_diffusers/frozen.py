@@ -40,7 +40,7 @@ class ModelPaths(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FrozenModels:
-    """What is frozen in a recipe. Weights are read when a part is asked for, and kept by nobody here.
+    """What is frozen in a recipe. Weights are read whenever a part is loaded; none is cached.
 
     Attributes:
         base: the base model.

@@ -76,7 +76,7 @@ class FusedText(nn.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What a file calls each encoder."""
+        """Name of each encoder in a file."""
         return ("text_encoder", "text_encoder_2")[: len(self.encoders)]
 
     def forward(self, ids: Sequence[Tensor], words: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor | None]:

@@ -8,12 +8,12 @@ from torch.nn import functional as F
 
 
 def latent_factor(vae: nn.Module) -> int:
-    """Count the pixels a side of one latent: 8 on SDXL."""
+    """Compute the side of one latent in pixels: 8 on SDXL."""
     return fold_of(vae) * 2 ** (len(vae.config.block_out_channels) - 1)
 
 
 def fold_of(vae: nn.Module) -> int:
-    """Count the pixels a side that are folded into channels before the autoencoder; 1 for any VAE that reads RGB."""
+    """Compute the side of the pixel blocks that are folded into channels before the VAE; 1 for any that reads RGB."""
     return round((vae.config.in_channels / 3) ** 0.5)
 
 

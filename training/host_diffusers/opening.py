@@ -10,7 +10,7 @@ Model = TypeVar("Model")
 
 
 def is_transformers(name: str) -> bool:
-    """Whether a name is a folder of transformers or a hub's `owner/name`."""
+    """Tell whether a name is a folder of transformers or a hub's `owner/name`."""
     return Path(name).is_dir() or "/" in name
 
 

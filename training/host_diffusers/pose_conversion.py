@@ -39,7 +39,7 @@ def convert(file: Path, folder: Path, dataset: str, joints: Sequence[str]) -> st
 
     Args:
         file: e.g. vitpose+_base.pth, opened with `weights_only=True`.
-        folder: does not exist yet; written whole or not at all.
+        folder: does not exist yet; appears only when it is whole.
         dataset: ap10k or apt36k; both have the same joints.
         joints: their names in order.
 

@@ -84,7 +84,7 @@ def zero_terminal_alphas() -> Tensor:
 
 
 def schedule_of_keys(keys: Collection[str]) -> NoiseSchedule:
-    """Return the noise schedule that the keys of a checkpoint file tell, as ComfyUI reads them.
+    """Return the noise schedule of a checkpoint file by its keys, as ComfyUI reads them.
 
     Raises:
         ValueError: EDM's.

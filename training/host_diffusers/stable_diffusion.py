@@ -59,7 +59,7 @@ SD2 = {"unet": SD2_UNET, "vae": SD2_VAE, "text": SD2_TEXT}
 
 
 def is_stable_diffusion(path: Path) -> bool:
-    """Whether a folder or file has the parts of a base with one text encoder; nothing is checked."""
+    """Tell whether a folder or file has the parts of a base with one text encoder; nothing is checked."""
     if path.is_dir():
         return (path / "text_encoder").is_dir() and not (path / "text_encoder_2").is_dir()
     try:

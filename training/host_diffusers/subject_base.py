@@ -29,7 +29,7 @@ class SubjectModelPaths(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class SubjectModels:
-    """What is frozen; weights are read when a part is asked for.
+    """What is frozen; weights are read when a part is loaded.
 
     Attributes:
         base: SD or SDXL.

@@ -58,7 +58,7 @@ def sample_flux_batch(config: FluxConfig, step: int, crops: EncodedFlux, patch: 
         config: of the run.
         step: 0, 1, ...
         crops: what there is to choose from.
-        patch: latent cells a side of a token.
+        patch: side of a token in latent cells.
     """
     generator = seeded_generator(f"{config.train.seed}/{step}")
     stage, count = stage_at(config, step), config.train.batch_size

@@ -20,7 +20,7 @@ from .spec import FluxSpec
 class FluxSamplePictures(SamplePictures):
     """Draws the first triplets' prompts with their references, with fixed seeds.
 
-    A base that is told a guidance is called once a step. Elsewhere guidance is classifier-free: the negative side of
+    A guidance-distilled base is called once per step. Elsewhere guidance is classifier-free: the negative side of
     FLUX.1 has no references, as DreamO's; that of FLUX.2 keeps them, as its pipeline.
     """
 

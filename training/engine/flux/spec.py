@@ -52,7 +52,7 @@ class FluxSpec:
 
     @property
     def patch(self) -> int:
-        """Latent cells a side of a token."""
+        """Side of a token in latent cells."""
         return 1 if len(self.base.config["axes_dims_rope"]) == 4 else 2
 
     def draw(self, step: int, crops: EncodedFlux) -> FluxDraw:
@@ -64,7 +64,7 @@ class FluxSpec:
 
 
 def flux_precision(config: FluxConfig) -> torch.dtype:
-    """Choose the asked precision; automatically bfloat16 on a card, float32 elsewhere: Flux overflows in float16."""
+    """Return the config's precision; auto is bfloat16 on a card, float32 elsewhere: Flux overflows in float16."""
     if config.train.precision != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.train.precision]
     on_card = config.train.device in ("auto", "cuda") and torch.cuda.is_available()
@@ -116,7 +116,7 @@ def _triplets(config: FluxConfig, folder: str) -> list[Triplet]:
 
 
 def _misfits(config: FluxConfig, base: FluxBaseFiles | None, device: torch.device) -> list[str]:
-    """List what the settings ask of a base or a machine that it does not have."""
+    """List what the settings need of a base or a machine that it does not have."""
     faults = []
     if config.memory.storage == "nf4" and (device.type != "cuda" or find_spec("bitsandbytes") is None):
         lacking = "a CUDA device" if device.type != "cuda" else "the package bitsandbytes (pip install bitsandbytes)"

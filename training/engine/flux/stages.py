@@ -49,7 +49,7 @@ def all_stages(config: FluxConfig) -> list[Stage]:
 
 
 def loss_names(config: FluxConfig) -> tuple[str, ...]:
-    """Name the losses that any stage asks for, in their order."""
+    """Name the losses that any stage has on, in their order."""
     stages = all_stages(config)
     return tuple(name for name in stages[0].weights if any(stage.weights[name] for stage in stages))
 

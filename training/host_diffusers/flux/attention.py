@@ -1,6 +1,6 @@
 """Attention of Flux's and Flux.2's blocks with a callable of the caller's in the place of the attention itself.
 
-diffusers' own processors stay where nothing is to be recorded. The layers are asked by name, so LoRA layers in their
+diffusers' own processors stay where nothing is to be recorded. Layers are looked up by name, so LoRA layers in their
 places take part.
 """
 

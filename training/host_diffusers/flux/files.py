@@ -42,7 +42,7 @@ class FluxPaths(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FluxBaseFiles:
-    """A base whose parts are read from disk only when asked for, and kept by nobody here.
+    """A base whose parts are read from disk whenever they are loaded; none is cached.
 
     Attributes:
         name: a key of `FLUX_BASES`, or flux1, flux2 for other sizes.

@@ -39,7 +39,7 @@ class FluxNetwork(nn.Module):
 
     @property
     def distils_guidance(self) -> bool:
-        """Whether the base is told a guidance instead of being called twice."""
+        """Whether guidance is an input of the base, which then is called once."""
         return bool(self.transformer.config.guidance_embeds)
 
     def grid(self, latents: Tensor) -> Grid:
@@ -71,7 +71,7 @@ class FluxNetwork(nn.Module):
             time: (B,) in [0, 1]; 1 is noise.
             context: (B, L, E); pooled: (B, P) on FLUX.1.
             references: (B, C, h_i, w_i) each, in the order of their slots 1, 2, ...
-            guidance: what a guidance-distilled base is told.
+            guidance: an input of guidance-distilled bases.
             attend: computes every attention, in the order of the blocks; needs `attention.hook_attention`.
             token_index: which of all reference tokens take part, long; None: all. Their positions stay.
 

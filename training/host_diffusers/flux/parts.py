@@ -28,7 +28,7 @@ class FluxParts:
     Attributes:
         kind: of its text: t5, qwen3, mistral3, clip.
         latent_channels: of the VAE, at 1/8.
-        context_width: numbers a token of a prompt.
+        context_width: numbers per token of a prompt.
         tokens: of a prompt.
         vae: load it, float32.
         text: load the encoders in a precision.
@@ -107,7 +107,7 @@ def _check_whole(folder: Path, kind: str) -> None:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a model's folder holds more than its config."""
+    """Tell whether a model's folder holds more than its config."""
     return folder.is_dir() and bool(visible_files(folder, {".safetensors", ".bin"}))
 
 

@@ -20,7 +20,7 @@ _LARGEST = 448.0  # of float8 e4m3
 
 
 def to_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(out, in) to float8 values and (out, 1) float32 factors."""
+    """Round (out, in) to float8 values and (out, 1) float32 factors."""
     factors = weight.float().abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / _LARGEST
     return (weight.float() / factors).to(torch.float8_e4m3fn), factors
 
@@ -109,7 +109,7 @@ def streamed_blocks(blocks: int, streamed: int) -> set[int]:
 def store_blocks(
     transformer: nn.Module, device: torch.device, dtype: torch.dtype, fp8: bool, streamed: int, prefetch: bool = True
 ) -> nn.Module:
-    """Place a transformer for training: blocks as asked, everything else on the device.
+    """Place a transformer for training: blocks by the arguments, everything else on the device.
 
     Args:
         transformer: of diffusers, LoRA attached, in `dtype`; on the CPU, or where it fits whole.

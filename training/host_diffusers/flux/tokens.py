@@ -24,7 +24,7 @@ _SCALE = 10  # of Flux.2's index
 
 
 def pack(latents: Tensor, patch: int = PATCH) -> Tensor:
-    """(B, C, h, w) to tokens (B, h*w/p^2, p^2*C), Flux's order of channels."""
+    """Turn (B, C, h, w) into tokens (B, h*w/p^2, p^2*C), Flux's order of channels."""
     return rearrange(latents, "b c (h p) (w q) -> b (h w) (c p q)", p=patch, q=patch)
 
 
@@ -34,7 +34,7 @@ def unpack(tokens: Tensor, grid: Grid, patch: int = PATCH) -> Tensor:
 
 
 def grid_ids(grid: Grid, first: float = 0.0, top: int = 0, left: int = 0) -> Tensor:
-    """(h*w, 3) positions: `first`, row, column."""
+    """Make (h*w, 3) positions: `first`, row, column."""
     rows, columns = torch.meshgrid(
         torch.arange(float(grid[0])) + top, torch.arange(float(grid[1])) + left, indexing="ij"
     )
@@ -42,7 +42,7 @@ def grid_ids(grid: Grid, first: float = 0.0, top: int = 0, left: int = 0) -> Ten
 
 
 def reference_ids(method: str, picture: Grid, references: Sequence[Grid], scale: int = 1) -> Tensor:
-    """(tokens of all references, 3) positions.
+    """Make (tokens of all references, 3) positions.
 
     Args:
         method: one of METHODS.
@@ -70,12 +70,12 @@ def reference_ids(method: str, picture: Grid, references: Sequence[Grid], scale:
 
 
 def four_axes(ids: Tensor) -> Tensor:
-    """(N, 3) to Flux.2's (N, 4): the fourth axis is the text's."""
+    """Extend (N, 3) to Flux.2's (N, 4): the fourth axis is the text's."""
     return torch.cat((ids, torch.zeros(len(ids), 1)), dim=-1)
 
 
 def text_ids(length: int, axes: int) -> Tensor:
-    """(L, axes): zeros on Flux.1; on Flux.2 the words' order on the fourth axis."""
+    """Make (L, axes) positions: zeros on Flux.1; on Flux.2 the words' order on the fourth axis."""
     ids = torch.zeros(length, axes)
     if axes == 4:
         ids[:, 3] = torch.arange(length)

@@ -169,7 +169,7 @@ class Words:
         return self.tokenizer.eos_token_id
 
     def ids(self, prompts: list[str], pad: int, length: int = TEXT_LENGTH) -> Tensor:
-        """(B, length) ids; `pad` is `end` for L and 0 for G, as SDXL pads."""
+        """Tokenise to (B, length) ids; `pad` is `end` for L and 0 for G, as SDXL pads."""
         rows = []
         for prompt in prompts:
             ids = self.tokenizer(prompt, truncation=True, max_length=length)["input_ids"]
@@ -177,7 +177,7 @@ class Words:
         return torch.tensor(rows)
 
     def expand_rows(self, compact: Tensor) -> Tensor:
-        """(len(self), W) trained embedding rows to the stock (49408, W): unknown tokens share the last row."""
+        """Expand (len(self), W) trained embedding rows to the stock (49408, W): unknown tokens share the last row."""
         rows = compact[-1:].expand(VOCABULARY, -1).clone()
         rows[torch.tensor(self.stock_ids)] = compact[:-1]
         return rows

@@ -68,22 +68,22 @@ class Miniworld:
 
     @torch.no_grad()
     def encode_phrases(self, names: list[str]) -> Tensor:
-        """(S, 64): L's pooled output, unprojected."""
+        """Encode names to (S, 64): L's pooled output, unprojected."""
         return encode_phrases(self.text_l, self.words, names)
 
     @torch.no_grad()
     def encode_subjects(self, photographs: Tensor, masks: Tensor | None = None, grid: int = 4) -> Tensor:
-        """(S, 3, H, W) in [0, 1] and (S, H, W) masks to (S, 65 + g*g, 128); grid 0 leaves the local tokens out."""
+        """Encode (S, 3, H, W) in [0, 1], (S, H, W) masks to (S, 65 + g*g, 128); grid 0 leaves local tokens out."""
         return encode_subjects(self.vision, self.local, photographs, masks, grid)
 
     @torch.no_grad()
     def to_latents(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to (B, C, H/8, W/8) of unit variance."""
+        """Encode (B, 3, H, W) in [0, 1] to (B, C, H/8, W/8) of unit variance."""
         blocks = F.pixel_unshuffle(images * 2 - 1, sizes.SPACE_TO_DEPTH)
         return self.vae.encode(blocks).latent_dist.mean * self.vae.config.scaling_factor
 
     def to_images(self, latents: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, 3, 8h, 8w) in [0, 1]; gradients flow."""
+        """Decode (B, C, h, w) to (B, 3, 8h, 8w) in [0, 1]; gradients flow."""
         blocks = self.vae.decode(latents / self.vae.config.scaling_factor).sample
         return (F.pixel_shuffle(blocks, sizes.SPACE_TO_DEPTH) / 2 + 0.5).clamp(0, 1)
 

@@ -66,11 +66,11 @@ class RoutedFlux(nn.Module):
         return DreamOEmbeddings(self.tables["task"], self.tables["index"], self.tables["words"])
 
     def positions(self, grid: Grid, references: tuple[Grid, ...]) -> Tensor:
-        """(tokens of all references, 3) position ids: DreamO's, down the diagonal."""
+        """Make (tokens of all references, 3) position ids: DreamO's, down the diagonal."""
         return positions(grid, references)
 
     def embedded(self, grid: Grid, references: tuple[Grid, ...]) -> Tensor | None:
-        """(1, tokens of picture and references, width) added after `x_embedder`; None adds nothing."""
+        """Return (1, tokens of picture and references, width) to add after `x_embedder`; None adds nothing."""
         slots = tuple(range(1, len(references) + 1))
         return self.rows().embedding(length(grid), tuple(map(length, references)), slots)
 
@@ -120,7 +120,7 @@ class IndexedFlux(RoutedFlux):
     """
 
     def positions(self, grid: Grid, references: tuple[Grid, ...]) -> Tensor:
-        """(tokens of all references, 3) position ids."""
+        """Make (tokens of all references, 3) position ids."""
         rows = [grid_ids(reference) + torch.tensor([index, 0.0, 0.0]) for index, reference in enumerate(references, 1)]
         return torch.cat(rows) if rows else torch.zeros(0, 3)
 

@@ -34,7 +34,7 @@ def save_flux(model: RoutedFlux, folder: Path) -> int:
 
     Args:
         model: what to write; DreamO's tables are left out for an IndexedFlux, which has no use for them.
-        folder: receives the files, each whole or not at all.
+        folder: receives the files; each appears only when it is whole.
     """
     channels = model.transformer.config.in_channels // PATCH**2
     config = {"_class_name": "FluxTransformer2DModel", "patch_size": 1, **flux_config(channels)}
