@@ -187,7 +187,7 @@ def count_exactly(entries: Sequence[Entry]) -> tuple[str, dict[str, Any]]:
     """
     from .miniworld.experiments import exact
 
-    measurement, accuracy = exact.classified(entries)
+    measurement, accuracy = exact.measure_entries(entries)
     return "\n" + exact.exact_text(measurement, accuracy), exact.facts(measurement, accuracy)
 
 

@@ -18,7 +18,7 @@ from training.evaluation.prompts import Entry, read_prompts
 from training.evaluation.score_images import embed_files, score_pictures
 from training.host_diffusers.embedders import Embedder, load_clip, load_dino
 from training.host_diffusers.miniworld.architectures import FOLDER
-from training.miniworld.experiments.exact import classified, facts, plans_of
+from training.miniworld.experiments.exact import facts, measure_entries, plans_of
 from training.miniworld.world.relations import standing_next_to
 from training.miniworld.world.renderer import render
 from training.miniworld.world.scene import portrait
@@ -251,7 +251,7 @@ def test_the_miniworlds_scenes_are_counted_exactly(tmp_path, capsys):
     assert "| exact, in % | 6 |" in capsys.readouterr().out
     written = json.loads((tmp_path / "out" / "scores.json").read_text(encoding="utf-8"))["exact"]
     found = {
-        name: facts(*classified(read_prompts(scenes / "prompts.jsonl", scenes / name)))
+        name: facts(*measure_entries(read_prompts(scenes / "prompts.jsonl", scenes / name)))
         for name in ("truth", "exchanged", "apart")
     }
     assert found["truth"] == written

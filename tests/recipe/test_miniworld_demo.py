@@ -91,7 +91,7 @@ def test_the_ablation_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(ablate, "ROWS", ablate.ROWS[:3])
     lines = list(ablate.ablate(tmp_path, minutes=0, pictures=2, seeds=(0,)))
     assert lines == ["distances between joints", "3 cells are missing; the same command goes on with them"]
-    lines = list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,), known=("base alone",)))
+    lines = list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,), skip=("base alone",)))
     assert [line.split(",")[0] for line in lines] == ["the renderer's own", "full"]
     lines = list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,)))
     assert [line.split(",")[0] for line in lines] == ["base alone"]

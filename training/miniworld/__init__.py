@@ -1,8 +1,8 @@
 """The miniworld: plush creatures drawn with exact annotation, and small models trained on them from scratch.
 
-`world` draws: who a creature is, its pose, relations, captions, pixels and masks; it knows no model. `recipes` train
-the small models on what it draws. `experiments` draw with them, measure, ablate and show. `python -m training.miniworld
---help` is the door.
+`world` draws: a creature's traits, poses, relations, captions, pixels and masks; it imports no model. `recipes` train
+the small models on its renders. `experiments` draw with them, measure, ablate and show. Commands: `python -m
+training.miniworld --help`.
 """
 
 import os

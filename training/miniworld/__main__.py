@@ -1,4 +1,4 @@
-"""The miniworld's door: python -m training.miniworld VERB (see --help).
+"""Commands of the miniworld: python -m training.miniworld VERB (see --help).
 
 All in one: train-all --minutes 165, every recipe in order within a budget. One by one: render, vae, clip, (python -m
 training.distill --model miniworld), encode, unet, refine, truth, judges, detector, export; begin goes on from the
@@ -39,7 +39,7 @@ from .recipes.labelled_scenes import render_labelled
 from .world.example_creatures import write_creatures
 from .world.relations import SEEN
 
-# verb: what trains, its settings, what it is
+# verb: train function, settings, help
 TRAINERS = {
     "vae": (autoencoder.train, autoencoder.SETTINGS, "train the autoencoder"),
     "clip": (contrastive.train, contrastive.SETTINGS, "train the text encoders and the vision tower"),
@@ -52,7 +52,7 @@ TRAINERS = {
 
 
 def arguments() -> argparse.ArgumentParser:
-    """Every verb and what it takes."""
+    """Make the parser of every verb."""
     parser = argparse.ArgumentParser(
         prog="python -m training.miniworld", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -60,6 +60,8 @@ def arguments() -> argparse.ArgumentParser:
         "--out", type=of_type.path, default=Path("out/miniworld"), help="where renders and checkpoints go"
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
+
+    # Verbs that draw; they take a number of processes.
     drawing = verbs.add_parser("render", help="draw the corpus all recipes train on")
     for name, value in vars(CorpusSize()).items():
         drawing.add_argument(f"--{name}", type=of_type.whole(0), default=value)
@@ -69,6 +71,8 @@ def arguments() -> argparse.ArgumentParser:
     verbs.add_parser("creatures", help="draw the twelve creatures of the Miniworld Creature node, into the pack")
     for verb in (drawing, labelled):
         verb.add_argument("--processes", type=of_type.whole(), default=2)
+
+    # Verbs that train, one for each recipe; they take a device, threads and minutes.
     computing = argparse.ArgumentParser(add_help=False)
     computing.add_argument("--device", type=of_type.device, default="cpu")
     computing.add_argument("--threads", type=of_type.whole(), default=2)
@@ -86,6 +90,8 @@ def arguments() -> argparse.ArgumentParser:
                 default="dreamo",
                 help="numbered: as Flux.2 and Kontext place them, without tables and routing",
             )
+
+    # Verbs on trained models.
     encoding = verbs.add_parser("encode", parents=[computing], help="freeze vae, clip and distill; encode the corpus")
     encoding.add_argument("--parts", nargs="+", default=encoded_corpus.PARTS, choices=encoded_corpus.PARTS)
     encoding.add_argument(
@@ -104,18 +110,23 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def _add_experiments(verbs, computing: argparse.ArgumentParser) -> None:
-    """Add the verbs that look and count."""
+    """Add the verbs that draw sheets, measure and ablate."""
     verbs.add_parser("sheets", parents=[computing], help="contact sheets of renders, reconstructions and samples")
     showing = verbs.add_parser("demo", help="learn a held-out relation from 5 triplets, draw it, count; into --out")
     showing.add_argument("--threads", type=of_type.whole(), default=2, help="processes of one thread each, at once")
     removing = verbs.add_parser("ablate", help="what each part of the method brings; into --out and the model card")
-    removing.add_argument(
-        "--minutes", type=of_type.positive, default=600.0, help="begin nothing new after these; call again"
-    )
-    removing.add_argument("--seeds", type=int, nargs="+", default=ablate.SEEDS, choices=ablate.SEEDS)
     removing.add_argument("--anew", action="store_true", help="count rows anew that the model card already has")
-    removing.add_argument("--threads", type=of_type.whole(), default=2)
-    _flux_ablate(verbs)
+    learning = verbs.add_parser(
+        "flux-ablate", help="learn a held-out relation on the small Flux in every way; into --out"
+    )
+    learning.add_argument("--sites", choices=SITES, default="T", help="of the rows that do not study sites")
+    learning.add_argument("--pictures", type=of_type.whole(), default=ablate_flux.PICTURES, help="of a row and seed")
+    for verb, seeds in ((removing, ablate.SEEDS), (learning, ablate_flux.SEEDS)):
+        verb.add_argument(
+            "--minutes", type=of_type.positive, default=600.0, help="begin nothing new after these; call again"
+        )
+        verb.add_argument("--seeds", type=int, nargs="+", default=seeds, choices=seeds)
+        verb.add_argument("--threads", type=of_type.whole(), default=2)
     counting = verbs.add_parser("measure", parents=[computing], help="count what the shipped models do")
     counting.add_argument("--models", type=of_type.path, help="folder of exported models; models/miniworld by default")
     counting.add_argument("--sampler-steps", type=of_type.whole(), help="of the sampler; as ever by default")
@@ -124,22 +135,8 @@ def _add_experiments(verbs, computing: argparse.ArgumentParser) -> None:
         verb.add_argument("--pictures", type=of_type.whole(), default=56)
 
 
-def _flux_ablate(verbs) -> None:
-    """Add the verb flux-ablate."""
-    learning = verbs.add_parser(
-        "flux-ablate", help="learn a held-out relation on the small Flux in every way; into --out"
-    )
-    learning.add_argument(
-        "--minutes", type=of_type.positive, default=600.0, help="begin nothing new after these; call again"
-    )
-    learning.add_argument("--sites", choices=SITES, default="T", help="of the rows that do not study sites")
-    learning.add_argument("--seeds", type=int, nargs="+", default=ablate_flux.SEEDS, choices=ablate_flux.SEEDS)
-    learning.add_argument("--pictures", type=of_type.whole(), default=ablate_flux.PICTURES, help="of a row and seed")
-    learning.add_argument("--threads", type=of_type.whole(), default=2)
-
-
 def draw(args: argparse.Namespace) -> None:
-    """The verbs render, truth and creatures."""
+    """Run the verbs render, truth and creatures."""
     if args.verb == "creatures":
         lines = map(str, write_creatures(FOLDER / "creatures"))
     elif args.verb == "render":
@@ -152,20 +149,21 @@ def draw(args: argparse.Namespace) -> None:
 
 
 def train(args: argparse.Namespace) -> None:
-    """The recipes, with the settings of their modules; batch and learning rate as asked."""
+    """Run a recipe with the settings of its module, changed by --batch, --lr and --steps."""
     run, settings, _ = TRAINERS[args.verb]
     more = {}
     if args.verb == "flux" and args.references == "numbered":
         run, settings = flux.train_index, flux.INDEX
     elif args.verb == "flux":
         more = {"routing": args.routing == "on"}
-    asked = {"batch_size": args.batch, "lr": args.lr, "steps": args.steps}
-    asked = {key: value for key, value in asked.items() if value is not None}
-    run(args.out, torch.device(args.device), args.minutes, replace(settings, **asked), **more)
+    changes = {"batch_size": args.batch, "lr": args.lr, "steps": args.steps}
+    changes = {key: value for key, value in changes.items() if value is not None}
+    run(args.out, torch.device(args.device), args.minutes, replace(settings, **changes), **more)
 
 
 def look(args: argparse.Namespace) -> None:
-    """The verbs on finished models: begin, encode, detector, export, sheets, measure; flux-export, flux-measure."""
+    """Run the verbs on finished models: begin, encode, detector, export, sheets, measure, and those of Flux."""
+    # From a corpus to the folders that training reads and begins with.
     device = torch.device(args.device)
     if args.verb == "encode":
         extent = encoded_corpus.Extent(args.identities, args.views)
@@ -177,6 +175,7 @@ def look(args: argparse.Namespace) -> None:
     elif args.verb == "detector":
         network = detector.train(args.steps)
         say(json.dumps(detector.ship(network, args.out / detector.FILE, classifiers.load_trained(args.out))))
+    # To models/miniworld and its card.
     elif args.verb == "export":
         models = args.models or FOLDER
         facts = export.export(args.out, models)
@@ -186,6 +185,7 @@ def look(args: argparse.Namespace) -> None:
     elif args.verb == "flux-export":
         say(f"{export.export_flux(args.out) / 1e6:.1f} MB of weights in models/{FOLDER.name}/flux and flux_index")
         report.write_trained(FOLDER / "README.md")
+    # Counts and sheets of the shipped models.
     elif args.verb == "flux-measure":
         for line in flux_measure.measure_flux(args.out, args.pictures):
             say(line)
@@ -205,16 +205,16 @@ def look(args: argparse.Namespace) -> None:
 
 
 def experiment(args: argparse.Namespace) -> None:
-    """The verb ablate."""
+    """Run the verb ablate."""
     card = FOLDER / "README.md"
-    known = () if args.anew else ablate.settled(card)
-    for line in ablate.ablate(args.out, args.minutes, seeds=tuple(args.seeds), known=known):
+    complete = () if args.anew else ablate.complete_rows(card)
+    for line in ablate.ablate(args.out, args.minutes, seeds=tuple(args.seeds), skip=complete):
         say(line)
     say(ablate.tables(ablate.write_results(args.out, card)))
 
 
 def experiment_on_flux(args: argparse.Namespace) -> None:
-    """The verb flux-ablate."""
+    """Run the verb flux-ablate."""
     out = args.out / "flux_ablation"
     for line in ablate_flux.ablate(out, args.minutes, args.sites, args.pictures, tuple(args.seeds)):
         say(line)
@@ -222,7 +222,7 @@ def experiment_on_flux(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace, again: str) -> None:
-    """One verb."""
+    """Run one verb."""
     if args.verb in ("render", "truth", "creatures"):
         draw(args)
         return
@@ -230,13 +230,12 @@ def run(args: argparse.Namespace, again: str) -> None:
     if args.verb == "demo":
         demo.run(args.out, again=again, workers=args.threads)
         return
-    {**dict.fromkeys(TRAINERS, train), "ablate": experiment, "flux-ablate": experiment_on_flux}.get(args.verb, look)(
-        args
-    )
+    experiments = {"ablate": experiment, "flux-ablate": experiment_on_flux}
+    (train if args.verb in TRAINERS else experiments.get(args.verb, look))(args)
 
 
 def main() -> int:
-    """The command; returns its exit code."""
+    """Run the command; return its exit code."""
     if sys.argv[1:2] == ["train-all"]:  # has arguments of its own; its imports are its own too
         from .recipes import train_all
 

@@ -1,9 +1,9 @@
-"""The paper's claims, tested in the miniworld: its table 4 in small, and what else a user may ask.
+"""Test the paper's claims in the miniworld: its table 4 in small, and further questions of users.
 
 Every cell learns the held-out relation anew for every seed, draws the same scenes of unseen identities and is counted
-by the judges. A finished (row, seed) is a file; stopped at any moment, the same command goes on with what is missing.
-Rows that `ablation.json` holds of the same weights count as done. Whose tokens the image branch reads is asked of the
-base: it draws with some of a subject's tokens taken from a stranger, another identity of the same species.
+by the judges. A finished (row, seed) is a file; stopped at any moment, the same command goes on with the missing ones.
+Rows that `ablation.json` holds of the same weights count as done. Whose tokens the image branch reads is measured on
+the base: it draws with some of a subject's tokens taken from a stranger, another identity of the same species.
 Source of the rows: DreamRelation arXiv:2410.23280, tables 4 (parts left out) and 7 (local tokens), its KML weights.
 """
 
@@ -52,7 +52,7 @@ class Row:
         table: its heading.
         name: of the line.
         recipe: key of VARIANTS; empty draws with the base alone.
-        how: the pictures are asked for; None takes the renderer's own, which bound what the judges can see.
+        how: settings of the drawing; None takes the renderer's own, which bound what the judges can see.
     """
 
     table: str
@@ -91,32 +91,32 @@ def ablate(
     minutes: float,
     pictures: int = PICTURES,
     seeds: tuple[int, ...] = SEEDS,
-    known: Collection[str] = (),
+    skip: Collection[str] = (),
 ) -> Iterator[str]:
-    """Fill in what is missing of every row and seed; yields lines of progress.
+    """Count the missing cells of every row and seed; yield lines of progress.
 
     Args:
-        out: receives `<recipe>/<seed>/` with the relations and `cells/` with what was counted.
+        out: receives `<recipe>/<seed>/` with the relations and `cells/` with the counts.
         minutes: no new cell is begun after these.
         pictures: of every row and seed.
         seeds: of triplets, training, scenes and noise.
-        known: names of rows, and JOINTS, that need no counting.
+        skip: names of rows, and JOINTS, that need no counting.
     Raises:
-        TrainingAborted: `out` holds what was counted on other weights.
+        TrainingAborted: `out` holds counts of other weights.
     """
     _check_base(out)
-    world, jury = load_miniworld(), load_shipped()
+    world, judge = load_miniworld(), load_shipped()
     began = time.monotonic()
-    if not (out / JOINTS).exists() and JOINTS not in known:
+    if not (out / JOINTS).exists() and JOINTS not in skip:
         write_text(out / JOINTS, json.dumps(joint_distances(world, VARIANTS[FULL].relation, pictures, 1000)))
         yield "distances between joints"
-    asked = [row for row in ROWS if row.name not in known]
-    missing = [(row, seed) for row in asked for seed in seeds if not _cell(out, row, seed).exists()]
+    rows = [row for row in ROWS if row.name not in skip]
+    missing = [(row, seed) for row in rows for seed in seeds if not _cell(out, row, seed).exists()]
     for index, (row, seed) in enumerate(missing):
         if time.monotonic() - began > 60 * minutes:
             yield f"{len(missing) - index} cells are missing; the same command goes on with them"
             return
-        verdicts = _count(out, world, jury, row, seed, pictures)
+        verdicts = _count(out, world, judge, row, seed, pictures)
         score = Measurement.of(verdicts)
         yield (
             f"{row.name}, seed {seed}: relation {score.relation}, identity {score.identity}, "
@@ -135,14 +135,14 @@ def _check_base(out: Path) -> None:
         )
 
 
-def _count(out: Path, world: Miniworld, jury: Classifiers, row: Row, seed: int, pictures: int) -> Predictions:
+def _count(out: Path, world: Miniworld, judge: Classifiers, row: Row, seed: int, pictures: int) -> Predictions:
     recipe = VARIANTS[row.recipe or FULL]
     silent = replace(recipe, overrides=(*recipe.overrides, "samples.every=0"))
     lora = train_relation(silent, out / row.recipe.replace(" ", "_") / str(seed), seed) if row.recipe else None
     plans = evaluation_plans(recipe.relation, pictures, 1000 + seed)
     with with_relation(world, lora):
         images = generate_images(world, plans, 1000 + seed, row.how) if row.how else renders(plans)
-    verdicts = classify(jury, images, plans)
+    verdicts = classify(judge, images, plans)
     cell = _cell(out, row, seed)
     save_picture(tiled(to_uint8(images[:12])), cell.with_suffix(".png"))
 
@@ -155,25 +155,25 @@ def _count(out: Path, world: Miniworld, jury: Classifiers, row: Row, seed: int, 
 
 
 def results(out: Path, seeds: tuple[int, ...] = SEEDS) -> dict[str, dict]:
-    """Rows that have at least one finished seed: pooled scores, and the relation's share in every seed."""
-    found = {}
+    """Pool the scores of rows with at least one finished seed; also the relation's share in every seed."""
+    rows = {}
     for row in ROWS:
         parts = [_read(_cell(out, row, seed)) for seed in seeds if _cell(out, row, seed).exists()]
         if parts:
             pooled = Measurement.of(Predictions.joined(parts)).table()
-            found[row.name] = {
+            rows[row.name] = {
                 "table": row.table,
                 **pooled,
                 "seeds": [round(float(part.relation.mean()), 3) for part in parts],
             }
-    return found
+    return rows
 
 
-def tables(found: dict[str, dict]) -> str:
-    """The results as Markdown, in percent with 95 % intervals; keypoints in box sides."""
+def tables(rows: dict[str, dict]) -> str:
+    """Write the results as Markdown, in percent with 95 % intervals; keypoints in box sides."""
     lines: list[str] = []
     heading = ""
-    for name, row in found.items():
+    for name, row in rows.items():
         if row["table"] != heading:
             heading = row["table"]
             lines += [
@@ -192,23 +192,23 @@ def tables(found: dict[str, dict]) -> str:
 
 
 def recorded(card: Path) -> dict[str, dict]:
-    """The rows in `ablation.json` beside the model card, and JOINTS; nothing if they are of other weights."""
+    """Read the rows of `ablation.json` beside the model card, and JOINTS; nothing if they are of other weights."""
     path = card.with_name("ablation.json")
     if not path.exists():
         return {}
-    told = json.loads(path.read_text(encoding="utf-8"))
-    if told["base"] != base_digest():
+    record = json.loads(path.read_text(encoding="utf-8"))
+    if record["base"] != base_digest():
         return {}
-    return told["rows"] | ({JOINTS: told["joints"]} if told["joints"] else {})
+    return record["rows"] | ({JOINTS: record["joints"]} if record["joints"] else {})
 
 
-def settled(card: Path) -> list[str]:
-    """What of `recorded` needs no more counting: rows of every seed, and JOINTS."""
+def complete_rows(card: Path) -> list[str]:
+    """List the names in `recorded` that need no more counting: rows of every seed, and JOINTS."""
     return [name for name, row in recorded(card).items() if name == JOINTS or len(row["seeds"]) >= len(SEEDS)]
 
 
 def write_results(out: Path, card: Path) -> dict[str, dict]:
-    """`ablation.json` beside the model card, and the tables between its marks; returns the rows.
+    """Write `ablation.json` beside the model card, and the tables between its marks; return the rows.
 
     Of a row that is recorded and counted anew, the one with more pictures stays, the new one if they have as many.
     """
@@ -219,12 +219,12 @@ def write_results(out: Path, card: Path) -> dict[str, dict]:
     for name, row in results(out).items():
         if name not in rows or row["relation"]["trials"] >= rows[name]["relation"]["trials"]:
             rows[name] = row
-    found = {row.name: rows[row.name] for row in ROWS if row.name in rows}
-    told = {"base": base_digest(), "rows": found, "joints": joints}
-    write_text(card.with_name("ablation.json"), json.dumps(told, indent=1) + "\n")
-    parts = [tables(found), joint_table(joints)] if joints else [tables(found)]
+    ordered_rows = {row.name: rows[row.name] for row in ROWS if row.name in rows}
+    record = {"base": base_digest(), "rows": ordered_rows, "joints": joints}
+    write_text(card.with_name("ablation.json"), json.dumps(record, indent=1) + "\n")
+    parts = [tables(ordered_rows), joint_table(joints)] if joints else [tables(ordered_rows)]
     write_section(card, "ablation", "\n\n".join(parts))
-    return found
+    return ordered_rows
 
 
 def _cell(out: Path, row: Row, seed: int) -> Path:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ...common.atomic_io import write_text
 from ...common.cli import clock, say
 from ...common.sheets import FAINT, INK, PAPER, font, save_picture
-from ..recipes import classifiers as judges
+from ..recipes import classifiers
 from ..recipes.pictures import to_uint8
 from ..world.renderer import render
 from ..world.scene import ScenePlan
@@ -30,17 +30,17 @@ from .train_relation import AblationVariant, base_digest, relation_file, train_r
 PICTURES, SHOWN = 32, 6
 _SIDE, _GAP, _MARGIN = 160, 6, 150
 STEPS = 500
-# samples are drawn once, for the file's thumbnail: the sheet shows more than samples on the way would
+# samples are drawn once, for the file's thumbnail: the sheet shows more than samples during training would
 HUGGING = AblationVariant(overrides=(f"train.steps={STEPS}", f"samples.every={STEPS}"))
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What the demo did.
+    """Pictures and scores of the demo.
 
     Attributes:
         relation: learnt.
-        plans: asked for, each twice.
+        plans: of the pictures, each drawn twice.
         without, with_lora: (B, 3, 128, 128) in [0, 1], from the same seeds.
         before, after: their scores.
         bound: the scores of the same scenes as the renderer draws them.
@@ -66,7 +66,7 @@ def run(
 
     Args:
         out: receives everything.
-        recipe: what is learnt, how.
+        recipe: relation and settings of the training.
         pictures: drawn without and with the relation.
         again: the command that makes this call, for messages.
         workers: processes at once.
@@ -74,13 +74,13 @@ def run(
     say(f"1 of 3: learning '{recipe.relation}' from {recipe.triplets} triplets; the base has never seen it")
     torch.set_num_threads(1)
     _forget_other_bases(out)
-    known, seconds = relation_file(out / "work").exists(), {}
+    learnt_before, seconds = relation_file(out / "work").exists(), {}
     with drawers(workers) as pool:
         whole = Drawing(recipe.relation, pictures, 0, pictures, None)
         early = None if pool is None else pool.apply_async(draw, (whole,))  # while the relation is learnt
         began = time.monotonic()
         lora = train_relation(recipe, out / "work", seed=0, again=again)
-        if not known:
+        if not learnt_before:
             seconds["learning"] = time.monotonic() - began
         shutil.copyfile(lora, out / f"{recipe.relation.replace(' ', '_')}.safetensors")
         say(f"2 of 3: drawing {pictures} pictures of unseen identities without the relation")
@@ -90,14 +90,14 @@ def run(
             Drawing(recipe.relation, pictures, start, min(start + BATCH, pictures), lora)
             for start in range(0, pictures, BATCH)
         ]
-        drawn = []
+        batches = []
         for images, spent in (map if pool is None else pool.imap)(draw, parts):
-            drawn.append(images)
+            batches.append(images)
             seconds["drawing with"] = seconds.get("drawing with", 0.0) + spent
-            say(f"  {sum(map(len, drawn))} of {pictures}")
-    plans, jury = evaluation_plans(recipe.relation, pictures, SEED), judges.load_shipped()
-    sides = torch.from_numpy(without), torch.from_numpy(np.concatenate(drawn))
-    scores = [measure(jury, images, plans) for images in (*sides, renders(plans))]
+            say(f"  {sum(map(len, batches))} of {pictures}")
+    plans, judge = evaluation_plans(recipe.relation, pictures, SEED), classifiers.load_shipped()
+    sides = torch.from_numpy(without), torch.from_numpy(np.concatenate(batches))
+    scores = [measure(judge, images, plans) for images in (*sides, renders(plans))]
     outcome = Outcome(recipe.relation, plans, *sides, *scores, seconds)
     save_picture(sheet(outcome), out / "sheet.png")
     write_text(out / "report.md", report(outcome, recipe))
@@ -107,7 +107,7 @@ def run(
 
 
 def table(outcome: Outcome) -> str:
-    """The scores, before and after, in percent with 95 % intervals; Markdown."""
+    """Write the scores, before and after, in percent with 95 % intervals, as Markdown."""
     rows = [
         (f"'{outcome.relation}' is seen", "relation"),
         ("traits as in the references", "identity"),
@@ -122,9 +122,9 @@ def table(outcome: Outcome) -> str:
 
 
 def report(outcome: Outcome, recipe: AblationVariant) -> str:
-    """One page."""
-    accuracy = judges.shipped_accuracy()
-    known = ", ".join(f"{name} {100 * value:.1f}" for name, value in accuracy.items() if name != "keypoint_error")
+    """Write the report: one page of Markdown."""
+    accuracy = classifiers.shipped_accuracy()
+    accuracies = ", ".join(f"{name} {100 * value:.1f}" for name, value in accuracy.items() if name != "keypoint_error")
     spent = "" if "learning" in outcome.seconds else "learning in an earlier call, "
     spent += ", ".join(f"{name} {clock(value)}" for name, value in outcome.seconds.items())
     picture = outcome.seconds["drawing with"] / len(outcome.plans)
@@ -138,7 +138,7 @@ def report(outcome: Outcome, recipe: AblationVariant) -> str:
 references, boxes and noise without and with it; {SAMPLING_STEPS} DDIM steps, guidance 4, image branch at 0.6. Counted
 by classifiers that have only ever seen renders, planted fused bodies among them: a fused hug counts as none. The last
 column is what they make of the same scenes drawn by the renderer. On renders they never saw they are right in % of
-cases: {known}.
+cases: {accuracies}.
 
 Time of one process each: {spent}; one picture {picture:.1f} s.
 
@@ -148,7 +148,7 @@ The relation: `{outcome.relation.replace(" ", "_")}.safetensors`. In ComfyUI it 
 
 
 def facts(outcome: Outcome) -> dict:
-    """The same for programs."""
+    """Return the same for JSON."""
     return {
         "relation": outcome.relation,
         "pictures": len(outcome.plans),
@@ -156,12 +156,12 @@ def facts(outcome: Outcome) -> dict:
         "with": outcome.after.table(),
         "renders": outcome.bound.table(),
         "seconds": {name: round(value, 1) for name, value in outcome.seconds.items()},
-        "judges": judges.shipped_accuracy(),
+        "judges": classifiers.shipped_accuracy(),
     }
 
 
 def sheet(outcome: Outcome, count: int = SHOWN) -> Image.Image:
-    """A column a scene: its two references, without, with, and how the renderer draws it."""
+    """Draw one column per scene: its two references, without, with, and how the renderer draws it."""
     requests = [request_of(plan, SEED, index) for index, plan in enumerate(outcome.plans[:count])]
     rows = {
         "first reference": pixels_of([request.references[0] for request in requests]),
@@ -195,7 +195,7 @@ def pixels_of(images: list[Tensor]) -> list[np.ndarray]:
 
 
 def _forget_other_bases(out: Path) -> None:
-    """A relation learnt on other weights is no use: it is learnt again."""
+    """Delete a relation learnt on other weights, so that it is learnt again."""
     present = base_digest()
     stamp = out / "work" / "base.sha256"
     if stamp.exists() and stamp.read_text(encoding="utf-8") != present:

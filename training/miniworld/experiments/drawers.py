@@ -57,7 +57,7 @@ _world = functools.cache(load_miniworld)  # once in each process
 
 @contextmanager
 def drawers(workers: int) -> Iterator["multiprocessing.pool.Pool | None"]:
-    """Processes of one thread each that draw, gone when the block ends; None for one worker, which is this process."""
+    """Open processes of one thread each that draw, until the block ends; None for one worker, this process."""
     if workers < 2:
         yield None
         return

@@ -1,8 +1,7 @@
-"""What can be known exactly in the miniworld: scenes with their plan written down, and pictures of them judged.
+"""Exact scores in the miniworld: write scenes with their plans, and classify pictures of them.
 
-A plan (`training/miniworld/world/scene.py`) says who is drawn, in which pose and where; so boxes, keypoints and traits
-of the right picture are known. The judges are classifiers that only ever saw renders; their own accuracy is stated
-beside.
+A plan (`training/miniworld/world/scene.py`) holds the creatures, their poses and places; so it gives boxes, keypoints
+and traits of the right picture. The classifiers only ever saw renders; their own accuracy is stated beside.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from ...common.errors import UserErrors
 from ...common.image_files import open_image, to_tensor
 from ...common.sheets import save_picture
 from ...evaluation.prompts import Entry
-from ..recipes import classifiers as judges
+from ..recipes import classifiers
 from ..world.backdrop import Backdrop
 from ..world.captions import Caption
 from ..world.pose import Pose
@@ -36,12 +35,12 @@ from ..world.triplets import evaluation_plans
 from .measure import Measurement, Predictions, classify
 from .yes_no_judge import DIRECTED
 
-_SIDE = 128  # pixels the judges look at
+_SIDE = 128  # pixels of the classifiers' input
 _BATCH = 64
 
 
 def plan_of(facts: Mapping[str, Any]) -> ScenePlan:
-    """A plan from what `dataclasses.asdict` wrote of it as JSON.
+    """Read a plan from the JSON of its `dataclasses.asdict`.
 
     Raises:
         KeyError, TypeError, ValueError: not a plan of two creatures of this world.
@@ -50,17 +49,17 @@ def plan_of(facts: Mapping[str, Any]) -> ScenePlan:
     def frozen(value: Any) -> Any:
         return tuple(map(frozen, value)) if isinstance(value, list) else value
 
-    def made(kind: type, part: Mapping[str, Any]) -> Any:
+    def build(kind: type, part: Mapping[str, Any]) -> Any:
         return kind(**{key: frozen(value) for key, value in part.items()})
 
     staging = dict(facts["staging"])
-    poses = tuple(made(Pose, pose) for pose in staging.pop("poses"))
+    poses = tuple(build(Pose, pose) for pose in staging.pop("poses"))
     plan = ScenePlan(
-        tuple(made(CreatureTraits, who) for who in facts["identities"]),
+        tuple(build(CreatureTraits, who) for who in facts["identities"]),
         facts["relation"],
-        made(Staging, {**staging, "poses": poses}),
-        made(Backdrop, facts["backdrop"]),
-        made(Caption, facts["caption"]),
+        build(Staging, {**staging, "poses": poses}),
+        build(Backdrop, facts["backdrop"]),
+        build(Caption, facts["caption"]),
     )
     if plan.relation not in PAIRS or not len(plan.cast) == len(poses) == 2:
         raise ValueError("expected two creatures in one of the relations " + ", ".join(PAIRS))
@@ -68,13 +67,13 @@ def plan_of(facts: Mapping[str, Any]) -> ScenePlan:
 
 
 def facts_of(plan: ScenePlan) -> dict[str, Any]:
-    """A plan for JSON; `plan_of` reads it again."""
-    found = asdict(plan)
-    return {"identities": found.pop("cast"), **found}
+    """Return a plan for JSON; `plan_of` reads it again."""
+    fields = asdict(plan)
+    return {"identities": fields.pop("cast"), **fields}
 
 
 def plans_of(entries: Sequence[Entry]) -> list[ScenePlan]:
-    """The plan of every line.
+    """Read the plan of every line.
 
     Raises:
         UserErrors: lines without one, or with one that is not of this world.
@@ -93,49 +92,45 @@ def plans_of(entries: Sequence[Entry]) -> list[ScenePlan]:
     return plans
 
 
-def classified(entries: Sequence[Entry]) -> tuple[Measurement, dict[str, float]]:
-    """Relation and identity accuracy, confusion and keypoint error; and how often the judges are right on renders.
+def measure_entries(entries: Sequence[Entry]) -> tuple[Measurement, dict[str, float]]:
+    """Measure relation, identity, confusion and keypoint error; also the classifiers' accuracy on renders.
 
     Raises:
         UserErrors: lines without a plan.
-        ValueError: a picture cannot be decoded; the judges are not there.
+        ValueError: a picture cannot be decoded; the classifiers are missing.
     """
     plans = plans_of(entries)
-    jury, known = judges.load_shipped(), judges.shipped_accuracy()
+    judge, accuracy = classifiers.load_shipped(), classifiers.shipped_accuracy()
     parts = []
     for start in range(0, len(plans), _BATCH):
-        images = torch.stack(
-            [
-                to_tensor(open_image(entry.picture).resize((_SIDE, _SIDE), Image.Resampling.BILINEAR))
-                for entry in entries[start : start + _BATCH]
-            ]
-        )
-        parts.append(classify(jury, images, list(plans[start : start + _BATCH])))
-    return Measurement.of(Predictions.joined(parts)), known
+        pictures = [open_image(entry.picture) for entry in entries[start : start + _BATCH]]
+        sized = [to_tensor(picture.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)) for picture in pictures]
+        parts.append(classify(judge, torch.stack(sized), plans[start : start + _BATCH]))
+    return Measurement.of(Predictions.joined(parts)), accuracy
 
 
-def facts(found: Measurement, known: Mapping[str, float]) -> dict[str, Any]:
-    """Shares between 0 and 1 with their intervals, for JSON."""
-    return {**found.table(), "judges_on_renders": dict(known)}
+def facts(measurement: Measurement, accuracy: Mapping[str, float]) -> dict[str, Any]:
+    """Return shares between 0 and 1 with their intervals, for JSON."""
+    return {**measurement.table(), "judges_on_renders": dict(accuracy)}
 
 
-def exact_text(found: Measurement, known: Mapping[str, float]) -> str:
-    """The exact scores as Markdown, in percent with 95 % intervals."""
-    right = ", ".join(f"{name} {100 * value:.1f}" for name, value in known.items() if name != "keypoint_error")
+def exact_text(measurement: Measurement, accuracy: Mapping[str, float]) -> str:
+    """Write the exact scores as Markdown, in percent with 95 % intervals."""
+    right = ", ".join(f"{name} {100 * value:.1f}" for name, value in accuracy.items() if name != "keypoint_error")
     lines = [
         "| | pictures | relation happens | traits right | subjects with all right | drawn with the other's looks | "
         "keypoints off, of a box side |",
         "|---" * 7 + "|",
-        f"| exact, in % | {found.relation.trials} | {found.relation} | {found.identity} | {found.whole} | "
-        f"{found.confusion} | {found.keypoints} |",
+        f"| exact, in % | {measurement.relation.trials} | {measurement.relation} | {measurement.identity} | "
+        f"{measurement.whole} | {measurement.confusion} | {measurement.keypoints} |",
         "",
-        f"Judges on renders they never saw: {right} % right; keypoints off by {100 * known['keypoint_error']:.1f}.",
+        f"Judges on renders they never saw: {right} % right; keypoints off by {100 * accuracy['keypoint_error']:.1f}.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def write_scenes(folder: Path, relation: str, count: int, seed: int) -> None:
-    """A prompts file with plans, and the references: creatures no training has seen, in other poses and places.
+    """Write a prompts file with plans, and references: unseen creatures in other poses and places.
 
     Args:
         folder: receives `prompts.jsonl`, `references/` and `truth/` (the renders, which get the best scores).
@@ -153,8 +148,8 @@ def write_scenes(folder: Path, relation: str, count: int, seed: int) -> None:
         raise UserErrors(f"{file} exists; choose a folder that has none, so that nothing is overwritten.")
     lines = []
     for index, plan in enumerate(evaluation_plans(relation, count, seed)):
-        drawn, rng = render(plan, _SIDE), generator(seed, Stream.REFERENCE, index)
-        save_picture(Image.fromarray(drawn.image), folder / "truth" / f"{index:04d}.png")
+        truth, rng = render(plan, _SIDE), generator(seed, Stream.REFERENCE, index)
+        save_picture(Image.fromarray(truth.image), folder / "truth" / f"{index:04d}.png")
         references = [f"references/{index:04d}-{subject}.png" for subject in range(len(plan.cast))]
         for path, who in zip(references, plan.cast):
             alone = render(portrait(rng, who, plan.backdrop.place), 2 * _SIDE)
@@ -168,7 +163,7 @@ def write_scenes(folder: Path, relation: str, count: int, seed: int) -> None:
                     "references": references,
                     "names": list(plan.caption.names),
                     "seed": seed,
-                    "boxes": np.round(drawn.boxes, 4).tolist(),
+                    "boxes": np.round(truth.boxes, 4).tolist(),
                     "plan": facts_of(plan),
                     **({"symmetric": False} if relation in DIRECTED else {}),
                 }

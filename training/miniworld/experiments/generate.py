@@ -1,4 +1,4 @@
-"""Pictures from the miniworld: prompts, references and boxes in, images out; and the plans to ask for."""
+"""Draw pictures with the miniworld: prompts, references and boxes in, images out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ class Request:
     Attributes:
         prompt: the sentence.
         names: the subjects' nouns.
-        references: (S, 3, H, W) in [0, 1], one photograph a subject.
+        references: (S, 3, H, W) in [0, 1], one photograph per subject.
         boxes: (S, 4) fractions.
         strangers: (S, 3, H, W) photographs that some of the tokens are taken from instead, see Drawing; or None.
     """
@@ -44,10 +44,10 @@ class Request:
 
 
 def request_of(plan: ScenePlan, seed: int, index: int = 0) -> Request:
-    """Ask for a plan: its caption and boxes, and fresh portraits of its cast on other backdrops.
+    """Make the request of a plan: its caption and boxes, and fresh portraits of its cast on other backdrops.
 
     Args:
-        plan: what to ask for.
+        plan: of the picture.
         seed, index: of the portraits.
     """
     references = _portraits(generator(seed, Stream.REFERENCE, index), plan.cast, plan.backdrop.place)
@@ -55,14 +55,14 @@ def request_of(plan: ScenePlan, seed: int, index: int = 0) -> Request:
 
 
 def with_strangers(request: Request, plan: ScenePlan, seed: int, index: int) -> Request:
-    """The request with portraits of other identities of the same species beside its own."""
+    """Add portraits of other identities of the same species to a request."""
     rng = generator(seed, Stream.STRANGER, index)
     others = [mismatched_identity(traits, rng) for traits in plan.cast]
     return replace(request, strangers=_portraits(rng, others, plan.backdrop.place))
 
 
 def mismatched_identity(traits: CreatureTraits, rng: np.random.Generator) -> CreatureTraits:
-    """Another identity of the same species, whose emblem differs in shape and in colour."""
+    """Draw another identity of the same species, whose emblem differs in shape and in colour."""
     while True:
         other = replace(draw_traits(rng, held_out=None), species=traits.species)
         if other.emblem != traits.emblem and other.emblem_colour != traits.emblem_colour:
@@ -84,7 +84,7 @@ def generate(
     grid: int = 4,
     stranger: str = "",
 ) -> Tensor:
-    """Samples one picture a request with classifier-free guidance; the negative half has no identity.
+    """Sample one picture per request with classifier-free guidance; the negative half has no identity.
 
     Args:
         world: the models, on their device.
@@ -105,15 +105,15 @@ def generate(
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device)
 
     def predict(latents: Tensor, time: Tensor) -> Tensor:
-        out = world.unet(
+        noise_pair = world.unet(
             torch.cat((latents, latents)),
             time[0],
             text,
             added_cond_kwargs={"text_embeds": pooled, "time_ids": time_ids(2 * count, device)},
             cross_attention_kwargs=CrossAttentionExtras(identity=identity).kwargs(),
         ).sample
-        plain, asked = out.chunk(2)
-        return plain + guidance * (asked - plain)
+        unconditional, conditional = noise_pair.chunk(2)
+        return unconditional + guidance * (conditional - unconditional)
 
     try:
         return world.to_images(sample(predict, SCHEDULE, noise, steps, "leading")).cpu()
@@ -122,22 +122,15 @@ def generate(
 
 
 def subject_tokens(world: Miniworld, requests: list[Request], grid: int, stranger: str = ""):
-    """The requests' subjects as keys and values at every site, padded to the most subjects any request has."""
+    """Encode the requests' subjects as keys and values of every layer, padded to the most subjects of a request."""
     device, count = world.device, len(requests)
     subjects = max(len(request.names) for request in requests)
-    tokens = torch.zeros(
-        count,
-        subjects,
-        world.identity.config.resampler.tokens,
-        world.identity.config.resampler.context_width,
-        device=device,
-    )
+    sizes = world.identity.config.resampler
+    tokens = torch.zeros(count, subjects, sizes.tokens, sizes.context_width, device=device)
     boxes, weights = torch.zeros(count, subjects, 4, device=device), torch.zeros(count, subjects, device=device)
     for row, request in enumerate(requests):
-        features, phrases = (
-            world.encode_subjects(request.references, grid=grid),
-            world.encode_phrases(list(request.names)),
-        )
+        features = world.encode_subjects(request.references, grid=grid)
+        phrases = world.encode_phrases(list(request.names))
         if stranger:
             features[:, TOKENS[stranger]] = world.encode_subjects(request.strangers, grid=grid)[:, TOKENS[stranger]]
         size = len(request.names)
@@ -156,7 +149,7 @@ def subject_tokens(world: Miniworld, requests: list[Request], grid: int, strange
 
 @dataclass(frozen=True)
 class Drawing:
-    """How pictures are asked for.
+    """Settings of drawing.
 
     Attributes:
         strength: of the image branch.
@@ -183,7 +176,7 @@ def generate_images(
     how: Drawing = PLAIN,
     first: int = 0,
 ) -> Tensor:
-    """Pictures of plans, one each: the same plan, place and seed give the same noise and the same references.
+    """Draw plans: the same plan, place in the list and seed give the same noise and the same references.
 
     Args:
         world: the models.
@@ -203,21 +196,20 @@ def generate_images(
             if how.boxes == "apart":
                 request = replace(request, boxes=apart(request.boxes))
             requests.append(with_strangers(request, plan, seed, index) if how.stranger else request)
-        drawn = generate(
-            world, requests, seed + start, how.steps, strength=how.strength, grid=how.grid, stranger=how.stranger
+        pictures.append(
+            generate(world, requests, seed + start, how.steps, GUIDANCE, how.strength, how.grid, how.stranger)
         )
-        pictures.append(drawn)
     return torch.cat(pictures)
 
 
 @torch.no_grad()
 def copies(world: Miniworld, images: Tensor) -> Tensor:
-    """Pictures (B, 3, H, W) through the autoencoder and back, wherever the models are; on the CPU."""
+    """Send pictures (B, 3, H, W) through the autoencoder and back on the models' device; return them on the CPU."""
     return torch.cat([world.to_images(world.to_latents(part.to(world.device))).cpu() for part in images.split(16)])
 
 
 def apart(boxes: Tensor) -> Tensor:
-    """Two boxes cut at the middle of their overlap, along the side where they overlap less: (2, 4) to (2, 4)."""
+    """Cut two boxes at the middle of their overlap, along the side where they overlap less: (2, 4) to (2, 4)."""
     low, high = torch.maximum(boxes[0, :2], boxes[1, :2]), torch.minimum(boxes[0, 2:], boxes[1, 2:])
     overlap = high - low
     if bool((overlap <= 0).any()):

@@ -1,7 +1,7 @@
-"""Pictures from the small Flux: prompts and references in, images out; steered or not, or a pass for each subject.
+"""Pictures from the small Flux: prompts and references in, images out; steered or not, or one pass for each subject.
 
 Euler steps on the straight path from noise to picture, true guidance; the negative side has neither references nor
-embeddings (DreamO, arXiv:2504.16915). Steering is the core's, as the nodes have it: DreamO's variant knows a reference
+embeddings (DreamO, arXiv:2504.16915). Steering is the core's, as the nodes have it: DreamO's variant names a reference
 by its placeholder, the one with numbered references by its noun.
 """
 
@@ -53,7 +53,7 @@ class FluxWorld:
 
     @classmethod
     def open(cls, out: Path, name: str = flux.SETTINGS.name, rounded: bool = True) -> "FluxWorld":
-        """A variant's run in `<out>`.
+        """Open a variant's run in `<out>`.
 
         Args:
             out: of the runs.
@@ -72,7 +72,7 @@ class FluxWorld:
 
     @classmethod
     def shipped(cls, folder: Path = FLUX_FOLDER) -> "FluxWorld":
-        """An exported variant, beside the exported encoders.
+        """Open an exported variant, beside the exported encoders.
 
         Raises:
             FileNotFoundError: nothing exported there.
@@ -81,24 +81,24 @@ class FluxWorld:
         return cls(load_flux(folder), world.text_g, world.vae, PlaceholderWords(world.words))
 
     def digest(self) -> str:
-        """Of all weights; what others drew is not what these would."""
-        found = hashlib.sha256()
+        """Hash all weights, to name pictures by the weights that drew them."""
+        digest = hashlib.sha256()
         for part in (self.flux, self.text_g, self.autoencoder):
             for value in part.state_dict().values():
-                found.update(value.contiguous().numpy().tobytes())
-        return found.hexdigest()[:16]
+                digest.update(value.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def latents(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] to (B, C, H/8, W/8) of unit variance, pictures of any size at the trained one's."""
+        """Encode (B, 3, H, W) in [0, 1], resized to 128 pixels, to (B, C, 16, 16) of unit variance."""
         small = F.interpolate(images, size=(PIXELS, PIXELS), mode="area")
         return autoencoder.encode(self.autoencoder, small)
 
     def images(self, latents: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, 3, 8h, 8w) in [0, 1]."""
+        """Decode (B, C, h, w) to (B, 3, 8h, 8w) in [0, 1]."""
         return autoencoder.decode(self.autoencoder, latents).clamp(0, 1)
 
     def read(self, request: Request) -> tuple[Tensor, list[int]]:
-        """Ids (2, L) of the empty prompt and the request's, and where each reference is named in the latter."""
+        """Return ids (2, L) of the empty prompt and the request's, and where the latter names each reference."""
         slots = tuple(range(1, len(request.names) + 1))
         if not slots:
             return self.words.ids(["", request.prompt]), []
@@ -162,18 +162,18 @@ def generate_per_subject(
     text, pooled = encode_ids(world.text_g, ids, world.flux.tables["words"])
     masks = cell_masks(request.boxes)  # (R, h, w)
 
-    def asked(latents: Tensor, now: Tensor) -> Tensor:
+    def conditional(latents: Tensor, now: Tensor) -> Tensor:
         passes = [world.flux(latents, now, text[1:], pooled[1:], [reference]) for reference in references]
         return (torch.cat(passes) * masks[:, None]).sum(0, keepdim=True) / masks.sum(0)
 
-    def plain(latents: Tensor, now: Tensor) -> Tensor:
+    def unconditional(latents: Tensor, now: Tensor) -> Tensor:
         return world.flux(latents, now, text[:1], pooled[:1])
 
-    return _sample(world, _noise(world, seed), plain, asked, steps, guidance)
+    return _sample(world, _noise(world, seed), unconditional, conditional, steps, guidance)
 
 
 def cell_masks(boxes: Tensor) -> Tensor:
-    """(R, 4) boxes to (R, 16, 16) masks of their cells; a cell in none belongs to the box whose middle is nearest."""
+    """Turn boxes (R, 4) into masks of their cells (R, 16, 16); a cell in none goes to the nearest box's middle."""
     middles = (torch.arange(LATENT_SIDE) + 0.5) / LATENT_SIDE
     y, x = torch.meshgrid(middles, middles, indexing="ij")
     x0, y0, x1, y1 = (edge.view(-1, 1, 1) for edge in boxes.T)
@@ -188,12 +188,14 @@ def _noise(world: FluxWorld, seed: int) -> Tensor:
     return torch.randn((1, channels, LATENT_SIDE, LATENT_SIDE), generator=torch.Generator().manual_seed(seed))
 
 
-def _sample(world: FluxWorld, latents: Tensor, plain: Velocity, asked: Velocity, steps: int, guidance: float) -> Tensor:
+def _sample(
+    world: FluxWorld, latents: Tensor, unconditional: Velocity, conditional: Velocity, steps: int, guidance: float
+) -> Tensor:
     """Follow the velocities from noise to a picture (3, 128, 128)."""
     times = torch.linspace(1, 0, steps + 1)
     for now, then in zip(times[:-1], times[1:]):
-        without = plain(latents, now[None])
-        latents = latents + (then - now) * (without + guidance * (asked(latents, now[None]) - without))
+        base = unconditional(latents, now[None])
+        latents = latents + (then - now) * (base + guidance * (conditional(latents, now[None]) - base))
     return world.images(latents)[0]
 
 
@@ -206,7 +208,7 @@ def steered(
     noisy: Tensor,
     text_tokens: int,
 ) -> Attend:
-    """Attention that keeps every reference, and what names it at `places`, in its box (R, 4).
+    """Make the attention that keeps every reference, and its token at `places`, in its box (R, 4).
 
     As Apply References does it for DreamO's variant, and as Keep References in Place for the other.
     """
@@ -226,7 +228,7 @@ def steered(
 
 
 def box_region(box: Tensor) -> Tensor:
-    """(128, 128) with 1 inside a box of fractions, at least one pixel of it."""
+    """Return (128, 128) with 1 inside a box of fractions, at least one pixel of it."""
     x0, y0, x1, y1 = (round(float(edge) * PIXELS) for edge in box)
     region = torch.zeros(PIXELS, PIXELS)
     region[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = 1.0

@@ -1,9 +1,9 @@
-"""What the keypoint loss can teach in the miniworld, in four distances between joints.
+"""Measure what the keypoint loss can teach in the miniworld, in four distances between joints.
 
 The loss (core/relation/keypoint_loss.py) asks that a joint of the predicted picture equal the same joint of the
 subject's photograph. How far is the true picture from obeying it, how far a prediction, and how far would the
 photograph of somebody else be? If truth and prediction are equally far, following the loss leads nowhere; if a stranger
-is no farther, the loss does not tell who is who.
+is no farther, the loss does not separate identities.
 """
 
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ class Joints:
     Attributes:
         clean: (B, C, 16, 16) latents; concepts, strangers: (B, 2, C, 16, 16).
         pairs: of the joints; strangers take the photographs' poses, so they serve for both.
-        requests: what a model is asked.
+        requests: of the pictures.
     """
 
     clean: Tensor
@@ -52,7 +52,7 @@ class Joints:
 
 @torch.no_grad()
 def joint_distances(world: Miniworld, relation: str, pictures: int, seed: int) -> dict[str, float]:
-    """Means of the keypoint loss, by the keys of DISTANCES; squared distances in latents of unit variance.
+    """Average the keypoint loss by the keys of DISTANCES; squared distances in latents of unit variance.
 
     Args:
         world: the base, without a relation.
@@ -67,28 +67,28 @@ def joint_distances(world: Miniworld, relation: str, pictures: int, seed: int) -
     noisy = SCHEDULE.add_noise(joints.clean, noise, time)
     prediction = SCHEDULE.clean(noisy, predicted_noise(world, joints.requests, noisy), time)
     themselves = KeypointPairs(joints.pairs.target, joints.pairs.target, joints.pairs.visible)
-    found = {
+    distances = {
         "truth": keypoint_loss(joints.clean, joints.concepts, joints.pairs, always),
         "prediction": keypoint_loss(prediction, joints.concepts, joints.pairs, always),
         "stranger": keypoint_loss(joints.clean, joints.strangers, joints.pairs, always),
         "error": keypoint_loss(prediction, joints.clean[:, None].expand_as(joints.concepts), themselves, always),
     }
-    return {name: round(float(value.mean()), 3) for name, value in found.items()}
+    return {name: round(float(value.mean()), 3) for name, value in distances.items()}
 
 
 def build_joint_batch(world: Miniworld, plans: list[ScenePlan], seed: int) -> Joints:
-    """Scenes, the subjects' photographs and those of strangers in the very same poses."""
+    """Render scenes, the subjects' photographs and those of strangers in the very same poses."""
     targets = [render(plan) for plan in plans]
     photographs, strangers = [], []
     for index, plan in enumerate(plans):
-        draw = generator(seed, Stream.STRANGER, index, 1)
-        own = [portrait(draw, who, plan.backdrop.place) for who in plan.cast]
+        rng = generator(seed, Stream.STRANGER, index, 1)
+        own = [portrait(rng, who, plan.backdrop.place) for who in plan.cast]
         photographs.append([render(each) for each in own])
-        others = [mismatched_identity(who, draw) for who in plan.cast]
+        others = [mismatched_identity(who, rng) for who in plan.cast]
         strangers.append([render(replace(each, cast=(other,))) for each, other in zip(own, others)])
-    there = torch.from_numpy(np.stack([target.keypoints for target in targets])).float()
-    here = torch.from_numpy(np.stack([[shot.keypoints[0] for shot in row] for row in photographs])).float()
-    visible = (there[..., 2] > 0) & (here[..., 2] > 0)
+    in_target = torch.from_numpy(np.stack([target.keypoints for target in targets])).float()
+    in_photograph = torch.from_numpy(np.stack([[shot.keypoints[0] for shot in row] for row in photographs])).float()
+    visible = (in_target[..., 2] > 0) & (in_photograph[..., 2] > 0)
     requests = [
         Request(plan.caption.prompt, plan.caption.names, _images(row), torch.from_numpy(target.boxes))
         for plan, row, target in zip(plans, photographs, targets)
@@ -97,14 +97,14 @@ def build_joint_batch(world: Miniworld, plans: list[ScenePlan], seed: int) -> Jo
         world.to_latents(_images(targets)),
         torch.stack([world.to_latents(_images(row)) for row in photographs]),
         torch.stack([world.to_latents(_images(row)) for row in strangers]),
-        KeypointPairs(there[..., :2], here[..., :2], visible),
+        KeypointPairs(in_target[..., :2], in_photograph[..., :2], visible),
         requests,
     )
 
 
 @torch.no_grad()
 def predicted_noise(world: Miniworld, requests: list[Request], noisy: Tensor) -> Tensor:
-    """The base's prediction with prompt and identities, without guidance, as in training."""
+    """Predict the noise with prompt and identities, without guidance, as in training."""
     detach = attach_identity(world.unet, STRENGTH)
     try:
         text, pooled = world.encode_prompts([request.prompt for request in requests])
@@ -120,10 +120,10 @@ def predicted_noise(world: Miniworld, requests: list[Request], noisy: Tensor) ->
         detach()
 
 
-def table(found: dict[str, float]) -> str:
-    """As Markdown."""
+def table(distances: dict[str, float]) -> str:
+    """Write the distances as Markdown."""
     lines = [f"| Joints at timestep {TIMESTEP}, mean squared distance | latents of unit variance |", "| --- | --- |"]
-    return "\n".join(lines + [f"| {words} | {found[name]:.2f} |" for name, words in DISTANCES.items()])
+    return "\n".join(lines + [f"| {words} | {distances[name]:.2f} |" for name, words in DISTANCES.items()])
 
 
 def _images(shots: list[Render]) -> Tensor:

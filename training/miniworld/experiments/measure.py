@@ -1,8 +1,8 @@
-"""What a model does in the miniworld, counted: does the relation happen, who is drawn, who is drawn with whose looks.
+"""Count in the miniworld whether the relation happens, who is drawn, and who is drawn with the other's looks.
 
 Exact in the sense that the classifiers have only ever seen rendered truth; their own accuracy on renders bounds what
 can be measured and is reported beside every number. Fused bodies have a class of their own, so a fused hug is no hug.
-The relation is right or wrong once a picture: Wilson's 95 % interval. Traits of one picture hang together, so their
+The relation is right or wrong once per picture: Wilson's 95 % interval. Traits of one picture hang together, so their
 means are given with a bootstrap over pictures. Emblems count where the renderer shows them.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...common.stats import Estimate, bootstrap_ratio, wilson
-from ..recipes.classifiers import VISIBLE, Classifiers, crop_boxes
+from ..recipes.classifiers import VISIBLE, Classifiers, crop_boxes, in_areas
 from ..recipes.labelled_scenes import FUSED, LOOKS, RELATIONS, TRAITS, trait_row
 from ..recipes.pictures import to_tensor
 from ..world.renderer import render
@@ -57,7 +57,7 @@ class Share:
 
     @classmethod
     def _of(cls, estimate: Estimate) -> "Share":
-        """As the model card's files keep it; a single picture has no interval."""
+        """Convert an estimate to the fields of the model card's files; a single picture has no interval."""
         value = estimate.value
         low, high = (value if end is None else end for end in (estimate.low, estimate.high))
         return cls(value, low, high, estimate.samples)
@@ -68,10 +68,10 @@ class Share:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What the classifiers say of B pictures of two creatures.
+    """Predictions of the classifiers on B pictures of two creatures.
 
     Attributes:
-        relation: (B,) the relation asked for is seen.
+        relation: (B,) the requested relation is seen.
         right: (B, 2, 5) traits in the order of LOOKS are as the reference has them.
         differ: (B, 2, 5) the two creatures differ in this trait.
         swapped: (B, 2, 5) they differ, and the other one's is drawn.
@@ -99,7 +99,7 @@ class Measurement:
     """Scores of a set of pictures.
 
     Attributes:
-        relation: pictures in which the classifier sees the relation asked for.
+        relation: pictures in which the classifier sees the requested relation.
         identity: share of traits (species, fur, belly, pattern, accessory) drawn as the reference has them.
         whole: subjects with every one of these traits right.
         confusion: of the traits in which two subjects differ, drawn with the other one's looks.
@@ -117,20 +117,20 @@ class Measurement:
     emblem: Share | None
 
     @classmethod
-    def of(cls, said: Predictions) -> "Measurement":
-        ones = np.ones(len(said.relation))
+    def of(cls, predictions: Predictions) -> "Measurement":
+        ones = np.ones(len(predictions.relation))
         return cls(
-            relation=Share.of(int(said.relation.sum()), len(ones)),
-            identity=Share.of_parts(said.right.sum((1, 2)), said.right[0].size * ones),
-            whole=Share.of_parts(said.right.all(-1).sum(1), said.right.shape[1] * ones),
-            confusion=_where_possible(said.swapped.sum((1, 2)), said.differ.sum((1, 2))),
-            keypoints=Share.of_parts(said.distance, ones),
-            fused=Share.of(int(said.fused.sum()), len(ones)),
-            emblem=_where_possible((said.emblem & said.shown).sum(1), said.shown.sum(1)),
+            relation=Share.of(int(predictions.relation.sum()), len(ones)),
+            identity=Share.of_parts(predictions.right.sum((1, 2)), predictions.right[0].size * ones),
+            whole=Share.of_parts(predictions.right.all(-1).sum(1), predictions.right.shape[1] * ones),
+            confusion=_where_possible(predictions.swapped.sum((1, 2)), predictions.differ.sum((1, 2))),
+            keypoints=Share.of_parts(predictions.distance, ones),
+            fused=Share.of(int(predictions.fused.sum()), len(ones)),
+            emblem=_where_possible((predictions.emblem & predictions.shown).sum(1), predictions.shown.sum(1)),
         )
 
     def table(self) -> dict[str, dict[str, float]]:
-        """For JSON; what could not be counted in any picture is left out."""
+        """Return the scores for JSON, without those that no picture could give."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -140,7 +140,7 @@ def _where_possible(counted: np.ndarray, possible: np.ndarray) -> Share | None:
 
 @torch.no_grad()
 def classify(classifiers: Classifiers, images: Tensor, plans: list[ScenePlan]) -> Predictions:
-    """Compare pictures of two creatures with the plans they were asked for.
+    """Compare pictures of two creatures with their plans.
 
     Args:
         classifiers: trained.
@@ -150,41 +150,40 @@ def classify(classifiers: Classifiers, images: Tensor, plans: list[ScenePlan]) -
     Returns:
         Predictions.
     """
-    drawn = [render(plan) for plan in plans]
-    boxes = torch.from_numpy(np.stack([each.boxes for each in drawn]))
-    keypoints = torch.from_numpy(np.stack([each.keypoints for each in drawn])).flatten(0, 1)  # (2 B, 17, 3)
-    asked = torch.tensor([RELATIONS.index(plan.relation) for plan in plans])
-    wanted = torch.tensor([[trait_row(traits) for traits in plan.cast] for plan in plans])  # (B, 2, 8)
+    targets = [render(plan) for plan in plans]
+    boxes = torch.from_numpy(np.stack([each.boxes for each in targets]))
+    keypoints = torch.from_numpy(np.stack([each.keypoints for each in targets])).flatten(0, 1)  # (2 B, 17, 3)
+    relations = torch.tensor([RELATIONS.index(plan.relation) for plan in plans])
+    traits = torch.tensor([[trait_row(who) for who in plan.cast] for plan in plans])  # (B, 2, 8)
     crops, areas = crop_boxes(images, boxes)
-    logits, found = classifiers.identity(crops)
-    seen = torch.stack([logits[name].argmax(1) for name in TRAITS], dim=1).unflatten(0, (len(plans), 2))
+    logits, predicted_keypoints = classifiers.identity(crops)
+    predicted_traits = torch.stack([logits[name].argmax(1) for name in TRAITS], dim=1).unflatten(0, (len(plans), 2))
     looks, emblem = ([list(TRAITS).index(name) for name in names] for names in (LOOKS, EMBLEM))
-    differ = (wanted != wanted.flip(1))[..., looks]
+    differ = (traits != traits.flip(1))[..., looks]
     answers = classifiers.relation(images).argmax(1)
     return Predictions(
-        relation=(answers == asked).numpy(),
-        right=(seen == wanted)[..., looks].numpy(),
+        relation=(answers == relations).numpy(),
+        right=(predicted_traits == traits)[..., looks].numpy(),
         differ=differ.numpy(),
-        swapped=((seen == wanted.flip(1))[..., looks] & differ).numpy(),
-        distance=_distance(found, keypoints, areas).unflatten(0, (len(plans), 2)).mean(1).numpy(),
+        swapped=((predicted_traits == traits.flip(1))[..., looks] & differ).numpy(),
+        distance=_distance(predicted_keypoints, keypoints, areas).unflatten(0, (len(plans), 2)).mean(1).numpy(),
         fused=(answers == FUSED).numpy(),
-        emblem=(seen == wanted)[..., emblem].all(-1).numpy(),
-        shown=np.stack([each.emblem_visible >= VISIBLE for each in drawn]),
+        emblem=(predicted_traits == traits)[..., emblem].all(-1).numpy(),
+        shown=np.stack([each.emblem_visible >= VISIBLE for each in targets]),
     )
 
 
-def _distance(found: Tensor, keypoints: Tensor, areas: Tensor) -> Tensor:
-    """(N,) mean distance in box sides of the visible joints: (N, 17, 2) in their areas, (N, 17, 3), (N, 4)."""
-    place = (keypoints[..., :2] - areas[:, None, :2]) / (areas[:, None, 2:] - areas[:, None, :2])
+def _distance(predicted: Tensor, keypoints: Tensor, areas: Tensor) -> Tensor:
+    """Average the distance of visible joints in box sides: (N, 17, 2) in areas (N, 4), (N, 17, 3) to (N,)."""
     visible = (keypoints[..., 2] > 0).float()
-    return ((found - place).norm(dim=-1) * visible).sum(1) / visible.sum(1).clamp(min=1)
+    return ((predicted - in_areas(keypoints, areas)).norm(dim=-1) * visible).sum(1) / visible.sum(1).clamp(min=1)
 
 
 def renders(plans: list[ScenePlan]) -> Tensor:
-    """The plans as the renderer draws them, (B, 3, 128, 128) in [0, 1]; no model can be expected to score higher."""
+    """Render the plans, (B, 3, 128, 128) in [0, 1]; no model can be expected to score higher."""
     return to_tensor([render(plan).image for plan in plans])
 
 
 def measure(classifiers: Classifiers, images: Tensor, plans: list[ScenePlan]) -> Measurement:
-    """The scores of what `classify` says; arguments as there."""
+    """Score the predictions of `classify`; arguments as there."""
     return Measurement.of(classify(classifiers, images, plans))

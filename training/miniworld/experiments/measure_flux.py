@@ -1,13 +1,13 @@
-"""What routing does to identities, counted: trained with it, without it, or on numbered references; steered or not.
+"""Count what routing does to identities: trained with it, without it, or on numbered references; steered or not.
 
-Beside steering stands what users of models with references of their own do today: a pass for each reference, masked to
-its box, the passes combined ("a pass each").
+Beside steering stands the usual way of models with numbered references: one pass for each reference, masked to its box,
+the passes combined ("a pass each").
 
-Every picture is judged twice. `asked`: in the boxes it was asked for, the regions of steering; this counts a creature
-drawn elsewhere as wrong, as the person who set the boxes would. `found`: wherever its creatures stand, since nothing
-but steering tells the model where; of several layouts that the renderer draws for the relation, the one counts whose
-boxes most likely hold the creatures asked for, by all their traits. What is lost by looking is measured on true renders
-with poses drawn anew (`renders_posed_anew`).
+Every picture is classified twice: in the boxes of its plan, the regions of steering, which counts a creature drawn
+elsewhere as wrong, as the person who set the boxes would; and wherever its creatures stand, since nothing but steering
+sets their places. For that, of several layouts that the renderer draws for the relation, the one counts whose boxes
+most likely hold the requested creatures, by all their traits. The loss by this search is measured on true renders with
+poses drawn anew (`renders_posed_anew`).
 """
 
 import json
@@ -34,8 +34,7 @@ from ..world.scene import ScenePlan, stage
 from ..world.triplets import plans_in_turn
 from .generate import Request, request_of
 from .generate_flux import STEERING, FluxWorld, generate, generate_per_subject
-from .measure import Measurement, Predictions, Share, renders
-from .measure import classify as judged
+from .measure import Measurement, Predictions, Share, classify, renders
 from .report import write_section
 from .sheets import tiled
 
@@ -58,10 +57,10 @@ SHOWN = 8
 
 @dataclass(frozen=True, eq=False)
 class Layouts:
-    """Ways in which a picture may show what it was asked for.
+    """Layouts in which a picture may show its plan.
 
     Attributes:
-        plans: K, the first as it was asked for.
+        plans: K, the first as requested.
         boxes: (K, 2, 4) where the two creatures stand.
     """
 
@@ -70,13 +69,13 @@ class Layouts:
 
     @classmethod
     def of(cls, plan: ScenePlan, rng: np.random.Generator) -> "Layouts":
-        """The plan, and the same with poses drawn anew, mirrored half of the time."""
+        """Take the plan, and the same with poses drawn anew, mirrored half of the time."""
         plans = (plan, *(replace(plan, staging=stage(rng, plan.relation)) for _ in range(LAYOUTS - 1)))
         return cls(plans, torch.from_numpy(np.stack([render(each, 64).boxes for each in plans])))
 
 
 def measure_flux(out: Path, pictures: int, folder: Path = FOLDER, seed: int = 0) -> Iterator[str]:
-    """Counts every variant that is trained into `flux/measurements.json` and the model card; yields a line a row.
+    """Count every trained variant into `flux/measurements.json` and the model card; yield one line per row.
 
     The same plans, references and noise for every row. Drawn pictures stay in `<out>/flux_pictures` and are not drawn
     again. A sheet of the first ones goes to `<out>/sheets/flux.png`.
@@ -107,18 +106,18 @@ def measure_flux(out: Path, pictures: int, folder: Path = FOLDER, seed: int = 0)
         sheet += to_uint8(torch.stack([request.references[subject] for request in requests[:SHOWN]]))
     for name, run in variants.items():
         for steering in (*STEERING, *((A_PASS_EACH,) if name == NUMBERED else ())):
-            images = drawn(out, run, steering, requests, seed)
+            images = draw_or_read(out, run, steering, requests, seed)
             row = facts[f"{name}, steering {steering}"] = scores(judge, images, plans, located(judge, images, layouts))
             sheet += to_uint8(images[:SHOWN])
-            shown = ", ".join(f"{words} {Share(**row[key])}" for key, words in COLUMNS.items())
-            yield f"{name}, steering {steering}: {shown}"
+            numbers = ", ".join(f"{words} {Share(**row[key])}" for key, words in COLUMNS.items())
+            yield f"{name}, steering {steering}: {numbers}"
     write_text(folder / "flux" / "measurements.json", json.dumps(facts, indent=1) + "\n")
     write_section(folder / "README.md", "flux", table(facts))
     save_picture(tiled(sheet, columns=min(SHOWN, pictures)), out / "sheets" / "flux.png")
 
 
 def table(facts: dict) -> str:
-    """The rows as Markdown, in percent with 95 % intervals."""
+    """Write the rows as Markdown, in percent with 95 % intervals."""
     rows = [name for name in facts if "steering" in name] + list(BOUNDS)
     lines = [
         f"| {' | '.join(('trained, steered when drawing', *COLUMNS.values(), 'pictures'))} |",
@@ -127,18 +126,20 @@ def table(facts: dict) -> str:
     for name in rows:
         cells = [str(Share(**facts[name][key])) for key in COLUMNS]
         lines.append(f"| {' | '.join((name.replace('_', ' '), *cells, str(facts['pictures'])))} |")
-    return "\n".join((*lines, "", f"Trained {trained(facts['trained'])}."))
+    return "\n".join((*lines, "", f"Trained {trained_text(facts['trained'])}."))
 
 
-def trained(runs: dict[str, dict]) -> str:
-    """What the variants saw, the common base first."""
-    told = {"base, from words": next(iter(runs.values()))["base"]}
-    told |= {name: run["references"] for name, run in runs.items()}
-    return "; ".join(f"{name}: {run['samples']} samples in {run['minutes']} minutes" for name, run in told.items())
+def trained_text(runs: dict[str, dict]) -> str:
+    """List the samples and minutes of the variants, the common base first."""
+    histories = {"base, from words": next(iter(runs.values()))["base"]}
+    histories |= {name: run["references"] for name, run in runs.items()}
+    return "; ".join(f"{name}: {run['samples']} samples in {run['minutes']} minutes" for name, run in histories.items())
 
 
-def drawn(out: Path, run: str, steering: str, requests: list[Request], seed: int, rounded: bool = True) -> Tensor:
-    """(B, 3, 128, 128): a picture for each request, its noise from seed and place; read if the same weights drew it."""
+def draw_or_read(
+    out: Path, run: str, steering: str, requests: list[Request], seed: int, rounded: bool = True
+) -> Tensor:
+    """Draw (B, 3, 128, 128), one picture per request; read them from disk if the same weights drew them before."""
     world = FluxWorld.open(out, run, rounded)
     name = f"{run}-{world.digest()}-{steering.replace(' ', '_')}-{len(requests)}-{seed}.npy"
     path = out / "flux_pictures" / name
@@ -154,8 +155,8 @@ def drawn(out: Path, run: str, steering: str, requests: list[Request], seed: int
 
 
 def agreement(out: Path, run: str, requests: list[Request], seed: int) -> float:
-    """PSNR in dB between pictures of the weights as they are stored and as they were trained, references steered."""
-    stored, trained_on = (drawn(out, run, "soft", requests, seed, rounded) for rounded in (True, False))
+    """Return the PSNR in dB between pictures of the stored and of the trained weights, references steered."""
+    stored, trained_on = (draw_or_read(out, run, "soft", requests, seed, rounded) for rounded in (True, False))
     return round(float(-10 * (stored - trained_on).square().mean().clamp(min=1e-10).log10()), 1)
 
 
@@ -165,50 +166,50 @@ def _save(path: Path, pictures: Tensor) -> None:
 
 
 def bounds(judge: Classifiers, plans: list[ScenePlan], layouts: list[Layouts], seed: int) -> dict[str, dict]:
-    """The judge's scores on true renders: as planned, and with poses drawn anew, which it has to find."""
+    """Score the classifiers on true renders: as planned, and with poses drawn anew, which they have to find."""
     anew = [
         replace(plan, staging=stage(generator(seed, Stream.LAYOUT, index, 1), plan.relation))
         for index, plan in enumerate(plans)
     ]
-    shown, moved = renders(plans), renders(anew)
-    counted = (scores(judge, shown, plans, plans), scores(judge, moved, plans, located(judge, moved, layouts)))
-    return dict(zip(BOUNDS, counted))
+    as_planned, posed_anew = renders(plans), renders(anew)
+    best_plans = located(judge, posed_anew, layouts)
+    return dict(zip(BOUNDS, (scores(judge, as_planned, plans, plans), scores(judge, posed_anew, plans, best_plans))))
 
 
 def scores(
-    judge: Classifiers, images: Tensor, asked: list[ScenePlan], found: list[ScenePlan]
+    judge: Classifiers, images: Tensor, planned: list[ScenePlan], matched: list[ScenePlan]
 ) -> dict[str, dict[str, float]]:
-    """A row: the relation, and looks in the boxes of the plans `asked` (every trait by its name too) and `found`."""
-    told = shares(judged(judge, images, asked), judged(judge, images, found))
-    return {name: asdict(share) for name, share in told.items()}
+    """Score a row: the relation, and looks in the boxes of the `planned` (all traits) and of the `matched` plans."""
+    row = shares(classify(judge, images, planned), classify(judge, images, matched))
+    return {name: asdict(share) for name, share in row.items()}
 
 
-def shares(there: Predictions, somewhere: Predictions) -> dict[str, Share]:
-    """Count a row of what the judge says of its pictures in the boxes asked for, and wherever they are."""
+def shares(in_boxes: Predictions, anywhere: Predictions) -> dict[str, Share]:
+    """Count a row of the judge's predictions in the requested boxes, and wherever the creatures are."""
     fur = LOOKS.index("fur")
-    ones = np.ones(len(there.relation))
+    ones = np.ones(len(in_boxes.relation))
     return {
-        "relation": Share.of(int(there.relation.sum()), len(ones)),
-        "traits": Measurement.of(there).identity,
-        **{name: Share.of_parts(there.right[..., at].sum(1), 2 * ones) for at, name in enumerate(LOOKS)},
-        "other": Share.of_parts(there.swapped[..., fur].sum(1), there.differ[..., fur].sum(1)),
-        "traits_found": Measurement.of(somewhere).identity,
-        "fur_found": Share.of_parts(somewhere.right[..., fur].sum(1), 2 * ones),
+        "relation": Share.of(int(in_boxes.relation.sum()), len(ones)),
+        "traits": Measurement.of(in_boxes).identity,
+        **{name: Share.of_parts(in_boxes.right[..., at].sum(1), 2 * ones) for at, name in enumerate(LOOKS)},
+        "other": Share.of_parts(in_boxes.swapped[..., fur].sum(1), in_boxes.differ[..., fur].sum(1)),
+        "traits_found": Measurement.of(anywhere).identity,
+        "fur_found": Share.of_parts(anywhere.right[..., fur].sum(1), 2 * ones),
     }
 
 
 @torch.no_grad()
 def located(judge: Classifiers, images: Tensor, layouts: list[Layouts]) -> list[ScenePlan]:
-    """For each of the pictures (B, 3, H, W) the layout in whose boxes the creatures asked for are most likely."""
-    found = []
+    """Choose for each picture of (B, 3, H, W) the layout whose boxes most likely hold the requested creatures."""
+    best_plans = []
     for image, options in zip(images, layouts):
-        wanted = torch.tensor([trait_row(traits) for traits in options.plans[0].cast])  # (2, 8)
+        traits = torch.tensor([trait_row(who) for who in options.plans[0].cast])  # (2, 8)
         crops, _ = crop_boxes(image.expand(len(options.plans), -1, -1, -1), options.boxes)
         logits = judge.identity(crops)[0]
         likelihood = sum(
-            logits[name].log_softmax(dim=-1).unflatten(0, (-1, 2))[:, torch.arange(2), wanted[:, column]].sum(dim=1)
+            logits[name].log_softmax(dim=-1).unflatten(0, (-1, 2))[:, torch.arange(2), traits[:, column]].sum(dim=1)
             for column, name in enumerate(TRAITS)
             if name in LOOKS
         )
-        found.append(options.plans[int(likelihood.argmax())])
-    return found
+        best_plans.append(options.plans[int(likelihood.argmax())])
+    return best_plans

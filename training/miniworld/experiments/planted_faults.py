@@ -46,12 +46,12 @@ SEED = 2000
 
 
 def with_fault(plan: ScenePlan, fault: str, rng: np.random.Generator) -> ScenePlan | None:
-    """The scene with a fault; None where a scene cannot have it.
+    """Plant a fault in a scene; None where a scene cannot have it.
 
     Args:
         plan: two creatures.
         fault: one of FAULTS.
-        rng: for what a fault draws anew.
+        rng: of the faults.
     """
     first, second = plan.cast
     if fault == "swapped":
@@ -60,8 +60,8 @@ def with_fault(plan: ScenePlan, fault: str, rng: np.random.Generator) -> ScenePl
         return replace(plan, cast=(first, first))
     if fault == "missing":
         alone = draw_plan(rng, relation="standing next to", cast=plan.cast, backdrop=plan.backdrop)
-        kept = replace(alone.staging, poses=plan.staging.poses[:1], order=(), props=())
-        return replace(plan, cast=(first,), staging=kept)
+        staging = replace(alone.staging, poses=plan.staging.poses[:1], order=(), props=())
+        return replace(plan, cast=(first,), staging=staging)
     if fault == "bled":
         return replace(plan, cast=(first, replace(first, species=second.species)))
     if fault == "other relation":
@@ -74,7 +74,7 @@ def with_fault(plan: ScenePlan, fault: str, rng: np.random.Generator) -> ScenePl
 
 
 def build(folder: Path, scenes: int, seed: int) -> dict[str, list[Entry | None]]:
-    """Draw everything: kind to N lines, None where a scene cannot have the fault."""
+    """Draw the scenes of every kind: N lines each, None where a scene cannot have the fault."""
     entries: dict[str, list[Entry | None]] = {kind: [] for kind in (HONEST, *FAULTS)}
     for index, plan in enumerate(plans_in_turn(tuple(PAIRS), scenes, seed)):
         truth = render(plan, SIDE)
@@ -86,12 +86,12 @@ def build(folder: Path, scenes: int, seed: int) -> dict[str, list[Entry | None]]
             references.append(path)
         for kind in entries:
             rng = generator(seed, Stream.FAULT, index)
-            drawn = plan if kind == HONEST else with_fault(plan, kind, rng)
-            if drawn is None:
+            variant = plan if kind == HONEST else with_fault(plan, kind, rng)
+            if variant is None:
                 entries[kind].append(None)
                 continue
             path = folder / kind.replace(" ", "_") / f"{index:03d}.png"
-            save_picture(Image.fromarray(render(drawn, SIDE).image), path)
+            save_picture(Image.fromarray(render(variant, SIDE).image), path)
             entries[kind].append(
                 Entry(
                     index + 1,
@@ -107,15 +107,15 @@ def build(folder: Path, scenes: int, seed: int) -> dict[str, list[Entry | None]]
     return entries
 
 
-def measured(
+def measure_all(
     entries: Sequence[Entry], clip: Embedder, second: Embedder, subjects: SubjectModels, answers: Answers
 ) -> list[dict[str, float | None]]:
-    """Every measure of every picture; ``second`` gives the column "DINO", whatever encoder it is."""
+    """Measure every picture with every measure; `second` gives the column "DINO", whatever encoder it is."""
     words = [entry.relation for entry in entries]
     rows = [dict(row) for row in score_pictures(entries, words, clip, second, 32)]
-    found = measure_subjects(entries, subjects)
+    subject_results = measure_subjects(entries, subjects)
     verdicts = judge_pictures(entries, words, answers, mirror=False)
-    for row, own, verdict in zip(rows, found.rows, verdicts):
+    for row, own, verdict in zip(rows, subject_results.rows, verdicts):
         row |= own.measures.table() | {key: value for key, value in verdict.table().items() if key != "mass"}
     return rows
 
@@ -123,12 +123,12 @@ def measured(
 def preference(
     honest: Sequence[float | None], faulty: Sequence[float | None], higher_is_better: bool
 ) -> stats.Estimate | None:
-    """Share of pairs in which a measure prefers the honest picture, ties half; None where it measures neither."""
+    """Return the share of pairs in which a measure prefers the honest picture, ties half; None without values."""
     wins = []
     for first, second in zip(honest, faulty):
         if first is None and second is None:
             continue
-        if first is None or second is None:  # what cannot be measured (no subject assigned) has lost the comparison
+        if first is None or second is None:  # a picture that cannot be measured (no subject assigned) loses
             wins.append(float(second is None))
         else:
             wins.append(0.5 if first == second else float((first > second) == higher_is_better))
@@ -161,24 +161,24 @@ def run(out: Path, scenes: int, seed: int = SEED, dino: str = "") -> dict[str, S
     Raises:
         UserErrors: no such DINO.
     """
-    (second,) = all_or_faults(
-        lambda: (
-            load_dino(dino, "cpu", torch.float32)
-            if dino
-            else load_image_encoder("miniworld-local", "cpu", torch.float32)
-        )
-    )
+    # 1. open the models, and draw every scene honest and with each fault
+    load, name = (load_dino, dino) if dino else (load_image_encoder, "miniworld-local")
+    (second,) = all_or_faults(lambda: load(name, "cpu", torch.float32))
     say(f"drawing {scenes} scenes, honest and with {len(FAULTS)} faults")
     entries = build(out, scenes, seed)
     detector = load_detector()
     clip = load_clip("miniworld", "", "cpu", torch.float32)
     subjects, answers = SubjectModels(detector, TraitEncoder(detector.judges)), Answers(open_judge())
+
+    # 2. measure kind by kind
     rows: dict[str, list[dict | None]] = {}
     for kind, own in entries.items():
         say(f"measuring {kind}")
         present = [entry for entry in own if entry]
-        values = iter(measured(present, clip, second, subjects, answers) if present else ())
+        values = iter(measure_all(present, clip, second, subjects, answers) if present else ())
         rows[kind] = [next(values) if entry else None for entry in own]
+
+    # 3. which measures prefer the honest picture, and how often the judge is right
     table = preferences(rows)
     accuracy, _ = measure_judge(labels_of(entries), answers)
     text = (
@@ -188,28 +188,22 @@ def run(out: Path, scenes: int, seed: int = SEED, dino: str = "") -> dict[str, S
         + f".\n\n{accuracy_text(accuracy)}"
     )
     write_text(out / "table.md", text)
-    write_text(
-        out / "facts.json",
-        json.dumps(
-            {
-                "scenes": scenes,
-                "seed": seed,
-                "dino": dino or None,
-                "detector": detector.accuracy,
-                "judge": accuracy.table(),
-                "preferences": {key: {fault: asdict(one) for fault, one in row.items()} for key, row in table.items()},
-            },
-            indent=1,
-        )
-        + "\n",
-    )
+    facts = {
+        "scenes": scenes,
+        "seed": seed,
+        "dino": dino or None,
+        "detector": detector.accuracy,
+        "judge": accuracy.table(),
+        "preferences": {key: {fault: asdict(one) for fault, one in row.items()} for key, row in table.items()},
+    }
+    write_text(out / "facts.json", json.dumps(facts, indent=1) + "\n")
     save_picture(sheet(entries), out / "sheet.png")
     say(f"{text}\nwrote table.md, facts.json and sheet.png to {out}")
     return rows
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m training.miniworld.experiments.planted_faults",
         description=__doc__,

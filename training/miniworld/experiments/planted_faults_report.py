@@ -1,4 +1,4 @@
-"""What was measured on planted faults, as tables, labels and a sheet."""
+"""Tables, labels and a sheet of the measurements on planted faults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def mean_rate(row: Mapping[str, stats.Estimate]) -> float:
 
 
 def table_text(table: Mapping[str, Mapping[str, stats.Estimate]], dino: str = "") -> str:
-    """Markdown, best measure first; measures of a whole picture in italics.
+    """Write the shares as Markdown, best measure first; measures of a whole picture in italics.
 
     Args:
         table: measure to fault to share.
@@ -43,7 +43,7 @@ def table_text(table: Mapping[str, Mapping[str, stats.Estimate]], dino: str = ""
 
 
 def rates_text(rows: Mapping[str, Sequence[dict | None]]) -> str:
-    """What the measures of the spec's laws come out at, kind by kind: swap, duplicate, found, confusion, reversed."""
+    """Write the measures of swaps, duplicates, missing subjects, confusion and reversals, one row per kind."""
     keys = ("found", "count_exact", "swap", "duplicate", "confusion", "happened", "reversed")
     lines = [
         "| renders | pictures | " + " | ".join(COLUMNS[key].title for key in keys) + " |",
@@ -60,7 +60,7 @@ def rates_text(rows: Mapping[str, Sequence[dict | None]]) -> str:
 
 
 def labels_of(entries: Mapping[str, Sequence[Entry | None]]) -> list[Label]:
-    """True answers of the questions whether it happened and who is there, of honest renders and of faults."""
+    """List the true answers to the questions on relation and presence, of honest renders and of faults."""
     labels = []
     for kind, truths in (
         (HONEST, {HAPPENED: True, PRESENT: True}),
@@ -80,7 +80,7 @@ def labels_of(entries: Mapping[str, Sequence[Entry | None]]) -> list[Label]:
 
 
 def sheet(entries: Mapping[str, Sequence[Entry | None]]) -> Image.Image:
-    """A row for each kind, a column for each scene."""
+    """Draw one row per kind, one column per scene."""
     kinds = list(entries)
     columns = list(range(0, len(entries[HONEST]), max(1, len(entries[HONEST]) // _SHOWN)))[:_SHOWN]
     picture = Image.new("RGB", (120 + len(columns) * (SIDE + _GAP), _HEAD + len(kinds) * (SIDE + _GAP)), PAPER)

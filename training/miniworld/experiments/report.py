@@ -1,4 +1,4 @@
-"""The miniworld's measurements: one command counts everything the model card states, row by row."""
+"""Measure the miniworld's models row by row, and write the model card's tables."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ class Row:
 
     Attributes:
         name: in the card's table.
-        plans: (pictures, seed) to what is asked for.
+        plans: from (pictures, seed) to the plans.
         how: the pictures are drawn; None takes the renderer's own, "copies" the autoencoder's copies of them.
     """
 
@@ -69,18 +69,18 @@ COLUMNS = {
 def measure_world(
     world: Miniworld, folder: Path, pictures: int, sheets: Path | None = None, seed: int = 0, steps: int | None = None
 ) -> Iterator[dict]:
-    """Count, on identities never seen, row after row; yields the facts known so far, for JSON.
+    """Count, on identities never seen, row after row; yield the facts so far, for JSON.
 
     Args:
         world: the models.
         folder: with the classifiers.
         pictures: of every row; of the look-alikes a quarter.
-        sheets: receives a sheet for every row, what the renderer draws beside what was drawn; None: no sheets.
+        sheets: receives a sheet for every row, renders beside samples; None: no sheets.
         seed: of plans and noise.
-        steps: of the sampler; None: as ever.
+        steps: of the sampler; None: the default.
     """
     facts: dict = {}
-    judges, known = classifiers.load_shipped(folder), classifiers.shipped_accuracy(folder)
+    judge, accuracy = classifiers.load_shipped(folder), classifiers.shipped_accuracy(folder)
     for key, row in ROWS.items():
         plans = row.plans(pictures, seed)
         truth = renders(plans)
@@ -90,8 +90,8 @@ def measure_world(
         else:
             images = truth if row.how is None else copies(world, truth)
         if key == "judges_on_reconstructions":
-            facts |= {"reconstruction": _errors(images, truth), "judges_on_renders": known}
-        facts[key] = measure(judges, images, plans).table()
+            facts |= {"reconstruction": _errors(images, truth), "judges_on_renders": accuracy}
+        facts[key] = measure(judge, images, plans).table()
         if sheets is not None:
             save_picture(beside(truth[:SIDE_BY_SIDE], images[:SIDE_BY_SIDE]), sheets / f"{key}.png")
         yield facts
@@ -108,36 +108,36 @@ def write_measurements(
     for facts in measure_world(world, card.parent, pictures, sheets, steps=steps):
         write_text(card.with_name("measurements.json"), json.dumps(facts, indent=1) + "\n")
         if card.exists():
-            write_section(card, "measured", measured(facts))
+            write_section(card, "measured", measurements_text(facts))
     if sheets is not None and card.exists():
         with Image.open(sheets / "seen_relations.png") as sheet:
             sheet.save(card.with_name("samples.jpg"), quality=SAMPLES_QUALITY, optimize=True)
     return facts
 
 
-def measured(facts: dict) -> str:
-    """The measurements as Markdown, in percent with 95 % intervals."""
+def measurements_text(facts: dict) -> str:
+    """Write the measurements as Markdown, in percent with 95 % intervals."""
     titles = ("unseen identities", *COLUMNS.values(), "pictures")
     lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     for key, row in ROWS.items():
         if key in facts:
-            found = facts[key]
-            cells = [str(Share(**found[column])) if column in found else "-" for column in COLUMNS]
-            lines.append(f"| {row.name} | {' | '.join(cells)} | {found['relation']['trials']} |")
+            scores = facts[key]
+            cells = [str(Share(**scores[column])) if column in scores else "-" for column in COLUMNS]
+            lines.append(f"| {row.name} | {' | '.join(cells)} | {scores['relation']['trials']} |")
     text = "\n".join(lines)
     if "judges_on_renders" in facts:
-        known, lost = facts["judges_on_renders"], facts["reconstruction"]
-        right = ", ".join(f"{name} {100 * value:.1f}" for name, value in known.items() if name != "keypoint_error")
+        accuracy, errors = facts["judges_on_renders"], facts["reconstruction"]
+        right = ", ".join(f"{name} {100 * value:.1f}" for name, value in accuracy.items() if name != "keypoint_error")
         text += (
             f"\n\nThe classifiers on renders they never saw, in % right: {right}; keypoints off by "
-            f"{known['keypoint_error']:.3f} of a box side. Autoencoder: PSNR {lost['psnr']} dB, L1 {lost['l1']} "
+            f"{accuracy['keypoint_error']:.3f} of a box side. Autoencoder: PSNR {errors['psnr']} dB, L1 {errors['l1']} "
             "(pictures in [-1, 1])."
         )
     return text
 
 
 def write_trained(card: Path) -> None:
-    """Write what was trained how long between the card's marks, from the files that the exports left beside it.
+    """Write steps, samples and minutes of each training between the card's marks, from the exports' files.
 
     `machine` in `training.json` says whose minutes they are, where the runs were not of one core of a CPU.
     """
@@ -158,7 +158,7 @@ def write_trained(card: Path) -> None:
 
 
 def write_section(card: Path, name: str, text: str) -> None:
-    """Replace what stands between the card's marks `<!-- name -->` and `<!-- /name -->`.
+    """Replace the text between the card's marks `<!-- name -->` and `<!-- /name -->`.
 
     Raises:
         ValueError: the card has no such marks.
@@ -172,6 +172,6 @@ def write_section(card: Path, name: str, text: str) -> None:
 
 
 def _errors(copies: Tensor, images: Tensor) -> dict[str, float]:
-    """Errors of the autoencoder, pictures in [-1, 1]; PSNR in decibels."""
+    """Measure the errors of the autoencoder, pictures in [-1, 1]; PSNR in decibels."""
     errors = {name: round(float(value), 4) for name, value in reconstruction(copies * 2 - 1, images * 2 - 1).items()}
     return {**errors, "psnr": round(float(-10 * torch.log10((copies - images).square().mean())), 2)}

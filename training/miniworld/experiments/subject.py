@@ -1,4 +1,4 @@
-"""The miniworld's subject adapter (Subject-Diffusion, arXiv:2307.11410): train it, take it apart, count.
+"""The miniworld's subject adapter (Subject-Diffusion, arXiv:2307.11410): train it and its ablations, and count.
 
     python -m training.miniworld.experiments.subject train --models models/miniworld --out out/subject
     python -m training.miniworld.experiments.subject train --out out/subject --variants all      the ablation's six
@@ -25,7 +25,7 @@ from .subject_training import VARIANTS, train_variant
 
 
 def arguments() -> argparse.ArgumentParser:
-    """Both verbs and what they take."""
+    """Make the parser of both verbs."""
     parser = argparse.ArgumentParser(
         prog="python -m training.miniworld.experiments.subject",
         description=__doc__,
@@ -49,7 +49,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace, again: str) -> None:
-    """One verb."""
+    """Run one verb."""
     torch.set_num_threads(args.threads)
     if args.verb == "train":
         for variant in VARIANTS if "all" in args.variants else args.variants:
@@ -62,11 +62,11 @@ def run(args: argparse.Namespace, again: str) -> None:
     say(text)
 
 
-def main(given: list[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    given = sys.argv[1:] if given is None else given
-    args = arguments().parse_args(given)
-    again = shell_command("training.miniworld.experiments.subject", given)
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = arguments().parse_args(argv)
+    again = shell_command("training.miniworld.experiments.subject", argv)
     logging.getLogger().setLevel(logging.INFO)
     return command(lambda: going_on(lambda: run(args, again), again))
 

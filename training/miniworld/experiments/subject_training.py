@@ -1,4 +1,4 @@
-"""Subject adapters of the miniworld: the pictures they learn from, and one run of `training.subject` for each variant.
+"""Train subject adapters of the miniworld: draw their pictures, and run `training.subject` for each variant.
 
 The variants are the rows of Subject-Diffusion's ablation (arXiv:2307.11410, table 5), each trained without one part.
 """
@@ -30,7 +30,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 
 
 def folder_name(variant: str) -> str:
-    """A variant as a folder is called."""
+    """Return a variant's name as a folder."""
     return variant.replace(" ", "_").lower()
 
 
@@ -47,9 +47,8 @@ def write_pictures(folder: Path, count: int, seed: int) -> None:
     singles = max(round(count * SINGLE_PART / len(SINGLES)), 1)
     pairs = max(round(count * (1 - SINGLE_PART) / len(SEEN)), 1)
     lines: list[str] = []
-    for number, (relation, each) in enumerate(
-        [*((name, pairs) for name in SEEN), *((name, singles) for name in SINGLES)]
-    ):
+    counts = {**dict.fromkeys(SEEN, pairs), **dict.fromkeys(SINGLES, singles)}
+    for number, (relation, each) in enumerate(counts.items()):
         own = folder / relation.replace(" ", "_")
         write_triplets(own, relation, each, seed + number)
         lines += merged_lines(own)
@@ -57,7 +56,7 @@ def write_pictures(folder: Path, count: int, seed: int) -> None:
 
 
 def merged_lines(folder: Path) -> list[str]:
-    """The lines of a folder's triplets as its parent folder has them."""
+    """Return the lines of a folder's triplets with paths relative to its parent folder."""
     lines = []
     for text in (folder / "triplets.jsonl").read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
@@ -68,12 +67,12 @@ def merged_lines(folder: Path) -> list[str]:
 
 
 def adapter_file(out: Path, variant: str) -> Path:
-    """The file that a variant's run writes."""
+    """Return the file that a variant's run writes."""
     return out / folder_name(variant) / "miniworld_subject.safetensors"
 
 
 def overrides_of(models: Path, out: Path, variant: str, overrides: Sequence[str] = ()) -> list[str]:
-    """The config's settings for a variant on a folder of models."""
+    """List the config's settings for a variant on a folder of models."""
     settings = {
         "data.folder": out / "triplets",
         "models.base": models,

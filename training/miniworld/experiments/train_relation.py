@@ -1,7 +1,7 @@
-"""One experiment of the miniworld's laboratory: learn a relation from a few triplets, draw new creatures in it, count.
+"""One experiment of the miniworld: learn a relation from a few triplets, draw new creatures in it, count.
 
-Used by the demo (one experiment) and by the ablation (many). Training triplets show seen identities; pictures are asked
-for identities that no training has seen.
+Used by the demo (one experiment) and by the ablation (many). Training triplets show seen identities; pictures show
+identities that no training has seen.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ CONFIG = Path(__file__).resolve().parents[2] / "configs" / "relation_miniworld.t
 
 @dataclass(frozen=True)
 class AblationVariant:
-    """How the relation is learnt.
+    """Settings of learning a relation.
 
     Attributes:
         relation: held out of the base's training.
-        triplets: how many are learnt from; the paper uses 5.
+        triplets: their number; the paper uses 5.
         copy_paste: cut the concepts from the targets (the paper's "without relation-aware data").
         overrides: ``table.key=value`` over relation_miniworld.toml.
     """
@@ -44,7 +44,7 @@ def train_relation(recipe: AblationVariant, folder: Path, seed: int, again: str 
     """Draw the triplets and fine-tune, or take the file that an earlier call made.
 
     Args:
-        recipe: what to learn, how.
+        recipe: the relation and its training.
         folder: receives `triplets/` and `run/`.
         seed: of the triplets and of the training.
         again: the command that calls this and goes on after a stop; empty: the training's own.
@@ -69,9 +69,9 @@ def train_relation(recipe: AblationVariant, folder: Path, seed: int, again: str 
             f"train.seed={seed}",
             *recipe.overrides,
         )
-        told = [part for setting in settings for part in ("--set", setting)]
+        set_options = [part for setting in settings for part in ("--set", setting)]
         resume = ["--resume"] if (folder / "run" / "checkpoint.safetensors").exists() else []
-        code = finetune.main([str(config), *told, *resume], again)
+        code = finetune.main([str(config), *set_options, *resume], again)
         if code > 128:
             raise KeyboardInterrupt
         if code:
@@ -80,7 +80,7 @@ def train_relation(recipe: AblationVariant, folder: Path, seed: int, again: str 
 
 
 def base_digest(folder: Path = FOLDER) -> str:
-    """Hash of the weights in use here, judges too: what was learnt and counted on others does not go with them.
+    """Hash of the weights in use here, judges too: results on other weights are not comparable.
 
     The detector is left out: nothing here is drawn or counted with it.
     """
@@ -92,13 +92,13 @@ def base_digest(folder: Path = FOLDER) -> str:
 
 
 def relation_file(folder: Path) -> Path:
-    """Where `train_relation` puts the relation; it is there when it is learnt."""
+    """Return the relation's file of `train_relation`; it exists once the relation is learnt."""
     return folder / "run" / "relation.safetensors"
 
 
 @contextmanager
 def with_relation(world: Miniworld, lora: Path | None, strength: float = 1.0) -> Iterator[None]:
-    """The miniworld with a relation in its UNet; None leaves it as it is."""
+    """Merge a relation into the miniworld's UNet while the block runs; None leaves it as it is."""
     if lora is None:
         yield
         return

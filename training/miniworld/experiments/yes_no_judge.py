@@ -1,9 +1,9 @@
 """The miniworld's classifiers as a judge that answers yes-or-no questions, to test the protocol of
-`training/evaluation/judge` where the truth is known. It says nothing of how well a judge sees photographs.
+`training/evaluation/judge` where the truth is known. It says nothing about judges of photographs.
 
-It knows: does a relation happen (the classifier of relations); is a creature there (the detector); do two touch (the
-relations whose renders always touch); and who is the agent, where its middle is always above or below the other's.
-Other questions it cannot answer, which is not No.
+It can answer: does a relation happen (the classifier of relations); is a creature there (the detector); do two touch
+(the relations whose renders always touch); and who is the agent, where its middle is always above or below the other's.
+Other questions stay unanswered, which is not No.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import math
 import re
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from PIL import Image
 
@@ -22,6 +21,7 @@ from ...host_diffusers.miniworld.architectures import FOLDER
 from ..recipes import classifiers
 from ..recipes.find_creatures import MiniworldDetector, load_detector
 from ..recipes.labelled_scenes import RELATIONS
+from ..recipes.pictures import picture_tensor
 
 TOUCHING = (
     "back to back",
@@ -43,7 +43,7 @@ TOUCHING = (
     "leapfrogging",
 )
 AGENT_ABOVE, AGENT_BELOW = ("carrying", "riding", "leapfrogging"), ("giving a piggyback to", "lifting")
-DIRECTED = AGENT_ABOVE + AGENT_BELOW  # the relations whose direction this judge can tell
+DIRECTED = AGENT_ABOVE + AGENT_BELOW  # the relations whose direction this judge can see
 _SIDE = 128
 _LEAST = 1e-6
 _HAPPENS = re.compile(
@@ -64,7 +64,7 @@ class ClassifierJudge:
         self.facts = {"judge": "miniworld", "revision": hashlib.sha256(weights).hexdigest()[:12], "dtype": "float32"}
 
     def yes_no(self, images: Sequence[Image.Image], question: str) -> tuple[float, float]:
-        """Log-probabilities of Yes and No.
+        """Return the log-probabilities of Yes and No.
 
         Raises:
             CannotAnswer: another kind of question.
@@ -73,7 +73,7 @@ class ClassifierJudge:
         return math.log(p), math.log(1 - p)
 
     def answer(self, images: Sequence[Image.Image], text: str, longest: int = 256) -> str:
-        """Nothing: it has no words, so its grades are unparsable."""
+        """Return nothing: it has no words, so its grades are unparsable."""
         return ""
 
     def _probability(self, image: Image.Image, question: str) -> float:
@@ -89,28 +89,26 @@ class ClassifierJudge:
 
     @torch.no_grad()
     def _relations(self, image: Image.Image) -> list[float]:
-        small = image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)[None].float() / 255
-        return self.judges.relation(pixels).softmax(-1)[0].tolist()
+        return self.judges.relation(picture_tensor(image, _SIDE)).softmax(-1)[0].tolist()
 
     def _agrees(self, image: Image.Image, agent: str, relation: str, other: str) -> float:
-        """1 if the agent stands where the relation puts it; for relations whose direction shows in no height, 1."""
+        """Return 1 if the agent stands where the relation puts it, or if heights do not show the direction."""
         if relation not in DIRECTED:
             return 1.0
         heights = []
         for name in (agent, other):
-            found = max(self.detector.detect(image, [name]), key=lambda one: one.score, default=None)
-            if found is None:
+            detection = max(self.detector.detect(image, [name]), key=lambda one: one.score, default=None)
+            if detection is None:
                 return 0.0
-            heights.append((found.box[1] + found.box[3]) / 2)
+            heights.append((detection.box[1] + detection.box[3]) / 2)
         above = heights[0] < heights[1]
         return float(above == (relation in AGENT_ABOVE))
 
 
 def open_judge() -> ClassifierJudge:
-    """The judge of the shipped weights.
+    """Open the judge of the shipped weights.
 
     Raises:
-        ValueError: they are not there.
+        ValueError: their files are missing.
     """
     return ClassifierJudge(classifiers.load_shipped(), load_detector())

@@ -26,33 +26,33 @@ EDGE_WEIGHT, SQUARE_WEIGHT, KL_WEIGHT = 1.0, 4.0, 1e-5
 
 
 def encode(model: nn.Module, images: Tensor) -> Tensor:
-    """(B, 3, H, W) in [0, 1] to the means of the latents, (B, C, H/8, W/8), not yet scaled."""
+    """Encode (B, 3, H, W) in [0, 1] to the means of the latents, (B, C, H/8, W/8), not yet scaled."""
     return model.encode(F.pixel_unshuffle(images * 2 - 1, SPACE_TO_DEPTH)).latent_dist.mean
 
 
 def decode(model: nn.Module, latents: Tensor) -> Tensor:
-    """(B, C, h, w) to (B, 3, 8h, 8w) in about [0, 1]; gradients flow, nothing is clipped."""
+    """Decode (B, C, h, w) to (B, 3, 8h, 8w) in about [0, 1]; gradients flow, nothing is clipped."""
     return F.pixel_shuffle(model.decode(latents).sample, SPACE_TO_DEPTH) / 2 + 0.5
 
 
 def reconstruction(output: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """L1, L1 of differences between neighbours, and squared error of pictures in [-1, 1], each a mean."""
+    """Return L1, L1 of differences between neighbours, and squared error of pictures in [-1, 1], each a mean."""
     edges = sum((output.diff(dim=axis) - target.diff(dim=axis)).abs().mean() for axis in (-1, -2))
     return {"l1": (output - target).abs().mean(), "edges": edges, "l2": (output - target).square().mean()}
 
 
 def draw_pictures(corpus: Corpus, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """Scenes and portraits (these at half size) three to one, mirrored half of the time: (B, 3, 128, 128)."""
-    draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+    """Draw scenes and portraits (these at half size) three to one, half of them mirrored: (B, 3, 128, 128)."""
+    rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
     scenes = count * 3 // 4
-    first = to_tensor(corpus.scenes[draw.integers(len(corpus.scenes), size=scenes)], device)
-    second = to_tensor(corpus.portraits[draw.integers(len(corpus.portraits), size=count - scenes)], device)
+    first = to_tensor(corpus.scenes[rng.integers(len(corpus.scenes), size=scenes)], device)
+    second = to_tensor(corpus.portraits[rng.integers(len(corpus.portraits), size=count - scenes)], device)
     batch = torch.cat((first, F.interpolate(second, size=first.shape[-2:], mode="area")))
     return torch.where((torch.rand(count, 1, 1, 1, generator=generator) < 0.5).to(device), batch.flip(-1), batch)
 
 
 def crops(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Two crops of half the side from each picture, on whole latent cells: (B, 3, H, W) to (2B, 3, H/2, W/2)."""
+    """Cut two crops of half the side from each picture, on whole latent cells: (B, 3, H, W) to (2B, 3, H/2, W/2)."""
     side = images.shape[-1] // 2
     corners = 8 * torch.randint(side // 8 + 1, (2 * len(images), 2), generator=generator)
     pieces = [
@@ -100,10 +100,10 @@ def train(
 def _check_channels(folder: Path, channels: int) -> None:
     facts = folder / "channels.json"
     if facts.exists():
-        known = json.loads(facts.read_text(encoding="utf-8"))
-        if known != channels:
+        trained_channels = json.loads(facts.read_text(encoding="utf-8"))
+        if trained_channels != channels:
             raise ValueError(
-                f"{folder}: expected a run with {channels} latent channels, got one with {known}; "
+                f"{folder}: expected a run with {channels} latent channels, got one with {trained_channels}; "
                 "name another --out or the same channels"
             )
     else:
@@ -112,7 +112,7 @@ def _check_channels(folder: Path, channels: int) -> None:
 
 
 def load_trained(folder: Path) -> nn.Module:
-    """The averaged autoencoder of a run, in evaluation mode, on the CPU."""
+    """Load the averaged autoencoder of a run, in evaluation mode, on the CPU."""
     weights, _ = load_ema_weights(folder)
     model = build_autoencoder(json.loads((folder / "channels.json").read_text(encoding="utf-8")))
     model.load_state_dict(weights)
@@ -121,7 +121,7 @@ def load_trained(folder: Path) -> nn.Module:
 
 @torch.no_grad()
 def psnr(model: nn.Module, images: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of the decoded pictures, (B, 3, H, W) in [0, 1], over all of them."""
+    """Return the peak signal-to-noise ratio in dB of the decoded pictures, (B, 3, H, W) in [0, 1], over all of them."""
     errors = [
         (decode(model, encode(model, part)).clamp(0, 1) - part).square().mean(dim=(1, 2, 3))
         for part in images.split(16)

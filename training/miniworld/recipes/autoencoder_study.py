@@ -1,4 +1,4 @@
-"""How many latent channels: autoencoders of 4, 8 and 16 trained alike, compared by what survives decoding.
+"""Choose the number of latent channels: autoencoders of 4, 8 and 16 trained alike, compared by PSNR.
 
     python -m training.miniworld.recipes.autoencoder_study --out out/miniworld --steps 100 --rounds 10
 
@@ -35,7 +35,7 @@ SETTINGS = replace(autoencoder.SETTINGS, steps=10**6, batch_size=8, warmup_steps
 
 
 def validation_pictures(count: int, seed: int = 77) -> Tensor:
-    """(count, 3, 128, 128): scenes of unseen identities, relations in turn."""
+    """Render (count, 3, 128, 128): scenes of unseen identities, relations in turn."""
     names = tuple(PAIRS)
     plans = [evaluation_plans(names[i % len(names)], i // len(names) + 1, seed)[-1] for i in range(count)]
     return to_tensor([render(plan).image for plan in plans])
@@ -74,18 +74,20 @@ def study(out: Path, steps: int, rounds: int, channels: tuple[int, ...]) -> None
 
 
 def linear_bound(out: Path, channels: tuple[int, ...], pictures: Tensor, count: int = 1500) -> dict[int, float]:
-    """PSNR in dB of `pictures` through the best linear code of each cell of 8 x 8 pixels, learnt on corpus scenes."""
+    """Return the PSNR in dB of pictures through the best linear code of each 8 x 8 cell, learnt on corpus scenes."""
     scenes = Corpus.open(out / "corpus").scenes
     cells = (
         F.pixel_unshuffle(to_tensor(scenes[np.arange(min(count, len(scenes)))]), 8).permute(0, 2, 3, 1).flatten(0, 2)
     )
     middle = cells.mean(0)
     basis = torch.linalg.eigh(torch.cov((cells - middle).T))[1].flip(1)  # (192, 192), largest variance first
-    asked = F.pixel_unshuffle(pictures, 8).permute(0, 2, 3, 1).flatten(0, 2) - middle
+    targets = F.pixel_unshuffle(pictures, 8).permute(0, 2, 3, 1).flatten(0, 2) - middle
     bounds = {}
-    for kept in channels:
-        code = asked @ basis[:, :kept]
-        bounds[kept] = round(float(-10 * (code @ basis[:, :kept].T - asked).square().mean().log10()), 2)
+    for channel_count in channels:
+        code = targets @ basis[:, :channel_count]
+        bounds[channel_count] = round(
+            float(-10 * (code @ basis[:, :channel_count].T - targets).square().mean().log10()), 2
+        )
     return bounds
 
 

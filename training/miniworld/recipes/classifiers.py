@@ -1,7 +1,7 @@
-"""Two small classifiers trained on rendered truth alone: which relation a picture shows, and who stands in a box.
+"""Two small classifiers trained on rendered truth alone: the relation of a picture, and the creature in a box.
 
-They see renders blurred, shrunk and recoloured a little, so that a sample's softness is not taken for another answer.
-The relation classifier has one class more than there are relations: planted fused bodies, which it must refuse. The
+They see renders blurred, shrunk and recoloured a little, so that a sample's softness does not change the answer.
+The relation classifier has one more class: planted fused bodies, which it must refuse. The
 identity classifier reads crops of 96 pixels, so that an emblem of a dozen pixels is seen.
 """
 
@@ -42,7 +42,7 @@ def _stage(width_in: int, width_out: int) -> nn.Sequential:
 
 
 def _trunk(width: int) -> tuple[nn.Module, ...]:
-    """24 channels of 32 x 32 to a vector; where things are is kept, since poses and keypoints are places."""
+    """Map 24 channels of 32 x 32 to a vector; flattened, not pooled, since poses and keypoints are places."""
     narrow = nn.Conv2d(96, 32, 1)
     return (_stage(24, 48), _stage(48, 64), _stage(64, 96), narrow, nn.Flatten(), nn.Linear(512, width), nn.SiLU())
 
@@ -61,11 +61,11 @@ class Classifiers(nn.Module):
         self.keypoints = nn.Linear(192, 2 * KEYPOINTS)
 
     def relation(self, images: Tensor) -> Tensor:
-        """(B, 3, 128, 128) in [0, 1] to (B, relations + 1) logits; the last class is a fused body."""
+        """Map (B, 3, 128, 128) in [0, 1] to (B, relations + 1) logits; the last class is a fused body."""
         return self.scene(images * 2 - 1)
 
     def identity(self, crops: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """(B, 3, 96, 96) in [0, 1] to trait logits, and keypoints (B, 17, 2) as fractions of the crop."""
+        """Map (B, 3, 96, 96) in [0, 1] to trait logits, and keypoints (B, 17, 2) as fractions of the crop."""
         features = self.summary(self.body(crops * 2 - 1))
         logits = {name: head(features) for name, head in self.traits.items()}
         return logits, self.keypoints(features).unflatten(1, (KEYPOINTS, 2))
@@ -92,6 +92,11 @@ def crop_boxes(images: Tensor, boxes: Tensor, margin: float = 0.05) -> tuple[Ten
     return F.grid_sample(source, grid, padding_mode="border", align_corners=False), areas
 
 
+def in_areas(points: Tensor, areas: Tensor) -> Tensor:
+    """Express points (N, P, 2 or 3) of the picture as fractions (N, P, 2) of areas (N, 4)."""
+    return (points[..., :2] - areas[:, None, :2]) / (areas[:, None, 2:] - areas[:, None, :2])
+
+
 def softened(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shrink and regrow six in ten batches by a random factor, shift brightness and add a little noise."""
     factor = float(torch.rand((), generator=generator))
@@ -115,12 +120,12 @@ def train(
     fused = np.flatnonzero(data.kind[: data.training] >= 0)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         whole = settings.batch_size * 5 // 6
-        rows = np.concatenate((draw.choice(plain, whole), draw.choice(fused, settings.batch_size - whole)))
+        rows = np.concatenate((rng.choice(plain, whole), rng.choice(fused, settings.batch_size - whole)))
         images = softened(to_tensor(data.pictures[rows], device), generator)
         relation = F.cross_entropy(model.relation(images), torch.from_numpy(data.relation[rows]).to(device))
-        bodies, keypoints = identity_losses(model, data, rows[:whole], images[:whole], draw)
+        bodies, keypoints = identity_losses(model, data, rows[:whole], images[:whole], rng)
         return {
             "loss": relation + 2 * bodies + keypoints,
             "relation": relation,
@@ -132,30 +137,29 @@ def train(
 
 
 def identity_losses(
-    model: Classifiers, data: LabelledScenes, rows: np.ndarray, images: Tensor, draw: np.random.Generator
+    model: Classifiers, data: LabelledScenes, rows: np.ndarray, images: Tensor, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross entropy over the traits (hidden emblems do not count), and the keypoints' mean error."""
+    """Return the mean cross entropy over the traits (hidden emblems left out), and the keypoints' mean error."""
     boxes, traits, points, visible = (
         torch.from_numpy(array[rows]).to(images.device)
         for array in (data.boxes, data.traits, data.keypoints, data.emblem_visible)
     )
-    jitter = torch.from_numpy(draw.uniform(-0.02, 0.02, boxes.shape).astype(np.float32)).to(images.device)
+    jitter = torch.from_numpy(rng.uniform(-0.02, 0.02, boxes.shape).astype(np.float32)).to(images.device)
     crops, areas = crop_boxes(images, boxes + jitter)
-    logits, found = model.identity(crops)
-    traits, points, shown = traits.flatten(0, 1), points.flatten(0, 1), (visible.flatten() >= VISIBLE).float()
+    logits, predicted = model.identity(crops)
+    traits, points, emblem_weight = traits.flatten(0, 1), points.flatten(0, 1), (visible.flatten() >= VISIBLE).float()
     parts = []
     for column, name in enumerate(TRAITS):
         losses = F.cross_entropy(logits[name], traits[:, column], reduction="none")
-        weight = shown if name.startswith("emblem") else torch.ones_like(shown)
+        weight = emblem_weight if name.startswith("emblem") else torch.ones_like(emblem_weight)
         parts.append((losses * weight).sum() / weight.sum().clamp(min=1))
-    place = (points[..., :2] - areas[:, None, :2]) / (areas[:, None, 2:] - areas[:, None, :2])
-    error = ((found - place).abs().mean(-1) * points[..., 2]).sum() / points[..., 2].sum()
+    error = ((predicted - in_areas(points, areas)).abs().mean(-1) * points[..., 2]).sum() / points[..., 2].sum()
     return sum(parts) / len(parts), error
 
 
 @torch.no_grad()
 def validate(model: Classifiers, data: LabelledScenes) -> dict[str, float]:
-    """Accuracies on the held-out tenth; of the fusions, by kind, how many are refused; of whole pairs, how many not.
+    """Measure accuracies on the held-out tenth; also the share of fusions refused by kind, and of whole pairs accepted.
 
     Returns:
         relation (of unfused pictures), every trait (emblems where they are visible), keypoint_error in box sides,
@@ -183,42 +187,42 @@ def _count(scores: dict[str, list[float]], model: Classifiers, data: LabelledSce
         return
     boxes = torch.from_numpy(data.boxes[rows[plain]])
     crops, areas = crop_boxes(images[torch.from_numpy(plain)], boxes)
-    logits, found = model.identity(crops)
+    logits, predicted = model.identity(crops)
     traits = torch.from_numpy(data.traits[rows[plain]]).flatten(0, 1)
-    shown = torch.from_numpy(data.emblem_visible[rows[plain]]).flatten() >= VISIBLE
+    visible = torch.from_numpy(data.emblem_visible[rows[plain]]).flatten() >= VISIBLE
     for column, name in enumerate(TRAITS):
         right = logits[name].argmax(1) == traits[:, column]
-        scores.setdefault(name, []).extend((right[shown] if name.startswith("emblem") else right).float().tolist())
+        scores.setdefault(name, []).extend((right[visible] if name.startswith("emblem") else right).float().tolist())
     points = torch.from_numpy(data.keypoints[rows[plain]]).flatten(0, 1)
-    place = (points[..., :2] - areas[:, None, :2]) / (areas[:, None, 2:] - areas[:, None, :2])
-    scores.setdefault("keypoint_error", []).extend((found - place).norm(dim=-1)[points[..., 2] > 0].tolist())
+    distances = (predicted - in_areas(points, areas)).norm(dim=-1)
+    scores.setdefault("keypoint_error", []).extend(distances[points[..., 2] > 0].tolist())
 
 
 def load_trained(out: Path) -> Classifiers:
-    """The averaged classifiers of a run, in evaluation mode, on the CPU."""
-    return _with(load_ema_weights(out / SETTINGS.name)[0])
+    """Load the averaged classifiers of a run, in evaluation mode, on the CPU."""
+    return _classifiers_of(load_ema_weights(out / SETTINGS.name)[0])
 
 
 def export(out: Path, folder: Path = FOLDER) -> dict[str, float]:
-    """Write the classifiers in 8 bits, the accuracies of what is written in the metadata; return the accuracies."""
+    """Write the classifiers in 8 bits, their accuracies in the metadata; return the accuracies."""
     weights = rounded(load_trained(out).state_dict())
-    accuracy = validate(_with(restored(weights)), LabelledScenes.open(out / "labelled"))
+    accuracy = validate(_classifiers_of(restored(weights)), LabelledScenes.open(out / "labelled"))
     facts = {"kind": "judges of the miniworld", "relations": json.dumps(RELATIONS)}
     save(folder / FILE, weights, facts | {"accuracy": json.dumps(accuracy)})
     return accuracy
 
 
 def load_shipped(folder: Path = FOLDER) -> Classifiers:
-    """The classifiers of an exported folder, in float32; those that come with the miniworld by default."""
-    return _with(restored(read(folder / FILE)[0]))
+    """Load the classifiers of an exported folder, in float32; those that come with the miniworld by default."""
+    return _classifiers_of(restored(read(folder / FILE)[0]))
 
 
 def shipped_accuracy(folder: Path = FOLDER) -> dict[str, float]:
-    """How often the exported classifiers are right on renders they never saw, by what they tell; see `validate`."""
+    """Read the exported classifiers' accuracies on renders they never saw, by output; see `validate`."""
     return json.loads(read(folder / FILE)[1]["accuracy"])
 
 
-def _with(weights: dict[str, Tensor]) -> Classifiers:
+def _classifiers_of(weights: dict[str, Tensor]) -> Classifiers:
     model = Classifiers()
     model.load_state_dict(weights)
     return model.eval().requires_grad_(False)

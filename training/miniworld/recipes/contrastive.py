@@ -62,12 +62,12 @@ class ContrastiveModel(nn.Module):
         }
 
 
-def crops(images: Tensor, draw: np.random.Generator, side: int) -> Tensor:
+def crops(images: Tensor, rng: np.random.Generator, side: int) -> Tensor:
     """Crop half of the pictures at random and squash all to squares, as references are in use.
 
     Args:
         images: (B, 3, H, W).
-        draw: owner of the randomness.
+        rng: owner of the randomness.
         side: pixels of the result.
 
     Returns:
@@ -76,9 +76,9 @@ def crops(images: Tensor, draw: np.random.Generator, side: int) -> Tensor:
     height, width = images.shape[-2:]
     pieces = []
     for image in images:
-        if draw.random() < 0.5:
-            h, w = (int(size * draw.uniform(0.7, 1.0)) for size in (height, width))
-            top, left = draw.integers(height - h + 1), draw.integers(width - w + 1)
+        if rng.random() < 0.5:
+            h, w = (int(size * rng.uniform(0.7, 1.0)) for size in (height, width))
+            top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
             image = image[:, top : top + h, left : left + w]
         pieces.append(F.interpolate(image[None], size=(side, side), mode="bilinear", antialias=True))
     return torch.cat(pieces)
@@ -95,14 +95,14 @@ def train(
     half = settings.batch_size // 2
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        scenes = draw.integers(len(corpus.scenes), size=half)
-        portraits = draw.integers(len(corpus.portraits), size=settings.batch_size - half)
-        texts = [corpus.scene_facts[i]["prompt" if draw.random() < 0.5 else "described"] for i in scenes]
+        rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        scenes = rng.integers(len(corpus.scenes), size=half)
+        portraits = rng.integers(len(corpus.portraits), size=settings.batch_size - half)
+        texts = [corpus.scene_facts[i]["prompt" if rng.random() < 0.5 else "described"] for i in scenes]
         texts += [corpus.portrait_facts[i]["described"] for i in portraits]
         small = F.interpolate(to_tensor(corpus.portraits[portraits], device), size=(PIXELS, PIXELS), mode="area")
         images = torch.cat((to_tensor(corpus.scenes[scenes], device), small))
-        pixels = normalise_pixels(crops(images, draw, VISION["image_size"]))
+        pixels = normalise_pixels(crops(images, rng, VISION["image_size"]))
         ids = words.ids(texts, words.end, TRAINING_LENGTH)
         used = int((ids != words.end).sum(1).max()) + 1  # causal attention does not see the padding
         ids = ids[:, :used]
@@ -112,7 +112,7 @@ def train(
 
 
 def load_trained(folder: Path) -> tuple[ContrastiveModel, Words]:
-    """The averaged CLIP of a run, in evaluation mode, on the CPU, and its tokenizer."""
+    """Load the averaged CLIP of a run, in evaluation mode, on the CPU, and its tokenizer."""
     weights, _ = load_ema_weights(folder)
     words = Words()
     model = ContrastiveModel(len(words))

@@ -1,7 +1,7 @@
-"""The cached renders all recipes train on: drawn once, each from its own random stream, kept under `<out>/corpus`.
+"""Renders that all recipes train on: drawn once, each from its own random stream, stored under `<out>/corpus`.
 
 The corpus does not depend on how many processes draw it. A bank of identities, each with several portraits, feeds the
-scenes; only seen identities and seen relations enter. With every scene are kept its boxes, its keypoints and the share
+scenes; only seen identities and seen relations enter. Every scene is stored with its boxes, its keypoints and the share
 of each latent cell that each creature covers, so no recipe has to draw it again.
 """
 
@@ -29,7 +29,7 @@ MOST_SUBJECTS = 3
 
 @dataclass(frozen=True)
 class CorpusSize:
-    """How much to draw: `scenes` pictures, `identities` creatures, `portraits` reference views of each; `seed`."""
+    """Size of a corpus: `scenes` pictures, `identities` creatures, `portraits` reference views of each; `seed`."""
 
     scenes: int = 12000
     identities: int = 3600
@@ -38,7 +38,7 @@ class CorpusSize:
 
 
 def bank(size: CorpusSize) -> list[CreatureTraits]:
-    """The seen identities of a corpus; the same list for the same seed."""
+    """Draw the seen identities of a corpus; the same list for the same seed."""
     rng = generator(size.seed, Stream.BANK)
     return [draw_traits(rng) for _ in range(size.identities)]
 
@@ -47,16 +47,16 @@ def _portrait(size: CorpusSize, identities: list[CreatureTraits], index: int) ->
     rng = generator(size.seed, Stream.PORTRAIT, index)
     who = index // size.portraits
     plan = portrait(rng, identities[who])
-    drawn = render(plan, PORTRAIT_PIXELS)
+    rendering = render(plan, PORTRAIT_PIXELS)
     described = draw_caption(rng, plan.relation, plan.cast, plan.backdrop, described=True)
     facts = {"who": [who], "relation": plan.relation, "described": described.prompt}
-    return compress(drawn.image), facts | _place(plan, drawn), None
+    return compress(rendering.image), facts | _place(plan, rendering), None
 
 
 def scene_plan(
     size: CorpusSize, identities: list[CreatureTraits], index: int
 ) -> tuple[np.random.Generator, list[int], ScenePlan]:
-    """What scene `index` of a corpus shows: its generator, as far as it was used, who takes part, and the plan."""
+    """Plan scene `index` of a corpus: its generator, as far as it was used, the identities, and the plan."""
     rng = generator(size.seed, Stream.SCENE, index)
     who = _different_species(rng, identities)
     first = draw_plan(rng)
@@ -67,7 +67,7 @@ def scene_plan(
 
 def _scene(size: CorpusSize, identities: list[CreatureTraits], index: int) -> tuple[bytes, dict, Render]:
     rng, chosen, plan = scene_plan(size, identities, index)
-    drawn = render(plan, PIXELS)
+    rendering = render(plan, PIXELS)
     described = draw_caption(rng, plan.relation, plan.cast, plan.backdrop, described=True)
     facts = {
         "who": chosen,
@@ -77,15 +77,15 @@ def _scene(size: CorpusSize, identities: list[CreatureTraits], index: int) -> tu
         "predicate": plan.caption.predicate,
         "described": described.prompt,
     }
-    return compress(drawn.image), facts | _place(plan, drawn), drawn
+    return compress(rendering.image), facts | _place(plan, rendering), rendering
 
 
-def _place(plan: ScenePlan, drawn: Render) -> dict:
-    return {"place": plan.backdrop.place, "boxes": np.round(drawn.boxes, 5).tolist()}
+def _place(plan: ScenePlan, rendering: Render) -> dict:
+    return {"place": plan.backdrop.place, "boxes": np.round(rendering.boxes, 5).tolist()}
 
 
 def cover_of(masks: np.ndarray, cells: int = CELLS) -> np.ndarray:
-    """(S, H, W) bool masks to (S, cells, cells) uint8, 255 where a cell is wholly covered."""
+    """Average (S, H, W) bool masks to (S, cells, cells) uint8, 255 where a cell is wholly covered."""
     subjects, height, width = masks.shape
     blocks = masks.reshape(subjects, cells, height // cells, cells, width // cells)
     return np.round(255 * blocks.mean((2, 4))).astype(np.uint8)
@@ -101,13 +101,13 @@ def _different_species(rng: np.random.Generator, identities: list[CreatureTraits
 
 
 def render_corpus(folder: Path, size: CorpusSize, processes: int) -> Iterator[str]:
-    """Draw a corpus, portraits first, and yield a line after each kind of picture; nothing to do if it is there.
+    """Draw a corpus, portraits first, and yield a line after each kind of picture; nothing to do if it exists.
 
     Args:
         folder: receives `portraits.pack`, `scenes.pack`, `*.jsonl` with a line for each picture, `scenes.npz` and,
             written last, `corpus.json`: a folder without it is incomplete.
-        size: how much.
-        processes: how many draw at once.
+        size: of the corpus.
+        processes: that draw at once.
     """
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / "corpus.json"
@@ -148,20 +148,20 @@ class _Truth:
             "cover": np.zeros((count, MOST_SUBJECTS, CELLS, CELLS), np.uint8),
         }
 
-    def add(self, index: int, who: list[int], drawn: Render) -> None:
+    def add(self, index: int, who: list[int], rendering: Render) -> None:
         count = len(who)
         self.arrays["who"][index, :count] = who
-        self.arrays["boxes"][index, :count] = drawn.boxes
-        self.arrays["keypoints"][index, :count] = drawn.keypoints
-        self.arrays["cover"][index, :count] = cover_of(drawn.masks)
+        self.arrays["boxes"][index, :count] = rendering.boxes
+        self.arrays["keypoints"][index, :count] = rendering.keypoints
+        self.arrays["cover"][index, :count] = cover_of(rendering.masks)
 
 
 def _collected(results: Iterator[tuple[bytes, dict, Render | None]], lines: TextIO, truth: _Truth) -> Iterator[bytes]:
     """Pass pictures on to the packed file; write facts and truth aside."""
-    for index, (picture, facts, drawn) in enumerate(results):
+    for index, (picture, facts, rendering) in enumerate(results):
         lines.write(json.dumps(facts) + "\n")
-        if drawn is not None:
-            truth.add(index, facts["who"], drawn)
+        if rendering is not None:
+            truth.add(index, facts["who"], rendering)
         yield picture
 
 
@@ -170,7 +170,7 @@ class Corpus:
     """A rendered corpus, opened for reading.
 
     Attributes:
-        size: what it was drawn with.
+        size: of the corpus.
         bank: its identities.
         scenes: N pictures of 128 pixels; portraits: of 256 pixels, identity by identity.
         scene_facts, portrait_facts: a dict for each picture, see `render_corpus`.

@@ -1,4 +1,4 @@
-"""The decoder's own recipe: pictures sharpen; the latents, and all that was trained on them, stay as they are."""
+"""The decoder's own recipe: pictures sharpen; the latents, and the models trained on them, stay as they are."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from .corpus import Corpus
 from .encoded_corpus import frozen_autoencoder, latent_scale
 
 SETTINGS = TrainerConfig("decoder", steps=4000, batch_size=16, lr=1e-3, ema_decay=0.998, weight_decay=0.0, cooldown=0.4)
-NOISE = 0.05  # of unit variance, added to the latents: what a sampler leaves behind is not drawn as detail
+NOISE = 0.05  # of unit variance, added to the latents: so that a sampler's residual noise is not drawn as detail
 
 
 def train(

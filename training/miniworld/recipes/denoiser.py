@@ -1,4 +1,4 @@
-"""The UNet's recipe, with its identity branch and resampler: trained jointly, as MS-Diffusion trains its own.
+"""The UNet's recipe, with its identity branch and resampler: trained jointly, as in MS-Diffusion.
 
 Source: MS-Diffusion (arXiv:2406.07209), its released drop rates: image 0.05, text 0.05, both 0.05, grounding 0.1.
 Epsilon prediction; losses weighted by min-SNR 5 (arXiv:2303.09556), which shortens training about threefold. The image
@@ -112,17 +112,17 @@ class Denoiser(nn.Module):
 
 
 def time_ids(batch: int, device: torch.device) -> Tensor:
-    """SDXL's size conditioning, always the whole 128 x 128 picture: (B, 6)."""
+    """Return SDXL's size conditioning, always the whole 128 x 128 picture: (B, 6)."""
     return torch.tensor([[PIXELS, PIXELS, 0, 0, PIXELS, PIXELS]], dtype=torch.float32, device=device).expand(batch, -1)
 
 
-def draw_conditions(data: EncodedCorpus, rows: np.ndarray, draw: np.random.Generator) -> dict[str, np.ndarray]:
-    """Texts, references and boxes of scenes, with a random view of each subject and MS-Diffusion's drops.
+def draw_conditions(data: EncodedCorpus, rows: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draw texts, references and boxes of scenes, with a random view of each subject and MS-Diffusion's drops.
 
     Args:
         data: the encoded corpus.
         rows: (B,) scenes.
-        draw: owner of the randomness.
+        rng: owner of the randomness.
 
     Returns:
         The conditions of `Denoiser.forward` by name; as many subjects as the fullest scene has.
@@ -130,14 +130,14 @@ def draw_conditions(data: EncodedCorpus, rows: np.ndarray, draw: np.random.Gener
     present = data.who[rows] >= 0
     most = max(int(present.sum(1).max()), 1)
     who, boxes, present = data.who[rows, :most], data.boxes[rows, :most], present[:, :most]
-    jitter = draw.uniform(-BOX_JITTER, BOX_JITTER, boxes.shape).astype(np.float32)
+    jitter = rng.uniform(-BOX_JITTER, BOX_JITTER, boxes.shape).astype(np.float32)
     boxes = np.clip(boxes + jitter, 0, 1) * present[..., None]
-    chance = draw.random(len(rows))
+    chance = rng.random(len(rows))
     both = chance >= 1 - DROP_BOTH
     no_text = (chance < DROP_TEXT) | both
     no_image = ((chance >= DROP_TEXT) & (chance < DROP_TEXT + DROP_IMAGE)) | both
     texts = data.prompt_rows[np.where(no_text, len(data.prompt_rows) - 1, rows)]
-    views = np.where(present, who, 0) * data.views + draw.integers(data.views, size=who.shape)
+    views = np.where(present, who, 0) * data.views + rng.integers(data.views, size=who.shape)
     references = np.stack([data.references[row] for row in views.ravel()])
     return {
         "text": data.text[texts],
@@ -146,7 +146,7 @@ def draw_conditions(data: EncodedCorpus, rows: np.ndarray, draw: np.random.Gener
         "phrases": data.phrases[data.species[np.where(present, who, 0)]],
         "boxes": boxes,
         "weights": (present & ~no_image[:, None]).astype(np.float32),
-        "grounded": draw.random(who.shape) >= DROP_GROUNDING,
+        "grounded": rng.random(who.shape) >= DROP_GROUNDING,
     }
 
 
@@ -161,9 +161,9 @@ def train(
         compile_residual_blocks(model.unet)
 
     def loss(step: int, generator: torch.Generator) -> dict[str, Tensor]:
-        draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        rows = draw.integers(len(data.latents), size=settings.batch_size)
-        arrays = draw_conditions(data, rows, draw)
+        rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        rows = rng.integers(len(data.latents), size=settings.batch_size)
+        arrays = draw_conditions(data, rows, rng)
         conditions = {name: torch.from_numpy(value).to(device) for name, value in arrays.items()}
         conditions = {name: value.float() if value.is_floating_point() else value for name, value in conditions.items()}
         latents = torch.from_numpy(data.latents[rows]).to(device).float()
@@ -177,7 +177,7 @@ def train(
 
 
 def load_trained(out: Path) -> Denoiser:
-    """The averaged denoiser of a run, in evaluation mode, on the CPU."""
+    """Load the averaged denoiser of a run, in evaluation mode, on the CPU."""
     weights, _ = load_ema_weights(out / SETTINGS.name)
     model = Denoiser(weights["unet.conv_in.weight"].shape[1])
     model.load_state_dict(weights)

@@ -41,23 +41,23 @@ FOUND_IOU = 0.5
 
 
 def scene(seed: int, index: int) -> tuple[np.ndarray, list[int], np.ndarray]:
-    """A picture, its creatures' species and boxes."""
+    """Render a picture; return it with its creatures' species and boxes."""
     rng = generator(seed, Stream.DETECTOR, index)
     plan = draw_plan(rng, held_out=None)
     if index % _PORTRAITS == 0:
         plan = portrait(rng, plan.cast[0])
-    drawn = render(plan, SIDE)
-    return drawn.image, [SPECIES.index(traits.species) for traits in plan.cast], drawn.boxes
+    rendering = render(plan, SIDE)
+    return rendering.image, [SPECIES.index(traits.species) for traits in plan.cast], rendering.boxes
 
 
 def scenes(seed: int, count: int, processes: int = 2) -> list[tuple[np.ndarray, list[int], np.ndarray]]:
-    """Scenes 0 to count - 1 of a seed."""
+    """Render scenes 0 to count - 1 of a seed."""
     with ProcessPoolExecutor(processes) as pool:
         return list(pool.map(scene, [seed] * count, range(count), chunksize=50))
 
 
 def targets(species: list[list[int]], boxes: list[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
-    """Maps of middles (B, 8, 32, 32) with a bump for each creature, frames (B, 4, 32, 32), and where they count."""
+    """Make maps of middles (B, 8, 32, 32) with a bump per creature, frames (B, 4, 32, 32), and where they count."""
     count = len(species)
     heat, frames = np.zeros((count, len(SPECIES), CELLS, CELLS)), np.zeros((count, 4, CELLS, CELLS))
     places = np.zeros((count, 1, CELLS, CELLS))
@@ -74,14 +74,14 @@ def targets(species: list[list[int]], boxes: list[np.ndarray]) -> tuple[Tensor, 
     return tuple(torch.from_numpy(part.astype(np.float32)) for part in (heat, frames, places))
 
 
-def loss(middles: Tensor, frames: Tensor, heat: Tensor, wanted: Tensor, places: Tensor) -> Tensor:
-    """Focal loss of the maps (arXiv:1904.07850, equation 1) and L1 of the frames at the middles."""
+def loss(middles: Tensor, frames: Tensor, true_heat: Tensor, true_frames: Tensor, places: Tensor) -> Tensor:
+    """Return the focal loss of the maps (arXiv:1904.07850, equation 1) plus L1 of the frames at the middles."""
     count = places.sum().clamp_min(1)
     p = middles.sigmoid().clamp(1e-4, 1 - 1e-4)
-    positive = (heat == 1).float()
-    focal = positive * (1 - p) ** 2 * p.log() + (1 - positive) * (1 - heat) ** 4 * p**2 * (1 - p).log()
+    positive = (true_heat == 1).float()
+    focal = positive * (1 - p) ** 2 * p.log() + (1 - positive) * (1 - true_heat) ** 4 * p**2 * (1 - p).log()
     scale = torch.tensor([5.0, 5.0, 1.0, 1.0]).view(1, 4, 1, 1)  # sizes are fractions, offsets are cells
-    return -focal.sum() / count + (scale * (frames - wanted).abs() * places).sum() / count
+    return -focal.sum() / count + (scale * (frames - true_frames).abs() * places).sum() / count
 
 
 def train(steps: int = STEPS, seed: int = 0, count: int = TRAINING) -> CreatureDetector:
@@ -107,33 +107,34 @@ def train(steps: int = STEPS, seed: int = 0, count: int = TRAINING) -> CreatureD
 
 
 def validate(detector: MiniworldDetector, seed: int = 2, count: int = VALIDATION) -> dict[str, float]:
-    """On renders of a seed that chose nothing: creatures found (IoU >= .5), and under which names.
+    """Measure on renders of a seed that chose nothing: creatures found (IoU >= .5), and under which names.
 
-    Every picture is asked for its own creatures' species and one that is not there.
+    The queries of a picture are its own creatures' species and one absent species.
 
     Returns:
-        `recall` of creatures under any name, `precision` of detections, `named` (share of the found under their own
-        name), `iou` (mean of the found), `count` (share of pictures with as many detections as creatures),
+        `recall` of creatures under any name, `precision` of detections, `named` (share of these under their own
+        name), `iou` (their mean), `count` (share of pictures with as many detections as creatures),
         `creatures`, `pictures`.
     """
-    found = creatures = detections = named = exact = 0
+    hits = creatures = detection_count = named = exact = 0
     overlaps = []
     for index, (image, kinds, boxes) in enumerate(scenes(seed, count)):
         names = [SPECIES[kind] for kind in kinds]
         absent = [name for name in SPECIES if name not in names]
-        asked = list(dict.fromkeys([*names, absent[index % len(absent)]]))
-        kept = select(detector.detect(Image.fromarray(image), asked), (SIDE, SIDE))
-        shared = iou(boxes, np.array([one.box for one in kept]).reshape(-1, 4))
-        creatures, detections, exact = creatures + len(names), detections + len(kept), exact + (len(kept) == len(names))
+        queries = list(dict.fromkeys([*names, absent[index % len(absent)]]))
+        detections = select(detector.detect(Image.fromarray(image), queries), (SIDE, SIDE))
+        shared = iou(boxes, np.array([one.box for one in detections]).reshape(-1, 4))
+        creatures, detection_count = creatures + len(names), detection_count + len(detections)
+        exact += len(detections) == len(names)
         for creature, name in enumerate(names):
-            row = int(shared[creature].argmax()) if len(kept) else -1
+            row = int(shared[creature].argmax()) if len(detections) else -1
             if row >= 0 and shared[creature, row] >= FOUND_IOU:
-                found, named = found + 1, named + (kept[row].name == name)
+                hits, named = hits + 1, named + (detections[row].name == name)
                 overlaps.append(shared[creature, row])
     return {
-        "recall": found / creatures,
-        "precision": min(1.0, found / max(1, detections)),
-        "named": named / max(1, found),
+        "recall": hits / creatures,
+        "precision": min(1.0, hits / max(1, detection_count)),
+        "named": named / max(1, hits),
         "iou": float(np.mean(overlaps)),
         "count": exact / count,
         "creatures": creatures,
@@ -144,12 +145,12 @@ def validate(detector: MiniworldDetector, seed: int = 2, count: int = VALIDATION
 def ship(
     network: CreatureDetector, file: Path, judges: Classifiers | None = None, count: int = VALIDATION
 ) -> dict[str, float]:
-    """Write a detector in 8 bits; what `validate` finds on `count` pictures goes into its metadata.
+    """Write a detector in 8 bits, with the accuracies of `validate` on `count` pictures in its metadata.
 
     Args:
         network: trained.
         file: to write.
-        judges: name what is found; the shipped ones by default.
+        judges: name the creatures; the shipped ones by default.
         count: pictures to validate on.
     """
     weights, shipped = rounded(network.state_dict()), CreatureDetector()

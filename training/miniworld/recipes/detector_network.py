@@ -1,8 +1,8 @@
-"""The miniworld's detector: where creatures are. CenterNet in small (arXiv:1904.07850).
+"""The miniworld's detector of creatures: a small CenterNet (arXiv:1904.07850).
 
 A picture of 128 x 128 becomes a map of 32 x 32 cells: for each species how much a cell is the middle of such a
 creature, and for each cell the width, height and exact middle of the creature there. In its few minutes of training it
-learns where creatures are far better than which they are, so the species comes from the classifier of the judges.
+learns where creatures are far better than which they are, so the species comes from the identity classifier.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class CreatureDetector(nn.Module):
 
 
 def decode(middles: Tensor, frames: Tensor) -> list[list[tuple[float, tuple[float, ...]]]]:
-    """Peaks of the maps, whatever the species: for each picture (score, box in fractions), best first.
+    """Find peaks of the maps, whatever the species: for each picture (score, box in fractions), best first.
 
     Args:
         middles: (B, 8, h, w) logits.
@@ -53,7 +53,7 @@ def decode(middles: Tensor, frames: Tensor) -> list[list[tuple[float, tuple[floa
     heat = middles.sigmoid().amax(1)
     heat = heat * (F.max_pool2d(heat[:, None], 3, 1, 1)[:, 0] == heat)
     cells = heat.shape[-1]
-    found = []
+    candidates = []
     for maps, sizes in zip(heat, frames):
         scores, places = maps.flatten().topk(_MOST)
         rows = []
@@ -65,5 +65,5 @@ def decode(middles: Tensor, frames: Tensor) -> list[list[tuple[float, tuple[floa
             box = tuple(min(max(edge, 0.0), 1.0) for edge in edges)
             if box[0] < box[2] and box[1] < box[3]:
                 rows.append((score, box))
-        found.append(rows)
-    return found
+        candidates.append(rows)
+    return candidates

@@ -1,7 +1,7 @@
-"""What the diffusion models train on: latents, texts and references of the corpus, encoded once by frozen models.
+"""Training data of the diffusion models: latents, texts and references, encoded once by frozen models.
 
 `latents` needs the autoencoder alone, `texts` CLIP, `references` CLIP and the local encoder; each is a stage of its
-own, so that they run as soon as what they need is trained. Latents are stored at unit variance, the measured scale and
+own, so that each runs as soon as its models are trained. Latents are stored at unit variance, the measured scale and
 shift beside them.
 """
 
@@ -30,7 +30,7 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of a corpus is encoded, where time is short.
+    """Part of a corpus that is encoded, where time is short.
 
     Attributes:
         identities: only the first of them, and scenes of these alone; None: all.
@@ -42,24 +42,24 @@ class Extent:
 
     @classmethod
     def of(cls, out: Path) -> "Extent":
-        """The extent that was encoded in `<out>/encoded`."""
+        """Read the extent that was encoded in `<out>/encoded`."""
         file = out / FOLDER / "extent.json"
         return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else cls()
 
     def portraits(self, corpus: Corpus) -> np.ndarray:
-        """Rows of the portraits, identity by identity."""
+        """List the rows of the portraits, identity by identity."""
         who = np.arange(min(self.identities or corpus.size.identities, corpus.size.identities))
         views = np.arange(min(self.views or corpus.size.portraits, corpus.size.portraits))
         return (who[:, None] * corpus.size.portraits + views).ravel()
 
     def scenes(self, corpus: Corpus) -> np.ndarray:
-        """Rows of the scenes."""
+        """List the rows of the scenes."""
         return np.flatnonzero(corpus.who.max(1) < (self.identities or corpus.size.identities))
 
 
 @torch.no_grad()
 def encode_texts(out: Path, device: torch.device, extent: Extent) -> Iterator[str]:
-    """Contexts and summaries of every scene's prompt, then of the empty one; the species' phrases."""
+    """Encode every scene's prompt, then the empty one, to contexts and summaries; also the species' phrases."""
     folder = _folder(out)
     corpus = Corpus.open(out / "corpus")
     model, words = contrastive.load_trained(out / "clip")
@@ -72,8 +72,8 @@ def encode_texts(out: Path, device: torch.device, extent: Extent) -> Iterator[st
     text = np.zeros((len(unique), TEXT_LENGTH, width), np.float16)
     pooled = np.zeros((len(unique), TEXT_G["projection_dim"]), np.float16)
     for start in range(0, len(unique), 128):
-        found = encode_prompts(model.text_l, model.text_g, words, unique[start : start + 128])
-        text[start : start + 128], pooled[start : start + 128] = (part.half().cpu().numpy() for part in found)
+        encodings = encode_prompts(model.text_l, model.text_g, words, unique[start : start + 128])
+        text[start : start + 128], pooled[start : start + 128] = (part.half().cpu().numpy() for part in encodings)
     np.save(folder / "text.npy", text)
     np.save(folder / "pooled.npy", pooled)
     np.save(folder / "prompt_rows.npy", np.array([row_of[prompt] for prompt in prompts]))
@@ -83,7 +83,7 @@ def encode_texts(out: Path, device: torch.device, extent: Extent) -> Iterator[st
 
 @torch.no_grad()
 def encode_references(out: Path, device: torch.device, extent: Extent) -> Iterator[str]:
-    """Every portrait's image tokens and local tokens."""
+    """Encode every portrait to image tokens and local tokens."""
     folder = _folder(out)
     corpus = Corpus.open(out / "corpus")
     vision, encoder = contrastive.load_trained(out / "clip")[0].vision.to(device), local_encoder.load_trained(out)
@@ -94,15 +94,15 @@ def encode_references(out: Path, device: torch.device, extent: Extent) -> Iterat
     references = np.lib.format.open_memmap(folder / "references.npy", "w+", np.float16, shape)
     for start in range(0, len(references), _BATCH):
         pictures = to_tensor(corpus.portraits[portraits[start : start + _BATCH]])
-        found = encode_subjects(vision, encoder, pictures, None, LOCAL_GRID)
-        references[start : start + _BATCH] = found.half().cpu().numpy()
+        features = encode_subjects(vision, encoder, pictures, None, LOCAL_GRID)
+        references[start : start + _BATCH] = features.half().cpu().numpy()
     references.flush()
     yield from _done(folder, "references", f"{len(references)} portraits")
 
 
 @torch.no_grad()
 def encode_latents(out: Path, device: torch.device, extent: Extent) -> Iterator[str]:
-    """Latents of every scene and portrait at unit variance, and the scale and shift that make it so."""
+    """Encode every scene and portrait to latents at unit variance; store the scale and shift."""
     folder = _folder(out)
     corpus = Corpus.open(out / "corpus")
     model = autoencoder.load_trained(out / autoencoder.SETTINGS.name).to(device)
@@ -143,7 +143,7 @@ def encode(
 
 
 def encoded(out: Path, part: str) -> bool:
-    """Whether a part of ENCODERS is there whole."""
+    """Whether a part of ENCODERS is complete."""
     return (out / FOLDER / f"{part}.json").exists()
 
 
@@ -212,13 +212,13 @@ class EncodedCorpus:
 
 
 def latent_scale(out: Path) -> tuple[float, float]:
-    """(shift, scale): a latent of unit variance is (latent - shift) * scale."""
+    """Read (shift, scale): a latent of unit variance is (latent - shift) * scale."""
     facts = json.loads((out / FOLDER / "latent_scale.json").read_text(encoding="utf-8"))
     return facts["shift"], facts["scale"]
 
 
 def frozen_autoencoder(out: Path, refined: bool = True) -> nn.Module:
-    """The autoencoder the latents were made with, its decoder refined if asked and if that stage ran."""
+    """Load the autoencoder of the latents, its decoder refined if `refined` and if that stage ran."""
     model = autoencoder.load_trained(out / autoencoder.SETTINGS.name)
     if refined and (out / "decoder" / "latest.json").exists():
         model.load_state_dict(load_ema_weights(out / "decoder")[0])

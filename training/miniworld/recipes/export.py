@@ -1,4 +1,4 @@
-"""The trained parts of a run, put together and written to `models/miniworld`: half precision, Flux in 8 bits."""
+"""Assemble the trained parts of a run and write them to `models/miniworld`: half precision, Flux in 8 bits."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from . import classifiers, contrastive, denoiser, detector, flux, local_encoder
 from .corpus import PIXELS, Corpus
 from .encoded_corpus import frozen_autoencoder, latent_scale
 
-# what `training.json` calls a run, as the verbs do: its folder in <out>
+# key of `training.json`, the same as the verb: folder in <out>
 RUNS = {
     "vae": "autoencoder",
     "clip": "clip",
@@ -30,7 +30,7 @@ def absorb_scale(model: nn.Module, shift: float, scale: float) -> None:
     """Fold scale and shift of the latents into the convolutions around them: latents come out at unit variance.
 
     Args:
-        model: an AutoencoderKL, changed in place; what it decodes stays the same.
+        model: an AutoencoderKL, changed in place; its decoded pictures stay the same.
         shift, scale: a latent of unit variance is (latent - shift) * scale.
     """
     channels = model.config.latent_channels
@@ -43,7 +43,7 @@ def absorb_scale(model: nn.Module, shift: float, scale: float) -> None:
 
 
 def assemble(out: Path) -> Miniworld:
-    """The averaged models of `<out>`, on the CPU; latents of the autoencoder at unit variance.
+    """Assemble the averaged models of `<out>` on the CPU; latents of the autoencoder at unit variance.
 
     Raises:
         FileNotFoundError: a recipe has not run yet; its name is in the message.
@@ -110,13 +110,13 @@ def export_flux(out: Path, dreamo: Path = FLUX_FOLDER, index: Path = INDEX_FOLDE
 
 
 def flux_history(out: Path, name: str) -> dict[str, dict[str, float]]:
-    """Steps, samples and minutes of the base's run and of a variant's; empty if the variant never ran."""
+    """Read steps, samples and minutes of the base's run and of a variant's; empty if the variant never ran."""
     base, references = history(out / flux.BASE.name), history(out / name)
     return {"base": base, "references": references} if base and references else {}
 
 
 def history(folder: Path) -> dict[str, float] | None:
-    """Steps, samples and minutes of a run; None if it never ran."""
+    """Read steps, samples and minutes of a run; None if it never ran."""
     pointer = folder / "latest.json"
     if not pointer.exists():
         return None

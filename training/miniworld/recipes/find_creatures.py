@@ -1,4 +1,4 @@
-"""Creatures in a picture of the miniworld, by name: the detector says where, the classifier of the judges which."""
+"""Find creatures in a picture of the miniworld by name: the detector finds boxes, the classifier names species."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from ..world.traits import SPECIES
 from . import classifiers
 from .detector_network import FILE, SIDE, CreatureDetector, decode
 from .labelled_scenes import LOOKS
+from .pictures import picture_tensor, to_tensor
 
 # Middles of hugging creatures are faint: on 120 renders of a seed of their own, a peak of .15 finds most of them and
-# little else. Scores are doubled, so that the .30 that is asked of every detector means this.
+# little else. Scores are doubled, so that the threshold of .30 for every detector means this.
 GAIN = 2.0
-_LEAST_SPECIES = 0.05  # probability below which a creature is none of the species asked for
+_LEAST_SPECIES = 0.05  # probability below which a creature is none of the queried species
 
 
 class MiniworldDetector:
@@ -33,8 +34,8 @@ class MiniworldDetector:
 
     Args:
         network: trained.
-        judges: whose classifier of species names what is found.
-        accuracy: see `detector.validate`; empty before it is known.
+        judges: classifiers that name the species.
+        accuracy: see `detector.validate`; empty before it is measured.
     """
 
     name = "miniworld"
@@ -43,25 +44,23 @@ class MiniworldDetector:
         self.network, self.judges, self.accuracy = network, judges, accuracy
 
     def detect(self, image: Image.Image, names: Sequence[str]) -> list[Detection]:
-        """Creatures of the species that some names end in; names of other things find nothing."""
+        """Detect creatures of the species that some names end in; names of other things find nothing."""
         kinds = {name.lower().split()[-1]: name for name in names if name.split()}
-        asked = [species for species in SPECIES if species in kinds]
-        small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)[None].float() / 255
-        boxes, scores, species = self.find(pixels)
-        if not asked or not len(boxes):
+        queried = [species for species in SPECIES if species in kinds]
+        boxes, scores, species = self.find(picture_tensor(image, SIDE))
+        if not queried or not len(boxes):
             return []
-        columns = [SPECIES.index(one) for one in asked]
-        found = []
+        columns = [SPECIES.index(one) for one in queried]
+        detections = []
         for box, score, chances in zip(boxes, scores, species[:, columns]):
             best = int(chances.argmax())
             if chances[best] >= _LEAST_SPECIES:
-                found.append(Detection(kinds[asked[best]], tuple(box), score))
-        return found
+                detections.append(Detection(kinds[queried[best]], tuple(box), score))
+        return detections
 
     @torch.no_grad()
     def find(self, pixels: Tensor) -> tuple[list[tuple[float, ...]], list[float], Tensor]:
-        """All candidates of a picture (1, 3, 128, 128): boxes, scores, and the chance of each species (N, 8)."""
+        """Return all candidates of a picture (1, 3, 128, 128): boxes, scores, and the chance of each species (N, 8)."""
         (rows,) = decode(*self.network(pixels))
         boxes = [box for _, box in rows]
         if not boxes:
@@ -76,7 +75,7 @@ class TraitEncoder:
     of species, fur, belly, pattern and accessory.
 
     Args:
-        judges: whose classifier of traits reads crops.
+        judges: classifiers of the crops' traits.
     """
 
     name = "miniworld"
@@ -86,15 +85,14 @@ class TraitEncoder:
 
     @torch.no_grad()
     def pictures(self, images: Sequence[Image.Image]) -> Tensor:
-        """(N, E); the white that pads a crop to a square is cut off, as the classifier knows stretched boxes."""
+        """Embed pictures, (N, E); the white padding of a crop is cut off, since the classifier saw stretched boxes."""
         crops = [_without_margin(image).resize((classifiers.CROP,) * 2, Image.Resampling.BILINEAR) for image in images]
-        pixels = torch.from_numpy(np.stack([np.asarray(crop) for crop in crops])).permute(0, 3, 1, 2).float() / 255
-        logits, _ = self.judges.identity(pixels)
+        logits, _ = self.judges.identity(to_tensor([np.asarray(crop) for crop in crops]))
         return torch.cat([logits[name].softmax(-1).sqrt() for name in LOOKS], dim=1)
 
 
 def _without_margin(image: Image.Image) -> Image.Image:
-    """A picture without white rows and columns at its edges."""
+    """Cut white rows and columns off a picture's edges."""
     pixels = np.asarray(image.convert("RGB"))
     box = mask_box((pixels < 255).any(-1))
     if box is None:
@@ -105,10 +103,10 @@ def _without_margin(image: Image.Image) -> Image.Image:
 
 
 def load_detector(folder: Path = FOLDER) -> MiniworldDetector:
-    """The detector that comes with the miniworld.
+    """Load the detector that comes with the miniworld.
 
     Raises:
-        ValueError: it is not there.
+        ValueError: its file is missing.
     """
     weights, facts = read(folder / FILE)
     network = CreatureDetector()

@@ -1,9 +1,9 @@
-"""The small Flux's recipes: from words, then with references, DreamO's way and the way of Flux's own later models.
+"""Recipes of the small Flux: text only, then with references, as in DreamO and as in Flux's own later models.
 
 Sources: DreamO (arXiv:2504.16915), equations 2 to 5, for `flux_dreamo`: references down the diagonal, embedding tables,
 placeholders, the routing and the placeholder loss. `flux_index` has none of these: each reference has its own number on
 the first position axis (ComfyUI's reference method "index"), prompts are plain, the loss is the velocity's alone. As in
-DreamO, references are taught to a model that already draws from words: the base. Times are drawn as SD3 draws them
+DreamO, references are trained on a model that already draws from text: the base. Times are drawn as SD3 draws them
 (arXiv:2403.03206, section 3.1, logit-normal 0, 1).
 """
 
@@ -40,7 +40,7 @@ KINDS: dict[str, type[RoutedFlux]] = {SETTINGS.name: RoutedFlux, INDEX.name: Ind
 def train_base(
     out: Path, device: torch.device, minutes: float, settings: TrainerConfig = BASE, until: int | None = None
 ) -> State:
-    """Train what all variants begin from into `<out>/flux_base`: pictures from words, no references.
+    """Train the base of all variants into `<out>/flux_base`: pictures from text, no references.
 
     Args:
         out: holds corpus, clip and encoded.
@@ -63,7 +63,7 @@ def train_dreamo(
     """Train the base on references the way of DreamO into `<out>/flux_dreamo`, or `<out>/flux_unrouted`.
 
     Args:
-        out: holds what `train_base` needs and made.
+        out: holds the inputs and the run of `train_base`.
         device, minutes, settings, until: see `fit`.
         routing: with the routing and placeholder losses.
 
@@ -114,7 +114,7 @@ def _fit(
 
 
 def load_trained(out: Path, name: str = SETTINGS.name) -> RoutedFlux:
-    """The averaged model of a variant, in evaluation mode, on the CPU.
+    """Load the averaged model of a variant, in evaluation mode, on the CPU.
 
     Args:
         out: of the runs.

@@ -1,4 +1,4 @@
-"""What the small Flux trains on: scenes of one or two creatures, their references' latents, and whose each token is."""
+"""Training data of the small Flux: scenes of one or two creatures, references' latents, and each token's owner."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ class FluxBatch:
         ids: (B, L) of `PlaceholderWords`.
         references: R times (B, C, 16, 16); None for a plain step.
         targets: (B, R, 8, 8) share of each token that a reference's creature covers.
-        places: (B, R) where [ref#1], [ref#2] stand in the prompt; worded: (B,) bool, whether they do.
+        places: (B, R) positions of [ref#1], [ref#2] in the prompt; worded: (B,) bool, whether it has them.
     """
 
     latents: Tensor
@@ -56,7 +56,7 @@ class FluxData:
         who: (N, 2) identities, -1 for none.
         plain, worded, turned: (N, L) ids of the prompt without placeholders, with them, with [ref#2] before [ref#1].
         views: portraits of each identity.
-        words: what made the ids.
+        words: tokenizer of the ids.
     """
 
     latents: np.ndarray
@@ -83,20 +83,20 @@ class FluxData:
         corpus, extent = Corpus.open(out / "corpus"), Extent.of(out)
         few = (corpus.who >= 0).sum(1) <= SUBJECTS
         rows = extent.scenes(corpus)
-        kept = rows[few[rows]]
-        facts = [corpus.scene_facts[row] for row in kept]
+        scene_rows = rows[few[rows]]
+        facts = [corpus.scene_facts[row] for row in scene_rows]
         words = PlaceholderWords(Words())
         ordered, turned = (
             [with_placeholders(fact["prompt"], fact["names"], slots(len(fact["who"]), turn)) for fact in facts]
             for turn in (False, True)
         )
-        cover = corpus.cover[kept, :SUBJECTS].astype(np.float32)
+        cover = corpus.cover[scene_rows, :SUBJECTS].astype(np.float32)
         cover = reduce(cover, "n s (h p) (w q) -> n s h w", "mean", p=2, q=2)
         return cls(
             np.load(out / FOLDER / "scenes.npy")[few[rows]],
             np.load(out / FOLDER / "portraits.npy"),
             np.round(cover).astype(np.uint8),
-            corpus.who[kept, :SUBJECTS],
+            corpus.who[scene_rows, :SUBJECTS],
             words.ids([fact["prompt"] for fact in facts]),
             words.ids(ordered),
             words.ids(turned),
@@ -105,21 +105,21 @@ class FluxData:
         )
 
     def draw(self, batch: int, generator: torch.Generator) -> FluxBatch:
-        """A step's scenes: pairs, one creature alone, or no references at all; views and order by chance."""
-        draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        kind, alone = draw.random(), self.who[:, 1] < 0
+        """Draw a step's scenes: pairs, one creature alone, or no references at all; views and order by chance."""
+        rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        kind, alone = rng.random(), self.who[:, 1] < 0
         plain, count = kind < PLAIN, 1 if PLAIN <= kind < PLAIN + ALONE and alone.any() else SUBJECTS
-        rows = draw.choice(np.flatnonzero(alone == (count == 1)), size=batch)
+        rows = rng.choice(np.flatnonzero(alone == (count == 1)), size=batch)
         if plain:
-            return self._plain(rows, NO_TEXT, draw)
+            return self._plain(rows, NO_TEXT, rng)
         latents = torch.from_numpy(self.latents[rows]).float()
-        worded, turned = (torch.from_numpy(draw.random(batch) < share) for share in (WORDED, TURNED))
+        worded, turned = (torch.from_numpy(rng.random(batch) < share) for share in (WORDED, TURNED))
         turned &= count > 1
-        said = torch.where(turned[:, None], self.turned[rows], self.worded[rows])
-        ids = torch.where(worded[:, None], said, self.plain[rows])
+        worded_ids = torch.where(turned[:, None], self.turned[rows], self.worded[rows])
+        ids = torch.where(worded[:, None], worded_ids, self.plain[rows])
         order = np.where(turned.numpy()[:, None], [[1, 0]], [[0, 1]])[:, :count]  # which creature each slot has
         who = np.take_along_axis(self.who[rows], order, axis=1)
-        views = who * self.views + draw.integers(self.views, size=who.shape)
+        views = who * self.views + rng.integers(self.views, size=who.shape)
         cover = np.take_along_axis(self.cover[rows], order[..., None, None], axis=1)
         return FluxBatch(
             latents,
@@ -131,21 +131,21 @@ class FluxData:
         )
 
     def draw_without_placeholders(self, batch: int, generator: torch.Generator) -> FluxBatch:
-        """A step's scenes with plain prompts, where a reference is known by its order alone."""
-        drawn = self.draw(batch, generator)
+        """Draw a step's scenes with plain prompts, where the order alone names a reference."""
+        scenes = self.draw(batch, generator)
         rows = []
-        for row in drawn.ids:  # a placeholder is a token of its own: take it out and close the gap
-            kept = row[row < self.words.first]
-            rows.append(torch.cat((kept, torch.zeros(len(row) - len(kept), dtype=row.dtype))))
-        return replace(drawn, ids=torch.stack(rows), worded=torch.zeros_like(drawn.worded))
+        for row in scenes.ids:  # a placeholder is a token of its own: take it out and close the gap
+            tokens = row[row < self.words.first]
+            rows.append(torch.cat((tokens, torch.zeros(len(row) - len(tokens), dtype=row.dtype))))
+        return replace(scenes, ids=torch.stack(rows), worded=torch.zeros_like(scenes.worded))
 
     def draw_plain(self, batch: int, generator: torch.Generator) -> FluxBatch:
-        """A step's scenes without references, most with their prompts: what the base learns."""
-        draw = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        return self._plain(draw.choice(len(self.latents), size=batch), NO_TEXT_BASE, draw)
+        """Draw a step's scenes without references, most with their prompts, to train the base."""
+        rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        return self._plain(rng.choice(len(self.latents), size=batch), NO_TEXT_BASE, rng)
 
-    def _plain(self, rows: np.ndarray, no_text: float, draw: np.random.Generator) -> FluxBatch:
-        silent = torch.from_numpy(draw.random(len(rows)) < no_text)
+    def _plain(self, rows: np.ndarray, no_text: float, rng: np.random.Generator) -> FluxBatch:
+        silent = torch.from_numpy(rng.random(len(rows)) < no_text)
         ids = torch.where(silent[:, None], self.words.ids([""]), self.plain[rows])
         latents = torch.from_numpy(self.latents[rows]).float()
         nothing = torch.zeros(len(rows), 0, TOKEN_SIDE, TOKEN_SIDE)
@@ -153,6 +153,6 @@ class FluxData:
 
 
 def slots(count: int, turned: bool) -> tuple[int, ...]:
-    """The slots of a caption's creatures: 1, 2 or, turned, 2, 1."""
+    """Return the slots of a caption's creatures: 1, 2 or, turned, 2, 1."""
     ordered = tuple(range(1, count + 1))
     return ordered[::-1] if turned else ordered

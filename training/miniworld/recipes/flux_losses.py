@@ -38,7 +38,7 @@ class RoutingLossAttention:
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         with torch.set_grad_enabled(self.learned and torch.is_grad_enabled()):
             self.maps.append(logit_map(query, key, self.sequence.layout()))
-            if len(self.sequence.references) > 1:  # a single one needs no telling apart
+            if len(self.sequence.references) > 1:  # a single one needs no placeholder
                 at = self.places[:, None, :, None].expand(-1, key.shape[1], -1, key.shape[3])
                 asking = query[:, :, self.sequence.reference_tokens(0).start :]
                 self.holders.append(placeholder_loss(asking, key.gather(2, at), self.owners))

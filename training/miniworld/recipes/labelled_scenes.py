@@ -1,4 +1,4 @@
-"""Labelled renders for the classifiers: every relation, every identity, and planted fused bodies to refuse.
+"""Render labelled scenes for the classifiers: every relation, every identity, and planted fused bodies to refuse.
 
 Used only to train and validate the classifiers; they see held-out relations and identities, which the models that they
 measure never do. The last tenth is for validation, drawn from the same streams under indices of its own.
@@ -45,17 +45,17 @@ TRAITS: dict[str, tuple[str, ...]] = {
     "emblem": EMBLEMS,
     "emblem_colour": tuple(EMBLEM_COLOURS),
 }
-LOOKS = ("species", "fur", "belly", "pattern", "accessory")  # the traits that say who a creature is at a glance
+LOOKS = ("species", "fur", "belly", "pattern", "accessory")  # the traits that identify a creature at a glance
 
 
 def trait_row(traits: CreatureTraits) -> list[int]:
-    """Traits as class indices, in the order of TRAITS."""
+    """Return traits as class indices, in the order of TRAITS."""
     return [values.index(getattr(traits, name)) for name, values in TRAITS.items()]
 
 
 @dataclass(frozen=True)
 class Label:
-    """What one labelled picture shows.
+    """Labels of one picture.
 
     Attributes:
         relation: index into RELATIONS, or FUSED.
@@ -73,7 +73,7 @@ class Label:
 
 
 def draw_labelled(seed: int, index: int) -> tuple[bytes, Label]:
-    """Picture `index` of a labelled set: relations in turn, with a fusion after every FUSED_EVERY - 1 of them."""
+    """Draw picture `index` of a labelled set: relations in turn, a fusion after every FUSED_EVERY - 1 of them."""
     if index % FUSED_EVERY == FUSED_EVERY - 1:
         rng = generator(seed, Stream.FUSION, index)
         kind = index // FUSED_EVERY % len(fusions.KINDS)
@@ -81,13 +81,14 @@ def draw_labelled(seed: int, index: int) -> tuple[bytes, Label]:
         return compress(fusions.plant(rng, fusions.KINDS[kind], PIXELS)), Label(FUSED, kind, *map(np.zeros, shapes))
     relation = (index - index // FUSED_EVERY) % len(RELATIONS)
     plan = draw_plan(generator(seed, Stream.LABELLED, index), relation=RELATIONS[relation], held_out=None)
-    drawn = render(plan, PIXELS)
+    rendering = render(plan, PIXELS)
     traits = np.array([trait_row(who) for who in plan.cast])
-    return compress(drawn.image), Label(relation, -1, traits, drawn.boxes, drawn.keypoints, drawn.emblem_visible)
+    label = Label(relation, -1, traits, rendering.boxes, rendering.keypoints, rendering.emblem_visible)
+    return compress(rendering.image), label
 
 
 def render_labelled(folder: Path, count: int, seed: int, processes: int) -> Iterator[str]:
-    """Draw `count` labelled pictures into `folder`; nothing to do if they are there."""
+    """Draw `count` labelled pictures into `folder`; nothing to do if they exist."""
     done = folder / "labelled.json"
     facts = {"count": count, "seed": seed}
     if done.exists() and json.loads(done.read_text(encoding="utf-8")) == facts:

@@ -28,10 +28,10 @@ def train(
     corpus = Corpus.open(out / "corpus")
     model, _ = contrastive.load_trained(out / "clip")
 
-    def pictures(draw: np.random.Generator, count: int) -> Tensor:
-        if draw.random() < 0.75:
-            return to_tensor(corpus.portraits[draw.integers(len(corpus.portraits), size=count)])
-        scenes = to_tensor(corpus.scenes[draw.integers(len(corpus.scenes), size=count)])
+    def pictures(rng: np.random.Generator, count: int) -> Tensor:
+        if rng.random() < 0.75:
+            return to_tensor(corpus.portraits[rng.integers(len(corpus.portraits), size=count)])
+        scenes = to_tensor(corpus.scenes[rng.integers(len(corpus.scenes), size=count)])
         return F.interpolate(scenes, size=(PORTRAIT_PIXELS, PORTRAIT_PIXELS), mode="bilinear")
 
     encoder = encoder_of_transformers(model.vision)
@@ -41,7 +41,7 @@ def train(
 
 
 def load_trained(out: Path) -> VisionEncoder:
-    """The distilled encoder of `<out>`, its teacher's share mixed in."""
+    """Load the distilled encoder of `<out>`, its teacher's share mixed in."""
     weights, _ = load_ema_weights(out / SETTINGS.name)
     student = copy.deepcopy(contrastive.load_trained(out / "clip")[0].vision)
     mixed = {

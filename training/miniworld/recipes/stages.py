@@ -1,6 +1,6 @@
-"""Every stage of training the miniworld's models: what it needs, how long it may take, how it runs.
+"""Stages of training the miniworld's models: needs, minutes and work of each.
 
-Trained stages get minutes of one core; the figures are for 165 minutes on two cores and are scaled to what there is.
+Trained stages get minutes of one core; the figures are for 165 minutes on two cores and are scaled to the machine.
 A stage measures its pace over its first steps, fixes its number of steps by it (in `<out>/plans`, so that a resumed
 stage keeps its schedule) and then trains to the end of a schedule that cools down.
 """
@@ -37,7 +37,7 @@ OVERRUN = 1.25  # a stage that its machine slows down stops after this multiple 
 
 @dataclass(frozen=True)
 class Size:
-    """How large a run is.
+    """Size of a run.
 
     Attributes:
         scenes, identities, portraits: of the corpus, see CorpusSize.
@@ -65,10 +65,10 @@ class Stage:
     """One stage.
 
     Attributes:
-        needs: stages that must be done before.
+        needs: stages that must be done first.
         minutes: of one core, for a run of REFERENCE_MINUTES; 0 for stages of fixed work.
-        recipe: its settings and how it trains; None for stages of fixed work.
-        work: what a stage of fixed work does; yields lines of progress.
+        recipe: its settings and train function; None for stages of fixed work.
+        work: function of a stage of fixed work; yields lines of progress.
     """
 
     needs: tuple[str, ...]
@@ -134,7 +134,7 @@ def run_stage(out: Path, name: str, size: Size, minutes: float) -> Iterator[str]
     Args:
         out: of the runs.
         name: key of STAGES.
-        size: how large the run is.
+        size: of the run.
         minutes: for a trained stage, of this machine's time.
     """
     stage = STAGES[name]
@@ -159,7 +159,7 @@ def _train(out: Path, name: str, size: Size, minutes: float) -> State:
 
 
 def _affordable(out: Path, settings: TrainerConfig, train: Train, device: torch.device, minutes: float) -> int:
-    """Steps that fit into the minutes, by the pace of a few."""
+    """Estimate the steps that fit into the minutes, by the pace of a few."""
     endless = replace(settings, steps=10**9)
     first = train(out, device, minutes, endless, PACE_FROM)
     then = train(out, device, minutes, endless, PACE_TO)
@@ -168,5 +168,5 @@ def _affordable(out: Path, settings: TrainerConfig, train: Train, device: torch.
 
 
 def stage_minutes(name: str, minutes: float, cores: int) -> float:
-    """Minutes of a trained stage in a run of `minutes` on `cores` cores."""
+    """Return the minutes of a trained stage in a run of `minutes` on `cores` cores."""
     return STAGES[name].minutes * minutes / REFERENCE_MINUTES * min(cores / REFERENCE_CORES, 1.0)

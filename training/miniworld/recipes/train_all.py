@@ -26,13 +26,13 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def say(line: str) -> None:
-    """Command-line output, in one place."""
+    """Print one line with the time."""
     sys.stdout.write(f"{time.strftime('%H:%M:%S')} {line}\n")
     sys.stdout.flush()
 
 
 def ready(out: Path, running: set[str]) -> list[str]:
-    """Stages that could start now, the most urgent first."""
+    """List the stages that could start now, the most urgent first."""
     return [
         name
         for name, stage in STAGES.items()

@@ -1,4 +1,4 @@
-"""Training on from the shipped weights: `models/miniworld` as the first checkpoints of new runs.
+"""Train on from the shipped weights: `models/miniworld` as the first checkpoints of new runs.
 
 Moments and raw weights are not shipped, so the averages stand for both and the optimisers start anew; steps, samples
 and minutes go on counting from `training.json`. The local encoder is always distilled anew from its CLIP.
@@ -27,10 +27,10 @@ def warm_start(out: Path, folder: Path = FOLDER) -> list[str]:
         folder: the exported models.
 
     Returns:
-        The recipes that can now be trained on, by their verbs.
+        The verbs of the recipes that can now train on.
     """
     world = load_miniworld(folder)
-    known = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    runs = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     recipes = {
         "vae": (autoencoder.SETTINGS, world.vae),
         "clip": (contrastive.SETTINGS, _contrastive(world)),
@@ -39,7 +39,7 @@ def warm_start(out: Path, folder: Path = FOLDER) -> list[str]:
     begun = []
     for verb, (settings, model) in recipes.items():
         if not (out / RUNS[verb] / "latest.json").exists():
-            _first_checkpoint(out, settings, model.requires_grad_(True), known[verb])
+            _first_checkpoint(out, settings, model.requires_grad_(True), runs[verb])
             begun.append(verb)
     if "vae" in begun:
         write_text(out / RUNS["vae"] / "channels.json", json.dumps(world.vae.config.latent_channels))
@@ -47,7 +47,7 @@ def warm_start(out: Path, folder: Path = FOLDER) -> list[str]:
 
 
 def _contrastive(world: Miniworld) -> nn.Module:
-    """L's projection and the temperatures serve CLIP's loss alone and are not shipped; they start anew."""
+    """Build CLIP's training model; L's projection and the temperatures are not shipped and start anew."""
     torch.manual_seed(contrastive.SETTINGS.seed)
     model = contrastive.ContrastiveModel(len(world.words))
     model.vision, model.text_l, model.text_g = world.vision, world.text_l, world.text_g
@@ -61,8 +61,8 @@ def _denoiser(world: Miniworld) -> nn.Module:
     return model
 
 
-def _first_checkpoint(out: Path, settings: TrainerConfig, model: nn.Module, known: dict) -> None:
+def _first_checkpoint(out: Path, settings: TrainerConfig, model: nn.Module, run: dict) -> None:
     average = {name: value.detach() for name, value in model.state_dict().items() if value.is_floating_point()}
-    state = State(known["steps"], known["samples"], 60 * known["minutes"], average)
+    state = State(run["steps"], run["samples"], 60 * run["minutes"], average)
     optimiser = Muon(model, settings.lr, settings.weight_decay, adamw_params=settings.adamw_params)
     save(out / settings.name, state, model, optimiser)

@@ -1,4 +1,4 @@
-"""What a creature wears, a quarter of its height or more. Head units for hats and glasses, torso units below."""
+"""Accessories of a creature, a quarter of its height or more. Head units for hats and glasses, torso units below."""
 
 from .face import eye_centre
 from .pose import Pose
@@ -8,7 +8,7 @@ from .traits import CreatureTraits
 
 
 def behind(traits: CreatureTraits, pose: Pose, paint: Paint, torso: str) -> list[Shape]:
-    """Drawn behind the body: a cape."""
+    """Draw what is worn behind the body: a cape."""
     if traits.accessory != "cape":
         return []
     swing = -0.10 * pose.turn
@@ -20,7 +20,7 @@ def behind(traits: CreatureTraits, pose: Pose, paint: Paint, torso: str) -> list
 
 
 def around_neck(traits: CreatureTraits, pose: Pose, paint: Paint, torso: str) -> list[Shape]:
-    """Drawn over the body and under the chin: scarf, bow tie, the cape's collar."""
+    """Draw what is worn over the body and under the chin: scarf, bow tie, the cape's collar."""
     x = 0.05 * pose.turn
     if traits.accessory == "cape":
         collar = path(f"M{x - 0.135:.3f} -0.265Q{x:.3f} -0.20 {x + 0.135:.3f} -0.265")
@@ -51,7 +51,7 @@ def around_neck(traits: CreatureTraits, pose: Pose, paint: Paint, torso: str) ->
 
 
 def on_head(traits: CreatureTraits, pose: Pose, paint: Paint, head: str) -> list[Shape]:
-    """Drawn last: hats, flower, glasses."""
+    """Draw what is worn on the head, last of all: hats, flower, glasses."""
     build = {"party hat": _party_hat, "crown": _crown, "flower": _flower, "glasses": _glasses}.get(traits.accessory)
     return build(traits, pose, paint, head) if build else []
 

@@ -1,4 +1,4 @@
-"""Where a scene takes place and how it is lit: few large pale shapes, so that creatures stand out at 128 pixels.
+"""Place and light of a scene: few large pale shapes, so that creatures stand out at 128 pixels.
 
 Light colours the sky alone: a creature looks the same by day and at sunset.
 """
@@ -47,7 +47,7 @@ class Backdrop:
 
 
 def draw_backdrop(rng: np.random.Generator) -> Backdrop:
-    """A place and light, uniform except that two scenes in three are in plain daylight."""
+    """Draw a place and light, uniform except that two scenes in three are in plain daylight."""
     return Backdrop(
         place=str(rng.choice(PLACES)),
         light=str(rng.choice(LIGHTS, p=(0.66, 0.17, 0.17))),
@@ -57,7 +57,7 @@ def draw_backdrop(rng: np.random.Generator) -> Backdrop:
 
 
 def paint_backdrop(backdrop: Backdrop, palette: Palette) -> list[Shape]:
-    """Sky, large things and ground, back to front, in scene units."""
+    """Paint sky, large things and ground, back to front, in scene units."""
     rng = generator(backdrop.seed, Stream.BACKDROP)
     top, low, ground, deep = _COLOURS[backdrop.place]
     if backdrop.place not in ("room", "night"):
@@ -77,7 +77,7 @@ Parts = tuple[list[Shape], list[Shape]]  # behind the ground, on it
 
 
 def _meadow(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
-    """Clouds, a far hill, flowers."""
+    """Paint clouds, a far hill, flowers."""
     far = [_cloud(x, 0.15), Shape(ellipse(x - 0.2, line + 0.03, 0.42, 0.13), fill="#9fd786")]
     spots = rng.uniform((0.04, line + 0.07), (0.96, 0.96), (5, 2))
     near = [
@@ -88,7 +88,7 @@ def _meadow(x: float, rng: np.random.Generator, line: float, palette: Palette) -
 
 
 def _beach(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
-    """The sun over the sea."""
+    """Paint the sun over the sea."""
     sea = f'rect x="0" y="{line - 0.13:.3f}" width="1" height="0.2"'
     return [
         Shape(ellipse(x, 0.16, 0.085, 0.085), fill="#ffe791"),
@@ -97,7 +97,7 @@ def _beach(x: float, rng: np.random.Generator, line: float, palette: Palette) ->
 
 
 def _snow(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
-    """Two peaks."""
+    """Paint two peaks."""
     peaks = [
         polygon((c - 0.36, line + 0.05), (c, line - h), (c + 0.36, line + 0.05))
         for c, h in ((x, 0.38), (x - 0.5, 0.28))
@@ -106,7 +106,7 @@ def _snow(x: float, rng: np.random.Generator, line: float, palette: Palette) -> 
 
 
 def _forest(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
-    """Four trees."""
+    """Paint four trees."""
     trees = []
     for c in np.linspace(0.06, 0.94, 4) + rng.uniform(-0.05, 0.05, 4):
         height = rng.uniform(0.42, 0.56)
@@ -116,7 +116,7 @@ def _forest(x: float, rng: np.random.Generator, line: float, palette: Palette) -
 
 
 def _room(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
-    """A window, a skirting board, a rug."""
+    """Paint a window, a skirting board, a rug."""
     left = x * 0.55 + 0.05
     window = f'rect x="{left:.3f}" y="0.08" width="0.30" height="0.28" rx="0.03"'
     far = [
@@ -128,7 +128,7 @@ def _room(x: float, rng: np.random.Generator, line: float, palette: Palette) -> 
 
 
 def _desert(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
-    """The sun and a cactus."""
+    """Paint the sun and a cactus."""
     cactus = path(
         f"M{x:.3f} {line + 0.03:.3f}L{x:.3f} {line - 0.24:.3f}M{x:.3f} {line - 0.06:.3f}L{x + 0.09:.3f} "
         f"{line - 0.06:.3f}L{x + 0.09:.3f} {line - 0.15:.3f}"
@@ -138,7 +138,7 @@ def _desert(x: float, rng: np.random.Generator, line: float, palette: Palette) -
 
 
 def _night(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
-    """Stars and the moon."""
+    """Paint stars and the moon."""
     stars = rng.uniform((0.03, 0.03), (0.97, 0.5), (7, 2))
     far = [Shape(ellipse(sx, sy, 0.012, 0.012), fill="#fff9e0") for sx, sy in stars]
     moon = [
@@ -149,7 +149,7 @@ def _night(x: float, rng: np.random.Generator, line: float, palette: Palette) ->
 
 
 def _city(x: float, rng: np.random.Generator, line: float, palette: Palette) -> Parts:
-    """Houses and the marks of a road."""
+    """Paint houses and the marks of a road."""
     houses = []
     for at in np.arange(-0.06, 1.0, 0.27):
         height = rng.uniform(0.25, 0.48)

@@ -1,4 +1,4 @@
-"""How a scene is said, in varied words that never tell an identity beyond its species."""
+"""Captions of scenes, in varied words that name no trait but the species."""
 
 from dataclasses import dataclass
 
@@ -81,7 +81,7 @@ def draw_caption(
     backdrop: Backdrop,
     described: bool = False,
 ) -> Caption:
-    """One of the ways to say a scene.
+    """Draw one of the wordings of a scene.
 
     Args:
         rng: owner of the randomness.
@@ -110,7 +110,7 @@ def draw_caption(
 
 
 def plain_prompt(relation: str, names: tuple[str, ...], place: str | None = None) -> str:
-    """The first wording of a relation, e.g. `a fox is hugging a bear in a meadow` (evaluation prompts)."""
+    """Return the first wording of a relation, e.g. `a fox is hugging a bear in a meadow` (evaluation prompts)."""
     subjects = dict(zip("abc", (f"a {name}" for name in names)))
     return _template(relation, len(names)).format(**subjects) + (f" {_PLACE_WORDS[place][0]}" if place else "")
 
@@ -122,7 +122,7 @@ def _template(relation: str, count: int) -> str:
 
 
 def vocabulary_texts() -> list[str]:
-    """Texts that together contain every word any caption can use (also held-out relations and CLIP's descriptions)."""
+    """List texts with every word that captions use (held-out relations and CLIP's descriptions too)."""
     words = [template for wordings in PAIR_WORDS.values() for template, _ in wordings]
     words += [*SINGLES, *TRIOS, *SPECIES, *FURS, *BELLIES, *ACCESSORIES, *ACCENTS, *EMBLEMS, *EMBLEM_COLOURS]
     words += [text for texts in _PLACE_WORDS.values() for text in texts] + list(_LIGHT_WORDS.values())

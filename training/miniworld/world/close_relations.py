@@ -10,7 +10,7 @@ from .staging import Staging, interleaved, middle, one_after_another, sizes
 
 
 def hugging(rng: np.random.Generator) -> Staging:
-    """Cheek to cheek, bodies touching, each one's near arm across the other's shoulder and its far arm around."""
+    """Pose cheek to cheek, each one's near arm across the other's shoulder and its far arm around."""
     (a, b), x = sizes(rng, 0.62), middle(rng)
     closed = rng.random(2) < 0.5
     left = standing(x - 0.185 * a, a, 0.4, lean=-0.15, tilt=0.22, eyes_closed=bool(closed[0]))
@@ -23,7 +23,7 @@ def hugging(rng: np.random.Generator) -> Staging:
 
 
 def kissing(rng: np.random.Generator) -> Staging:
-    """Nose to nose, a heart above."""
+    """Pose nose to nose, a heart above."""
     a, x = float(rng.uniform(0.57, 0.63)), middle(rng)
     b = a * float(rng.uniform(0.97, 1.03))
     left = standing(x - 0.40 * a, a, 0.95, lean=0.17, eyes_closed=True)
@@ -34,7 +34,7 @@ def kissing(rng: np.random.Generator) -> Staging:
 
 
 def carrying(rng: np.random.Generator) -> Staging:
-    """In the arms, across the chest."""
+    """Pose the other in the agent's arms, across the chest."""
     (a, b), x = sizes(rng, 0.68), middle(rng, 0.02)
     b *= 0.80
     bearer = standing(x - 0.09, a, 0.1, lean=-0.05, look=(1.0, 0.5))
@@ -48,7 +48,7 @@ def carrying(rng: np.random.Generator) -> Staging:
 
 
 def giving_a_piggyback(rng: np.random.Generator) -> Staging:
-    """The agent carries the other on its back: a head above the shoulder, paws around the chest."""
+    """Pose the other on the agent's back: a head above the shoulder, paws around the chest."""
     (a, b), x = sizes(rng, 0.56), middle(rng)
     b *= 0.86
     bearer = standing(x + 0.11, a, 0.6, lean=0.20)
@@ -62,7 +62,7 @@ def giving_a_piggyback(rng: np.random.Generator) -> Staging:
 
 
 def lifting(rng: np.random.Generator) -> Staging:
-    """Held up high under the arms."""
+    """Pose the other held up high under the arms."""
     (a, b), x = sizes(rng, 0.53), middle(rng)
     b *= 0.88
     bearer = standing(x - 0.15, a, 0.55, lean=-0.05, tilt=-0.12, look=(0.5, -1.0))
@@ -76,7 +76,7 @@ def lifting(rng: np.random.Generator) -> Staging:
 
 
 def hiding_behind(rng: np.random.Generator) -> Staging:
-    """Half of the agent shows behind the other, a paw on its shoulder."""
+    """Pose the agent half behind the other, a paw on its shoulder."""
     (a, b), x = sizes(rng, 0.62), middle(rng)
     front = standing(x + 0.10, b, 0.1)
     agent = standing(x - 0.115, a * 0.96, 0.2, ground=GROUND - 0.045, tilt=-0.12, look=(1.0, 0.0))
@@ -86,7 +86,7 @@ def hiding_behind(rng: np.random.Generator) -> Staging:
 
 
 def leaning_on(rng: np.random.Generator) -> Staging:
-    """Sitting, the agent's head on the other's shoulder, asleep."""
+    """Pose both sitting, the agent's head on the other's shoulder, asleep."""
     (a, b), x = sizes(rng, 0.66), middle(rng)
     support = sitting(x + 0.19, b * 1.04, -0.1, lean=0.04, tilt=0.03)
     agent = sitting(x - 0.20, a * 0.94, 0.25, lean=0.16, tilt=0.38, eyes_closed=True)
@@ -95,7 +95,7 @@ def leaning_on(rng: np.random.Generator) -> Staging:
 
 
 def whispering_to(rng: np.random.Generator) -> Staging:
-    """The agent's muzzle and paw at the other's ear."""
+    """Pose the agent's muzzle and paw at the other's ear."""
     (a, b), x = sizes(rng, 0.60), middle(rng)
     listener = standing(x + 0.17, b, 0.0, lean=0.02, tilt=0.05, look=(-1.0, 0.0))
     agent = standing(x - 0.19, a, 0.85, lean=0.13, tilt=0.04, look=(1.0, 0.0))
@@ -106,7 +106,7 @@ def whispering_to(rng: np.random.Generator) -> Staging:
 
 
 def riding(rng: np.random.Generator) -> Staging:
-    """On the back of one that goes on all fours."""
+    """Pose the agent on the back of one that goes on all fours."""
     (a, b), x = sizes(rng, 0.54), middle(rng, 0.03)
     a *= 0.90
     mount = crawling(x + 0.01, b * 1.06, 1.0, GROUND + 0.02)
@@ -119,7 +119,7 @@ def riding(rng: np.random.Generator) -> Staging:
 
 
 def leapfrogging(rng: np.random.Generator) -> Staging:
-    """Over the back of one that crouches, legs wide, paws pressed on its back."""
+    """Pose the agent over the back of one that crouches, legs wide, paws pressed on its back."""
     (a, b), x = sizes(rng, 0.50), middle(rng, 0.03)
     below = crawling(x + 0.03, b * 1.04, 1.0, GROUND + 0.02)
     back = below.torso(-0.17, -0.10)

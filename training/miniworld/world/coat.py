@@ -10,7 +10,7 @@ _TRUNK_SPOTS = ((-0.155, -0.19, 0.05), (0.165, -0.13, 0.05), (-0.14, 0.02, 0.045
 
 
 def on_head(traits: CreatureTraits, pose: Pose, paint: Paint, at: str, clip: str) -> list[Shape]:
-    """Marks of the head, in head units."""
+    """Draw the marks of the head, in head units."""
     face = FACE_SHIFT * pose.turn
     if traits.pattern == "stripes":
         middle = [
@@ -33,7 +33,7 @@ def on_head(traits: CreatureTraits, pose: Pose, paint: Paint, at: str, clip: str
 
 
 def on_trunk(traits: CreatureTraits, paint: Paint, at: str, clip: str) -> list[Shape]:
-    """Marks of the trunk, in torso units."""
+    """Draw the marks of the trunk, in torso units."""
     if traits.pattern == "stripes":
         return [flat(ellipse(0, y, 0.3, 0.026), paint.mark, at, clip) for y in (-0.21, -0.11, -0.01)]
     if traits.pattern == "spots":
@@ -44,10 +44,10 @@ def on_trunk(traits: CreatureTraits, paint: Paint, at: str, clip: str) -> list[S
 
 
 def on_limb(traits: CreatureTraits, paint: Paint, start: Point, joint: Point, end: Point, width: float) -> list[Shape]:
-    """Marks of an arm or leg, in scene units; `width` of the limb."""
+    """Draw the marks of an arm or leg, in scene units; `width` of the limb."""
 
     def along(share: float) -> Point:
-        """A point of the bend from start over the joint to the end."""
+        """Return a point of the bend from start over the joint to the end."""
         bend = tuple(2 * j - (s + e) / 2 for s, j, e in zip(start, joint, end))
         return tuple(
             (1 - share) ** 2 * s + 2 * share * (1 - share) * b + share**2 * e for s, b, e in zip(start, bend, end)

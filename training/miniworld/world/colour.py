@@ -17,7 +17,7 @@ def _gamma(channel: float) -> int:
 
 @lru_cache(maxsize=4096)
 def css(colour: Oklch) -> str:
-    """An OKLCH colour as `#rrggbb`.
+    """Write an OKLCH colour as `#rrggbb`.
 
     Args:
         colour: lightness in [0, 1], chroma in about [0, 0.3], hue in turns [0, 1).
@@ -37,5 +37,5 @@ def css(colour: Oklch) -> str:
 
 
 def shade(colour: Oklch, lightness: float, chroma: float = 1.0) -> Oklch:
-    """The same hue, `lightness` added (in OKLCH units) and its chroma multiplied by `chroma`."""
+    """Keep the hue, add `lightness` (in OKLCH units) and multiply the chroma by `chroma`."""
     return (min(max(colour[0] + lightness, 0.0), 1.0), colour[1] * chroma, colour[2])

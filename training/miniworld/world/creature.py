@@ -18,7 +18,7 @@ Layers = dict[str, list[Shape]]
 
 @dataclass(frozen=True)
 class Body:
-    """What the parts of one creature share while it is drawn.
+    """State that the parts of one creature share while it is drawn.
 
     Attributes:
         joints: (17, 2) of `solve`.
@@ -42,7 +42,7 @@ class Body:
 
 
 def draw_creature(traits: CreatureTraits, pose: Pose, palette: Palette, key: str) -> Layers:
-    """The shapes of a creature, back to front within each layer, in scene units.
+    """Draw the shapes of a creature, back to front within each layer, in scene units.
 
     Args:
         traits: who.
@@ -54,10 +54,8 @@ def draw_creature(traits: CreatureTraits, pose: Pose, palette: Palette, key: str
         Shapes by name of LAYERS.
     """
     body = Body(traits, pose, solve(pose), Paint.of(traits, palette), palette, key)
-    arms, legs = (
-        [_limb(body, 5 + 3 * i, ARM_WIDTH) for i in (0, 1)],
-        [_limb(body, 11 + 3 * i, LEG_WIDTH) for i in (0, 1)],
-    )
+    arms = [_limb(body, 5 + 3 * i, ARM_WIDTH) for i in (0, 1)]
+    legs = [_limb(body, 11 + 3 * i, LEG_WIDTH) for i in (0, 1)]
     far = 0 if pose.turn > 0 else 1  # turned right, the creature's left side is the far one
     sideways = abs(pose.turn) > 0.25
     seated = pose.feet[0][1] - pose.hip[1] < SOLE_Y * pose.size
@@ -75,7 +73,7 @@ def draw_creature(traits: CreatureTraits, pose: Pose, palette: Palette, key: str
 
 
 def _limb(body: Body, first: int, width: float) -> list[Shape]:
-    """Arm or leg that starts at keypoint `first`, with its paw."""
+    """Draw an arm or leg that starts at keypoint `first`, with its paw."""
     size, paint = body.pose.size, body.paint
     start, joint, end = (tuple(body.joints[first + step]) for step in range(3))
     bend = limb(start, joint, end)
@@ -91,7 +89,7 @@ def _limb(body: Body, first: int, width: float) -> list[Shape]:
 
 
 def _trunk(body: Body, legs_ahead: list[Shape]) -> list[Shape]:
-    """Trunk, belly, the legs in front of it, and the emblem over all."""
+    """Draw trunk, belly, the legs in front of it, and the emblem over all."""
     pose, paint, at = body.pose, body.paint, body.torso
     outline = ellipse(0, TRUNK_Y, TRUNK_RX * (1 - 0.10 * abs(pose.turn)), TRUNK_RY)
     clip = body.palette.clip(f"t{body.key}", outline, at)

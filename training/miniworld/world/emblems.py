@@ -22,12 +22,12 @@ class Mark(Shape):
 
 
 def place(pose: Pose) -> tuple[float, float]:
-    """Middle of the emblem in torso units: it turns with the belly."""
+    """Return the middle of the emblem in torso units: it turns with the belly."""
     return (0.085 * pose.turn, CENTRE_Y)
 
 
 def emblem(traits: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Shape]:
-    """The emblem, a little narrower when the body turns."""
+    """Draw the emblem, a little narrower when the body turns."""
     x, y = place(pose)
     narrow = 1 - 0.2 * abs(pose.turn)
     if traits.emblem == "ring":
@@ -42,7 +42,7 @@ def emblem(traits: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Sh
 
 
 def area(traits: CreatureTraits, pose: Pose) -> float:
-    """Area of the whole emblem as a fraction of the picture, hidden or not (approximate: 10 %)."""
+    """Return the area of the whole emblem as a fraction of the picture, hidden or not (approximate: 10 %)."""
     shares = {"star": 1.60, "heart": 2.55, "moon": 1.95, "cross": 2.20, "diamond": 2.10, "ring": 3.14}
     return shares[traits.emblem] * (RADIUS * pose.size) ** 2 * (1 - 0.2 * abs(pose.turn))
 

@@ -1,4 +1,4 @@
-"""The creatures that come with the pack: pictures for people to try, of identities that no training has seen."""
+"""Draw the creatures that come with the pack: pictures for people to try, of identities that no training has seen."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,13 @@ _SEED = 2
 
 @dataclass(frozen=True)
 class ExampleCreature:
-    """Who is drawn, doing what, where.
+    """A creature with its pose and place.
 
     Attributes:
         traits: held out of all training.
         pose: a key of SINGLES.
         place: one of PLACES.
-        colour: what its file calls the fur, where saved graphs know it by another word than FURS has; else empty.
+        colour: word for the fur in its file name, where saved graphs use another one than FURS; else empty.
     """
 
     traits: CreatureTraits
@@ -60,7 +60,7 @@ EXAMPLE_CREATURES = (
 
 
 def plan_of(number: int) -> ScenePlan:
-    """What is drawn of the creature with this number."""
+    """Plan the picture of the creature with this number."""
     creature = EXAMPLE_CREATURES[number]
     backdrop = Backdrop(creature.place, "day", side=-1.0, seed=number)
     rng = generator(_SEED, Stream.EXAMPLE, number)

@@ -19,7 +19,8 @@ FROG_EYE_Y = -0.165
 
 
 def muzzle(traits: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Shape]:
-    """Snout, nose, mouth."""
+    """Draw snout, nose, mouth."""
+    # A frog has a wide mouth and no snout.
     x, y = (FACE_SHIFT + 0.035) * pose.turn, 0.125
     if traits.species == "frog":
         smile = path(f"M{x - 0.165:.3f} 0.055Q{x:.3f} 0.185 {x + 0.165:.3f} 0.055")
@@ -27,6 +28,8 @@ def muzzle(traits: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Sh
             flat(ellipse(x, 0.135, 0.19, 0.082), paint.belly_flat, at),
             Shape(smile, stroke=INK, width=0.024, transform=at),
         ]
+
+    # Snout and mouth; a dog's tongue lies under them, a dragon has nostrils and no nose.
     rx, ry = MUZZLES[traits.species]
     nose_x = x + 0.035 * pose.turn
     mouth = path(
@@ -41,6 +44,8 @@ def muzzle(traits: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Sh
     shapes += [flat(ellipse(x, y, rx, ry), paint.belly_flat, at), Shape(mouth, stroke=INK, width=0.018, transform=at)]
     if traits.species == "dragon":
         return shapes + [flat(ellipse(nose_x + dx, y - 0.035, 0.020, 0.017), INK, at) for dx in (-0.05, 0.05)]
+
+    # Teeth, nose and whiskers.
     if traits.species == "rabbit":  # two front teeth
         tooth = f'rect x="{nose_x - 0.024:.3f}" y="{y + 0.038:.3f}" width="0.048" height="0.045" rx="0.008"'
         shapes.append(Shape(tooth, fill="#ffffff", stroke=INK, width=0.012, transform=at))
@@ -59,7 +64,7 @@ def muzzle(traits: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Sh
 
 
 def cheeks(traits: CreatureTraits, pose: Pose, paint: Paint, at: str, clip: str) -> list[Shape]:
-    """A blush on both sides; a fox's pale cheeks."""
+    """Draw a blush on both sides, and a fox's pale cheeks."""
     face = FACE_SHIFT * pose.turn
     shapes = []
     if traits.species == "fox":
@@ -76,7 +81,7 @@ def cheeks(traits: CreatureTraits, pose: Pose, paint: Paint, at: str, clip: str)
 
 
 def eyes(traits: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Shape]:
-    """Two shining eyes, or two arcs when closed; the far one is narrower when the head turns."""
+    """Draw two shining eyes, or two arcs when closed; the far one is narrower when the head turns."""
     shapes: list[Shape] = []
     for side in (-1.0, 1.0):
         x, y = eye_centre(traits, pose, side)
@@ -99,7 +104,7 @@ def eyes(traits: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Shap
 
 
 def eye_centre(traits: CreatureTraits, pose: Pose, side: float) -> tuple[float, float]:
-    """Middle of a drawn eye in head units; a frog's eyes sit on top of its head."""
+    """Return the middle of a drawn eye in head units; a frog's eyes sit on top of its head."""
     if traits.species == "frog":
         return side * 0.15 * (0.75 + 0.25 * pose.spread) + 0.065 * pose.turn, FROG_EYE_Y
     return pose.eye(side)

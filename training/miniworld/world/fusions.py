@@ -1,8 +1,8 @@
-"""Planted fused bodies: pictures of two creatures that a relation's classifier must refuse.
+"""Plant fused bodies: pictures of two creatures that a relation's classifier must refuse.
 
 Weak samples draw a hug as one lump: two furs on one body, two faces shining through each other, two heads on one
 trunk, one creature alone with its arms around nothing, or two heads melted into one smear. Each is planted here from
-renders of known scenes, so that a classifier can be taught to refuse them and its accuracy on them can be stated.
+renders of exact scenes, so that a classifier can be taught to refuse them and its accuracy on them can be stated.
 """
 
 from dataclasses import replace
@@ -48,13 +48,13 @@ def plant(rng: np.random.Generator, kind: str, size: int = 128) -> np.ndarray:
 
 
 def _only(plan: ScenePlan, index: int, pose: Pose | None = None) -> ScenePlan:
-    """The scene with one of its creatures, in its own pose or another."""
+    """Keep one of a scene's creatures, in its own pose or another."""
     staging = Staging((pose or plan.staging.poses[index],))
     return replace(plan, cast=(plan.cast[index],), staging=staging)
 
 
 def _moved(pose: Pose, dx: float, dy: float = 0.0) -> Pose:
-    """The pose a little to the side, with everything that it touches."""
+    """Shift a pose, with everything that it touches."""
 
     def shift(point: tuple[float, float]) -> tuple[float, float]:
         return (point[0] + dx, point[1] + dy)
@@ -68,7 +68,7 @@ def _moved(pose: Pose, dx: float, dy: float = 0.0) -> Pose:
 
 
 def _meeting(rng: np.random.Generator, plan: ScenePlan, distance: tuple[float, float]) -> tuple[Pose, Pose]:
-    """Both poses drawn together until their heads are `distance` (least, most) head widths apart."""
+    """Move both poses together until their heads are `distance` (least, most) head widths apart."""
     first, second = plan.staging.poses
     apart = float(rng.uniform(*distance)) * 0.6 * (first.size + second.size) / 2
     dx, dy = second.head[0] - first.head[0], second.head[1] - first.head[1]
@@ -78,7 +78,7 @@ def _meeting(rng: np.random.Generator, plan: ScenePlan, distance: tuple[float, f
 
 
 def _chimera(rng: np.random.Generator, plan: ScenePlan, size: int) -> np.ndarray:
-    """One body, left half of one creature and right half of the other, with a soft seam."""
+    """Draw one body, left half of one creature and right half of the other, with a soft seam."""
     first, second = _meeting(rng, plan, (0.0, 0.3))
     one, two = (render(_only(plan, i, pose), size).image.astype(float) for i, pose in enumerate((first, second)))
     middle = (first.head[0] + second.head[0]) / 2 * size
@@ -90,7 +90,7 @@ def _chimera(rng: np.random.Generator, plan: ScenePlan, size: int) -> np.ndarray
 
 
 def _double_exposure(rng: np.random.Generator, plan: ScenePlan, size: int) -> np.ndarray:
-    """Two heads that shine through each other."""
+    """Draw two heads that shine through each other."""
     first, second = _meeting(rng, plan, (0.15, 0.6))
     near = replace(plan, staging=Staging((first, second)))
     order = tuple((index, layer) for index in (1, 0) for layer in LAYERS)
@@ -101,7 +101,7 @@ def _double_exposure(rng: np.random.Generator, plan: ScenePlan, size: int) -> np
 
 
 def _melted(rng: np.random.Generator, plan: ScenePlan, size: int) -> np.ndarray:
-    """Two heads run into each other: faces and the outline between them are smeared away."""
+    """Blur two heads into each other: faces and the outline between them are smeared away."""
     first, second = _meeting(rng, plan, (0.3, 0.75))
     image = Image.fromarray(render(replace(plan, staging=replace(plan.staging, poses=(first, second))), size).image)
     smeared = np.asarray(image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.035, 0.06)) * size)), float)
@@ -115,7 +115,7 @@ def _melted(rng: np.random.Generator, plan: ScenePlan, size: int) -> np.ndarray:
 
 
 def _two_heads(rng: np.random.Generator, plan: ScenePlan, size: int) -> np.ndarray:
-    """One trunk with its limbs under both heads."""
+    """Draw one trunk with its limbs under both heads."""
     first, second = _meeting(rng, plan, (0.35, 0.75))
     owner = int(rng.integers(2))
     order = (*((owner, layer) for layer in LAYERS[:-1]), (1 - owner, "head"), (owner, "head"))

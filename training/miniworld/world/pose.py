@@ -1,4 +1,4 @@
-"""Where a creature's joints are: 17 keypoints in the AP-10K order, solved from where paws should touch.
+"""Joints of a creature: 17 keypoints in the AP-10K order, solved from the points that paws should touch.
 
 Lengths are fractions of the creature's height; scene coordinates are fractions of the picture, y down. `turn` is -1
 (profile, looking left), 0 (facing us), 1 (profile, looking right). The creature's own left is on our right when it
@@ -82,7 +82,7 @@ class Pose:
         return self.lean * self.follow + self.tilt
 
     def torso(self, x: float, y: float) -> Point:
-        """Torso coordinates (origin at the hip, y down, in heights) to the scene."""
+        """Map torso coordinates (origin at the hip, y down, in heights) to the scene."""
         return rotated(self.hip, self.size, self.lean, x, y)
 
     @property
@@ -91,26 +91,26 @@ class Pose:
         return rotated(self.torso(0.0, -NECK), self.size, NECK_FOLLOW * self.lean, 0.0, NECK - HEAD)
 
     def on_head(self, x: float, y: float) -> Point:
-        """Head coordinates (origin at the head's middle, y down, HEAD_SCALE heights each) to the scene."""
+        """Map head coordinates (origin at the head's middle, y down, HEAD_SCALE heights each) to the scene."""
         return rotated(self.head, HEAD_SCALE * self.size, self.head_angle, x, y)
 
     def eye(self, side: float) -> Point:
-        """Middle of an eye in head coordinates; `side` is 1 for the creature's left, -1 for its right."""
+        """Return the middle of an eye in head coordinates; `side` is 1 for the creature's left, -1 for its right."""
         return (FACE_SHIFT * self.turn + side * EYE[0] * (0.2 + 0.8 * self.spread), EYE[1])
 
 
 def rotated(origin: Point, size: float, angle: float, x: float, y: float) -> Point:
-    """The point (x, y) of a frame at `origin`, scaled by `size` and rotated by `angle` radians."""
+    """Return the point (x, y) of a frame at `origin`, scaled by `size` and rotated by `angle` radians."""
     cos, sin = math.cos(angle), math.sin(angle)
     return (origin[0] + size * (x * cos - y * sin), origin[1] + size * (x * sin + y * cos))
 
 
 def reach(root: Point, target: Point, length: float, prefer: Point) -> tuple[Point, Point]:
-    """Two-segment inverse kinematics.
+    """Solve two-segment inverse kinematics.
 
     Args:
-        root: where the limb starts, scene fractions.
-        target: where its end should be.
+        root: start of the limb, scene fractions.
+        target: point for its end.
         length: of one segment, scene fractions.
         prefer: direction the joint should bend towards.
 
@@ -129,7 +129,7 @@ def reach(root: Point, target: Point, length: float, prefer: Point) -> tuple[Poi
 
 
 def solve(pose: Pose) -> np.ndarray:
-    """All joints of a pose.
+    """Compute all joints of a pose.
 
     Args:
         pose: the stance.
@@ -155,7 +155,7 @@ def solve(pose: Pose) -> np.ndarray:
 
 
 def mirrored(pose: Pose) -> Pose:
-    """The pose seen in a mirror: x becomes 1 - x and left becomes right."""
+    """Mirror a pose: x becomes 1 - x and left becomes right."""
 
     def flip(point: Point) -> Point:
         return (1.0 - point[0], point[1])

@@ -9,19 +9,19 @@ GROUND = 0.90
 
 
 def relative(pose: Pose, x: float, y: float) -> Point:
-    """A point `x`, `y` heights away from the hip, not tipped by the torso's lean."""
+    """Return the point `x`, `y` heights away from the hip, not tipped by the torso's lean."""
     return (pose.hip[0] + x * pose.size, pose.hip[1] + y * pose.size)
 
 
 def raised(pose: Pose, left: Point | None = None, right: Point | None = None) -> Pose:
-    """The pose with one or both front paws moved to scene points."""
+    """Move one or both front paws of a pose to scene points."""
     return replace(pose, hands=(left or pose.hands[0], right or pose.hands[1]))
 
 
 def standing(
     x: float, size: float, turn: float = 0.0, lean: float = 0.0, ground: float = GROUND, **more: object
 ) -> Pose:
-    """Upright on the ground, arms hanging; `x` is where the feet are."""
+    """Pose upright on the ground, arms hanging; `x` is where the feet are."""
     hip = (x, ground - HIP_HEIGHT * size)
     gap = 0.105 * (0.45 + 0.55 * math.cos(turn * 1.25))
     feet = ((x + gap * size, ground - 0.055 * size), (x - gap * size, ground - 0.055 * size))
@@ -29,7 +29,7 @@ def standing(
 
 
 def hanging(pose: Pose, out: float = 0.0) -> Pose:
-    """Arms down at the sides, `out` heights away from the body."""
+    """Pose the arms down at the sides, `out` heights away from the body."""
     wide = 0.195 * pose.spread + 0.035 + out
     ahead = 0.05 * pose.turn
     return replace(pose, hands=(pose.torso(wide + ahead, 0.0), pose.torso(-wide + ahead, 0.0)))
@@ -38,7 +38,7 @@ def hanging(pose: Pose, out: float = 0.0) -> Pose:
 def sitting(
     x: float, size: float, turn: float = 0.0, lean: float = 0.0, ground: float = GROUND, **more: object
 ) -> Pose:
-    """On the ground, legs forward and apart, soles towards us."""
+    """Pose on the ground, legs forward and apart, soles towards us."""
     hip = (x, ground - 0.075 * size)
     ahead = 0.20 * turn
     gap = 0.175 * (0.3 + 0.7 * math.cos(turn * 1.25))
@@ -49,7 +49,7 @@ def sitting(
 
 
 def running(x: float, size: float, way: float, stride: float = 1.0, ground: float = GROUND) -> Pose:
-    """Three quarters from the side, one leg ahead and one behind, off the ground; `way` is 1 to the right or -1."""
+    """Pose three quarters from the side, one leg ahead, one behind, off the ground; `way` is 1 to the right or -1."""
     hip = (x, ground - (HIP_HEIGHT + 0.05) * size)
     ahead = (x + way * 0.22 * stride * size, ground - 0.11 * size)
     behind = (x - way * 0.22 * stride * size, ground - 0.15 * size)
@@ -60,7 +60,7 @@ def running(x: float, size: float, way: float, stride: float = 1.0, ground: floa
 
 
 def jumping(x: float, size: float, height: float, turn: float = 0.0, ground: float = GROUND) -> Pose:
-    """In the air, limbs apart; `height` is a fraction of the picture."""
+    """Pose in the air, limbs apart; `height` is a fraction of the picture."""
     pose = standing(x, size, turn, ground=ground - height)
     return replace(
         pose,
@@ -70,7 +70,7 @@ def jumping(x: float, size: float, height: float, turn: float = 0.0, ground: flo
 
 
 def crawling(x: float, size: float, way: float, ground: float = GROUND) -> Pose:
-    """On all fours, looking to `way`; `x` is the middle from tail to nose."""
+    """Pose on all fours, looking to `way`; `x` is the middle from tail to nose."""
     hip = (x - way * 0.29 * size, ground - 0.20 * size)
     pose = Pose(hip, size, 0.6 * way, (hip, hip), (hip, hip), lean=1.25 * way, follow=0.05)
     front, rear = hip[0] + way * 0.25 * size, hip[0] - way * 0.02 * size
@@ -80,7 +80,7 @@ def crawling(x: float, size: float, way: float, ground: float = GROUND) -> Pose:
 
 
 def lying(x: float, size: float, way: float, ground: float = GROUND, **more: object) -> Pose:
-    """On the back, head towards `way`; `x` is the middle from soles to ears."""
+    """Pose on the back, head towards `way`; `x` is the middle from soles to ears."""
     hip = (x - way * 0.35 * size, ground - 0.17 * size)
     pose = Pose(hip, size, -0.2 * way, (hip, hip), (hip, hip), lean=1.42 * way, follow=0.82, **more)
     return replace(
@@ -91,6 +91,6 @@ def lying(x: float, size: float, way: float, ground: float = GROUND, **more: obj
 
 
 def bowing(x: float, size: float, way: float, ground: float = GROUND) -> Pose:
-    """Standing, bent forward, paws on the knees."""
+    """Pose standing, bent forward, paws on the knees."""
     pose = standing(x, size, 0.6 * way, lean=0.75 * way, ground=ground, follow=0.5)
     return replace(pose, hands=(relative(pose, 0.20 * way, 0.05), relative(pose, 0.12 * way, 0.06)))

@@ -9,7 +9,7 @@ LINE = 0.013
 
 
 def draw_prop(kind: str, x: float, y: float, size: float) -> list[Shape]:
-    """Shapes of a prop in scene units.
+    """Draw a prop in scene units.
 
     Args:
         kind: apple, heart, note, spark, sleep or dust.

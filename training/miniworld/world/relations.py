@@ -1,4 +1,4 @@
-"""What happens between two creatures: each relation draws the poses that make it true.
+"""Relations of two creatures: each draws the poses that make it true.
 
 A relation is a function of a Generator that returns a Staging. Creature 0 is the agent, on the left; the scene may be
 mirrored afterwards. Paws that should touch are given the same point, so contact is exact. Two bodies stay two: heads

@@ -1,4 +1,4 @@
-"""Plans to pixels: the picture, exact masks, boxes, keypoints, and how much of each emblem is visible."""
+"""Render plans: the picture, exact masks, boxes, keypoints, and how much of each emblem is visible."""
 
 import io
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ def render(plan: ScenePlan, size: int = 128) -> Render:
 
 
 def svg(plan: ScenePlan) -> tuple[str, str]:
-    """The picture and its flat silhouettes (creature i in the i-th of red, green, blue) as SVG texts."""
+    """Write the picture and its flat silhouettes (creature i in the i-th of red, green, blue) as SVG texts."""
     palette = Palette(light=plan.backdrop.side)
     poses = plan.staging.poses
     layers = [
@@ -87,7 +87,7 @@ def svg(plan: ScenePlan) -> tuple[str, str]:
 
 
 def mask_box(mask: np.ndarray) -> np.ndarray:
-    """Bounds of a mask: (4,) float32 x0 y0 x1 y1 as fractions; zeros for an empty mask."""
+    """Return the bounds of a mask: (4,) float32 x0 y0 x1 y1 as fractions; zeros for an empty mask."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return np.zeros(4, np.float32)
@@ -98,13 +98,13 @@ def mask_box(mask: np.ndarray) -> np.ndarray:
 
 
 def rasterise(text: str, size: int) -> np.ndarray:
-    """SVG text to (size, size, 3) uint8."""
+    """Rasterise SVG text to (size, size, 3) uint8."""
     png = resvg_py.svg_to_bytes(svg_string=text, width=size, height=size, skip_system_fonts=True)
     return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGB"))
 
 
 def _keypoints(pose: Pose, mask: np.ndarray) -> np.ndarray:
-    """Joints with visibility: inside the picture, on the creature's own visible pixels, not on its far side."""
+    """Add visibility to the joints: inside the picture, on the creature's own visible pixels, not on its far side."""
     points = solve(pose)
     size = mask.shape[0]
     visible = np.zeros(len(KEYPOINTS))
@@ -117,7 +117,7 @@ def _keypoints(pose: Pose, mask: np.ndarray) -> np.ndarray:
 
 
 def _shadow(pose: Pose, palette: Palette) -> Shape:
-    """A soft pool of shade on the ground below a creature, wider than its stance."""
+    """Draw a soft pool of shade on the ground below a creature, wider than its stance."""
     points = solve(pose)
     low = min(max(float(points[:, 1].max()) + 0.04 * pose.size, 0.885), 0.965)
     span = max((points[[7, 10, 13, 16], 0].max() - points[[7, 10, 13, 16], 0].min()) / 2, 0.2 * pose.size)

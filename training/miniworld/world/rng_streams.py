@@ -13,7 +13,7 @@ MOST_INDICES = 3
 
 
 class Stream(IntEnum):
-    """Who draws. Numbers are part of every data set: never reuse one, add new ones at the end."""
+    """Purpose of a generator. Numbers are part of every data set: never reuse one, add new ones at the end."""
 
     BANK = 1  # identities of a corpus
     PORTRAIT = 2  # reference pictures of a corpus
@@ -22,10 +22,10 @@ class Stream(IntEnum):
     LABELLED = 5  # scenes the classifiers learn from and are validated on
     FUSION = 6  # planted fused bodies
     TRIPLET = 7  # training triplets of a relation
-    EVALUATION = 8  # scenes asked of a model
+    EVALUATION = 8  # scenes that a model draws for evaluation
     EXAMPLE = 9  # the example creatures
     SHEET = 10  # contact sheets
-    REFERENCE = 11  # reference pictures of scenes asked of a model
+    REFERENCE = 11  # reference pictures of these scenes
     STRANGER = 12  # other identities of the same species, and their pictures
     LAYOUT = 13  # poses of a scene drawn anew
     DETECTOR = 14  # scenes the detector learns from and is validated on
@@ -34,12 +34,12 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, *indices: int) -> np.random.Generator:
-    """The generator of one draw.
+    """Make the generator of one draw.
 
     Args:
         seed: of the data set, 0 or more.
-        stream: who draws.
-        indices: which draw, at most MOST_INDICES numbers of 0 or more.
+        stream: purpose.
+        indices: number of the draw, at most MOST_INDICES numbers of 0 or more.
 
     Returns:
         A numpy Generator that no other (seed, stream, indices) has.

@@ -1,4 +1,4 @@
-"""One picture, planned but not yet drawn: who, where, doing what, said how."""
+"""Plan of a picture before it is drawn: cast, relation, poses, backdrop, caption."""
 
 from dataclasses import dataclass, replace
 
@@ -36,7 +36,7 @@ class ScenePlan:
 
 
 def stage(rng: np.random.Generator, relation: str) -> Staging:
-    """Poses for a relation, mirrored half of the time."""
+    """Draw poses for a relation, mirrored half of the time."""
     if relation in PAIRS:
         staging = PAIRS[relation](rng)
     elif relation in TRIOS:
@@ -53,7 +53,7 @@ def stage(rng: np.random.Generator, relation: str) -> Staging:
 
 
 def draw_relation(rng: np.random.Generator) -> str:
-    """A seen relation: mostly pairs, those in which bodies overlap half as often again."""
+    """Draw a seen relation: mostly pairs, those in which bodies overlap half as often again."""
     kind = rng.choice(3, p=KINDS)
     if kind == 0:
         return str(rng.choice(SEEN, p=_WEIGHTS / _WEIGHTS.sum()))
@@ -67,7 +67,7 @@ def draw_plan(
     held_out: bool | None = False,
     backdrop: Backdrop | None = None,
 ) -> ScenePlan:
-    """A random scene.
+    """Draw a random scene.
 
     Args:
         rng: owner of the randomness.
@@ -87,7 +87,7 @@ def draw_plan(
 
 
 def portrait(rng: np.random.Generator, traits: CreatureTraits, avoid: str = "") -> ScenePlan:
-    """A reference picture: the identity alone, in another pose and on another backdrop than `avoid`."""
+    """Draw a reference picture: the identity alone, in another pose and on another backdrop than `avoid`."""
     backdrop = draw_backdrop(rng)
     while backdrop.place == avoid:
         backdrop = draw_backdrop(rng)

@@ -22,7 +22,7 @@ class Paint:
 
     Attributes:
         fur, belly, accent: softly shaded.
-        flat_fur, mark, belly_flat: plain colours; `mark` is the pattern's, told from the fur by lightness.
+        flat_fur, mark, belly_flat: plain colours; `mark` is the pattern's, of another lightness than the fur.
         emblem: plain colour of the emblem.
     """
 
@@ -50,17 +50,17 @@ class Paint:
 
 
 def solid(geometry: str, fill: str, transform: str, width: float = OUTLINE) -> Shape:
-    """A filled shape with the ink outline, part of the silhouette."""
+    """Make a filled shape with the ink outline, part of the silhouette."""
     return Shape(geometry, fill=fill, stroke=INK, width=width, transform=transform, solid=True)
 
 
 def flat(geometry: str, fill: str, transform: str, clip: str = "") -> Shape:
-    """A filled shape without outline, inside other shapes."""
+    """Make a filled shape without outline, inside other shapes."""
     return Shape(geometry, fill=fill, transform=transform, clip=clip)
 
 
 def ears(traits: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Shape]:
-    """What stands on the head and is drawn behind it."""
+    """Draw the ears, horns and combs behind the head."""
     build = _EARS.get(traits.species)
     if build is None:
         return []
@@ -118,7 +118,7 @@ def _pointed(
     paint: Paint,
     at: str,
 ) -> list[Shape]:
-    """A triangular ear; `size` is inner foot, tip (x, height), outer foot."""
+    """Draw a triangular ear; `size` is inner foot, tip (x, height), outer foot."""
     inner, tip, height, outer = size
 
     def x(value: float) -> float:
@@ -158,7 +158,7 @@ _EARS = {
 
 
 def flaps(traits: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Shape]:
-    """What hangs in front of the head: a dog's ears."""
+    """Draw what hangs in front of the head: a dog's ears."""
     if traits.species != "dog":
         return []
     shapes = []
@@ -175,7 +175,7 @@ def flaps(traits: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Sha
 
 
 def skull(traits: CreatureTraits) -> str:
-    """Geometry of the head itself."""
+    """Return the geometry of the head itself."""
     rx, ry = HEAD_RX, HEAD_RY
     if traits.species == "fox":  # pointed cheeks
         return path(

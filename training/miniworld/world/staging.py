@@ -1,4 +1,4 @@
-"""What a relation decides: poses, painting order and props of one scene."""
+"""Poses, painting order and props of one scene, as a relation sets them."""
 
 from dataclasses import dataclass
 
@@ -30,21 +30,21 @@ class Staging:
 
 
 def one_after_another(*creatures: int) -> Order:
-    """Whole creatures, the first in the list the farthest away."""
+    """Order whole creatures, the first in the list the farthest away."""
     return tuple((index, layer) for index in creatures for layer in LAYERS)
 
 
 def interleaved() -> Order:
-    """Both bodies, then both pairs of arms, then both heads: an embrace. The agent is nearer to us."""
+    """Order both bodies, then both pairs of arms, then both heads: an embrace. The agent is nearer to us."""
     return tuple((index, layer) for layer in LAYERS for index in (1, 0))
 
 
 def sizes(rng: np.random.Generator, base: float) -> tuple[float, float]:
-    """Heights of two creatures, up to 8 % around `base`."""
+    """Draw the heights of two creatures, up to 8 % around `base`."""
     first, second = base * rng.uniform(0.92, 1.08, 2)
     return float(first), float(second)
 
 
 def middle(rng: np.random.Generator, most: float = 0.045) -> float:
-    """Where a scene's middle is, as a fraction of the width."""
+    """Draw a scene's middle, as a fraction of the width."""
     return float(0.5 + rng.uniform(-most, most))

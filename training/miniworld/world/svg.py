@@ -49,7 +49,7 @@ class Shape:
         return f' stroke="{colour}" stroke-width="{self.width:.4f}" {ends}'
 
     def silhouette(self, colour: str) -> str:
-        """The same outline in one flat colour, stroke included; "" for what lies inside other shapes."""
+        """Write the outline in one flat colour, stroke included; "" for what lies inside other shapes."""
         if not self.solid:
             return ""
         text = f'<{self.geometry} fill="{colour if self.fill != "none" else "none"}"' + self._line(colour)
@@ -68,7 +68,7 @@ class Palette:
     definitions: dict[str, str] = field(default_factory=dict)
 
     def soft(self, colour: Oklch, depth: float = 1.0) -> str:
-        """A plush-like radial shading of `colour`: bright towards the light, deeper at the far rim."""
+        """Define a plush-like radial shading of `colour`: bright towards the light, deeper at the far rim."""
         name = f"s{css(colour)[1:]}{'l' if self.light < 0 else 'r'}{round(10 * depth)}"
         stops = ((0.0, shade(colour, 0.075 * depth, 0.9)), (0.5, colour), (1.0, shade(colour, -0.115 * depth, 1.06)))
         body = "".join(f'<stop offset="{at}" stop-color="{css(stop)}"/>' for at, stop in stops)
@@ -79,7 +79,7 @@ class Palette:
         return f"url(#{name})"
 
     def vertical(self, name: str, top: str, bottom: str) -> str:
-        """A vertical two-colour gradient of the element's box."""
+        """Define a vertical two-colour gradient of the element's box."""
         self.definitions[name] = (
             f'<linearGradient id="{name}" x1="0" y1="0" x2="0" y2="1"><stop offset="0" stop-color="{top}"/>'
             f'<stop offset="1" stop-color="{bottom}"/></linearGradient>'
@@ -87,7 +87,7 @@ class Palette:
         return f"url(#{name})"
 
     def glow(self, name: str, inner: str, alpha: float) -> str:
-        """A radial fade from `inner` at `alpha` to nothing: soft shadows and halos without a blur filter."""
+        """Define a radial fade from `inner` at `alpha` to nothing: soft shadows and halos without a blur filter."""
         self.definitions[name] = (
             f'<radialGradient id="{name}"><stop offset="0" stop-color="{inner}" stop-opacity="{alpha:.3f}"/>'
             f'<stop offset="0.55" stop-color="{inner}" stop-opacity="{0.6 * alpha:.3f}"/>'
@@ -96,7 +96,7 @@ class Palette:
         return f"url(#{name})"
 
     def clip(self, name: str, shape: str, transform: str) -> str:
-        """Registers a clip path and returns its name."""
+        """Define a clip path; return its name."""
         self.definitions[name] = f'<clipPath id="{name}"><{shape} transform="{transform}"/></clipPath>'
         return name
 
@@ -114,18 +114,18 @@ def polygon(*points: Point) -> str:
 
 
 def limb(start: Point, joint: Point, end: Point) -> str:
-    """A soft bend from start to end that passes through the joint."""
+    """Draw a soft bend from start to end that passes through the joint."""
     bend = (2 * joint[0] - (start[0] + end[0]) / 2, 2 * joint[1] - (start[1] + end[1]) / 2)
     return path(f"M{start[0]:.4f} {start[1]:.4f}Q{bend[0]:.4f} {bend[1]:.4f} {end[0]:.4f} {end[1]:.4f}")
 
 
 def frame(origin: Point, size: float, angle: float) -> str:
-    """SVG transform of a frame at `origin`, rotated by `angle` radians and scaled by `size`."""
+    """Write the SVG transform of a frame at `origin`, rotated by `angle` radians and scaled by `size`."""
     return f"translate({origin[0]:.4f} {origin[1]:.4f}) rotate({angle * 57.29578:.2f}) scale({size:.4f})"
 
 
 def paint(shapes: list[Shape]) -> str:
-    """The shapes as SVG text, neighbours under one clip path in one group."""
+    """Write the shapes as SVG text, neighbours under one clip path in one group."""
     return "".join(
         f'<g clip-path="url(#{clip})">{text}</g>' if clip else text
         for clip, text in (
@@ -135,7 +135,7 @@ def paint(shapes: list[Shape]) -> str:
 
 
 def document(palette: Palette, body: str, crisp: bool = False) -> str:
-    """The whole picture: unit square view box; `crisp` switches anti-aliasing off."""
+    """Write the whole picture: unit square view box; `crisp` switches anti-aliasing off."""
     edges = ' shape-rendering="crispEdges"' if crisp else ""
     definitions = "".join(palette.definitions.values())
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"{edges}><defs>{definitions}</defs>{body}</svg>'

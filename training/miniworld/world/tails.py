@@ -15,7 +15,7 @@ _CURLS = {  # middle (x, y), tip (x, y), width
 
 
 def tail(traits: CreatureTraits, pose: Pose, paint: Paint, at: str) -> list[Shape]:
-    """The tail, to the side the creature turns away from; a dragon's wings with it."""
+    """Draw the tail, to the side the creature turns away from, and a dragon's wings."""
     away = -1.0 if pose.turn > 0 else 1.0
     tuck = 0.62 + 0.38 * math.sin(min(abs(pose.turn) + 0.35, 1.0) * math.pi / 2)
     tip = paint.mark if traits.pattern == "socks" else paint.flat_fur
@@ -55,7 +55,7 @@ def _stroke(geometry: str, colour: str, width: float, at: str) -> list[Shape]:
 
 
 def _wings(pose: Pose, paint: Paint, at: str) -> list[Shape]:
-    """Two small wings behind the shoulders."""
+    """Draw two small wings behind the shoulders."""
     shapes = []
     for side in (-1.0, 1.0):
         x, wide = side * 0.10 - 0.06 * pose.turn, side * (0.55 + 0.45 * pose.spread)

@@ -1,4 +1,4 @@
-"""Who a creature is: species and looks, of which a caption may name only the species.
+"""Identity of a creature: species and looks, of which a caption may name only the species.
 
 The hold-out is a function of the traits themselves (a hash), never of chance or of a file: two machines agree on it
 without sharing anything. A pair of look-alikes, equal in everything but their emblem, is held out by name.
@@ -58,7 +58,7 @@ SMALLEST_CONTRAST = 0.12  # between fur and belly, in OKLab
 
 
 def oklab_distance(first: Oklch, second: Oklch) -> float:
-    """Euclidean distance of two OKLCH colours in OKLab."""
+    """Return the Euclidean distance of two OKLCH colours in OKLab."""
 
     def lab(colour: Oklch) -> tuple[float, float, float]:
         lightness, chroma, hue = colour
@@ -108,7 +108,7 @@ class CreatureTraits:
 
     @classmethod
     def from_code(cls, code: str) -> "CreatureTraits":
-        """The traits of a `code`."""
+        """Read the traits of a `code`."""
         return cls(*(word.replace("_", " ") for word in code.split("-")))
 
     @property
@@ -124,7 +124,7 @@ class CreatureTraits:
         return oklab_distance(FURS[self.fur], BELLIES[self.belly]) >= SMALLEST_CONTRAST
 
     def describe(self) -> str:
-        """Every trait in words, e.g. `a red fox with spots and a blue star wearing a green crown` (for CLIP alone)."""
+        """Name every trait, e.g. `a red fox with spots and a blue star wearing a green crown` (for CLIP alone)."""
         words = f"{'an' if self.fur[0] in 'aeiou' else 'a'} {self.fur} {self.species} with "
         words += {
             "plain": "",
@@ -145,14 +145,14 @@ LOOK_ALIKES = (_TWIN, replace(_TWIN, emblem="star", emblem_colour="blue"))
 
 
 def draw_traits(rng: np.random.Generator, held_out: bool | None = False) -> CreatureTraits:
-    """One identity, uniform over the traits whose fur and belly differ enough.
+    """Draw one identity, uniform over the traits whose fur and belly differ enough.
 
     Args:
         rng: owner of the randomness.
         held_out: draw among the seen (False), the held-out (True) or all (None).
 
     Returns:
-        Traits on the asked side of the hold-out.
+        Traits on that side of the hold-out.
     """
 
     def choice(values: tuple[str, ...] | dict[str, Oklch]) -> str:
@@ -175,7 +175,7 @@ def draw_traits(rng: np.random.Generator, held_out: bool | None = False) -> Crea
 
 
 def draw_cast(rng: np.random.Generator, count: int, held_out: bool | None = False) -> tuple[CreatureTraits, ...]:
-    """`count` identities of different species, so that a caption can tell them apart."""
+    """Draw `count` identities of different species, so that a caption can tell them apart."""
     cast: list[CreatureTraits] = []
     while len(cast) < count:
         traits = draw_traits(rng, held_out)

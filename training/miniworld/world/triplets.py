@@ -1,4 +1,4 @@
-"""The paper's data engine with perfect annotation: a target, and its subjects in other poses on other backdrops.
+"""Write triplets with perfect annotation: a target, and its subjects in other poses on other backdrops.
 
 Written in the pack's own layout (`triplets.jsonl`). `copy_paste` is the ablation: concepts cropped from the target, the
 data that teaches a model to copy (DreamRelation arXiv:2410.23280, section 3.2).
@@ -79,7 +79,7 @@ def _write(folder: Path, index: int, plan: ScenePlan, target: Render, concepts: 
 
 
 def cropped(target: Render, subject: int, size: int) -> Render:
-    """A subject cut from the target with what surrounds it, stretched to a square, its keypoints moved along."""
+    """Cut a subject from the target with its surroundings, stretched to a square, its keypoints moved along."""
     x0, y0, x1, y1 = (float(edge) for edge in target.boxes[subject])
     area = tuple(round(edge * size) for edge in (x0, y0, x1, y1))
     image = Image.fromarray(target.image).crop(area).resize((size, size), Image.Resampling.BICUBIC)
@@ -97,21 +97,22 @@ def cropped(target: Render, subject: int, size: int) -> Render:
 
 
 def evaluation_plans(relation: str, count: int, seed: int) -> list[ScenePlan]:
-    """Scenes to ask of a model: identities it never saw, the plainest wording, boxes as the renderer draws them."""
-    return [_asked(relation, seed, index, held_out=True) for index in range(count)]
+    """Plan evaluation scenes: identities never seen, the plainest wording, boxes as the renderer draws them."""
+    return [_evaluation_plan(relation, seed, index, held_out=True) for index in range(count)]
 
 
 def plans_in_turn(relations: tuple[str, ...], count: int, seed: int) -> list[ScenePlan]:
-    """Scenes as `evaluation_plans` has them, relations in turn."""
+    """Plan scenes as `evaluation_plans` does, relations in turn."""
     return [evaluation_plans(relations[index % len(relations)], 1, seed + index)[0] for index in range(count)]
 
 
 def look_alike_plans(relation: str, count: int, seed: int) -> list[ScenePlan]:
-    """Scenes of the held-out pair that differs in its emblems alone, either of them first."""
-    return [_asked(relation, seed, index, cast=LOOK_ALIKES[:: 1 if index % 2 else -1]) for index in range(count)]
+    """Plan scenes of the held-out pair that differs in its emblems alone, either of them first."""
+    casts = (LOOK_ALIKES[:: 1 if index % 2 else -1] for index in range(count))
+    return [_evaluation_plan(relation, seed, index, cast=cast) for index, cast in enumerate(casts)]
 
 
-def _asked(relation: str, seed: int, index: int, **who: object) -> ScenePlan:
+def _evaluation_plan(relation: str, seed: int, index: int, **who: object) -> ScenePlan:
     plan = draw_plan(generator(seed, Stream.EVALUATION, index), relation=relation, **who)
     prompt = plain_prompt(relation, tuple(traits.species for traits in plan.cast), plan.backdrop.place)
     return replace(plan, caption=replace(plan.caption, prompt=prompt))

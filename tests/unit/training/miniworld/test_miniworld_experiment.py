@@ -130,7 +130,7 @@ def test_recorded_rows_of_the_same_weights_stay_and_others_go(tmp_path, monkeypa
     (out / ablate.JOINTS).unlink()
     counted("full", 1, 20)
     counted("base_alone", 1, 20)
-    assert ablate.settled(card) == ["full", "without KML", ablate.JOINTS], "a row of one seed is still to be completed"
+    assert ablate.complete_rows(card) == ["full", "without KML", ablate.JOINTS], "a row of one seed is not complete"
     assert ablate.recorded(card)[ablate.JOINTS] == distances and "| 1.50 |" in card.read_text(encoding="utf-8")
     monkeypatch.setattr(ablate, "base_digest", lambda: "other weights")
     assert ablate.recorded(card) == {} and list(counted("base_alone", 1, 5)) == ["base alone"]
