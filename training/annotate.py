@@ -48,7 +48,7 @@ def annotate(raw: Path, out: Path, options: AnnotateOptions) -> Report:
 
     Raises:
         UserErrors: the pictures, the options or the models are at fault; OUT is untouched.
-        TrainingAborted: a model failed on the way; what is finished stays.
+        TrainingAborted: a model failed; finished results stay.
     """
     options = _prefer_own_annotation(raw, options)
     triplets, backends, limits = _prepare(lambda: _read_outside(raw, out, options), options)

@@ -1,4 +1,4 @@
-"""An idea to training triplets: draw raw pictures, annotate them, draw again what was rejected.
+"""From an idea to training triplets: draw raw pictures, annotate them, draw again what was rejected.
 
     python -m training.generate OUT --relation "hugging" --subjects "wolf, leopard; bear, tiger" --count 5
     python -m training.generate OUT --relation ... --subjects ... --target-template mine.json --edit-template edit.json
@@ -54,7 +54,7 @@ def generate(options: argparse.Namespace) -> None:
 
     Raises:
         UserErrors: everything that keeps it from beginning, in one report; nothing is written then.
-        TrainingAborted: stopped on the way, or too few were accepted; says how to go on.
+        TrainingAborted: stopped, or too few were accepted; says how to go on.
     """
     # 1. read the order and open the engine: every fault at once, before anything is drawn
     engine = open_engine(options)

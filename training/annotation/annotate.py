@@ -1,4 +1,4 @@
-"""All of it in order: pictures in, every stage with one model in memory, gates, files out; people's edits on top."""
+"""Annotate in order: pictures in, every stage with one model in memory, gates, files out; people's edits on top."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def annotate_folder(
 
     Raises:
         UserErrors: of files that people edited; a model that cannot be opened.
-        TrainingAborted: a model failed on the way; what is finished stays.
+        TrainingAborted: a model failed; finished results stay.
     """
     # Check the folder and the models before anything is read.
     check_out(out)

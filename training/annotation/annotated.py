@@ -87,7 +87,7 @@ class Annotated:
         return self.pictures[0]
 
     def pairs(self) -> list[tuple[str, SeenSubject, SeenPicture, SeenSubject]]:
-        """Per subject: name, as seen in the target, its concept, as seen there."""
+        """List per subject: name, as seen in the target, its concept, as seen there."""
         return [
             (name, self.target.subjects[index], concept, concept.subjects[0])
             for index, (name, concept) in enumerate(zip(self.raw.names, self.pictures[1:]))

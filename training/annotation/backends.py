@@ -1,4 +1,4 @@
-"""Five small protocols, and models that are opened one at a time when a stage needs them."""
+"""Protocols of the models, and models that are opened one at a time when a stage needs them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Cutter(Protocol):
     """Cuts out what stands in boxes; see also `common.vision.Detector` and `ImageEncoder`."""
 
     def cut(self, image: Image.Image, boxes: Sequence[Box]) -> list[tuple[np.ndarray, float | None]]:
-        """For each box a mask (H, W) bool, no pixel in two of them, and the model's own estimate of its IoU."""
+        """Return for each box a mask (H, W) bool, no pixel in two of them, and the model's own estimate of its IoU."""
         ...
 
 
@@ -29,7 +29,7 @@ class Pose(Protocol):
     """Finds 17 joints in each box."""
 
     def joints(self, image: Image.Image, boxes: Sequence[Box]) -> np.ndarray:
-        """(N, 17, 3): x, y in fractions of the picture, and a score from 0 to 1."""
+        """Return (N, 17, 3): x, y in fractions of the picture, and a score from 0 to 1."""
         ...
 
 
@@ -37,7 +37,7 @@ class Reader(Protocol):
     """Says whether a relation is to be seen, and where it happens."""
 
     def shows(self, image: Image.Image, names: Sequence[str], relation: str) -> float | None:
-        """Probability that the first subject does it to the others; None if it cannot say."""
+        """Return the probability that the first subject does it to the others; None if it cannot say."""
         ...
 
     def place(self, image: Image.Image) -> str:
@@ -45,7 +45,7 @@ class Reader(Protocol):
         ...
 
     def is_kind(self, image: Image.Image, name: str) -> str:
-        """animal, person or object; empty if it cannot say."""
+        """Return animal, person or object; empty if it cannot say."""
         ...
 
 
@@ -72,7 +72,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Backends:
-    """All models of an annotation; what is None is done without.
+    """All models of an annotation; None for a model that is left out.
 
     Attributes:
         poses: by skeleton (`ap10k`, `coco`).

@@ -1,4 +1,4 @@
-"""COCO keypoints, which CVAT, FiftyOne and others read: one category per kind, pixels, visibility 0, 1, 2."""
+"""Read and write COCO keypoints, as CVAT and FiftyOne do: one category per kind, pixels, visibility 0, 1, 2."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ def read_coco(path: Path, before: Mapping[str, Any]) -> dict[tuple[str, int], Pi
     """Read what a file changes.
 
     Args:
-        path: an edited copy of what we wrote; annotations are known by picture and, where the tool kept them, by their
+        path: an edited copy of our file; annotations are matched by picture and, where the tool kept them, by their
             attributes, else by their order within the picture.
-        before: what we wrote.
+        before: the file as we wrote it.
 
     Raises:
         ValueError: not such a file; a picture that is not ours; numbers that are none; a box outside its picture.

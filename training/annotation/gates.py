@@ -1,4 +1,4 @@
-"""Numbers to verdicts: each gate passes, warns or rejects on its worst subject, and says what to do."""
+"""Judge triplets by gates: each gate passes, warns or rejects on its worst subject, and says what to do."""
 
 from __future__ import annotations
 

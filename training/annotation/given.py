@@ -1,4 +1,4 @@
-"""A folder of triplets that is annotated already, the authors' or ours: its own annotation in place of models.
+"""Use the annotation of a folder of triplets, the authors' or ours, in place of models.
 
 So it gets the gates, the review page and files to edit without any weights. Photographs of single subjects have no
 boxes there: the bounds of their joints stand for them.
@@ -103,7 +103,7 @@ def _in_target(one: Triplet, index: int, skeleton: str) -> GivenSubject:
 
 
 def _joints(points) -> np.ndarray:
-    """(17, 3) x, y and a score of 1 or 0; zeros where there are none."""
+    """Return (17, 3) x, y and a score of 1 or 0; zeros where there are none."""
     joints = np.zeros((17, 3))
     if len(points) == 17:
         joints[:] = points.numpy()
@@ -112,7 +112,7 @@ def _joints(points) -> np.ndarray:
 
 
 def _around(joints: np.ndarray) -> Box:
-    """Bounds of the joints with a margin, or the whole picture."""
+    """Return the bounds of the joints with a margin, or the whole picture."""
     visible = joints[joints[:, 2] > 0, :2]
     if len(visible) < 2:
         return 0.0, 0.0, 1.0, 1.0

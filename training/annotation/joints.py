@@ -1,4 +1,4 @@
-"""Joints and whether they count: only those on the subject's own visible pixels.
+"""Decide which joints count: only those on the subject's own visible pixels.
 
 A joint hidden behind the other subject would compare the wrong animal's latents; scores of heatmaps do not show it,
 since annotators guess hidden joints too.

@@ -1,4 +1,4 @@
-"""LabelMe's JSON, which X-AnyLabeling edits too: a rectangle, outlines and joints of each subject, tied by group_id.
+"""Read and write LabelMe's JSON, also X-AnyLabeling's: rectangle, outlines and joints of a subject share a group_id.
 
 What we wrote carries `flags.machine` and a hash of its numbers in `description`. Any other hash, or none, is a person's
 work: read as such, and written back as it is. Masks are PNG files; the outlines here are a view of them.
@@ -23,8 +23,8 @@ from .masks import outlines, rasterise
 from .options import LABELME
 
 _STAMP = "relate "
-_WRITTEN = "relate_joints"  # joints that were in the file, so that a deleted one is known
-_OUTLINES = "relate_outlines"  # how many outlines each subject had, so that one deleted of several is known
+_WRITTEN = "relate_joints"  # joints that were in the file, to notice a deleted one
+_OUTLINES = "relate_outlines"  # number of each subject's outlines, to notice a deleted one
 
 
 @dataclass(frozen=True, eq=False)

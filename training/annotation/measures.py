@@ -1,4 +1,4 @@
-"""Numbers between two pictures of a subject: how far the pose differs, and how alike the pixels are."""
+"""Compare two pictures of a subject: how far the pose differs, and how alike the pixels are."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _correlation(first: np.ndarray | None, second: np.ndarray) -> float:
 
 
 def grey_crop(image: Image.Image, box: Box, mask: np.ndarray | None) -> np.ndarray:
-    """Cut a subject out as a grey square (64, 64) stretched to its box, what is not of it in its own mean grey."""
+    """Cut a subject out as a grey square (64, 64) stretched to its box, its surroundings in its own mean grey."""
     width, height = image.size
     area = (box[0] * width, box[1] * height, box[2] * width, box[3] * height)
     grey = np.asarray(image.convert("L"), float)

@@ -1,4 +1,4 @@
-"""The models of transformers as an annotation's: opened by name, checked before anything runs, with their licences."""
+"""Models of transformers for an annotation: opened by name, checked before anything runs, with their licences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Raw triplets: folders with `target.*` and one picture of each subject named after it, or the same laid flat."""
+"""Read raw triplets: folders with `target.*` and one picture of each subject named after it, or the same laid flat."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RawTriplet:
         names: of the subjects, in the sentence's order.
         prompt: its own sentence, or empty.
         origin: who drew it, see `AnnotateOptions.origin`.
-        predicate: the relation's words in its own sentence where they are known; the sentence is then kept.
+        predicate: the relation's words in its own sentence, or empty; with them the sentence stays as it is.
     """
 
     name: str

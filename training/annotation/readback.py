@@ -90,7 +90,7 @@ def state_rows(out: Path) -> dict[str, Any]:
 
 
 def _merge_coco(out: Path, edits: Edits, coco: Path | None) -> None:
-    """Add what was changed in COCO keypoints since we wrote them."""
+    """Add the changes in COCO keypoints since we wrote them."""
     path, before = coco or out / "coco_keypoints.json", out / FOLDER / WRITTEN_COCO
     if coco is None and not path.is_file() or not before.is_file():
         return

@@ -1,4 +1,4 @@
-"""The stages that ask a reader: what a subject is, whether the relation is to be seen, and where it happens."""
+"""Stages that ask a reader for the kind of a subject, for the relation, and for the place."""
 
 from __future__ import annotations
 

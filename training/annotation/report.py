@@ -35,7 +35,7 @@ class TripletReport:
         name: of its folder.
         gates: by name.
         decision: accept or reject by a person, or empty.
-        complete: whether it has everything a line of triplets.jsonl needs.
+        complete: whether it has all fields of a line of triplets.jsonl.
     """
 
     name: str
@@ -46,7 +46,7 @@ class TripletReport:
 
     @property
     def accepted(self) -> bool:
-        """A person's word counts before the gates'; what is not whole cannot be accepted."""
+        """Whether the triplet is complete and a person, or else every gate, accepts it."""
         if not self.complete or self.decision == REJECT:
             return False
         return self.decision == "accept" or not any(gate.status == REJECT for gate in self.gates.values())

@@ -1,4 +1,4 @@
-"""One static page: every triplet with its annotation drawn on it, every gate's number beside its threshold."""
+"""Write the review page: every triplet with its annotation drawn on it, every gate's number beside its threshold."""
 
 from __future__ import annotations
 

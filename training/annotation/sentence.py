@@ -1,4 +1,4 @@
-"""The sentence of a target, which holds every name and the relation literally, and what each subject is."""
+"""Make the sentence of a target, which holds every name and the relation literally, and find each subject's kind."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def embed(triplets: Sequence[Annotated], backends: Backends, edits: Edits, limit
     for (_, subject), vector in zip(work, store.run("embed", backends.embedder, jobs)):
         subject.vector = np.array(vector)
     for one in triplets:
-        if not edits.get((one.raw.name, 0)):  # a person has said who is who
+        if not edits.get((one.raw.name, 0)):  # unless a person has assigned the names
             _tell_apart(one, limits.detection.score)
 
 

@@ -1,4 +1,4 @@
-"""The gates' numbers, and a TOML file that changes them.
+"""Numbers of the gates, and a TOML file that changes them.
 
     [identity]
     reject = 0.45
@@ -61,7 +61,7 @@ class Thresholds(Checked):
 
 
 def read_thresholds(path: Path | None, default: Thresholds) -> Thresholds:
-    """Change the default by what a TOML file changes.
+    """Update the default with the numbers of a TOML file.
 
     Raises:
         ValueError, UserErrors: not readable, unknown keys, no numbers.

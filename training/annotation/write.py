@@ -167,7 +167,7 @@ def _line(one: Annotated, verdict: TripletReport, rejected: bool) -> dict[str, A
 
 
 def _counted(joints: np.ndarray) -> list[list[float]]:
-    """Joints as training reads them: those that do not count have visibility 0."""
+    """Write joints as training reads them: those that do not count have visibility 0."""
     return [[round(float(x), 6), round(float(y), 6), int(v == COUNTS)] for x, y, v in joints]
 
 
@@ -176,6 +176,6 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _skeletons_yaml() -> str:
-    """X-AnyLabeling's list of joints."""
+    """Write X-AnyLabeling's list of joints."""
     rows = [f"  {one.category}: [{', '.join(one.joints)}]" for one in SKELETONS.values()]
     return "\n".join(["has_visible: true", "classes:", *rows]) + "\n"

@@ -1,4 +1,4 @@
-"""Two sets of pictures of the same prompts, compared pair by pair (`--against`).
+"""Compare two sets of pictures of the same prompts pair by pair (`--against`).
 
 A pair is the same line of the prompts file: the same case and the same seed. Differences are averaged over the seeds of
 a case; cases are resampled. A yes-or-no measure (happened, swap, ...) is also tested by the exact McNemar test on the
@@ -27,7 +27,7 @@ class Comparison:
         key: of the column.
         first, second: mean over the pairs of each method.
         difference: first minus second.
-        only_first, only_second: pairs on the first seed in which one alone is 1; None for what is not yes or no.
+        only_first, only_second: pairs on the first seed in which one alone is 1; None for other measures.
         p: two-sided; of McNemar's exact test where a measure is yes or no, else of the sign-flip test over cases.
         adjusted: p after Holm over the table.
     """

@@ -1,4 +1,4 @@
-"""Folders of pictures to table.md, scores.json and sheet.png; several folders are compared pair by pair."""
+"""Measure folders of pictures into table.md, scores.json and sheet.png; several are compared pair by pair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The relation of a prompt in its own words, by spaCy's dependency parse: the text that CLIP-R compares with.
+"""Find the relation of a prompt in its own words, by spaCy's dependency parse: the text that CLIP-R compares with.
 
 DreamRelation (arXiv:2410.23280, RelationBench) takes the predicate "by spaCy" and names neither the model nor the rule.
 Here: the main verb and what belongs to it, up to the second subject ("playing chess with"), or with its object

@@ -64,7 +64,7 @@ class Question:
 
     Attributes:
         text: the question.
-        wanted: the answer of a picture that is as asked for.
+        wanted: the answer of a correct picture.
         parents: indices of questions of the same line that must be answered as wanted for this one to count.
     """
 

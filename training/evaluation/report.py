@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from .columns import SCORE_COLUMNS, estimates
 from .prompts import Entry
 from .relationbench import relationbench
-from .scores import GROUPS, METRICS, Score, summarise
+from .scores import METRICS, Score
 
 Scores = Sequence[Mapping[str, float | None]]
 
@@ -21,16 +22,8 @@ def summaries(entries: Sequence[Entry], scores: Scores) -> dict[str, dict[str, S
         entries: N pictures.
         scores: N times metric to 100 cos or None.
     """
-    table: dict[str, dict[str, Score]] = {}
-    for group in GROUPS:
-        inside = [index for index, entry in enumerate(entries) if group in ("overall", entry.group)]
-        for metric in METRICS:
-            rows = [index for index in inside if scores[index].get(metric) is not None]
-            if rows:
-                table.setdefault(group, {})[metric] = summarise(
-                    [scores[index][metric] for index in rows], [entries[index].case for index in rows]
-                )
-    return table
+    table = estimates(entries, scores, SCORE_COLUMNS)
+    return {group: {metric: Score.of(estimate) for metric, estimate in row.items()} for group, row in table.items()}
 
 
 def table_text(table: Mapping[str, Mapping[str, Score]], backbones: Mapping[str, str]) -> str:

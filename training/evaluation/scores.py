@@ -11,20 +11,20 @@ Nor does it say how several subjects are scored: here a picture is compared with
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..common.stats import Estimate, bootstrap_mean
+from ..common.stats import Estimate
 
 METRICS = ("CLIP-T", "CLIP-R", "CLIP-I", "DINO")
 GROUPS = ("single", "multi", "overall")
 
 
 def similarity(pictures: Tensor, others: Tensor) -> Tensor:
-    """100 cos of rows: (N, E) and (N, E), of any lengths, to (N,)."""
+    """Return 100 cos of rows: (N, E) and (N, E), of any lengths, to (N,)."""
     return 100 * F.cosine_similarity(pictures.float(), others.float(), dim=-1)
 
 
@@ -65,17 +65,3 @@ class Score:
     @classmethod
     def of(cls, estimate: Estimate) -> Score:
         return cls(estimate.value, estimate.low, estimate.high, estimate.samples, estimate.cases)
-
-
-def summarise(values: Sequence[float], cases: Sequence[Hashable], seed: int = 0) -> Score:
-    """Mean over cases of each case's mean over its seeds, with the bootstrap over cases (`common/stats`).
-
-    Args:
-        values: one for each picture, at least one.
-        cases: which case each picture is of; whole cases are drawn.
-        seed: seed of the resamples.
-
-    Raises:
-        ValueError: no values.
-    """
-    return Score.of(bootstrap_mean(values, cases, seed))

@@ -47,7 +47,7 @@ def contact_sheet(
 
 
 def _draw_detections(draw: ImageDraw.ImageDraw, path: Path, corner: tuple[int, int], row: Any) -> None:
-    """Draw boxes over a picture that `_paste` put at a corner; grey for a detection without a reference."""
+    """Draw boxes over a picture that `paste_picture` put at a corner; grey for a detection without a reference."""
     picture = open_picture(path)
     scale = _SIDE / max(picture.size)
     wide, high = picture.width * scale, picture.height * scale
@@ -70,10 +70,11 @@ def _cell(
     scores: Mapping[str, float | None],
 ) -> None:
     left, top = corner
-    _paste(sheet, entry.picture, (left, top), _SIDE)
+    paste_picture(sheet, entry.picture, (left, top), _SIDE, Image.Resampling.LANCZOS)
     step = min(_SMALL + 4, _SIDE // max(1, len(entry.references)))
     for number, path in enumerate(entry.references):
-        _paste(sheet, path, (left + number * step, top + _SIDE + 4), step - 4)
+        corner = (left + number * step, top + _SIDE + 4)
+        paste_picture(sheet, path, corner, step - 4, Image.Resampling.LANCZOS)
     below = top + _SIDE + _SMALL + 8
     draw.text((left, below), _shortened(draw, entry.prompt, 12), INK, font(12))
     draw.text((left, below + 16), _shortened(draw, f"predicate: {predicate or '-'}", 12), _GREY, font(12))
@@ -85,9 +86,15 @@ def _cell(
     draw.text((left, below + 48), _shortened(draw, "   ".join(flags), 12), _GREY, font(12))
 
 
-def _paste(sheet: Image.Image, path: Path, corner: tuple[int, int], side: int) -> None:
+def paste_picture(
+    sheet: Image.Image,
+    path: Path,
+    corner: tuple[int, int],
+    side: int,
+    resampling: Image.Resampling = Image.Resampling.BICUBIC,
+) -> None:
     """Paste a whole picture in the middle of a square."""
-    picture = ImageOps.contain(open_picture(path), (side, side), Image.Resampling.LANCZOS)
+    picture = ImageOps.contain(open_picture(path), (side, side), resampling)
     frame = Image.new("RGB", (side, side), FAINT)
     frame.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
     sheet.paste(frame, corner)

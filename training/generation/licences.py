@@ -1,4 +1,4 @@
-"""List the models that a graph names, and their licences where those are known."""
+"""List the models that a graph names, and their licences, if known."""
 
 from __future__ import annotations
 

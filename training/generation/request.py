@@ -107,5 +107,5 @@ def request_hash(request: Request, **engine: Any) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
+    """Return the SHA-256 of a file's bytes, hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

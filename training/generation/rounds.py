@@ -89,7 +89,7 @@ class Progress:
 def run_rounds(
     order: Order, engine: Engine, annotate: Annotate, out: Path, store: PictureStore, say: Callable[[str], None]
 ) -> Progress:
-    """Go round until `order.count` slots are accepted or have had `order.tries` attempts.
+    """Draw and annotate in rounds until `order.count` slots are accepted or have had `order.tries` attempts.
 
     Args:
         order: relation, subjects and number of triplets.

@@ -63,6 +63,6 @@ def write_settings(out: Path, order: Order, engine: Engine) -> None:
 
 
 def _short(key: str, before: Any, now: dict[str, Any]) -> str:
-    """ "seed was 0 and is 1"; long values by their key alone."""
+    """Write "seed was 0 and is 1"; long values by their key alone."""
     texts = [json.dumps(value) for value in (before.get(key) if isinstance(before, dict) else None, now[key])]
     return f"{key} was {texts[0]} and is {texts[1]}" if max(map(len, texts)) <= 80 else f"{key} was another"

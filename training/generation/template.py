@@ -152,7 +152,7 @@ def remove_nodes(graph: Graph, nodes: list[str], required: Callable[[str, str], 
 
 
 def _read_graph(path: Path) -> Graph:
-    """Nodes by id.
+    """Read nodes by id.
 
     Raises:
         ValueError: not JSON, not a workflow, or one for the editor.
@@ -175,7 +175,7 @@ def _read_graph(path: Path) -> Graph:
 
 
 def _kind(place: str) -> str:
-    """ "image" for "image2"; other places as they are."""
+    """Return "image" for "image2"; other places as they are."""
     match = _NUMBERED.fullmatch(place)
     return match[1] if match else place
 

@@ -1,4 +1,4 @@
-"""Pictures to faces: embed those of the references and those of the picture, and measure the published ways.
+"""Measure faces of pictures: embed those of the references and those of the picture, and measure the published ways.
 
 A reference is a person if a face is found in its photograph: the largest counts. Pictures without such a reference are
 not measured. The formulas are those of `faces`; their detector and encoder are those that `--faces` names, which for
@@ -25,7 +25,7 @@ class FaceEncoder(Protocol):
     name: str
 
     def faces(self, image: Image.Image) -> np.ndarray:
-        """(F, E) embeddings of length 1, the largest face first; F may be 0."""
+        """Return (F, E) embeddings of length 1, the largest face first; F may be 0."""
         ...
 
 
@@ -39,7 +39,7 @@ def measure_faces(
     Args:
         entries: N, with their pictures.
         encoder: see `FaceEncoder`.
-        progress: wraps what is iterated over, as `tqdm` does.
+        progress: wraps the iteration, as `tqdm` does.
 
     Returns:
         N rows by the keys of `columns.FACE_COLUMNS`; empty where nothing can be measured.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_TIE = 1e-9  # added to what is above the floor: of two assignments of one weight, the one that assigns more wins
+_TIE = 1e-9  # added to cosines above the floor: of two assignments of one weight, the one that assigns more wins
 
 
 def maximum_assignment(weights: np.ndarray) -> list[int]:

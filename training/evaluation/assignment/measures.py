@@ -1,4 +1,4 @@
-"""Measures of one picture from similarities, boxes and names alone; pure functions.
+"""Measure one picture from similarities, boxes and names alone; pure functions.
 
 Notation: R references with names n_i and, where given, boxes b_i; D detections; S the (R, D) cosines of their
 embeddings; a(i) the detection assigned to reference i (`hungarian.assign`).

@@ -1,4 +1,4 @@
-"""Pictures to subjects: detect by name, embed crops, assign, measure.
+"""Measure subjects of pictures: detect by name, embed crops, assign, measure.
 
 Each different name is detected once in a picture; crops are padded white to squares, with the mask painted in where
 there is one; a reference's embedding is the mean over its photographs after normalising. The floor below which a
@@ -100,7 +100,7 @@ def measure_subjects(
         entries: the prompts file.
         models: detector and encoder.
         floor: None measures it from the references.
-        progress: wraps what is iterated over, as `tqdm` does.
+        progress: wraps the iteration, as `tqdm` does.
 
     Raises:
         UserErrors: pictures that cannot be decoded, all of them; a floor that cannot be measured.
@@ -175,7 +175,7 @@ def _measure_one(entry: Entry, references: Tensor, models: SubjectModels, floor:
 
 
 def _embed_subject(views: Sequence[Path], name: str, models: SubjectModels) -> Tensor:
-    """(E,) mean of the normalised embeddings of a subject's photographs, normalised.
+    """Return (E,), the normalised mean of the normalised embeddings of a subject's photographs.
 
     A photograph is cut to the best detection of the subject's name; where there is none it is taken whole.
     """

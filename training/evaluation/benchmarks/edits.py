@@ -45,7 +45,7 @@ def psrbench(folder: Path) -> list[Case]:
 
 
 def multibanana(folder: Path) -> list[Case]:
-    """`{task}/{id}_0.jpg`, `{id}_1.jpg` ..., `{id}_prompt.txt`; references begin at 0."""
+    """Read `{task}/{id}_0.jpg`, `{id}_1.jpg` ..., `{id}_prompt.txt`; references begin at 0."""
     prompts = [
         path for path in user_files.visible_files(folder, {".txt"}, deep=True) if path.name.endswith("_prompt.txt")
     ]
@@ -81,7 +81,7 @@ def _numbered(folder: Path, name: str, number: int) -> Path | None:
 
 
 def omnicontext(folder: Path) -> list[Case]:
-    """Lines of `*.jsonl` with `key`, `task_type`, `instruction`, `input_images` (file names, relative to the folder).
+    """Read `*.jsonl` with `key`, `task_type`, `instruction`, `input_images` (file names, relative to the folder).
 
     The hub holds the set as parquet; its rows written as JSON lines, with the pictures saved as files, are read.
     Only English instructions are taken.

@@ -1,4 +1,4 @@
-"""Cases of a benchmark to lines of a prompts file: every missing file in one report, subsets that are nested."""
+"""Write cases of a benchmark as lines of a prompts file: every missing file in one report, subsets that are nested."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def read_json(path: Path) -> Any:
     """Return a JSON file.
 
     Raises:
-        UserErrors: it is not there, or no JSON.
+        UserErrors: it is missing, or no JSON.
     """
     try:
         return user_files.read_json(path)
@@ -65,7 +65,7 @@ def read_text_file(path: Path) -> str:
     """Return a text file.
 
     Raises:
-        UserErrors: it is not there, or no UTF-8.
+        UserErrors: it is missing, or no UTF-8.
     """
     try:
         return user_files.read_text(path)
@@ -98,7 +98,7 @@ def check_cases(cases: Sequence[Case], source: Path) -> None:
     """Check that every case is unique and every file is there.
 
     Raises:
-        UserErrors: no case, two cases of one id, files that are not there.
+        UserErrors: no case, two cases of one id, missing files.
     """
     if not cases:
         raise UserErrors(f"--from {source}: no case of this benchmark in it.")

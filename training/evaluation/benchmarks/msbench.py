@@ -14,7 +14,7 @@ _FACTS = ("data_class_dict", "subject_combination_boxes", "subject_combination_p
 
 
 def msbench(folder: Path) -> list[Case]:
-    """`msdiffusion/dataset/prompts/msbench.py` (read as data, never run) and `msbench/<category>/<name>.*`.
+    """Read `msdiffusion/dataset/prompts/msbench.py` (as data, never run) and `msbench/<category>/<name>.*`.
 
     Args:
         folder: the root of MS-Diffusion's repository, or of its data set on the hub with `msbench.py` in it.

@@ -11,7 +11,7 @@ from .lines import Case, picture_like, read_json
 
 
 def xversebench(folder: Path) -> list[Case]:
-    """`eval/tools/XVerseBench_single.json` and `_multi.json`, with their `_DSG.json` where they are.
+    """Read `eval/tools/XVerseBench_single.json` and `_multi.json`, with their `_DSG.json` where they are.
 
     Args:
         folder: the root of the XVerse repository; picture paths are relative to it.
@@ -78,7 +78,7 @@ def dsg_questions(graph: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
 
 
 def multihuman(folder: Path) -> list[Case]:
-    """`data/multihuman_metadata.json`: a list whose positions are the pictures' names.
+    """Read `data/multihuman_metadata.json`: a list whose positions are the pictures' names.
 
     Args:
         folder: the root of the repository; faces must have been downloaded, by `data_generation/download_faces.py`.

@@ -18,7 +18,7 @@ _UNMOVABLE = ("scene_", "wearable_", "person_wearable")
 
 
 def dreambench(folder: Path) -> list[Case]:
-    """`dataset/prompts_and_classes.txt` and `dataset/<subject>/*.jpg` of google/dreambooth: 30 subjects x 25 prompts.
+    """Read `dataset/prompts_and_classes.txt` and `dataset/<subject>/*.jpg` of google/dreambooth: 30 x 25 prompts.
 
     The unique token is left out of the prompts. 00.jpg is the reference, all pictures are views.
     """
@@ -48,7 +48,7 @@ def dreambench(folder: Path) -> list[Case]:
 
 
 def dreambench_plus(folder: Path) -> list[Case]:
-    """`images/**/<name>.jpg` and `captions/**/<name>.txt`: line 1 the subject, the other lines the prompts."""
+    """Read `images/**/<name>.jpg` and `captions/**/<name>.txt`: line 1 the subject, then the prompts."""
     captions = user_files.visible_files(folder / "captions", {".txt"}, deep=True)
     if not captions:
         raise UserErrors(f"--from {folder}: expected DreamBench++'s folders captions/ and images/; no caption found.")
@@ -73,7 +73,7 @@ def dreambench_plus(folder: Path) -> list[Case]:
 
 
 def customconcept101(folder: Path) -> list[Case]:
-    """`dataset.json`, `dataset_multiconcept.json` and `prompts/*.txt` of adobe-research/custom-diffusion.
+    """Read `dataset.json`, `dataset_multiconcept.json` and `prompts/*.txt` of custom-diffusion.
 
     Args:
         folder: `customconcept101/`, with the pictures in `benchmark_dataset/`.
@@ -113,7 +113,7 @@ def _concept_cases(folder: Path, name: str, concepts: list[dict[str, str]], prom
 
 
 def relationbench(folder: Path) -> list[Case]:
-    """RelationBench's 25 templates filled with a folder of subjects.
+    """Fill RelationBench's 25 templates with a folder of subjects.
 
     The authors' own list of cases (QingyuShi/RelationBench on the hub) has not been seen by us; if you have it, write
     its lines as a prompts file, whose keys are in `training/evaluation/prompts.py`.

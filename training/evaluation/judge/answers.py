@@ -28,7 +28,7 @@ class Judge(Protocol):
     facts: Mapping[str, Any]
 
     def yes_no(self, images: Sequence[Image.Image], question: str) -> tuple[float, float]:
-        """Log-probabilities of "Yes" and "No"."""
+        """Return the log-probabilities of "Yes" and "No"."""
         ...
 
     def answer(self, images: Sequence[Image.Image], text: str, longest: int = 256) -> str:
@@ -59,7 +59,7 @@ class Answers:
                     continue  # the last line of a run that was killed while it wrote; its question is asked again
 
     def yes(self, picture: Path, question: str, mirrored: bool = False) -> tuple[float, float] | None:
-        """Probability of Yes against No, and how much of all probability these two words hold.
+        """Return the probability of Yes against No, and how much of all probability these two words hold.
 
         Returns:
             (p, mass), or None if the judge cannot answer such a question.

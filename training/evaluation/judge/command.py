@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from ...common import arguments as of_type
 from ...common.atomic_io import write_text
 from ...common.cli import say
 from ...common.errors import UserErrors
-from ...common.image_files import open_picture
-from ...common.sheets import FAINT, INK, PAPER, font, save_picture
+from ...common.sheets import INK, PAPER, font, save_picture
 from ..measurement import find_predicates
 from ..models import DTYPES, NO_WORLDS, Worlds, all_or_faults, open_judge_model
 from ..predicate_parser import MODEL
 from ..prompts import read_prompts
+from ..sheet import paste_picture
 from .accuracy import Label, accuracy_text, agreed_answers, measure_judge, read_labels
 from .answers import Answers
 from .page import labelling_page
@@ -132,9 +132,7 @@ def mistakes_sheet(labels: Sequence[Label], probabilities: Mapping[tuple[Path, s
     )
     for place, item in enumerate(surest):
         left, top = _GAP + place % _COLUMNS * (_SIDE + _GAP), 34 + place // _COLUMNS * (_SIDE + _TEXT + _GAP)
-        sheet.paste(Image.new("RGB", (_SIDE, _SIDE), FAINT), (left, top))
-        picture = ImageOps.contain(open_picture(item[0]), (_SIDE, _SIDE))
-        sheet.paste(picture, (left + (_SIDE - picture.width) // 2, top + (_SIDE - picture.height) // 2))
+        paste_picture(sheet, item[0], (left, top), _SIDE)
         words = item[1].split()
         lines = [
             " ".join(words[: len(words) // 2]),

@@ -1,4 +1,4 @@
-"""Questions made from a case: did the relation happen, the right way round, do they touch, is everyone present."""
+"""Make a case's questions: did the relation happen, the right way round, do they touch, is everyone present."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers to verdicts: the relation happened, was reversed, the subjects touch and are present; and the judge's noise.
+"""Turn answers into verdicts: the relation happened, was reversed, subjects touch, are present; and the judge's noise.
 
 Without every subject present the relation did not happen (the dependency of DSG, arXiv:2310.18235). A "Yes" to the
 question with the subjects exchanged that is surer than the first is a reversal. The mirrored picture must give the same
@@ -58,7 +58,7 @@ def judge_pictures(
         entries, predicates: N each.
         answers: the judge.
         mirror: ask about the mirrored picture as well, one more call for each picture.
-        progress: wraps what is iterated over, as `tqdm` does.
+        progress: wraps the iteration, as `tqdm` does.
     """
     return [
         judge_picture(entry, predicate, answers, mirror)

@@ -167,7 +167,7 @@ def read_methods(text: str) -> list[str]:
 
 
 def read_shard(text: str) -> tuple[int, int]:
-    """ "2/8" to (2, 8).
+    """Read "2/8" as (2, 8).
 
     Raises:
         UserErrors: not such a text.

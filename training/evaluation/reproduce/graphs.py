@@ -1,4 +1,4 @@
-"""A job as a graph of ComfyUI in API format: the pack's example graphs, with the job's subjects, prompt and seed."""
+"""Write a job as a graph of ComfyUI in API format: an example graph with the job's subjects, prompt and seed."""
 
 from __future__ import annotations
 

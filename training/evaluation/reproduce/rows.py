@@ -1,4 +1,4 @@
-"""Own rows beside the published ones, and a sheet with one column for each method."""
+"""Write own rows beside the published ones, and a sheet with one column for each method."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
-from ...common.image_files import open_picture
-from ...common.sheets import FAINT, INK, PAPER, font
+from ...common.sheets import INK, PAPER, font
 from ..columns import COLUMNS, SCORE_COLUMNS, estimates
 from ..measurement import Measured
 from ..relationbench import published_rows
 from ..scores import METRICS
+from ..sheet import paste_picture
 
 PUBLISHED_OF = {"ms-diffusion": "MS-Diffusion", "relate": "DreamRelation"}
 NEAR = 1.0  # a score within this of the published one speaks for the same encoders and scoring
@@ -106,16 +106,10 @@ def rows_sheet(measured: Mapping[str, Measured]) -> Image.Image:
     for row, entry in enumerate(chosen):
         top = 34 + row * (_SIDE + 24)
         for number, path in enumerate(entry.references[:2]):
-            _paste(sheet, path, (_GAP, top + number * (small + _GAP)), small)
+            paste_picture(sheet, path, (_GAP, top + number * (small + _GAP)), small)
         for column, method in enumerate(measured):
             path = pictures[method].get(entry.line)
             if path is not None:
-                _paste(sheet, path, (_GAP + small + _GAP + column * (_SIDE + _GAP), top), _SIDE)
+                paste_picture(sheet, path, (_GAP + small + _GAP + column * (_SIDE + _GAP), top), _SIDE)
         pen.text((_GAP, top + _SIDE + 3), entry.prompt[: width // 7], INK, font(12))
     return sheet
-
-
-def _paste(sheet: Image.Image, path: Any, corner: tuple[int, int], side: int) -> None:
-    picture = ImageOps.contain(open_picture(path), (side, side))
-    sheet.paste(Image.new("RGB", (side, side), FAINT), corner)
-    sheet.paste(picture, (corner[0] + (side - picture.width) // 2, corner[1] + (side - picture.height) // 2))

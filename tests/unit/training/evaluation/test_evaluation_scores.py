@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
+from training.common.stats import bootstrap_mean
 from training.evaluation.prompts import Entry
 from training.evaluation.report import report_json, summaries, table_text
-from training.evaluation.scores import similarity, subject_similarity, summarise
+from training.evaluation.scores import Score, similarity, subject_similarity
 
 
 def test_similarity_is_the_cosine_times_100_whatever_the_lengths():
@@ -23,6 +24,10 @@ def test_several_subjects_are_averaged_over_their_references():
     found = subject_similarity(pictures, references, [[0, 1], [2], []])
     assert found[:2] == pytest.approx([50.0, 96.0])
     assert found[2] is None
+
+
+def summarise(values, cases):
+    return Score.of(bootstrap_mean(values, cases))
 
 
 def test_whole_cases_are_resampled():
