@@ -28,6 +28,7 @@ class Family:
         latents: the key of its reference latents in the conditioning, and in a call.
         method: the reference method without which its class ignores references, or None.
         conds: changes a call's conditions to fit so many tokens, or None.
+        models: its models for people, where `name` is not enough.
     """
 
     name: str
@@ -39,10 +40,17 @@ class Family:
     latents: tuple[str, str] = ("reference_latents", "ref_latents")
     method: str | None = None
     conds: Callable[[dict, int], dict] | None = None
+    models: str = ""
 
 
 FAMILIES = (
-    Family("Flux", "comfy.ldm.flux.model.Flux", flux_family.stages, conds=flux_family.padded),
+    Family(
+        "Flux",
+        "comfy.ldm.flux.model.Flux",
+        flux_family.stages,
+        conds=flux_family.padded,
+        models="Flux.2, FLUX.1 Kontext, LongCat",
+    ),
     Family("Qwen-Image-Edit", "comfy.ldm.qwen_image.model.QwenImageTransformer2DModel", qwen_image.stages),
     Family("Krea 2", "comfy.ldm.krea2.model.SingleStreamDiT", krea2.stages, method="index"),
     Family("Mage-Flow", "comfy.ldm.mage_flow.model.MageFlowTransformer2DModel", mage_flow.stages),
@@ -54,10 +62,7 @@ FAMILIES = (
     Family("Z-Image Omni", "comfy.ldm.lumina.model.NextDiT", lumina.stages, step=2),
     Family("Bernini", "comfy.ldm.wan.model.WanModel", wan.stages, latents=("context_latents", "context_latents")),
 )
-NAMES = (
-    "Flux.2, FLUX.1 Kontext, LongCat, Qwen-Image-Edit, Krea 2, Mage-Flow, JoyImage, OmniGen2, Boogu, Z-Image "
-    "Omni, Bernini, or FLUX.1-dev with DreamO"
-)
+NAMES = ", ".join(family.models or family.name for family in FAMILIES) + ", or FLUX.1-dev with DreamO"
 REFUSED = {
     "comfy.ldm.hidream_o1.model.HiDreamO1Transformer": (
         "HiDream-O1's prompt reads the references in an attention that nodes cannot reach; they would leak through it"

@@ -14,10 +14,7 @@ from .engines import AUTO, ENGINES, Engine
 
 log = logging.getLogger(__name__)
 
-_TEXT_ONLY = (
-    "model: {} takes no reference images in ComfyUI. Apply Scene works with Flux.2, Flux Kontext, Qwen-Image-Edit, "
-    "OmniGen2, Krea 2, Boogu, Mage-Flow, JoyImage, LongCat, Z-Image Omni, and with DreamO after Load DreamO."
-)
+_TEXT_ONLY = "model: {} takes no reference images in ComfyUI. Apply Scene works with {}."
 _NOT_WIRED = "model: Apply Scene does not wire {} yet. Connect its references by ComfyUI's own node, {}."
 # models that take references in a way of their own, which cannot be kept in a place
 _OWN_NODES = {
@@ -50,7 +47,9 @@ def detect_engine(model, choice: str = AUTO) -> Engine:
         fitting = [chosen]
     if not fitting:
         node = _OWN_NODES.get(model.model.model_config.unet_config.get("image_model"))
-        raise ValueError(_TEXT_ONLY.format(base_of(model)) if node is None else _NOT_WIRED.format(base_of(model), node))
+        raise ValueError(
+            _TEXT_ONLY.format(base_of(model), _titles()) if node is None else _NOT_WIRED.format(base_of(model), node)
+        )
     _check_network(model)
     _refuse_old_comfyui(fitting[0])
     if choice == AUTO and fitting[0].name == "kontext":
@@ -59,6 +58,16 @@ def detect_engine(model, choice: str = AUTO) -> Engine:
             "it is not Kontext."
         )
     return fitting[0]
+
+
+def _titles() -> str:
+    """Name the engines whose models take references by themselves, and DreamO."""
+    titles = dict.fromkeys(_title(engine) for engine in ENGINES if engine.name not in ("sdxl", "dreamo"))
+    return f"{', '.join(titles)}, and with DreamO after Load DreamO"
+
+
+def _title(engine: Engine) -> str:
+    return "Flux.2" if engine.name == "flux2" else engine.title
 
 
 def _fits(engine: Engine, model) -> bool:
@@ -89,9 +98,8 @@ def _refuse_old_comfyui(engine: Engine) -> None:
         ValueError: the engine's node is missing.
     """
     if engine.node and core_node(engine.node) is None:
-        title = "Flux.2" if engine.name == "flux2" else engine.title
         raise ValueError(
-            f"model: {title} needs ComfyUI {engine.since} or newer for Apply Scene; this is "
+            f"model: {_title(engine)} needs ComfyUI {engine.since} or newer for Apply Scene; this is "
             f"{comfyui_version.__version__}."
         )
 
