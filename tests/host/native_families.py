@@ -31,6 +31,7 @@ class Native:
         patch: latent cells on a side of a token.
         frames: of its latents.
         key: of reference latents in its conditioning.
+        refined: an attention of its own runs over the text, or text is in no attention with references.
     """
 
     config: str
@@ -45,6 +46,7 @@ class Native:
     patch: int = 2
     frames: int = 1
     key: str = "reference_latents"
+    refined: bool = False
 
 
 def _flux(**fields) -> dict:
@@ -98,7 +100,7 @@ FAMILIES = {
     "krea2": Native("Krea2", {
         "image_model": "krea2", "features": 64, "tdim": 32, "txtdim": 16, "heads": 4, "kvheads": 2, "multiplier": 2,
         "layers": 2, "patch": 2, "channels": 16, "txtlayers": 3, "txtheads": 2, "txtkvheads": 2}, width=48, video=True,
-        method="index"),
+        method="index", refined=True),
     "mage": Native("MageFlow", {
         "image_model": "mage_flow", "in_channels": 128, "out_channels": 128, "num_layers": 2, "attention_head_dim": 32,
         "num_attention_heads": 2, "joint_attention_dim": 32, "axes_dims_rope": (8, 12, 12)}, channels=128, patch=1),
@@ -106,21 +108,21 @@ FAMILIES = {
         "image_model": "joyimage", "patch_size": [1, 2, 2], "in_channels": 16, "hidden_size": 256,
         "num_attention_heads": 2, "text_dim": 32, "num_layers": 2}, video=True),
     "omnigen2": Native("Omnigen2", {"image_model": "omnigen2", "text_feat_dim": 32, **_MIXED}, negative=False,
-                       more=lambda count: {"attention_mask": torch.ones(1, TEXT).long()}),
+                       more=lambda count: {"attention_mask": torch.ones(1, TEXT).long()}, refined=True),
     "boogu": Native("Boogu", {
         "image_model": "boogu", "instruction_feat_dim": 32, "num_double_stream_layers": 1, **_MIXED},
-        more=lambda count: {"attention_mask": torch.ones(1, TEXT).long()}),
+        more=lambda count: {"attention_mask": torch.ones(1, TEXT).long()}, refined=True),
     "zomni": Native("ZImage", {
         "image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 256, "n_layers": 2, "n_refiner_layers": 1,
         "n_heads": 4, "n_kv_heads": 4, "multiple_of": 16, "ffn_dim_multiplier": 2.0, "qk_norm": True,
         "cap_feat_dim": 32, "axes_dims": [16, 24, 24], "axes_lens": [64, 64, 64], "rope_theta": 256.0,
         "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 8, "siglip_feat_dim": 24},
-        more=_omni, step=2),
+        more=_omni, step=2, refined=True),
     "bernini": Native("WAN21_T2V", {
         "image_model": "wan2.1", "model_type": "t2v", "patch_size": (1, 2, 2), "text_len": 512, "in_dim": 16, "dim": 64,
         "ffn_dim": 64, "freq_dim": 32, "text_dim": 32, "out_dim": 16, "num_heads": 2, "num_layers": 2,
         "window_size": (-1, -1), "qk_norm": True, "cross_attn_norm": True, "eps": 1e-6}, video=True, frames=2,
-        key="context_latents"),
+        key="context_latents", refined=True),
 }  # fmt: skip
 
 

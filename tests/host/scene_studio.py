@@ -13,6 +13,8 @@ from tests.host.studio import LEFT, RIGHT, Pack
 
 PROMPT = "A cat is hugging a plushie bear."
 NAMES = ("cat", "plushie bear")
+FAMILIES = ("kontext", "longcat", "flux2", "qwen_edit", "qwen_edit_2511", "krea2", "mage", "joyimage", "boogu",
+            "omnigen2", "z_image_omni")  # fmt: skip
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Tensor:

@@ -3,15 +3,14 @@
 import pytest
 import torch
 
-from tests.host.scene_studio import PROMPT, photograph, same, wired_by_hand
+from tests.host.scene_studio import FAMILIES, PROMPT, photograph, same, wired_by_hand
 
 MOST = {"longcat": 1, "krea2": 2, "qwen_edit": 3, "qwen_edit_2511": 3, "z_image_omni": 3, "omnigen2": 5, "boogu": 5,
         "joyimage": 6}  # fmt: skip
 SCALED_BY_NODE = ("qwen_edit", "qwen_edit_2511", "mage", "boogu", "joyimage")
 
 
-@pytest.fixture(params=["kontext", "longcat", "flux2", "qwen_edit", "qwen_edit_2511", "krea2", "mage", "joyimage",
-                        "boogu", "omnigen2", "z_image_omni"])  # fmt: skip
+@pytest.fixture(params=FAMILIES)
 def family(request, scenes) -> str:
     if request.param not in scenes.native.NAMES:
         pytest.skip(f"this ComfyUI has no {request.param}")

@@ -184,7 +184,7 @@ def test_copies_in_the_text_are_kept_in_place_too(studio, pack, seam, regions):
 
     placed = with_copies(1.0)[1][0][1]["model_conds"][pack.module("nodes.host_comfy.references.steer").KEY].cond[0]
     assert placed.copies == (((0, 2),), ((2, 5),))
-    if studio.name in ("flux2", "kontext", "longcat", "qwen", "mage", "joyimage"):  # without a refiner of the text
+    if not studio.family.refined:
         one, other = (studio.sample(*with_copies(scale), steps=1) for scale in (1.0, 3.0))
         assert torch.equal(one, other)
 

@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from tests.host.scene_studio import photograph
+from tests.host.scene_studio import FAMILIES, photograph
 
-FAMILIES = ("kontext", "longcat", "flux2", "qwen_edit", "qwen_edit_2511", "krea2", "mage", "joyimage", "boogu",
-            "omnigen2", "z_image_omni")  # fmt: skip
 SEEN_BY_THE_ENCODER = ("longcat", "qwen_edit", "qwen_edit_2511", "mage", "joyimage", "boogu")
 
 
