@@ -40,6 +40,10 @@ STOREYS = (
 )
 FLOORS = {room: floor for floor, rooms in enumerate(STOREYS, start=1) for room in rooms}
 MOST_FLOORS, MOST_ROOMS = 9, 16  # rooms as the top folders show them: nodes, miniworld and all commands each are one
+# A participle says what happened to a thing, not what it is. Fields of classes that files hold keep theirs.
+NO_NAMES = set(
+    "asked drawn found given gone held kept known made meant said seen settled shown taken there told wanted".split()
+)
 CORE_MAY = {"torch", "einops", "safetensors"} | set(sys.stdlib_module_names)
 
 
@@ -218,3 +222,38 @@ def test_both_lists_of_requirements_are_the_same():
     listed = (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
     assert listed == project["dependencies"]
     assert not any(mark in name for name in listed for mark in "=<>")
+
+
+def bound_names(path):
+    """(line, name) of every variable and argument that a file binds; fields of classes are not among them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    fields = {
+        id(statement.target)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in fields:
+            yield node.lineno, node.id
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_names_say_what_they_hold(room):
+    riddles = [
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path in files(room)
+        for line, name in bound_names(path)
+        if name in NO_NAMES
+    ]
+    assert riddles == []
+
+
+def test_bound_names_are_variables_and_arguments(tmp_path):
+    (tmp_path / "a.py").write_text(
+        "class A:\n    kept: int = 1\n\n\ndef f(told, *, seen):\n    for drawn in told: found = seen\n"
+    )
+    assert sorted(name for _, name in bound_names(tmp_path / "a.py")) == ["drawn", "found", "seen", "told"]

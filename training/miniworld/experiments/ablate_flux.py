@@ -33,15 +33,14 @@ from ..world.scene import ScenePlan
 from ..world.triplets import evaluation_plans, plans_in_turn
 from .generate import request_of
 from .generate_flux import FluxWorld, generate
-from .measure import Predictions, Share
-from .measure import classify as judged
+from .measure import Predictions, Share, classify
 from .measure_flux import COLUMNS, Layouts, located, shares
 from .sheets import tiled
 from .train_relation import AblationVariant, train_relation
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "relation_flux_miniworld.toml"
-PICTURES, SEEDS = 72, (0, 1, 2)
-_RELATION = "hugging"
+PICTURES, SEEDS, _RELATION = 72, (0, 1, 2), "hugging"
+SITES = "DS"  # where most was learnt, by the rows that study sites
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Row:
         site: whether the site under study is added to them.
         copy_paste: concepts are cut from the targets.
         references: drawn with them.
-        seen: asked for relations that the base knows, as the measure of identity.
+        seen_relations: asked for those, which the base knows, as the measure of identity.
     """
 
     name: str
@@ -62,22 +61,23 @@ class Row:
     site: bool = True
     copy_paste: bool = False
     references: bool = True
-    seen: bool = False
+    seen_relations: bool = False
 
 
+_RANK_4 = ("lora.rank=4", "lora.alpha=4.0")
 ROWS = (
     Row("base alone", None),
-    Row("base alone, relations it knows", None, seen=True),
-    Row("T, rank 4", ("lora.sites=T", "lora.rank=4", "lora.alpha=4.0"), site=False),
+    Row("base alone, relations it knows", None, seen_relations=True),
+    Row("T, rank 4", ("lora.sites=T", *_RANK_4), site=False),
     Row("T, rank 20", ("lora.sites=T", "lora.rank=20", "lora.alpha=20.0"), site=False),
-    Row("QK, rank 4", ("lora.sites=QK", "lora.rank=4", "lora.alpha=4.0"), site=False),
-    Row("DS, rank 4", ("lora.sites=DS", "lora.rank=4", "lora.alpha=4.0"), site=False),
+    Row("QK, rank 4", ("lora.sites=QK", *_RANK_4), site=False),
+    Row("DS, rank 4", ("lora.sites=DS", *_RANK_4), site=False),
     Row("without KML", ("loss.keypoint_weight=0.0",)),
     Row("KML to t = 0.7", ("loss.keypoint_max_time=0.7",)),
     Row("KML from 0.3 to 0.7", ("loss.keypoint_min_time=0.3", "loss.keypoint_max_time=0.7")),
     Row("KML weight x 10", ("loss.keypoint_weight=4e-2",)),
     Row("without references in training", ("references.drop=1.0",)),
-    Row("drawn without references", references=False),
+    Row("drawn without references", _RANK_4, references=False),
     Row("with the routing loss", ("loss.routing_weight=1.0",)),
     Row("copy-paste triplets", copy_paste=True),
 )
@@ -86,7 +86,7 @@ ROWS = (
 def ablate(
     out: Path,
     minutes: float,
-    sites: str = "T",
+    sites: str = SITES,
     pictures: int = PICTURES,
     seeds: tuple[int, ...] = SEEDS,
     rows: tuple[Row, ...] = ROWS,
@@ -113,33 +113,33 @@ def ablate(
         if time.monotonic() - began > 60 * minutes:
             yield f"{len(missing) - index} cells are missing; the same command goes on with them"
             return
-        there, somewhere = _count(out, world, jury, row, seed, sites, pictures, more)
-        told = shares(there, somewhere)
+        in_boxes, wherever = _count(out, world, jury, row, seed, sites, pictures, more)
+        counted = shares(in_boxes, wherever)
         spent = clock(time.monotonic() - began)
-        yield f"{row.name}, seed {seed}: relation {told['relation']}, fur wherever {told['fur_found']}, {spent}"
+        yield f"{row.name}, seed {seed}: relation {counted['relation']}, fur wherever {counted['fur_found']}, {spent}"
 
 
 def results(out: Path, seeds: tuple[int, ...] = SEEDS, rows: tuple[Row, ...] = ROWS) -> dict[str, dict]:
     """Pool the finished seeds of every row: shares with intervals, and both accepted numbers of each seed."""
-    found = {}
+    pooled_rows = {}
     for row in rows:
         cells = [_read(_cell(out, row, seed)) for seed in seeds if _cell(out, row, seed).exists()]
         if cells:
             pooled = shares(*(Predictions.joined(list(parts)) for parts in zip(*cells)))
             each = [shares(*cell) for cell in cells]
-            found[row.name] = {name: asdict(share) for name, share in pooled.items()} | {
+            pooled_rows[row.name] = {name: asdict(share) for name, share in pooled.items()} | {
                 "seeds": {
                     name: [round(of_seed[name].value, 3) for of_seed in each] for name in ("relation", "fur_found")
                 }
             }
-    return found
+    return pooled_rows
 
 
-def table(found: dict[str, dict]) -> str:
+def table(pooled_rows: dict[str, dict]) -> str:
     """Write the rows as Markdown, in percent with 95 % intervals; the relation's share in every seed at the end."""
     titles = ("learnt", *COLUMNS.values(), "relation, seed by seed", "pictures")
     lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
-    for name, row in found.items():
+    for name, row in pooled_rows.items():
         cells = [str(Share(**row[key])) for key in COLUMNS]
         seeds = ", ".join(f"{100 * share:.0f}" for share in row["seeds"]["relation"])
         lines.append(f"| {' | '.join((name, *cells, seeds))} | {row['relation']['trials']} |")
@@ -148,22 +148,22 @@ def table(found: dict[str, dict]) -> str:
 
 def write_results(out: Path) -> str:
     """Write `ablation.json` and `table.md` of what is finished; return the table."""
-    found = results(out)
-    text = table(found)
-    write_text(out / "ablation.json", json.dumps(found, indent=1) + "\n")
+    pooled_rows = results(out)
+    text = table(pooled_rows)
+    write_text(out / "ablation.json", json.dumps(pooled_rows, indent=1) + "\n")
     write_text(out / "table.md", text + "\n")
     return text
 
 
 def digest(folder: Path = FOLDER) -> str:
     """Hash the weights in use here, judges too."""
-    found = hashlib.sha256()
+    weights_hash = hashlib.sha256()
     for path in sorted(
         [*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors"), *folder.glob("flux/*/*.safetensors")]
     ):
         if path.parent.name != "relations":
-            found.update(path.read_bytes())
-    return found.hexdigest()
+            weights_hash.update(path.read_bytes())
+    return weights_hash.hexdigest()
 
 
 def _check_base(out: Path, facts: dict) -> None:
@@ -196,27 +196,26 @@ def _count(
         variant = AblationVariant(
             _RELATION, copy_paste=row.copy_paste, overrides=(*chosen, *row.overrides, "samples.every=0", *more)
         )
-        lora = train_relation(variant, out / _slug(_run_of(row)) / str(seed), seed, config=CONFIG)
+        lora = train_relation(variant, out / _slug(_run_of(row, sites)) / str(seed), seed, config=CONFIG)
         with merged(world.flux.transformer, load_flux_pairs(lora)[0]):
             images = _draw(world, plans, row, 1000 + seed)
     layouts = [Layouts.of(plan, generator(seed, Stream.LAYOUT, index)) for index, plan in enumerate(plans)]
-    told = judged(jury, images, plans), judged(jury, images, located(jury, images, layouts))
+    predictions = classify(jury, images, plans), classify(jury, images, located(jury, images, layouts))
     cell = _cell(out, row, seed)
     save_picture(tiled(to_uint8(images[:12])), cell.with_suffix(".png"))
-    arrays = {
-        f"{name}.{key}": value for name, each in zip(("there", "found"), told) for key, value in vars(each).items()
-    }
+    named = zip(("there", "found"), predictions)
+    arrays = {f"{name}.{key}": value for name, each in named for key, value in vars(each).items()}
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:
             np.savez(file, **arrays)
 
     atomic_write(cell, write)
-    return told
+    return predictions
 
 
 def _plans(row: Row, pictures: int, seed: int) -> list[ScenePlan]:
-    if not row.seen:
+    if not row.seen_relations:
         return evaluation_plans(_RELATION, pictures, seed)
     return plans_in_turn(SEEN, pictures, seed)
 
@@ -228,9 +227,9 @@ def _draw(world: FluxWorld, plans: list[ScenePlan], row: Row, seed: int) -> Tens
     return torch.stack([generate(world, request, seed + index) for index, request in enumerate(requests)])
 
 
-def _run_of(row: Row) -> str:
-    """Name the training of a row; drawing differently needs no other one."""
-    return "base" if row.references is False else row.name
+def _run_of(row: Row, sites: str) -> str:
+    """Name the training of a row; drawing without references needs none of its own."""
+    return row.name if row.references else f"{sites}, rank 4"
 
 
 def _slug(name: str) -> str:

@@ -67,10 +67,10 @@ class Finder:
         key = image.convert("RGB").tobytes()
         if self._last[0] != key:
             self._last = key, self._creatures(pixels_of(image))
-        known = {name: name.lower().split()[-1] for name in names if name.split()}
+        species_of = {name: name.lower().split()[-1] for name in names if name.split()}
         return [
             Detection(name, box, score * (1 + float(chances[SPECIES.index(species)])) / 2)
-            for name, species in known.items()
+            for name, species in species_of.items()
             if species in SPECIES
             for box, score, chances in self._last[1]
         ]
@@ -78,16 +78,16 @@ class Finder:
     def _creatures(self, pixels: Tensor) -> list[tuple[Box, float, Tensor]]:
         """Boxes with their score and the chance of each species."""
         boxes, scores, chances = self.detector.find(pixels)
-        kept = [row for row in non_maximum_suppression(np.array(boxes), scores, _SAME) if scores[row] >= _FAINTEST]
-        if not kept:
+        peaks = [row for row in non_maximum_suppression(np.array(boxes), scores, _SAME) if scores[row] >= _FAINTEST]
+        if not peaks:
             return []
-        sure = [boxes[row] for row in kept if scores[row] >= _SURE] or [boxes[kept[0]]]
+        sure = [boxes[row] for row in peaks if scores[row] >= _SURE] or [boxes[peaks[0]]]
         array = (pixels[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         size = array.shape[:2]
         creatures = creature_pixels(array, ~_inside([_grown(box) for box in sure], size).any(0))
-        frames = _inside([boxes[row] for row in kept], size)
+        frames = _inside([boxes[row] for row in peaks], size)
         filled = [float(creatures[frame].mean()) if frame.any() else 0.0 for frame in frames]
-        return [(boxes[row], scores[row], chances[row]) for row, share in zip(kept, filled) if share >= _FILLED]
+        return [(boxes[row], scores[row], chances[row]) for row, share in zip(peaks, filled) if share >= _FILLED]
 
 
 class ColourCutter:
@@ -164,9 +164,9 @@ def _backdrop_distance(colours: np.ndarray, outside: np.ndarray) -> np.ndarray:
     distance = np.empty(outside.shape)
     for row in range(height):
         near = slice(max(0, row - _ROWS), row + _ROWS + 1)
-        known = colours[near][outside[near]]
-        known = np.unique(np.round((known if len(known) > 5 else colours[outside]) * 24) / 24, axis=0)
-        distance[row] = np.linalg.norm(colours[row][:, None] - known[None], axis=-1).min(1)
+        backdrop = colours[near][outside[near]]
+        backdrop = np.unique(np.round((backdrop if len(backdrop) > 5 else colours[outside]) * 24) / 24, axis=0)
+        distance[row] = np.linalg.norm(colours[row][:, None] - backdrop[None], axis=-1).min(1)
     return distance
 
 

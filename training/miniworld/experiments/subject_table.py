@@ -47,7 +47,13 @@ PICTURES, SEED, BATCH = 216, 5000, 6
 OTHERS = ("renders", "base alone", "MS-Diffusion branch")
 ROWS = (*OTHERS, *VARIANTS)
 CPU = torch.device("cpu")
-_TOLD = ("max_subjects", "placeholder", "coordinates", "locate_single", "fused_words")  # a file's, whatever trained it
+_FILE_SETTINGS = (
+    "max_subjects",
+    "placeholder",
+    "coordinates",
+    "locate_single",
+    "fused_words",
+)  # a file's, whatever trained it
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +136,8 @@ def count(
 
 
 def _check(cell: Path, made_of: dict) -> None:
-    told = json.loads(cell.read_text(encoding="utf-8"))
-    if any(told.get(key) != value for key, value in made_of.items()):
+    facts = json.loads(cell.read_text(encoding="utf-8"))
+    if any(facts.get(key) != value for key, value in made_of.items()):
         raise TrainingAborted(
             f"{cell}: counted on other models, or with other settings. Choose another --out, or move it away."
         )
@@ -150,9 +156,9 @@ def drawn(row: str, world: Miniworld, scenes: Evaluation, out: Path, steps: int)
             [generate(world, requests[at : at + BATCH], SEED + at, steps, strength=strength) for at in starts]
         )
     adapter, _, take_off = put_on(world.unet, adapter_file(out, row))
-    told = {name: getattr(adapter.config, name) for name in _TOLD}
+    settings_of_file = {name: getattr(adapter.config, name) for name in _FILE_SETTINGS}
     config = scenes.config.model_copy(
-        update={"adapter": AdapterConfig(**told, location=adapter.config.input_channels > 0)}
+        update={"adapter": AdapterConfig(**settings_of_file, location=adapter.config.input_channels > 0)}
     )
     tokens = PromptTokens.of_base(scenes.models.base, config.adapter.placeholder)
     text = FusedText(scenes.models.base.text(torch.float32), tokens)
@@ -195,20 +201,20 @@ def tally(judges: Classifiers, images: Tensor, plans: list[ScenePlan]) -> dict[s
     """
     subjects, ones = len(plans[0].cast), np.ones(len(plans))
     boxes = torch.from_numpy(np.stack([render(plan).boxes for plan in plans]))
-    wanted = torch.tensor([[trait_row(traits) for traits in plan.cast] for plan in plans])
+    targets = torch.tensor([[trait_row(traits) for traits in plan.cast] for plan in plans])
     logits, _ = judges.identity(crop_boxes(images, boxes)[0])
-    seen = torch.stack([logits[name].argmax(1) for name in TRAITS], dim=1).unflatten(0, (len(plans), subjects))
-    kept = [list(TRAITS).index(name) for name in LOOKS]
-    right = (seen == wanted)[..., kept].numpy()
+    predictions = torch.stack([logits[name].argmax(1) for name in TRAITS], dim=1).unflatten(0, (len(plans), subjects))
+    looks = [list(TRAITS).index(name) for name in LOOKS]
+    right = (predictions == targets)[..., looks].numpy()
     rows = {
         "traits": bootstrap_ratio(right.sum((1, 2)), right[0].size * ones),
         "all five": bootstrap_ratio(right.all(-1).sum(1), subjects * ones),
     }
     if subjects == 2:
-        differ = (wanted != wanted.flip(1))[..., kept].numpy()
-        swapped = (seen == wanted.flip(1))[..., kept].numpy() & differ
-        asked = torch.tensor([RELATIONS.index(plan.relation) for plan in plans])
-        rows["relation"] = wilson(int((judges.relation(images).argmax(1) == asked).sum()), len(plans))
+        differ = (targets != targets.flip(1))[..., looks].numpy()
+        swapped = (predictions == targets.flip(1))[..., looks].numpy() & differ
+        relations = torch.tensor([RELATIONS.index(plan.relation) for plan in plans])
+        rows["relation"] = wilson(int((judges.relation(images).argmax(1) == relations).sum()), len(plans))
         rows["confusion"] = bootstrap_ratio(swapped.sum((1, 2)), np.maximum(differ.sum((1, 2)), 0))
     return {name: estimate.text(100) for name, estimate in rows.items()}
 
@@ -220,10 +226,10 @@ def table(out: Path, rows: Sequence[str] = ROWS) -> str:
     titles = [f"{'one' if subjects == 1 else 'two'}: {name}" for subjects, name in columns]
     lines = [f"| row | {' | '.join(titles)} |", f"|{' --- |' * (len(titles) + 1)}"]
     for row in rows:
-        told = {}
+        cells = {}
         for subjects in heads:
             cell = out / "counted" / f"{row.replace(' ', '_')}-{subjects}.json"
-            told[subjects] = json.loads(cell.read_text(encoding="utf-8")) if cell.exists() else {}
-        if any(told.values()):
-            lines.append(f"| {row} | {' | '.join(told[subjects].get(name, '') for subjects, name in columns)} |")
+            cells[subjects] = json.loads(cell.read_text(encoding="utf-8")) if cell.exists() else {}
+        if any(cells.values()):
+            lines.append(f"| {row} | {' | '.join(cells[subjects].get(name, '') for subjects, name in columns)} |")
     return "\n".join(lines)
