@@ -1,10 +1,10 @@
-"""What annotation costs a relation: the demo's, learnt from exact triplets and from the same pictures annotated.
+"""What annotation costs a relation: the demo's, learnt from exact triplets and from what `annotate` finds in them.
 
-    python -m tests.bench.annotated_relation --out out/annotated         some eight minutes of two cores
+    python -m tests.bench.annotated_relation --out out/annotated         some four minutes of one core a row
 
-The triplets of `make demo` are drawn; `training.annotate` gets their pictures alone and finds names, boxes, masks and
-joints by the miniworld's own detector and classifiers. Both relations are learnt by the demo's recipe, counted on the
-demo's pictures; a finished part is not done again.
+The triplets of `make demo` are drawn; `training.annotate` gets their pictures and writes sentences, boxes, masks and
+joints by the miniworld's own detector and classifiers. A row learns the same five pictures by the demo's recipe, with
+some of these in place of the exact ones, and is counted on the demo's scenes; a finished row is not counted again.
 """
 
 from __future__ import annotations
@@ -12,56 +12,104 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from training.annotate import annotate
 from training.annotation.options import AnnotateOptions
+from training.common import arguments as of_type
+from training.common.atomic_io import write_text
 from training.common.cli import TrainingAborted, say
-from training.miniworld.experiments import demo
-from training.miniworld.world.triplets import write_triplets
+from training.miniworld.experiments.demo import HUGGING, PICTURES
+from training.miniworld.experiments.drawers import SEED, Drawing, draw
+from training.miniworld.experiments.generate import BATCH
+from training.miniworld.experiments.measure import measure
+from training.miniworld.experiments.train_relation import train_relation
+from training.miniworld.recipes.classifiers import load_shipped
+from training.miniworld.world.triplets import evaluation_plans, write_triplets
 
 RESULTS = Path(__file__).parent / "results" / "annotated_relation.json"
+SENTENCES, BOXES, MASKS = ("prompt",), ("boxes",), ("masks",)
+JOINTS = ("keypoints_target", "keypoints_concepts")
+ROWS = {  # keys of a line that are annotate's
+    "exact": (),
+    "joints": JOINTS,
+    "masks": MASKS,
+    "boxes": BOXES,
+    "sentences": SENTENCES,
+    "all but sentences": (*BOXES, *MASKS, *JOINTS),
+    "all": (*SENTENCES, *BOXES, *MASKS, *JOINTS),
+}
 
 
-def write_annotated(folder: Path, relation: str, count: int, seed: int) -> None:
-    """Draw the demo's triplets, keep their pictures, and write what `annotate` finds in them into `folder`.
+def write_annotated(folder: Path) -> None:
+    """Draw the demo's triplets into `folder/exact`, and write what annotate finds in them into `folder/annotated`.
 
     Raises:
-        TrainingAborted: a triplet was rejected, so the two relations would not learn from the same pictures.
+        TrainingAborted: a triplet was rejected, so the rows would not learn from the same pictures.
     """
-    exact, raw = folder.with_name("exact"), folder.with_name("raw")
-    for old in (exact, raw, folder):
-        shutil.rmtree(old, ignore_errors=True)
-    write_triplets(exact, relation, count, seed)
-    lines = (exact / "triplets.jsonl").read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(map(json.loads, lines)):
+    exact, raw, annotated = (folder / name for name in ("exact", "raw", "annotated"))
+    shutil.rmtree(folder, ignore_errors=True)
+    write_triplets(exact, HUGGING.relation, HUGGING.triplets, seed=0)
+    for number, line in enumerate(lines_of(exact)):
         home = raw / f"{number:03d}"
         home.mkdir(parents=True)
         stems = ("target", *(f"{place} {name}" for place, name in enumerate(line["names"], 1)))
         for stem, file in zip(stems, (line["target"], *line["concepts"]), strict=True):
-            shutil.copyfile(exact / file, home / f"{stem}.png")
-    report = annotate(raw, folder, AnnotateOptions(relation, backend="miniworld"))
-    if len(report.accepted) < count:
-        raise TrainingAborted(f"{len(report.accepted)} of {count} triplets were accepted; see {folder / 'review.html'}")
+            shutil.copyfile(file, home / f"{stem}.png")
+    report = annotate(raw, annotated, AnnotateOptions(HUGGING.relation, backend="miniworld"))
+    if len(report.accepted) < HUGGING.triplets:
+        raise TrainingAborted(
+            f"{len(report.accepted)} of {HUGGING.triplets} triplets were accepted; see {annotated / 'review.html'}"
+        )
+
+
+def lines_of(folder: Path) -> list[dict]:
+    """Read a folder's triplets, with the paths of their pictures whole."""
+    rows = []
+    for line in map(json.loads, (folder / "triplets.jsonl").read_text(encoding="utf-8").splitlines()):
+        whole = {key: [str(folder.resolve() / name) for name in line[key]] for key in ("concepts", "masks")}
+        rows.append(line | whole | {"target": str(folder.resolve() / line["target"])})
+    return rows
+
+
+def count(out: Path, triplets: Path, keys: Sequence[str]) -> dict:
+    """Learn a row's relation and count it; exact lines, but for `keys`."""
+    pairs = zip(lines_of(triplets / "exact"), lines_of(triplets / "annotated"), strict=True)
+    rows = [exact | {key: annotated[key] for key in keys} for exact, annotated in pairs]
+    write_text(out / "triplets" / "triplets.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    overrides = (*HUGGING.overrides, "samples.every=0", f"data.folder={out / 'triplets'}")
+    lora = train_relation(replace(HUGGING, overrides=overrides), out / "work", seed=0)
+    starts = range(0, PICTURES, BATCH)
+    drawings = [Drawing(HUGGING.relation, PICTURES, at, min(at + BATCH, PICTURES), lora) for at in starts]
+    images = torch.from_numpy(np.concatenate([draw(drawing)[0] for drawing in drawings]))
+    return measure(load_shipped(), images, evaluation_plans(HUGGING.relation, PICTURES, SEED)).table()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("out/annotated"))
-    parser.add_argument("--write", type=Path, nargs="?", const=RESULTS, help="where the numbers go")
+    parser.add_argument("--out", type=of_type.path, default=Path("out/annotated"))
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--write", type=of_type.path, nargs="?", const=RESULTS, help="where the numbers go")
     args = parser.parse_args()
-    annotated = args.out / "triplets" / "annotated"
-    if not (annotated / "triplets.jsonl").exists():
-        write_annotated(annotated, demo.HUGGING.relation, demo.HUGGING.triplets, seed=0)
-    changed = replace(demo.HUGGING, overrides=(*demo.HUGGING.overrides, f"data.folder={annotated}"))
-    found = {}
-    for name, recipe in (("exact", demo.HUGGING), ("annotated", changed)):
-        say(f"{name} triplets")
-        demo.run(args.out / name, recipe)
-        found[name] = json.loads((args.out / name / "report.json").read_text(encoding="utf-8"))["with"]
+    torch.set_num_threads(1)
+    triplets = args.out / "triplets"
+    if not (triplets / "annotated" / "triplets.jsonl").exists():
+        write_annotated(triplets)
+    table = {}
+    for name in args.rows:
+        path = args.out / name.replace(" ", "_") / "counted.json"
+        if not path.exists():
+            write_text(path, json.dumps(count(path.parent, triplets, ROWS[name])) + "\n")
+        table[name] = json.loads(path.read_text(encoding="utf-8"))
+        shares = (f"{key} {100 * table[name][key]['value']:.1f}" for key in ("relation", "identity", "fused"))
+        say(f"{name}: {', '.join(shares)}")
     if args.write:
-        args.write.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_text(args.write, json.dumps(table, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -200,6 +200,7 @@ def _run(
                 f"{name}: the model failed ({error}). What is finished stays; the same command goes on."
             ) from error
         seconds[name] = round(time.monotonic() - began, 3)
+    bare = 0
     for one in annotated:
         if one.raw.predicate:
             one.prompt, one.predicate = one.raw.prompt, one.raw.predicate
@@ -208,6 +209,9 @@ def _run(
         one.predicate = predicate_of(options.relation)
         one.prompt, note = sentence_of(one.raw.names, options.relation, options.say, one.raw.prompt, place)
         one.notes += [note] if note else []
+        bare += not (one.raw.prompt or options.say or place)
+    if bare:
+        log.warning("%d sentences say nothing of the place: relations learn more with prompt.txt, or --reader.", bare)
     return seconds
 
 

@@ -195,3 +195,16 @@ def test_options_without_effect_are_said_before_anything_is_looked_for(tmp_path,
     caplog.clear()
     annotated(tmp_path / "quiet", Eyes([], {}, None), AnnotateOptions("hugging", kinds={"wolf": "object"}))
     assert not caplog.messages
+
+
+def test_sentences_without_a_place_are_counted(tmp_path, caplog):
+    raw = write_raw(tmp_path / "raw")
+    backends, options = Backends(part_of(Eyes([], {}, None))), AnnotateOptions("hugging")
+    annotate_folder(read_raw(raw), tmp_path / "out", options, backends, Thresholds())
+    count = len(read_raw(raw))
+    assert f"{count} sentences say nothing of the place" in caplog.text
+    caplog.clear()
+    for one in read_raw(raw):
+        (raw / one.name / "prompt.txt").write_text("A wolf is hugging a leopard in the snow", encoding="utf-8")
+    annotate_folder(read_raw(raw), tmp_path / "again", options, backends, Thresholds())
+    assert "say nothing of the place" not in caplog.text
