@@ -64,21 +64,25 @@ def config_of(bases, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("base", "method", "modules"), [("flux1", "uxo", 8), ("kontext", "offset", 8), ("klein", "index", 8)]
+    ("base", "method", "sites", "modules"),
+    [("flux1", "uxo", "DS", 28), ("kontext", "offset", "T", 8), ("klein", "index", "DS", 22)],
 )
-def test_the_whole_recipe(config_of, tmp_path, capsys, base, method, modules):
-    config = config_of(base=base, triplets="ours", samples="every = 2", train="micro_batch = 1")
+def test_the_whole_recipe(config_of, tmp_path, capsys, base, method, sites, modules):
+    """All attention of a base unless the config says otherwise."""
+    lora = "" if sites == "DS" else f'sites = "{sites}"'
+    config = config_of(base=base, triplets="ours", samples="every = 2", train="micro_batch = 1", lora=lora)
     assert finetune.main([config, "--dry-run"]) == 0
     assert not (tmp_path / "out").exists() and not (tmp_path / "cache").exists()
     assert finetune.main([config, "--also", "kohya"]) == 0
     said = capsys.readouterr().out
-    assert "2 + 3 blocks" in said and f"references {method}" in said and "sites T, rank 2" in said
+    assert "2 + 3 blocks" in said and f"references {method}" in said and f"sites {sites}, rank 2" in said
     assert "encoding 3 of 3 pictures" in said and "step 4/4  loss" in said
     assert f"read back: {modules} of {modules} pairs; diffusers reads {modules} of {modules} pairs" in said
     out = tmp_path / "out"
     pairs, metadata = load_flux_pairs(out / "hugging.safetensors")
-    assert len(pairs) == modules and all(name.startswith("transformer_blocks.") for name in pairs)
-    assert (metadata["kind"], metadata["sites"], metadata["reference_method"]) == ("relation", "T", method)
+    assert len(pairs) == modules
+    assert any(name.startswith("single_transformer_blocks.") for name in pairs) == (sites == "DS")
+    assert (metadata["kind"], metadata["sites"], metadata["reference_method"]) == ("relation", sites, method)
     assert metadata["data_licences"] == "CC0-1.0, MIT"
     assert metadata["modelspec.thumbnail"].startswith("data:image/jpeg;base64,")
     assert json.loads(metadata["losses"]) == {"denoise": 1.0, "keypoint": 0.004}
@@ -272,7 +276,7 @@ def test_a_file_that_does_not_read_back_leaves_nothing(config_of, tmp_path, monk
     """Neither the LoRA nor what is written beside it."""
     monkeypatch.setattr("training.engine.flux.setup.read_with_diffusers", lambda *inputs: 7)
     assert finetune.main([config_of(lora="tables = true"), "--also", "kohya"]) == 2
-    assert "diffusers reads 7 of 8 pairs). Nothing was written" in capsys.readouterr().err
+    assert "diffusers reads 7 of 28 pairs). Nothing was written" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "out").glob("*.safetensors")} == {"checkpoint.safetensors"}
 
 

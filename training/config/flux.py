@@ -75,10 +75,10 @@ class ReferencesConfig(Checked):
 class FluxLoraConfig(LoraConfig):
     """The LoRA's sizes and places."""
 
-    rank: int = Field(16, ge=1, le=256, description="rank of each pair")
-    alpha: FiniteFloat = Field(16.0, ge=1e-6, le=1024, description="the update is scaled by alpha / rank")
+    rank: int = Field(4, ge=1, le=256, description="rank of each pair")
+    alpha: FiniteFloat = Field(4.0, ge=1e-6, le=1024, description="the update is scaled by alpha / rank")
     sites: Literal["T", "Tkv", "Tm", "I", "QK", "S", "DS"] = Field(
-        "T",
+        "DS",
         description="T: text projections of the double blocks; Tkv: their keys and values; Tm: T with its MLP; I: "
         "picture projections; QK: queries and keys; S: single blocks; DS: all attention",
     )
