@@ -40,7 +40,7 @@ def test_cells_are_learnt_drawn_and_counted_once(quick, tmp_path):
     assert len(list(ablate(tmp_path, 10.0, **run))) == 1  # only what is missing, on the relation that is there
     assert len(list(ablate(tmp_path, 0.0, **{**run, "seeds": (0, 1)}))) == 1  # no time: what is missing is said
     with pytest.raises(TrainingAborted, match="found those of others"):
-        list(ablate(tmp_path, 10.0, sites="T", **run))
+        list(ablate(tmp_path, 10.0, sites="DS", **run))
     found = results(tmp_path, (0,), FEW)
     assert list(found) == [row.name for row in FEW] and found["base alone"]["relation"]["trials"] == 1
     assert table(found).splitlines()[2].startswith("| base alone | ")

@@ -40,7 +40,6 @@ from .train_relation import AblationVariant, train_relation
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs" / "relation_flux_miniworld.toml"
 PICTURES, SEEDS, _RELATION = 72, (0, 1, 2), "hugging"
-SITES = "DS"  # where most was learnt, by the rows that study sites
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ ROWS = (
 def ablate(
     out: Path,
     minutes: float,
-    sites: str = SITES,
+    sites: str = "T",
     pictures: int = PICTURES,
     seeds: tuple[int, ...] = SEEDS,
     rows: tuple[Row, ...] = ROWS,
