@@ -24,6 +24,9 @@ def files(pack):
 @pytest.fixture(scope="module")
 def adapter_path(pack, files, tiny_sdxl, tmp_path_factory):
     """An adapter for the tiny SDXL with open gates, five input channels and trained keys and values."""
+    import comfy.model_management
+
+    comfy.model_management.unload_all_models()  # a sampled model keeps its patched weights until it has to go
     layout = pack.module("nodes.host_comfy.sdxl.models").unet_layout(tiny_sdxl.model)
     blocks = {site.diffusers.removesuffix(".attn2"): site.width for site in layout.sites()}
     config = files.SubjectAdapterConfig(
