@@ -57,14 +57,3 @@ def test_a_template_opens_readable_and_without_overlap(page, path):
 def overlap(a: tuple, b: tuple) -> bool:
     """Whether two rectangles share more than a pixel's breadth (sizes are drawn in fractions of one)."""
     return a[0] + 1 < b[2] and b[0] + 1 < a[2] and a[1] + 1 < b[3] and b[1] + 1 < a[3]
-
-
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_file_names_in_the_note_are_bold_text(path):
-    """Nodes 2.0 draws code in a colour that cannot be read on a note."""
-    notes = [
-        node["widgets_values"][0]
-        for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]
-        if node["type"] == "MarkdownNote"
-    ]
-    assert len(notes) == 1 and "`" not in notes[0]

@@ -189,6 +189,14 @@ def test_the_note_names_every_file_that_a_loader_asks_for(path):
     assert [name for name in files if name not in note] == []
 
 
+@each_workflow
+def test_file_names_in_the_note_are_bold_text(path):
+    """Nodes 2.0 draws code in a colour that cannot be read on a note."""
+    nodes = json.loads(path.read_text(encoding="utf-8"))["nodes"]
+    (note,) = [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]
+    assert "`" not in note
+
+
 @pytest.mark.parametrize("path", filter(downloads_nothing, WORKFLOWS), ids=lambda path: path.stem)
 def test_the_note_lists_the_words_that_the_miniworlds_models_know(path):
     (note,) = [node["widgets_values"][0] for node in read(path)["nodes"] if node["type"] in NOTES]
