@@ -54,14 +54,24 @@ class UNetSpec:
     context_width: int
 
     @classmethod
-    def of_depths(cls, widths: tuple[int, ...], resnets: int, depths: tuple[int, ...], context_width: int) -> UNetSpec:
-        """Return a UNet with one transformer depth for all residual blocks of a level; the middle has the last one."""
+    def of_depths(
+        cls,
+        widths: tuple[int, ...],
+        resnets: int,
+        depths: tuple[int, ...],
+        context_width: int,
+        middle: int | None = None,
+    ) -> UNetSpec:
+        """Return a UNet with one transformer depth for all residual blocks of a level; the middle's, if None, the last.
+
+        A base in which layers were left out may have none in the middle: 0.
+        """
         return cls(
             widths=widths,
             resnets=(resnets,) * len(widths),
             down=tuple((depth,) * resnets for depth in depths),
             up=tuple((depth,) * (resnets + 1) for depth in reversed(depths)),
-            middle=depths[-1],
+            middle=depths[-1] if middle is None else middle,
             context_width=context_width,
         )
 
