@@ -200,7 +200,7 @@ def _run(
                 f"{name}: the model failed ({error}). What is finished stays; the same command goes on."
             ) from error
         seconds[name] = round(time.monotonic() - began, 3)
-    bare = 0
+    without_place = 0
     for one in annotated:
         if one.raw.predicate:
             one.prompt, one.predicate = one.raw.prompt, one.raw.predicate
@@ -209,9 +209,16 @@ def _run(
         one.predicate = predicate_of(options.relation)
         one.prompt, note = sentence_of(one.raw.names, options.relation, options.say, one.raw.prompt, place)
         one.notes += [note] if note else []
-        bare += not (one.raw.prompt or options.say or place)
-    if bare:
-        log.warning("%d sentences say nothing of the place: relations learn more with prompt.txt, or --reader.", bare)
+        # People may name a place in a sentence or a template of theirs; a {place} that stays empty names none.
+        by_people = one.prompt == one.raw.prompt or (options.say and "{place}" not in options.say)
+        without_place += not (place or by_people)
+    if without_place:
+        log.warning(
+            "Sentences without a place: %d of %d. A relation is learnt better with one: give each triplet a "
+            "prompt.txt, or a --reader that sees the place.",
+            without_place,
+            len(annotated),
+        )
     return seconds
 
 

@@ -1,6 +1,7 @@
 """What stages ask of models, and what becomes of the answers; pictures are wider than high where that could matter."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -197,14 +198,27 @@ def test_options_without_effect_are_said_before_anything_is_looked_for(tmp_path,
     assert not caplog.messages
 
 
-def test_sentences_without_a_place_are_counted(tmp_path, caplog):
-    raw = write_raw(tmp_path / "raw")
-    backends, options = Backends(part_of(Eyes([], {}, None))), AnnotateOptions("hugging")
-    annotate_folder(read_raw(raw), tmp_path / "out", options, backends, Thresholds())
+def test_sentences_without_a_place_are_counted(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("training.annotation.annotate.judge", lambda *_: {})
+    raw, eyes = write_raw(tmp_path / "raw"), part_of(Eyes([], {}, 0.9))
+    prompt = raw / read_raw(raw)[0].name / "prompt.txt"
     count = len(read_raw(raw))
-    assert f"{count} sentences say nothing of the place" in caplog.text
-    caplog.clear()
+
+    def counted(reader=None, say="", **changes):
+        caplog.clear()
+        triplets = [replace(one, **changes) for one in read_raw(raw)]
+        options = AnnotateOptions("hugging", say=say)
+        annotate_folder(triplets, tmp_path / "out", options, Backends(eyes, reader=reader), Thresholds())
+        return [message.partition(".")[0] for message in caplog.messages if "without a place" in message]
+
+    assert counted() == [f"Sentences without a place: {count} of {count}"]
+    assert counted(reader=eyes) == []
+    assert counted(say="A {a} is {relation} a {b} in the snow") == []
+    empty = counted(say="A {a} is {relation} a {b} {place}")
+    assert empty == [f"Sentences without a place: {count} of {count}"]
+    assert counted(prompt="A wolf hugs a leopard", predicate="hugs") == []  # as an annotated set has it
+    prompt.write_text("A wolf in the snow", encoding="utf-8")  # cannot be used: it lacks the relation
+    assert counted() == [f"Sentences without a place: {count} of {count}"]
     for one in read_raw(raw):
         (raw / one.name / "prompt.txt").write_text("A wolf is hugging a leopard in the snow", encoding="utf-8")
-    annotate_folder(read_raw(raw), tmp_path / "again", options, backends, Thresholds())
-    assert "say nothing of the place" not in caplog.text
+    assert counted() == []
