@@ -53,14 +53,16 @@ def test_the_table_pools_seeds_and_states_each(tmp_path):
         arrays = {}
         for kind in ("there", "found"):
             arrays |= {f"{kind}.relation": np.full(8, share), f"{kind}.distance": rng.random(8)}
-            arrays |= {f"{kind}.fused": np.zeros(8, bool)}
+            arrays |= {f"{kind}.fused": np.arange(8) < 2 * (1 - share)}
             arrays |= {f"{kind}.{key}": np.ones((8, 2), bool) for key in ("emblem", "shown")}
             arrays |= {f"{kind}.{key}": rng.integers(2, size=(8, 2, 5)) for key in ("right", "differ", "swapped")}
             arrays[f"{kind}.differ"] = np.ones((8, 2, 5), int)
         np.savez(tmp_path / "cells" / f"base_alone-{seed}.npz", **arrays)
     text = write_results(tmp_path)
     assert "| base alone | 50.0 (" in text and "| 100, 0 | 16 |" in text
-    assert json.loads((tmp_path / "ablation.json").read_text())["base alone"]["seeds"]["relation"] == [1.0, 0.0]
+    assert "| bodies fused | relation, seed by seed |" in text and "| 12.5 (3.5 to 36.0) | 100, 0 |" in text
+    pooled = json.loads((tmp_path / "ablation.json").read_text())["base alone"]
+    assert pooled["seeds"]["relation"] == [1.0, 0.0] and pooled["fused"]["value"] == 0.125
     assert (tmp_path / "table.md").read_text() == text + "\n"
 
 

@@ -136,10 +136,11 @@ def results(out: Path, seeds: tuple[int, ...] = SEEDS, rows: tuple[Row, ...] = R
 
 def table(pooled_rows: dict[str, dict]) -> str:
     """Write the rows as Markdown, in percent with 95 % intervals; the relation's share in every seed at the end."""
-    titles = ("learnt", *COLUMNS.values(), "relation, seed by seed", "pictures")
+    columns = {**COLUMNS, "fused": "bodies fused"}
+    titles = ("learnt", *columns.values(), "relation, seed by seed", "pictures")
     lines = [f"| {' | '.join(titles)} |", "| --- " * len(titles) + "|"]
     for name, row in pooled_rows.items():
-        cells = [str(Share(**row[key])) for key in COLUMNS]
+        cells = [str(Share(**row[key])) for key in columns]
         seeds = ", ".join(f"{100 * share:.0f}" for share in row["seeds"]["relation"])
         lines.append(f"| {' | '.join((name, *cells, seeds))} | {row['relation']['trials']} |")
     return "\n".join(lines)

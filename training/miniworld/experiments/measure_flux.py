@@ -190,6 +190,7 @@ def shares(in_boxes: Predictions, anywhere: Predictions) -> dict[str, Share]:
     ones = np.ones(len(in_boxes.relation))
     return {
         "relation": Share.of(int(in_boxes.relation.sum()), len(ones)),
+        "fused": Measurement.of(in_boxes).fused,
         "traits": Measurement.of(in_boxes).identity,
         **{name: Share.of_parts(in_boxes.right[..., at].sum(1), 2 * ones) for at, name in enumerate(LOOKS)},
         "other": Share.of_parts(in_boxes.swapped[..., fur].sum(1), in_boxes.differ[..., fur].sum(1)),
