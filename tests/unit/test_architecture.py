@@ -40,7 +40,7 @@ STOREYS = (
 )
 FLOORS = {room: floor for floor, rooms in enumerate(STOREYS, start=1) for room in rooms}
 MOST_FLOORS, MOST_ROOMS = 9, 16  # rooms as the top folders show them: nodes, miniworld and all commands each are one
-# A participle says what happened to a thing, not what it is. Fields of classes that files hold keep theirs.
+# A participle says what happened to a thing, not what it is. Fields of classes are free: files have many as keys.
 NO_NAMES = set(
     "asked drawn found given gone held kept known made meant said seen settled shown taken there told wanted".split()
 )

@@ -81,7 +81,7 @@ def annotate_folder(
             TripletReport(
                 name, judge(one, annotated, limits), decisions.get(name, ""), one.complete(), tuple(one.notes)
             )
-            for name, one in zip((one.raw.name for one in annotated), annotated)
+            for name, one in ((one.raw.name, one) for one in annotated)
         ]
         report = Report(tuple(verdicts), models, limits.model_dump(), seconds, _versions())
         _save_state(out, annotated, options)

@@ -75,9 +75,9 @@ def crop_likeness(target: Image.Image, box: Box, concept: Image.Image) -> float:
     """Correlate a whole picture with the window of `target` that it is most like, plain or mirrored, about a box.
 
     Finds subjects cut out with what surrounds them, however roughly the box was found: the window's four edges climb
-    from the two best of 81 windows about the box. On renders of the miniworld with boxes 10 % off
-    at least 99 % of crops reach the gate's 0.85, and no other picture of the same subject does
-    (`tests.bench.annotate`, 360 subjects).
+    from the two best of 81 windows about the box. On renders of the miniworld with boxes 10 % off,
+    at least 99 % of crops reach the gate's 0.85, and no other picture of the same subject does (`tests.bench.annotate`,
+    360 subjects).
 
     Args:
         target: that may have been cut.
@@ -103,7 +103,7 @@ def crop_likeness(target: Image.Image, box: Box, concept: Image.Image) -> float:
 
 
 def _climb(picture: Image.Image, edges: np.ndarray, value: float, template: np.ndarray, sides: np.ndarray) -> float:
-    """Move one edge of a window at a time while it becomes more like `wanted`; return how like it has become."""
+    """Move one edge of a window at a time while it becomes more like the template; return how like it has become."""
     moves = np.concatenate((np.eye(4), -np.eye(4))) * sides
     for step in _STEPS:
         for _ in range(_CLIMBS):

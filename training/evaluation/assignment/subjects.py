@@ -182,10 +182,9 @@ def _embed_subject(views: Sequence[Path], name: str, models: SubjectModels) -> T
     pieces = []
     for path in views:
         image = open_picture(path)
-        detections = find_subjects(image, [name], models)[
-            :1
-        ]  # the subject without what surrounds it, as in the picture
-        box, mask = (detections[0].box, detections[0].mask) if detections else (WHOLE, None)
+        # The subject without its surroundings, as it is cut out of the picture.
+        best = next(iter(find_subjects(image, [name], models)), None)
+        box, mask = (best.box, best.mask) if best else (WHOLE, None)
         pieces.append(crop(image, box, mask))
     return F.normalize(F.normalize(models.encoder.pictures(pieces), dim=-1).mean(0), dim=-1)
 

@@ -52,7 +52,7 @@ class Row:
         site: whether the site under study is added to them.
         copy_paste: concepts are cut from the targets.
         references: drawn with them.
-        seen_relations: asked for those, which the base knows, as the measure of identity.
+        seen_relations: drawn in those, which the base knows, as the measure of identity.
     """
 
     name: str
@@ -119,7 +119,7 @@ def ablate(
 
 
 def results(out: Path, seeds: tuple[int, ...] = SEEDS, rows: tuple[Row, ...] = ROWS) -> dict[str, dict]:
-    """Pool the finished seeds of every row: shares with intervals, and both accepted numbers of each seed."""
+    """Pool the finished seeds of every row: shares with intervals, and relation and fur of each seed."""
     pooled_rows = {}
     for row in rows:
         cells = [_read(_cell(out, row, seed)) for seed in seeds if _cell(out, row, seed).exists()]

@@ -47,13 +47,8 @@ PICTURES, SEED, BATCH = 216, 5000, 6
 OTHERS = ("renders", "base alone", "MS-Diffusion branch")
 ROWS = (*OTHERS, *VARIANTS)
 CPU = torch.device("cpu")
-_FILE_SETTINGS = (
-    "max_subjects",
-    "placeholder",
-    "coordinates",
-    "locate_single",
-    "fused_words",
-)  # a file's, whatever trained it
+# a file's, whatever trained it
+_FILE_SETTINGS = ("max_subjects", "placeholder", "coordinates", "locate_single", "fused_words")
 
 
 @dataclass(frozen=True, eq=False)
