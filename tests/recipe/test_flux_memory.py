@@ -1,11 +1,15 @@
 """The memory estimate of Flux-class models: the traced tables of the facts, and what a real pass keeps."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from tests.bench.finetune import table
 from tests.bench.finetune_flux import Sizes, measure, settings
 from tests.recipe.tiny_flux import FLUX1, FLUX2, inputs, network
+from training.config import load_config
 from training.engine.flux.memory import CONTEXT, StepShape, estimate_flux, what_fits
 from training.host_diffusers.flux.architectures import PUBLISHED, empty_transformer
 from training.host_diffusers.flux.lora import attach_lora
@@ -139,3 +143,29 @@ def test_the_benchmark_compares_at_the_same_batch():
 
     assert ratios(rows) == ["3.00", "1.50", "1.00", "1.00"]
     assert ratios(rows[:2]) == ["-", "-"]  # both loops ran out of memory
+
+
+def preset(name, base, **changes):
+    """Estimate a step of a preset for two subjects, as its comments round it."""
+    config = load_config(f"training/configs/{name}.toml")
+    given = {"sites": config.lora.sites, "rank": config.lora.rank, "storage": config.memory.storage, **changes}
+    return told(base, pixels=config.data.image_px, **given)
+
+
+def test_the_presets_comments_are_the_estimates():
+    """Their places and ranks decide these numbers, so that neither changes alone."""
+    klein, dreamo, kontext = (
+        Path(f"training/configs/relation_{name}.toml").read_text(encoding="utf-8")
+        for name in ("klein4b", "flux_dreamo", "kontext")
+    )
+    plain = preset("relation_klein4b", "klein-4b")
+    small = preset("relation_klein4b", "klein-4b", storage="fp8")
+    assert f"about {plain.total / 1e9:.0f} GB as it stands, {small.total / 1e9:.0f} GB with" in klein
+    assert f"{plain.activations / 1e9:.1f} GB of activations" in klein
+    without = preset("relation_klein4b", "klein-4b", checkpointing=False)
+    assert f"without it a picture keeps {without.activations / 1e9:.0f} GB" in klein
+    large = preset("relation_flux_dreamo", "flux1-dev")
+    assert f"{large.total / 1e9:.0f} GB with the settings below" in dreamo
+    assert f'"fp8"                     # {large.total / 1e9:.0f} GB' in kontext
+    streamed = int(re.search(r"on 12 GB try (\d+)", dreamo)[1])
+    assert preset("relation_flux_dreamo", "flux1-dev", streamed=streamed).total < 12e9

@@ -44,8 +44,8 @@ class StepShape:
     references: int
     text: int
     batch: int = 1
-    sites: str = "T"
-    rank: int = 16
+    sites: str = "DS"
+    rank: int = 4
     checkpointing: bool = True
     storage: str = "precision"
     streamed: int = 0
