@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ _WITHOUT, _STEP = "without", re.compile(r"step-(\d{6,})-\d+\.png")
 _SETTINGS = "settings.json"  # what the pictures before training were drawn with
 
 
-class SampleSheet:
+class SampleSheet(ABC):
     """Draws pictures of fixed seeds into a run's folder.
 
     Args:
@@ -87,12 +88,13 @@ class SampleSheet:
         for path, pixels in zip(self._files(name), self._render()):
             save_picture(to_picture(pixels), path)
 
+    @abstractmethod
     def _switch(self, enabled: bool) -> None:
         """Turn what is trained on or off."""
 
+    @abstractmethod
     def _render(self) -> Tensor:
         """Draw every picture as the model is now, (N, 3, H, W) in [0, 1]."""
-        raise NotImplementedError
 
 
 def opened(file: Path) -> Image.Image | None:

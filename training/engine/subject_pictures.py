@@ -90,6 +90,9 @@ class SubjectPictures(SampleSheet):
         super().__init__(prompts, load_vae, objective.config, folder)
         self.objective, self.batch = objective, batch
 
+    def _switch(self, enabled: bool) -> None:
+        """Do nothing: the base is drawn before a checkpoint is read, with the untrained adapter."""
+
     def _render(self) -> Tensor:
         latents = draw_subjects(self.objective, self.batch, self.config.samples)
         return decode_latents(self.load_vae().to(latents.device), latents)
