@@ -14,7 +14,7 @@ from training.host_diffusers.errors import ModelFileErrors
 from training.host_diffusers.images import decode_latents, encode_pictures, image_tokens, latent_factor
 from training.host_diffusers.single_file import build_text_encoder, open_single_file, rename_clip_g
 from training.host_diffusers.text import encode_phrases, encode_prompts
-from training.host_diffusers.tokenizer import find_tokenizer
+from training.host_diffusers.tokenizer import find_tokenizer, tokenizer_of
 from training.host_diffusers.vision import load_vision
 
 F32 = torch.float32
@@ -168,6 +168,14 @@ def test_a_tokenizer_is_asked_for(tmp_path, monkeypatch):
     write_tokenizer(tmp_path / "comfy" / "sd1_tokenizer")
     assert (find_tokenizer() / "vocab.json").is_file()
     assert find_tokenizer(str(tmp_path / "comfy" / "sd1_tokenizer")) == tmp_path / "comfy" / "sd1_tokenizer"
+
+
+def test_the_named_tokenizer_comes_before_the_bases_own(tmp_path):
+    own, named = tmp_path / "base" / "tokenizer", tmp_path / "named"
+    write_tokenizer(own)
+    write_tokenizer(named)
+    assert tokenizer_of(tmp_path / "base", "") == own
+    assert tokenizer_of(tmp_path / "base", str(named)) == named
 
 
 def test_one_file_of_a_unet_that_is_no_known_base_is_named(tmp_path):
