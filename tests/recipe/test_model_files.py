@@ -15,7 +15,7 @@ from training.host_diffusers.images import decode_latents, encode_pictures, imag
 from training.host_diffusers.single_file import build_text_encoder, open_single_file, rename_clip_g
 from training.host_diffusers.text import encode_phrases, encode_prompts
 from training.host_diffusers.tokenizer import find_tokenizer, tokenizer_of
-from training.host_diffusers.vision import load_vision
+from training.host_diffusers.vision import load_vision, load_weights
 
 F32 = torch.float32
 
@@ -168,6 +168,16 @@ def test_a_tokenizer_is_asked_for(tmp_path, monkeypatch):
     write_tokenizer(tmp_path / "comfy" / "sd1_tokenizer")
     assert (find_tokenizer() / "vocab.json").is_file()
     assert find_tokenizer(str(tmp_path / "comfy" / "sd1_tokenizer")) == tmp_path / "comfy" / "sd1_tokenizer"
+
+
+def test_weights_load_whether_or_not_transformers_names_the_body():
+    """Its versions differ in that."""
+    bare, wrapped = torch.nn.Linear(2, 2), torch.nn.ModuleDict({"text_model": torch.nn.Linear(2, 2)})
+    state = {"text_model.weight": torch.full((2, 2), 3.0), "text_model.bias": torch.full((2,), 4.0)}
+    for model, layer in ((bare, bare), (wrapped, wrapped["text_model"])):
+        load_weights(model, state, "text_model.", "x.safetensors", "a text encoder")
+        assert torch.equal(layer.weight, state["text_model.weight"])
+        assert torch.equal(layer.bias, state["text_model.bias"])
 
 
 def test_the_named_tokenizer_comes_before_the_bases_own(tmp_path):
