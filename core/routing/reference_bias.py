@@ -96,7 +96,7 @@ def picture_bias(steering: Steering, layout: CallLayout) -> Iterator[list[tuple[
     One entry where latents and copies cost the same, else two.
     """
     tokens = layout.frames * layout.grid[0] * layout.grid[1]
-    for index, (latent, copies) in enumerate(zip(layout.references, layout.all_copies)):
+    for index, (latent, copies) in enumerate(zip(layout.references, layout.all_copies, strict=True)):
         outside = steering.outside(index)
         outside = torch.zeros(tokens) if outside is None else outside.repeat(layout.frames)
         weighted = (outside + steering.log_weight(index)).clamp_min(-HARD)
@@ -109,7 +109,7 @@ def picture_bias(steering: Steering, layout: CallLayout) -> Iterator[list[tuple[
 def shared_bias(steering: Steering, layout: CallLayout) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows of B for everything but the picture: which queries, (K,) bool, and their row, (K,) float32."""
     rest = torch.ones(layout.size, dtype=torch.bool)
-    for index, (latent, copies) in enumerate(zip(layout.references, layout.all_copies)):
+    for index, (latent, copies) in enumerate(zip(layout.references, layout.all_copies, strict=True)):
         for spans, is_copy in ((latent, False), (copies, True)):
             rows = span_mask(layout.size, spans)
             rest &= ~rows
@@ -136,7 +136,7 @@ def _row_of_reference(steering: Steering, layout: CallLayout, index: int, is_cop
     outside = steering.outside(index)
     if outside is not None and layout.image is not None and (steering.to_image or is_copy):
         row[slice(*layout.image)] += outside.repeat(layout.frames)
-    for other, (latent, copies) in enumerate(zip(layout.references, layout.all_copies)):
+    for other, (latent, copies) in enumerate(zip(layout.references, layout.all_copies, strict=True)):
         if other != index:
             row[span_mask(layout.size, latent)] -= min(steering.isolation, HARD)
             if not is_copy or steering.copies_are_pictures:

@@ -1,6 +1,7 @@
 """Steered attention is attention with the bias of the table, however few of its rows and columns are written out."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -294,6 +295,14 @@ def test_regions_on_another_grid_are_refused():
         check_regions(steering(regions=(torch.ones(4, 3), None, None)), TEXT_FIRST)
     with pytest.raises(ValueError, match="a weight and a region for each of 3 references, got 1 and 3"):
         check_regions(steering(weights=(1.0,)), TEXT_FIRST)
+
+
+def test_no_reference_is_left_out_where_copies_are_lacking():
+    """Plain attention would come of it: the third reference alone is steered."""
+    layout = replace(TEXT_LAST, copies=TEXT_LAST.copies[:2])
+    only_the_third = steering(regions=(None, None, LEFT), copies_are_pictures=False)
+    with pytest.raises(ValueError, match="is shorter than"):
+        steered_attention(only_the_third, layout, (0, layout.size), torch.device("cpu"))
 
 
 def test_a_regional_conditioning_sees_its_part_of_a_region():
