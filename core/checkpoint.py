@@ -131,7 +131,7 @@ def metadata_number(metadata: Mapping[str, str], name: str, default: int, file: 
     """
     text = metadata.get(name, str(default))
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 10_000):
-        raise ValueError(f"{file}: expected the metadata's {name} to be a whole number from 1 up, got {text!r}.")
+        raise ValueError(f"{file}: expected the metadata's {name} to be a whole number from 1 to 9999, got {text!r}.")
     return int(text)
 
 

@@ -56,7 +56,7 @@ def test_a_file_is_read_back_with_its_sizes_and_blocks_in_order(tmp_path):
     (lambda s: s.update({"unet.conv_in.bias": torch.zeros(3)}), {}, "unet.conv_in.bias is .3,., expected .32,."),
     (lambda s: s.pop("unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight"), {}, "1 missing"),
     (lambda s: None, {"kind": "relation"}, "got a file of kind 'relation'"),
-    (lambda s: None, {"head_width": "-64"}, "head_width to be a whole number from 1 up, got '-64'"),
+    (lambda s: None, {"head_width": "-64"}, "head_width to be a whole number from 1 to 9999, got '-64'"),
     (lambda s: None, {"head_width": "48"}, "of a width that 48 divides"),
     (lambda s: None, {"heads": "5"}, "of a width that 5 divides"),
 ])  # fmt: skip
