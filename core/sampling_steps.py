@@ -24,8 +24,8 @@ class StepCounter:
         self._sigma: float | None = None
         self._ends_steps = False  # the sampler evaluates at the end of a step, as Heun's does
 
-    def step_of(self, sigma: float, schedule: Sequence[float]) -> int:
-        """Return the step of the next evaluation.
+    def advance(self, sigma: float, schedule: Sequence[float]) -> int:
+        """Count the next evaluation and return its step.
 
         Args:
             sigma: of the evaluation.

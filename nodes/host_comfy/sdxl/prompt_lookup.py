@@ -96,7 +96,7 @@ def _begin_step(executor, x: Tensor, timestep: Tensor, model_options: dict | Non
     if run is not None:
         if run.steps is not None:
             schedule = options.get("sample_sigmas")
-            run.steps.step_of(float(timestep.max()), [] if schedule is None else schedule.tolist())
+            run.steps.advance(float(timestep.max()), [] if schedule is None else schedule.tolist())
         run.tiles.begin_step(x)
     return executor(x, timestep, model_options or {}, seed)
 

@@ -9,7 +9,7 @@ SCHEDULE = [14.6, 8.0, 4.0, 2.0, 1.0, 0.5, 0.0]
 
 def steps(sigmas, schedule=SCHEDULE):
     counter = StepCounter()
-    return [counter.step_of(sigma, schedule) for sigma in sigmas]
+    return [counter.advance(sigma, schedule) for sigma in sigmas]
 
 
 def test_one_evaluation_a_step():
