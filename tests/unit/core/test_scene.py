@@ -46,6 +46,12 @@ def test_every_box_covers_at_least_one_cell():
     assert Layout((Box(0.5, 0.5, 0.501, 0.501),)).coverage(4, 4).sum() == 1
 
 
+def test_cells_at_a_boxs_edges_count_by_their_share():
+    shares = Box(0.125, 0, 0.5, 0.75).cell_shares(2, 4)
+    assert shares.tolist() == [[0.5, 1.0, 0.0, 0.0], [0.25, 0.5, 0.0, 0.0]]
+    assert Box(0.25, 0.25, 0.375, 0.5).cell_shares(1, 1).item() == 0.125 * 0.25  # of a cell larger than the box
+
+
 def test_a_window_shows_its_part_of_a_box():
     layout = Layout((Box(0.25, 0, 0.75, 1), Box(0, 0, 0.4, 1)))
     coverage = layout.coverage(4, 8, window=Box(0.5, 0.5, 1, 1))
