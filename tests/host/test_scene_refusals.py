@@ -9,9 +9,9 @@ import torch
 from tests.host.scene_studio import photograph
 
 TEXT_ONLY = (
-    "takes no reference images in ComfyUI. Apply Scene works with LongCat-Image-Edit, Flux Kontext, Flux.2, "
-    "Qwen-Image-Edit, the first Qwen-Image-Edit, Krea 2, Mage-Flow-Edit, JoyImage-Edit, Boogu-Image-Edit, OmniGen2, "
-    "Z-Image Omni, and with DreamO after Load DreamO."
+    "takes no reference images in ComfyUI. Apply Scene works with Boogu-Image-Edit, Flux Kontext, Flux.2, "
+    "JoyImage-Edit, Krea 2, LongCat-Image-Edit, Mage-Flow-Edit, OmniGen2, Qwen-Image-Edit, Z-Image Omni, with SDXL "
+    "and an identity model, and with DreamO after Load DreamO."
 )
 LIMITS = [("longcat", "LongCat-Image-Edit", 1, "s"), ("krea2", "Krea 2", 2, "s"),
           ("qwen_edit", "Qwen-Image-Edit", 3, "s"), ("z_image_omni", "Z-Image Omni", 3, "s"),

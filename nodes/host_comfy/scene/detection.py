@@ -61,9 +61,10 @@ def detect_engine(model, choice: str = AUTO) -> Engine:
 
 
 def _titles() -> str:
-    """Name the engines whose models take references by themselves, and DreamO."""
-    titles = dict.fromkeys(_title(engine) for engine in ENGINES if engine.name not in ("sdxl", "dreamo"))
-    return f"{', '.join(titles)}, and with DreamO after Load DreamO"
+    """List the models that Apply Scene works with, those first that take references by themselves."""
+    otherwise = ("sdxl", "dreamo", "qwen_edit_first")  # of the last, the title of its successor says enough
+    titles = sorted({_title(engine) for engine in ENGINES if engine.name not in otherwise})
+    return f"{', '.join(titles)}, with SDXL and an identity model, and with DreamO after Load DreamO"
 
 
 def _title(engine: Engine) -> str:
