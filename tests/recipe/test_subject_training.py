@@ -158,6 +158,7 @@ def test_the_file_draws_what_was_trained(world, monkeypatch):
         ("location = false\ncoordinates = false", "unet.conv_in.weight"),
         ("adapter = false\nfused_words = false", "text_encoder.text_model.final_layer_norm.weight"),
         ('blocks = "first"', "unet.mid_block.attentions.0.transformer_blocks.1.fuser.alpha_attn"),
+        ('blocks = "up"', "unet.mid_block.attentions.0.transformer_blocks.0.fuser.alpha_attn"),
     ],
 )
 def test_parts_may_be_left_out(world, lines, absent):

@@ -63,8 +63,9 @@ class AdapterConfig(Checked):
 
     max_subjects: int = Field(2, ge=1, le=16, description="subjects in one picture; 2 as published")
     placeholder: Words = Field("sks", description="the word that stands for a subject, one token")
-    blocks: Literal["all", "first"] = Field(
-        "all", description="transformer blocks with an adapter: all, or the first of each stack (SDXL)"
+    blocks: Literal["all", "first", "up"] = Field(
+        "all",
+        description="transformer blocks with an adapter: all, the first of each stack (SDXL), or the up blocks' (half)",
     )
     text_encoder: Literal["frozen", "layers", "all"] = Field(
         "frozen", description="what of the text encoder is trained: nothing, its layers, or its embeddings too"

@@ -16,9 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from core.subject.files import SubjectAdapter, SubjectAdapterConfig, load_subject_adapter
+from core.subject.files import ALL, SubjectAdapter, SubjectAdapterConfig, chosen_blocks, fits, load_subject_adapter
 
-ALL, FIRST = "all", "first"  # blocks with an adapter: every one, or the first of each stack of them
 _PLAIN_CONVOLUTION = "_relate_plain_conv_in"
 
 
@@ -58,9 +57,7 @@ def new_config(
     which: str = ALL,
 ) -> SubjectAdapterConfig:
     """Size a fresh adapter for a UNet as the published one is: hidden widths are the context's and the embedding's."""
-    blocks = block_names(unet)
-    if which == FIRST:
-        blocks = {name: width for name, width in blocks.items() if name.endswith(".0")}
+    blocks = chosen_blocks(block_names(unet), which)
     heads = {name: unet.get_submodule(name).attn1.heads for name in blocks}
     widths = {width // heads[name] for name, width in blocks.items()}
     one_width = len(widths) == 1
@@ -104,7 +101,7 @@ def attach(unet: nn.Module, adapter: SubjectAdapter, location: bool = True) -> N
     """
     blocks = block_names(unet)
     adapter_blocks = adapter.config.blocks
-    if adapter_blocks not in (blocks, {name: width for name, width in blocks.items() if name.endswith(".0")}):
+    if not fits(adapter.config, blocks):
         raise ValueError(
             f"adapter: made for {len(adapter_blocks)} blocks, the UNet has {len(blocks)}, or of "
             "other names or widths. Use the base that it was made for."

@@ -13,6 +13,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....core.cross_attention_layers import CrossAttentionLayer
+from ....core.subject.files import fits
 from ....core.subject.location import location_mask, mask_addition
 from ..model_calls import Conditionings
 from ..sdxl.models import base_of, unet_layout
@@ -171,9 +172,10 @@ def _sites(model, adapter: LoadedSubjectAdapter) -> dict[str, CrossAttentionLaye
     layout = unet_layout(model)
     sites = {site.diffusers.removesuffix(".attn2"): site for site in layout.sites()}
     own = adapter.config.blocks
-    wrong = [name for name, width in own.items() if name not in sites or sites[name].width != width]
-    first_only = all(name.endswith(".0") for name in own)  # of each stack, as where stacks are ten blocks deep
-    wrong += [name for name in sites if name not in own and not (first_only and not name.endswith(".0"))]
+    widths = {name: site.width for name, site in sites.items()}
+    wrong = [name for name in {**own, **widths} if own.get(name) != widths.get(name)]
+    if fits(adapter.config, widths):
+        wrong = []
     if wrong or layout.context_width != adapter.config.context_width or not _takes_mask(model, adapter):
         raise ValueError(
             f"adapter: {adapter.file} was trained on {adapter.config.base or 'another base'}, with {len(own)} blocks "
