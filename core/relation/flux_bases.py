@@ -97,14 +97,14 @@ def base_of_file(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Fi
         metadata: the file's. ``base`` is this pack's own word and decides; what other tools write is
             believed unless the tensors are plainly another model's (older trainers call every Flux.2 "dev").
     """
-    own = _written(metadata.get("base", ""), "by its metadata (base)")
+    own = _written(metadata.get("base", ""), 'by "base" in its metadata')
     if own is not None:
         return own
     pairs = _pairs_of(state)
     blocks = _blocks_of(pairs)
     shape = None if blocks is None else _shape_of(blocks)
     for key in ("modelspec.architecture", "ss_base_model_version"):
-        base = _written(metadata.get(key, ""), f"by its metadata ({key})")
+        base = _written(metadata.get(key, ""), f'by "{key}" in its metadata')
         if base is not None and (shape is None or base.shape is None or blocks is None or blocks.fit(base.shape)):
             return base
     context = {into for module, (_, into) in pairs.items() if module.endswith(("attn2_to_k", "attn2_to_v"))}

@@ -82,6 +82,6 @@ def check_unet_base(metadata: Mapping[str, str], model: UNetSpec, file: str) -> 
         return
     title = UNET_BASES[name].title
     raise ValueError(
-        f"{file}: it was made for {made_for.title} (by its metadata (base)), the model is {title}. "
+        f'{file}: it was made for {made_for.title} (by "base" in its metadata), the model is {title}. '
         f"Load {made_for.title}, or choose a relation for {title}."
     )

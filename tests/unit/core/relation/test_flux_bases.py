@@ -103,7 +103,7 @@ def test_qwen_image_has_the_names_and_the_width_of_klein_4b_and_its_word_is_take
 ])  # fmt: skip
 def test_what_tools_write_of_the_base(key, text, title):
     found = base_of_file({}, {key: text})
-    assert found.title == title and found.source == f"by its metadata ({key})"
+    assert found.title == title and found.source == f'by "{key}" in its metadata'
 
 
 @pytest.mark.parametrize("metadata", [{}, {"base": ""}, {"modelspec.architecture": "my own/lora"}])
