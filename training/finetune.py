@@ -16,15 +16,14 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from .common import arguments as of_type
-from .common.cli import Progress, command, leave, say, shell_command, stop_if_asked
+from .common.arguments import add_training_options
+from .common.cli import command, leave, say, shell_command
 from .common.errors import UserErrors
 from .common.sheets import save_picture
 from .common.toml_config import ConfigFaults
@@ -37,9 +36,10 @@ from .engine.flux.spec import describe_flux_run, load_flux_spec
 from .engine.flux.spec import look_further as look_further_flux
 from .engine.loss_log import LossLog
 from .engine.optim import build_optimizer
-from .engine.resume import checkpoint_of, restore
+from .engine.resume import restore
 from .engine.run_spec import AnySpec, describe_run, load_run_spec, look_further, precision_of
 from .engine.stops import going_on_named
+from .engine.training_loop import run_steps, share_of, update
 from .host_diffusers import IdentityBatch
 
 
@@ -54,15 +54,9 @@ def main(arguments: list[str] | None = None, again: str = "") -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.finetune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", metavar="CONFIG.toml")
-    parser.add_argument("--set", action="append", default=[], metavar="table.key=value", dest="overrides")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+    add_training_options(parser, "triplets")
     parser.add_argument(
         "--also", choices=("kohya",), help="write a second file, fused as kohya's tools have it (architecture flux)"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="validate, print the plan and the memory, train nothing")
-    parser.add_argument(
-        "--preview-data", type=of_type.path, metavar="SHEET.png", help="draw what was understood of the triplets; stop"
     )
     options = parser.parse_args(arguments)
     resume = arguments if options.resume else [*arguments, "--resume"]
@@ -123,24 +117,16 @@ def train(
         loss_log.folder.begin()
         samples = setup.samples()
     # 2. the steps that are left, with sample pictures and checkpoints
-    progress = Progress(start, settings.steps)
-    for step in range(start, settings.steps):
-        stop_if_asked()
-        rate = spec.learning_rate(step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        losses = one_step(model, optimizer, parameters, setup.crops, identity, step, spec, accelerator)
-        loss_log.log(losses)
-        done = step + 1
-        if accelerator.is_main_process and progress.due(done):
-            progress.tell(done, loss_log.last(), rate)
-        if samples and (done % config.samples.every == 0 or done == settings.steps):
-            samples.draw(done)  # before the checkpoint: a run resumed from it has all pictures up to it
-        if done % config.output.checkpoint_every == 0 or done == settings.steps:
-            loss_log.sync_losses(accelerator)
-            if accelerator.is_main_process:
-                loss_log.check()
-                loss_log.write(checkpoint_of(done, parameters, optimizer, accelerator, loss_log))
+    run_steps(
+        spec,
+        start,
+        lambda step: one_step(model, optimizer, parameters, setup.crops, identity, step, spec, accelerator),
+        optimizer,
+        parameters,
+        accelerator,
+        loss_log,
+        samples,
+    )
     # 3. the promised file
     if accelerator.is_main_process:
         report = setup.write(kohya, samples)
@@ -160,25 +146,19 @@ def one_step(
 ) -> dict[str, Tensor]:
     """Update once from one global batch, of which this process takes its share; return its mean losses."""
     settings, device = spec.config.train, accelerator.device
-    share = settings.batch_size // accelerator.num_processes
-    first = share * accelerator.process_index
     global_batch = spec.draw(step, crops)
-    starts = range(first, first + share, spec.micro_batch)
-    micro_batches = [global_batch.part(start, start + spec.micro_batch) for start in starts]
-    totals: dict[str, Tensor] = {}
-    for piece in micro_batches:
-        # crops stay in the computer's memory: a prompt of Flux is 4 to 16 MB
-        batch, rows = crops.take(piece.rows).to(device), piece.rows.to(device)
-        with nullcontext() if piece is micro_batches[-1] else accelerator.no_sync(model):
-            losses = model(batch, identity.take(rows) if identity else None, *piece.inputs(device))
-            accelerator.backward(losses["loss"] / len(micro_batches))
-        for name, loss in losses.items():
-            totals[name] = totals.get(name, 0) + loss.detach() / len(micro_batches)
-    if settings.max_grad_norm:
-        accelerator.clip_grad_norm_(list(parameters.values()), settings.max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return totals
+    micro_batches = share_of(settings.batch_size, spec.micro_batch, accelerator)
+
+    def inputs():
+        for micro_batch in micro_batches:
+            piece = global_batch.part(micro_batch.start, micro_batch.stop)
+            # crops stay in the computer's memory: a prompt of Flux is 4 to 16 MB
+            batch, rows = crops.take(piece.rows).to(device), piece.rows.to(device)
+            yield batch, identity.take(rows) if identity else None, *piece.inputs(device)
+
+    return update(
+        model, optimizer, parameters, inputs(), len(micro_batches), accelerator, max_grad_norm=settings.max_grad_norm
+    )
 
 
 if __name__ == "__main__":

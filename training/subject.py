@@ -16,15 +16,14 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from .common import arguments as of_type
-from .common.cli import Progress, command, leave, say, shell_command, stop_if_asked
+from .common.arguments import add_training_options
+from .common.cli import command, leave, say, shell_command
 from .common.sheets import save_picture
 from .common.toml_config import ConfigFaults
 from .config.subject import SubjectConfig, load_subject_config
@@ -33,13 +32,14 @@ from .data.subject_samples import prepare_sample, subject_sheet
 from .data.subject_sources import load_scenes
 from .engine.batch import chances_of, sample_batch
 from .engine.loss_log import LossLog
-from .engine.optim import build_optimizer, learning_rate_at
-from .engine.resume import checkpoint_of, restore
+from .engine.optim import build_optimizer
+from .engine.resume import restore
 from .engine.run_spec import precision_of
 from .engine.stops import going_on_named
 from .engine.subject_adapter import attach_subjects, export_adapter
 from .engine.subject_pictures import SubjectPictures
 from .engine.subject_spec import SubjectRun, describe_subject_run, load_subject_run, look_further_at_subjects
+from .engine.training_loop import run_steps, share_of, update
 from .host_diffusers.fused_text import FusedText
 
 _SHEET_ROWS = 12
@@ -56,13 +56,7 @@ def main(arguments: list[str] | None = None, again: str = "") -> int:
     parser = argparse.ArgumentParser(
         prog="python -m training.subject", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", metavar="CONFIG.toml")
-    parser.add_argument("--set", action="append", default=[], metavar="table.key=value", dest="overrides")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
-    parser.add_argument("--dry-run", action="store_true", help="validate, print the plan and the memory, train nothing")
-    parser.add_argument(
-        "--preview-data", type=of_type.path, metavar="SHEET.png", help="draw what was understood of the pictures; stop"
-    )
+    add_training_options(parser, "pictures")
     options = parser.parse_args(arguments)
     resume = arguments if options.resume else [*arguments, "--resume"]
     return command(
@@ -132,23 +126,16 @@ def train(spec: SubjectRun, accelerator: Accelerator, loss_log: LossLog, speak) 
     start = restore(loss_log.folder.read_checkpoint(), parameters, optimizer, accelerator, loss_log)
     model, optimizer = accelerator.prepare(objective, optimizer)
     # 3. the steps that are left, with sample pictures and checkpoints
-    progress = Progress(start, settings.steps)
-    for step in range(start, settings.steps):
-        stop_if_asked()
-        rate = learning_rate_at(step, settings)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        loss_log.log(one_step(model, optimizer, parameters, data, step, spec, accelerator))
-        done = step + 1
-        if accelerator.is_main_process and progress.due(done):
-            progress.tell(done, loss_log.last(), rate)
-        if pictures and (done % config.samples.every == 0 or done == settings.steps):
-            pictures.draw(done)  # before the checkpoint: a run resumed from it has all pictures up to it
-        if done % config.output.checkpoint_every == 0 or done == settings.steps:
-            loss_log.sync_losses(accelerator)
-            if accelerator.is_main_process:
-                loss_log.check()
-                loss_log.write(checkpoint_of(done, parameters, optimizer, accelerator, loss_log))
+    run_steps(
+        spec,
+        start,
+        lambda step: one_step(model, optimizer, parameters, data, step, spec, accelerator),
+        optimizer,
+        parameters,
+        accelerator,
+        loss_log,
+        pictures,
+    )
     # 4. the promised file
     if accelerator.is_main_process:
         report = export_adapter(objective, config.result_file, settings.steps, spec.dataset)
@@ -167,25 +154,19 @@ def one_step(
 ) -> dict[str, Tensor]:
     """Update once from one global batch, of which this process takes its share; return its mean losses."""
     settings, device = spec.config.train, accelerator.device
-    share = settings.batch_size // accelerator.num_processes
-    first = share * accelerator.process_index
     global_batch = sample_batch(settings.seed, step, settings.batch_size, len(data), data.latent)
     chances, views = chances_of(settings.seed, step, settings.batch_size)
-    starts = range(first, first + share, spec.micro_batch)
-    totals: dict[str, Tensor] = {}
-    for at in starts:
-        piece, rows = global_batch.part(at, at + spec.micro_batch), slice(at, at + spec.micro_batch)
-        batch = data.take(piece.rows, views[rows]).to(device)
-        with nullcontext() if at == starts[-1] else accelerator.no_sync(model):
-            losses = model(batch, piece.timesteps.to(device), piece.noise.to(device), chances[rows].to(device))
-            accelerator.backward(losses["loss"] / len(starts))
-        for name, loss in losses.items():
-            totals[name] = totals.get(name, 0) + loss.detach() / len(starts)
-    if settings.max_grad_norm:
-        accelerator.clip_grad_norm_(list(parameters.values()), settings.max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return totals
+    micro_batches = share_of(settings.batch_size, spec.micro_batch, accelerator)
+
+    def inputs():
+        for rows in micro_batches:
+            piece = global_batch.part(rows.start, rows.stop)
+            batch = data.take(piece.rows, views[rows]).to(device)
+            yield batch, piece.timesteps.to(device), piece.noise.to(device), chances[rows].to(device)
+
+    return update(
+        model, optimizer, parameters, inputs(), len(micro_batches), accelerator, max_grad_norm=settings.max_grad_norm
+    )
 
 
 def pictures_of(spec: SubjectRun, objective, data: EncodedSubjects, device: torch.device) -> SubjectPictures:

@@ -29,7 +29,6 @@ from .fused_prompt import PLACEHOLDER
 from .tokens import ObjectTokens, PreNormMLP
 
 KIND = "subject_adapter"
-ALL, FIRST, UP = "all", "first", "up"  # blocks with an adapter: every one, the first of each stack, the up blocks
 _FUSER = ".fuser.linear.weight"
 _SWITCHES = ("locate_single", "coordinates", "fused_words")
 
@@ -113,25 +112,6 @@ class SubjectAdapter(nn.Module):
             else:
                 keys[key] = key
         return keys
-
-
-def chosen_blocks(blocks: Mapping[str, int], which: str) -> dict[str, int]:
-    """Choose which of a base's transformer blocks get an adapter.
-
-    Args:
-        blocks: width of each by its diffusers name.
-        which: ALL, FIRST or UP.
-    """
-    if which == FIRST:
-        return {name: width for name, width in blocks.items() if name.endswith(".0")}
-    if which == UP:
-        return {name: width for name, width in blocks.items() if name.startswith("up_blocks.")}
-    return dict(blocks)
-
-
-def fits(config: SubjectAdapterConfig, blocks: Mapping[str, int]) -> bool:
-    """Whether an adapter's blocks are one of the choices of a base with these."""
-    return config.blocks in [chosen_blocks(blocks, which) for which in (ALL, FIRST, UP)]
 
 
 def save_subject_adapter(

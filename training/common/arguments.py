@@ -12,6 +12,17 @@ import torch
 from .schema import check_path
 
 
+def add_training_options(parser: argparse.ArgumentParser, pictures: str) -> None:
+    """Add what every command that trains from a config takes; `pictures` names its data."""
+    parser.add_argument("config", metavar="CONFIG.toml")
+    parser.add_argument("--set", action="append", default=[], metavar="table.key=value", dest="overrides")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
+    parser.add_argument("--dry-run", action="store_true", help="validate, print the plan and the memory, train nothing")
+    parser.add_argument(
+        "--preview-data", type=path, metavar="SHEET.png", help=f"draw what was understood of the {pictures}; stop"
+    )
+
+
 def path(text: str) -> Path:
     """Return a path that file systems take, with ``~`` expanded."""
     if not text:

@@ -29,10 +29,14 @@ _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": 
 
 
 class LoggedRun(Protocol):
-    """What a `LossLog` needs of a run."""
+    """What the loop and the `LossLog` need of a run."""
 
     @property
+    def config(self) -> Any: ...
+    @property
     def folder(self) -> RunDir: ...
+    @property
+    def micro_batch(self) -> int: ...
 
     def learning_rate(self, step: int) -> float: ...
 
@@ -40,10 +44,6 @@ class LoggedRun(Protocol):
 class AnySpec(LoggedRun, Protocol):
     """What every validated run of `training.finetune` has, whatever it trains on."""
 
-    @property
-    def config(self) -> Any: ...
-    @property
-    def micro_batch(self) -> int: ...
     @property
     def triplets(self) -> list[Triplet]: ...
     @property

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from core.subject.files import ALL, SubjectAdapter, SubjectAdapterConfig, chosen_blocks, fits, load_subject_adapter
+from core.subject.blocks import ALL, are_chosen, chosen_blocks
+from core.subject.files import SubjectAdapter, SubjectAdapterConfig, load_subject_adapter
 
 _PLAIN_CONVOLUTION = "_relate_plain_conv_in"
 
@@ -101,7 +102,7 @@ def attach(unet: nn.Module, adapter: SubjectAdapter, location: bool = True) -> N
     """
     blocks = block_names(unet)
     adapter_blocks = adapter.config.blocks
-    if not fits(adapter.config, blocks):
+    if not are_chosen(adapter_blocks, blocks):
         raise ValueError(
             f"adapter: made for {len(adapter_blocks)} blocks, the UNet has {len(blocks)}, or of "
             "other names or widths. Use the base that it was made for."

@@ -13,7 +13,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....core.cross_attention_layers import CrossAttentionLayer
-from ....core.subject.files import fits
+from ....core.subject.blocks import are_chosen
 from ....core.subject.location import location_mask, mask_addition
 from ..model_calls import Conditionings
 from ..sdxl.models import base_of, unet_layout
@@ -174,7 +174,7 @@ def _sites(model, adapter: LoadedSubjectAdapter) -> dict[str, CrossAttentionLaye
     own = adapter.config.blocks
     widths = {name: site.width for name, site in sites.items()}
     wrong = [name for name in {**own, **widths} if own.get(name) != widths.get(name)]
-    if fits(adapter.config, widths):
+    if are_chosen(own, widths):
         wrong = []
     if wrong or layout.context_width != adapter.config.context_width or not _takes_mask(model, adapter):
         raise ValueError(

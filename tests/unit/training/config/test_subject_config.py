@@ -49,7 +49,7 @@ def test_every_fault_is_in_one_report(smallest):
     for part in (
         "output.nmae: unknown key. Did you mean output.name?",
         "adapter.max_subjects: expected 1 to 16, got 0.",
-        "adapter.blocks: expected one of all, first, got 'last'.",
+        "adapter.blocks: expected one of all, first, up, got 'last'.",
         "data.image_px: expected a multiple of 8",
         "data.folder: both are given",
     ):
