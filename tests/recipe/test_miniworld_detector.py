@@ -95,6 +95,19 @@ def test_the_judge_answers_what_it_knows_and_nothing_else():
         judge.yes_no([picture(plan)], "Is it raining?")
 
 
+def test_the_judge_sees_who_is_on_top_where_one_creature_covers_the_other():
+    """Covered ones are found faintly, and taken for another species when they are looked at alone."""
+    judge = open_judge()
+    for plan in evaluation_plans("riding", 16, 5):
+        rider, mount = (traits.species for traits in plan.cast)
+        answers = [
+            judge.yes_no([picture(plan)], f"Is the {agent} riding the {other} in this picture?")
+            for agent, other in ((rider, mount), (mount, rider))
+            if agent != other
+        ]
+        assert [yes > no for yes, no in answers] == [True, False][: len(answers)], (rider, mount)
+
+
 def test_every_fault_changes_the_render_and_only_directed_relations_are_reversed():
     rng = np.random.default_rng(0)
     for relation in ("riding", "hugging"):

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from ...annotation.backends import Backends, Box, Part
 from ...annotation.thresholds import DetectionLimits, Limits, Thresholds
-from ...common.boxes import non_maximum_suppression
 from ...common.vision import Detection
 from ...data.skeletons import AP10K
 from ...evaluation.judge.answers import CannotAnswer
 from ...host_diffusers.miniworld.architectures import FOLDER
 from ..recipes import classifiers
-from ..recipes.find_creatures import SIDE, SPECIES, MiniworldDetector, TraitEncoder, load_detector
+from ..recipes.find_creatures import SIDE, SPECIES, Creature, MiniworldDetector, TraitEncoder, load_detector
 from .yes_no_judge import ClassifierJudge, open_judge
 
 LICENCE = "MIT"
@@ -31,12 +30,12 @@ LICENCE = "MIT"
 THRESHOLDS = Thresholds(
     detection=DetectionLimits(score=0.03),
     identity=Limits(reject=0.30, warn=0.45),
-    identity_margin=Limits(reject=-0.10, warn=0.05),  # creatures of one name have few traits to differ in
+    # creatures of one name have few traits to differ in, and what another one covers is guessed
+    identity_margin=Limits(reject=-0.25, warn=0.05),
     picture_px=Limits(reject=64, warn=96),
     subject_px=Limits(reject=16, warn=32),
 )
-_SAME = 0.5  # IoU of two peaks of one creature
-_FAINTEST, _SURE = 0.06, 0.2  # of a peak: looked at; surely a creature, so that there is no backdrop to learn from
+_SURE = 0.2  # score of a peak that is surely a creature, so that there is no backdrop to learn from
 _FILLED = 0.25  # of its box that a creature fills at least
 _MARGIN = 0.06  # of a box's sides
 _NEAR = 0.055  # colour distance from the backdrop below which a pixel is backdrop
@@ -60,7 +59,7 @@ class Finder:
 
     def __init__(self, detector: MiniworldDetector) -> None:
         self.detector = detector
-        self._last: tuple[bytes, list[tuple[Box, float, Tensor]]] = (b"", [])  # a picture is asked name by name
+        self._last: tuple[bytes, list[Creature]] = (b"", [])  # a picture is asked name by name
 
     def detect(self, image: Image.Image, names: Sequence[str]) -> list[Detection]:
         """See the protocol; names of other things find nothing."""
@@ -69,25 +68,24 @@ class Finder:
             self._last = key, self._creatures(pixels_of(image))
         species_of = {name: name.lower().split()[-1] for name in names if name.split()}
         return [
-            Detection(name, box, score * (1 + float(chances[SPECIES.index(species)])) / 2)
+            Detection(name, creature.box, creature.score_as(species))
             for name, species in species_of.items()
             if species in SPECIES
-            for box, score, chances in self._last[1]
+            for creature in self._last[1]
         ]
 
-    def _creatures(self, pixels: Tensor) -> list[tuple[Box, float, Tensor]]:
-        """Boxes with their score and the chance of each species."""
-        boxes, scores, chances = self.detector.find(pixels)
-        peaks = [row for row in non_maximum_suppression(np.array(boxes), scores, _SAME) if scores[row] >= _FAINTEST]
-        if not peaks:
-            return []
-        sure = [boxes[row] for row in peaks if scores[row] >= _SURE] or [boxes[peaks[0]]]
+    def _creatures(self, pixels: Tensor) -> list[Creature]:
+        """Return the candidates that hold more than backdrop."""
+        creatures = self.detector.creatures(pixels)
+        sure = [_grown(one.box) for one in creatures if one.score >= _SURE]
         array = (pixels[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        size = array.shape[:2]
-        creatures = creature_pixels(array, ~_inside([_grown(box) for box in sure], size).any(0))
-        frames = _inside([boxes[row] for row in peaks], size)
-        filled = [float(creatures[frame].mean()) if frame.any() else 0.0 for frame in frames]
-        return [(boxes[row], scores[row], chances[row]) for row, share in zip(peaks, filled) if share >= _FILLED]
+
+        def filled(creature: Creature) -> bool:
+            inside = _inside([creature.box], array.shape[:2])[0]
+            outside = ~_inside([*sure, _grown(creature.box)], array.shape[:2]).any(0)
+            return inside.any() and creature_pixels(array, outside)[inside].mean() >= _FILLED
+
+        return [one for one in creatures if filled(one)]
 
 
 class ColourCutter:

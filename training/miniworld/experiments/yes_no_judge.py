@@ -16,12 +16,14 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 
+from ...annotation.choose import Candidate, choose
 from ...evaluation.judge.answers import CannotAnswer
 from ...host_diffusers.miniworld.architectures import FOLDER
 from ..recipes import classifiers
-from ..recipes.find_creatures import MiniworldDetector, load_detector
+from ..recipes.find_creatures import FAINTEST, MiniworldDetector, load_detector
 from ..recipes.labelled_scenes import RELATIONS
 from ..recipes.pictures import picture_tensor
+from ..world.traits import SPECIES
 
 TOUCHING = (
     "back to back",
@@ -91,17 +93,23 @@ class ClassifierJudge:
     def _relations(self, image: Image.Image) -> list[float]:
         return self.judges.relation(picture_tensor(image, _SIDE)).softmax(-1)[0].tolist()
 
+    @torch.no_grad()
     def _agrees(self, image: Image.Image, agent: str, relation: str, other: str) -> float:
-        """Return 1 if the agent stands where the relation puts it, or if heights do not show the direction."""
-        if relation not in DIRECTED:
+        """Return 1 if the agent is where the relation puts it, or if heights do not show the direction.
+
+        The two creatures are named together: one that the other covers is often taken for another species by itself.
+        """
+        species = [name.lower().split()[-1] for name in (agent, other)]
+        if relation not in DIRECTED or species[0] == species[1]:
             return 1.0
-        heights = []
-        for name in (agent, other):
-            detection = max(self.detector.detect(image, [name]), key=lambda one: one.score, default=None)
-            if detection is None:
-                return 0.0
-            heights.append((detection.box[1] + detection.box[3]) / 2)
-        above = heights[0] < heights[1]
+        if not set(species) <= set(SPECIES):
+            return 0.0
+        creatures = self.detector.creatures(picture_tensor(image, _SIDE))
+        boxes = [[Candidate(one.box, one.score_as(name)) for one in creatures] for name in species]
+        first, second = choose(boxes, FAINTEST / 2)
+        if first is None or second is None:
+            return 0.0
+        above = first.box[1] + first.box[3] < second.box[1] + second.box[3]
         return float(above == (relation in AGENT_ABOVE))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from core.checkpoint import read
 
-from ...common.boxes import mask_box
+from ...common.boxes import mask_box, non_maximum_suppression
 from ...common.eight_bits import restored
 from ...common.vision import Detection
 from ...host_diffusers.miniworld.architectures import FOLDER
@@ -26,7 +27,27 @@ from .pictures import picture_tensor, to_tensor
 # Middles of hugging creatures are faint: on 120 renders of a seed of their own, a peak of .15 finds most of them and
 # little else. Scores are doubled, so that the threshold of .30 for every detector means this.
 GAIN = 2.0
+FAINTEST = 0.06  # score from which a peak may be a creature that another one covers
+_SAME = 0.5  # IoU from which two peaks are of one creature
 _LEAST_SPECIES = 0.05  # probability below which a creature is none of the queried species
+
+
+@dataclass(frozen=True, eq=False)
+class Creature:
+    """What may be a creature.
+
+    Attributes:
+        box: fractions of the picture; score: 0 to 1.
+        chances: (8,), of each species.
+    """
+
+    box: tuple[float, ...]
+    score: float
+    chances: Tensor
+
+    def score_as(self, species: str) -> float:
+        """Return the score as a creature of a species, half of which is the chance of the species."""
+        return self.score * (1 + float(self.chances[SPECIES.index(species)])) / 2
 
 
 class MiniworldDetector:
@@ -68,6 +89,12 @@ class MiniworldDetector:
         crops, _ = classifiers.crop_boxes(pixels, torch.tensor(boxes, dtype=torch.float32)[None])
         chances = self.judges.identity(crops)[0]["species"].softmax(-1)
         return boxes, [min(1.0, GAIN * score) for score, _ in rows], chances
+
+    def creatures(self, pixels: Tensor) -> list[Creature]:
+        """Return one candidate for each place in a picture (1, 3, 128, 128), the surest first."""
+        boxes, scores, chances = self.find(pixels)
+        rows = non_maximum_suppression(np.array(boxes), scores, _SAME) if boxes else []
+        return [Creature(boxes[row], scores[row], chances[row]) for row in rows if scores[row] >= FAINTEST]
 
 
 class TraitEncoder:
