@@ -264,10 +264,42 @@ def test_the_fused_prompt_carries_each_subject_and_swapping_them_changes_it(stud
     assert torch.equal(first[:, :begin], plain[:, :begin])
 
 
-def test_batches_odd_sizes_and_loras_of_the_base_work_beside_it(studio, scene, adapter):
+def test_batches_and_odd_sizes_work(studio, scene, adapter):
     model = apply(studio, scene, adapter)
     both = studio.sample(model, size=(18, 14), batch=2)
     assert both.shape == (2, 4, 18, 14) and both.isfinite().all()
+
+
+def test_a_lora_of_the_base_works_beside_it_in_either_order(studio, scene, adapter, comfy):
+    """The adapter's own keys and values are told from the base as loaded, not from what a LoRA made of it."""
+
+    def styled(model):
+        with torch.inference_mode():
+            return comfy.LoraLoaderModelOnly().load_lora_model_only(model, "small_style.safetensors", 1.0)[0]
+
+    before = studio.sample(apply(studio, scene, adapter, styled(studio.base.model)))
+    after = studio.sample(styled(apply(studio, scene, adapter)))
+    torch.testing.assert_close(before, after, atol=1e-3, rtol=1e-3)
+    for alone in (apply(studio, scene, adapter), styled(studio.base.model)):
+        assert not torch.allclose(after, studio.sample(alone), atol=1e-2)
+
+
+def test_a_controlnet_works_beside_it(studio, scene, adapter, comfy, tiny):
+    with torch.inference_mode():
+        positive, _ = comfy.ControlNetApplyAdvanced().apply_controlnet(
+            studio.text("a dog and a cat"),
+            studio.text("blurry"),
+            tiny.controlnet("small"),
+            photograph(64, 96),
+            0.7,
+            0.0,
+            1.0,
+        )
+    model = apply(studio, scene, adapter)
+    both = studio.sample(model, positive)
+    assert both.isfinite().all()
+    for alone in (studio.sample(model, studio.text("a dog and a cat")), studio.sample(positive=positive)):
+        assert not torch.allclose(both, alone, atol=1e-2)
 
 
 @pytest.mark.parametrize("change, said", [

@@ -30,12 +30,9 @@ def build(pack, tiny_sdxl, tmp_path_factory):
     layout = pack.module("nodes.host_comfy.sdxl.models").unet_layout(tiny_sdxl.model)
     convolution = tiny_sdxl.model.model.diffusion_model.input_blocks[0][0]
 
-    def make(channels: int = 4, first_only: bool = False, text: dict | None = None, **changes):
-        blocks = {
-            site.diffusers.removesuffix(".attn2"): site.width
-            for site in layout.sites()
-            if not first_only or site.diffusers.endswith(".0.attn2")
-        }
+    def make(channels: int = 4, which: str = "all", text: dict | None = None, **changes):
+        every = {site.diffusers.removesuffix(".attn2"): site.width for site in layout.sites()}
+        blocks = pack.module("core.subject.blocks").chosen_blocks(every, which)
         config = files.SubjectAdapterConfig(
             IMAGE, EMBEDDING, CONTEXT, 32, TOKENS, (EMBEDDING, WIDTH_L), blocks, HEAD, word_2=(EMBEDDING, WIDTH_G)
         )
@@ -78,8 +75,9 @@ def test_a_word_goes_into_both_text_encoders(studio, scene, build):
     assert changed[:WIDTH_L].any() and changed[WIDTH_L:].any()
 
 
-def test_an_adapter_in_the_first_block_of_each_stack_acts(studio, scene, build):
-    adapter = build(first_only=True)
+@pytest.mark.parametrize("which", ["first", "up"])
+def test_an_adapter_in_half_of_the_blocks_acts(studio, scene, build, which):
+    adapter = build(which=which)
     assert len(adapter.config.blocks) == 4
     picture = studio.sample(apply(studio, scene, adapter))
     assert picture.isfinite().all() and not torch.equal(picture, studio.sample())
