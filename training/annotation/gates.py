@@ -16,6 +16,7 @@ from .measures import counted_in_both, crop_likeness, grey_crop, grey_picture, l
 from .report import NOT_JUDGED, PASS, REJECT, WARN, GateResult
 from .thresholds import Limits, Thresholds
 
+_SURE_CROP = 0.92  # crops about a box that is right reach .94 to .97, pictures of another subject .88
 Measured = tuple[float | None, str]  # a number, and what it says of whom
 
 
@@ -217,15 +218,23 @@ def _open_cached(path: str, digest: str) -> Image.Image:
 
 
 def _copies(one: Annotated) -> list[Measured]:
-    """Compare each photograph with its subject in the target: cut out by its mask, and as a crop of the picture."""
+    """Compare each photograph with its subject in the target, cut out by its mask, and as a crop about any subject.
+
+    About the others too, since a detector may have taken one for another, if it is a crop for sure.
+    """
     target = _open_cached(str(one.target.path), one.target.digest)
     measured = []
     for name, in_target, picture, concept in one.pairs():
         image = _open_cached(str(picture.path), picture.digest)
-        subject_crop = grey_crop(target, in_target.box, in_target.mask)
-        cut_out = likeness(subject_crop, grey_crop(image, concept.box, concept.mask))
-        text = f"{one.raw.name}: {name}'s photograph is a copy of the target's pixels; draw it anew"
-        measured.append((max(cut_out, crop_likeness(target, in_target.box, image)), text))
+        cut_out = grey_crop(target, in_target.box, in_target.mask)
+        values = [likeness(cut_out, grey_crop(image, concept.box, concept.mask))]
+        for subject in one.target.subjects:
+            value = crop_likeness(target, subject.box, image)
+            if subject is in_target or value >= _SURE_CROP:
+                values.append(value)
+        measured.append(
+            (max(values), f"{one.raw.name}: {name}'s photograph is a copy of the target's pixels; draw it anew")
+        )
     return measured
 
 

@@ -102,6 +102,16 @@ def test_a_crop_of_the_target_is_rejected_although_the_cut_outs_are_not_alike(tm
     assert one.gates["copy_paste"].status == "reject"
 
 
+def test_a_crop_about_the_other_subject_is_rejected_too(tmp_path, monkeypatch):
+    """A detector may have taken one for the other."""
+    raw = write_raw(tmp_path / "raw")
+    Image.open(raw / "01/target.png").crop((56, 20, 160, 152)).resize((160, 160)).save(raw / "01/1 wolf.png")
+    monkeypatch.setattr("training.annotation.gates.likeness", lambda first, second: 0.0)
+    options = AnnotateOptions("hugging")
+    (one,) = annotate_folder(read_raw(raw), tmp_path / "out", options, made_backends(), Thresholds()).triplets
+    assert one.gates["copy_paste"].status == "reject" and one.gates["copy_paste"].value > 0.92
+
+
 def test_a_relation_that_is_not_to_be_seen_is_rejected_and_one_nobody_judged_is_not(tmp_path):
     assert verdict(tmp_path / "no", yes=0.2).gates["relation"].status == "reject"
     one = verdict(tmp_path / "unjudged")
