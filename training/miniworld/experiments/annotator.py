@@ -83,7 +83,7 @@ class Finder:
         def filled(creature: Creature) -> bool:
             inside = _inside([creature.box], array.shape[:2])[0]
             outside = ~_inside([*sure, _grown(creature.box)], array.shape[:2]).any(0)
-            return inside.any() and creature_pixels(array, outside)[inside].mean() >= _FILLED
+            return bool(inside.any() and creature_pixels(array, outside)[inside].mean() >= _FILLED)
 
         return [one for one in creatures if filled(one)]
 

@@ -93,7 +93,6 @@ class ClassifierJudge:
     def _relations(self, image: Image.Image) -> list[float]:
         return self.judges.relation(picture_tensor(image, _SIDE)).softmax(-1)[0].tolist()
 
-    @torch.no_grad()
     def _agrees(self, image: Image.Image, agent: str, relation: str, other: str) -> float:
         """Return 1 if the agent is where the relation puts it, or if heights do not show the direction.
 
