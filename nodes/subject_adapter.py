@@ -22,8 +22,8 @@ class RelateSubjectAdapterLoader(io.ComfyNode):
             node_id="RelateSubjectAdapterLoader",
             display_name="Load Subject Adapter",
             category="relate/subject",
-            description="Loads a Subject-Diffusion adapter from models/relate. The authors published no weights, so "
-            "one must be trained first.",
+            description="Loads a Subject-Diffusion adapter from models/relate. The authors published no weights: "
+            "the miniworld's comes with the pack, others must be trained first.",
             search_aliases=["subject-diffusion", "gligen", "two subjects", "identity adapter"],
             inputs=[
                 io.Combo.Input(

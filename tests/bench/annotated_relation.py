@@ -1,15 +1,17 @@
 """What annotation costs a relation: the demo's, learnt from exact triplets and from what `annotate` finds in them.
 
-    python -m tests.bench.annotated_relation --out out/annotated         some four minutes of one core a row
+    python -m tests.bench.annotated_relation --out out/annotated         some four minutes of one core a run
 
 The triplets of `make demo` are drawn; `training.annotate` gets their pictures and writes sentences, boxes, masks and
 joints by the miniworld's own detector and classifiers. A row learns the same five pictures by the demo's recipe, with
-some of these in place of the exact ones, and is counted on the demo's scenes; a finished row is not counted again.
+some of these in place of the exact ones, once with each seed, and is counted on the demo's scenes; a finished run is
+not counted again.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import shutil
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ import torch
 from training.annotate import annotate
 from training.annotation.options import AnnotateOptions
 from training.common import arguments as of_type
-from training.common.atomic_io import write_text
+from training.common.atomic_io import atomic_write, write_text
 from training.common.cli import TrainingAborted, say
 from training.miniworld.experiments.demo import HUGGING, PICTURES
 from training.miniworld.experiments.drawers import SEED, Drawing, draw
@@ -77,23 +79,38 @@ def lines_of(folder: Path) -> list[dict]:
     return rows
 
 
-def count(out: Path, triplets: Path, keys: Sequence[str]) -> dict:
-    """Learn a row's relation and count it; exact lines, but for `keys`."""
+def drawn(out: Path, triplets: Path, keys: Sequence[str], seed: int, pictures: int) -> torch.Tensor:
+    """Learn a row's relation from exact lines, but for `keys`, and draw with it: (N, 3, 128, 128) in [0, 1]."""
+    finished = out / f"seed{seed}" / f"{pictures}.npy"
+    if finished.exists():
+        return torch.from_numpy(np.load(finished)).float() / 255
     pairs = zip(lines_of(triplets / "exact"), lines_of(triplets / "annotated"), strict=True)
     rows = [exact | {key: annotated[key] for key in keys} for exact, annotated in pairs]
     write_text(out / "triplets" / "triplets.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     overrides = (*HUGGING.overrides, "samples.every=0", f"data.folder={out / 'triplets'}")
-    lora = train_relation(replace(HUGGING, overrides=overrides), out / "work", seed=0)
-    starts = range(0, PICTURES, BATCH)
-    drawings = [Drawing(HUGGING.relation, PICTURES, at, min(at + BATCH, PICTURES), lora) for at in starts]
-    images = torch.from_numpy(np.concatenate([draw(drawing)[0] for drawing in drawings]))
-    return measure(load_shipped(), images, evaluation_plans(HUGGING.relation, PICTURES, SEED)).table()
+    lora = train_relation(replace(HUGGING, overrides=overrides), finished.parent, seed=seed)
+    starts = range(0, pictures, BATCH)
+    drawings = [Drawing(HUGGING.relation, pictures, at, min(at + BATCH, pictures), lora) for at in starts]
+    images = np.concatenate([draw(drawing)[0] for drawing in drawings])
+    buffer = io.BytesIO()
+    np.save(buffer, (images * 255).round().astype(np.uint8))
+    atomic_write(finished, lambda path: path.write_bytes(buffer.getvalue()))
+    return torch.from_numpy(images)
+
+
+def count(out: Path, triplets: Path, keys: Sequence[str], seeds: int, pictures: int) -> dict:
+    """Count a row over its seeds."""
+    images = torch.cat([drawn(out, triplets, keys, seed, pictures) for seed in range(seeds)])
+    plans = evaluation_plans(HUGGING.relation, pictures, SEED) * seeds
+    return measure(load_shipped(), images, plans).table()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=of_type.path, default=Path("out/annotated"))
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--seeds", type=of_type.whole(), default=1, help="trainings of each row")
+    parser.add_argument("--pictures", type=of_type.whole(), default=PICTURES, help="of each training")
     parser.add_argument("--write", type=of_type.path, nargs="?", const=RESULTS, help="where the numbers go")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -102,10 +119,7 @@ def main() -> None:
         write_annotated(triplets)
     table = {}
     for name in args.rows:
-        path = args.out / name.replace(" ", "_") / "counted.json"
-        if not path.exists():
-            write_text(path, json.dumps(count(path.parent, triplets, ROWS[name])) + "\n")
-        table[name] = json.loads(path.read_text(encoding="utf-8"))
+        table[name] = count(args.out / name.replace(" ", "_"), triplets, ROWS[name], args.seeds, args.pictures)
         shares = (f"{key} {100 * table[name][key]['value']:.1f}" for key in ("relation", "identity", "fused"))
         say(f"{name}: {', '.join(shares)}")
     if args.write:

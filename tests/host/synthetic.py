@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-MINIWORLD = Path(__file__).resolve().parents[2] / "models" / "miniworld"
 # Text cross-attentions as (transformer, depth, channels), in the published order (down, up, middle): SDXL's 70 at a
 # tenth of its width, and the 8 of a UNet of two levels, quick enough to be sampled a hundred times.
 SDXL = (
@@ -167,28 +165,18 @@ def subject_adapter(
     return state
 
 
-def save_subject_adapters(folder: Path) -> None:
-    """One for the tiny SDXL in the first block of each stack; one for the miniworld, until its own is shipped."""
+def save_subject_adapter(folder: Path) -> None:
+    """One for the tiny SDXL, in the first block of each stack."""
     first = {f"{path}.transformer_blocks.0": width for path, _, width in SDXL}
     state = subject_adapter(first, CONTEXT, (4, IMAGE, 20), (24, 40))
     save_file(state, folder / "subject_sd2.safetensors", {"kind": "subject_adapter", "head_width": "32"})
-    config = json.loads((MINIWORLD / "unet" / "config.json").read_text(encoding="utf-8"))
-    narrow, wide = config["block_out_channels"]
-    blocks = {"down_blocks.0.attentions.0": narrow, "down_blocks.1.attentions.0": wide, "mid_block.attentions.0": wide}
-    blocks |= {f"up_blocks.{level}.attentions.{i}": (wide, narrow)[level] for level in (0, 1) for i in (0, 1)}
-    blocks = {f"{name}.transformer_blocks.0": width for name, width in blocks.items()}
-    vision = json.loads((MINIWORLD / "clip_vision" / "config.json").read_text(encoding="utf-8"))
-    image = ((vision["image_size"] // vision["patch_size"]) ** 2, vision["hidden_size"], vision["projection_dim"])
-    state = subject_adapter(blocks, config["cross_attention_dim"], image, (64, 128))
-    facts = {"kind": "subject_adapter", "head_width": "32", "placeholder": "q", "base": "miniworld"}
-    save_file(state, folder / "miniworld_subject.safetensors", facts)
 
 
 def save_models(models: Path) -> None:
     """Everything the tests load by name, in ComfyUI's own folders; `small_` files fit the UNet of two levels."""
     for folder in ("relate", "loras"):
         (models / folder).mkdir(parents=True, exist_ok=True)
-    save_subject_adapters(models / "relate")
+    save_subject_adapter(models / "relate")
     for prefix, blocks in (("", SDXL), ("small_", SMALL)):
         save_identity_bin(models / "relate" / f"{prefix}ms_adapter.bin", blocks)
         save_identity_safetensors(models / "relate" / f"{prefix}ms_adapter.safetensors", blocks)

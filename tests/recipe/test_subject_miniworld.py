@@ -1,5 +1,7 @@
 """The miniworld's subject adapter at tiny size: variants train, cells are counted once, a table is written."""
 
+import json
+
 import pytest
 import torch
 
@@ -36,7 +38,7 @@ def test_variants_are_trained_and_counted_and_what_is_done_stays(models, tmp_pat
     assert [config.fused_words for config in configs] == [True, False]
     assert configs[0].base == "miniworld" and configs[0].word_2 is not None
     before = adapter_file(tmp_path, "full").read_bytes()
-    assert subject.main(["train", *common, *QUICK]) == 0
+    assert subject.main(["train", *common, *QUICK, "--variants", "full"]) == 0
     assert adapter_file(tmp_path, "full").read_bytes() == before
 
     rows = ["renders", "MS-Diffusion branch", *variants, "without the adapter"]
@@ -54,13 +56,19 @@ def test_variants_are_trained_and_counted_and_what_is_done_stays(models, tmp_pat
     assert "counted on other models, or with other settings" in capsys.readouterr().err
 
 
+def test_the_card_has_the_table_that_was_counted():
+    cells = json.loads((ROOT / "tests/bench/results/subject_ablation.json").read_text(encoding="utf-8"))
+    assert list(cells) == list(subject_table.ROWS) and all(list(counted) == ["1", "2"] for counted in cells.values())
+    assert subject_table.table(cells) in (ROOT / "models/miniworld/README.md").read_text(encoding="utf-8")
+
+
 def test_the_rows_are_those_of_the_papers_ablation():
     assert set(subject_table.OTHERS) | set(VARIANTS) == set(subject_table.ROWS)
-    assert len(VARIANTS) == 6 and VARIANTS["full"] == ()
+    assert len(VARIANTS) == 7 and VARIANTS["full"] == ()
 
 
 def test_bad_models_are_one_message(tmp_path, capsys):
     given = ["train", "--models", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"), *QUICK]
     assert subject.main(given) == 2
     message = capsys.readouterr().err
-    assert "is neither a folder nor a file" in message and "full: not trained, for the reason above." in message
+    assert "is neither a folder nor a file" in message and "shipped: not trained, for the reason above." in message

@@ -1,15 +1,16 @@
 """The miniworld's subject adapter (Subject-Diffusion, arXiv:2307.11410): train it and its ablations, and count.
 
     python -m training.miniworld.experiments.subject train --models models/miniworld --out out/subject
-    python -m training.miniworld.experiments.subject train --out out/subject --variants all      the ablation's six
+    python -m training.miniworld.experiments.subject train --out out/subject --variants all      with the ablation's six
     python -m training.miniworld.experiments.subject count --models models/miniworld --out out/subject
 
-Every part goes on from where it was stopped. The adapter to ship is <out>/full/miniworld_subject.safetensors.
+Every part goes on from where it was stopped. The shipped adapter is <out>/shipped/miniworld_subject.safetensors.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from ...common import arguments as of_type
 from ...common.atomic_io import write_text
 from ...common.cli import command, going_on, leave, say, shell_command
 from ...host_diffusers.miniworld.architectures import FOLDER
-from .subject_table import PICTURES, ROWS, count, table
+from .subject_table import PICTURES, ROWS, count, counted_cells, table
 from .subject_training import VARIANTS, train_variant
 
 
@@ -37,7 +38,7 @@ def arguments() -> argparse.ArgumentParser:
     common.add_argument("--threads", type=of_type.whole(), default=2)
     verbs = parser.add_subparsers(dest="verb", required=True)
     training = verbs.add_parser("train", parents=[common], help="draw pictures and train variants on them")
-    training.add_argument("--variants", nargs="+", default=["full"], choices=[*VARIANTS, "all"])
+    training.add_argument("--variants", nargs="+", default=["shipped"], choices=[*VARIANTS, "all"])
     training.add_argument("--pictures", type=of_type.whole(), default=3000, help="to draw, about")
     training.add_argument("--set", action="append", default=[], metavar="table.key=value", dest="overrides")
     counting = verbs.add_parser("count", parents=[common], help="draw held-out creatures and count what is right")
@@ -57,9 +58,10 @@ def run(args: argparse.Namespace, again: str) -> None:
         return
     for line in count(args.models, args.out, args.pictures, args.rows, args.steps, args.minutes):
         say(line)
-    text = table(args.out, args.rows)
-    write_text(args.out / "table.md", text + "\n")
-    say(text)
+    cells = counted_cells(args.out)
+    write_text(args.out / "counted.json", json.dumps(cells, indent=1) + "\n")
+    write_text(args.out / "table.md", table(cells) + "\n")
+    say(table(cells))
 
 
 def main(argv: list[str] | None = None) -> int:

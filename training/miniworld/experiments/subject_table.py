@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,7 @@ from .sheets import beside
 from .subject_training import CONFIG, VARIANTS, adapter_file, merged_lines, overrides_of
 
 PICTURES, SEED, BATCH = 216, 5000, 6
+ONE, TWO = "1", "2"  # creatures of a cell
 OTHERS = ("renders", "base alone", "MS-Diffusion branch")
 ROWS = (*OTHERS, *VARIANTS)
 CPU = torch.device("cpu")
@@ -112,7 +113,7 @@ def count(
         scenes = evaluation_of(models, out, subjects, pictures)
         made_of = {"models": scenes.models.fingerprint(), "pictures": pictures, "steps": steps}
         for row in rows:
-            cell = out / "counted" / f"{row.replace(' ', '_')}-{subjects}.json"
+            cell = _cell(out, row, str(subjects))
             if row in VARIANTS and not adapter_file(out, row).exists():
                 yield f"{row}, {subjects}: its adapter is not trained yet"
                 continue
@@ -128,6 +129,10 @@ def count(
             beside(scenes.truth[:36], images[:36]).save(cell.with_suffix(".png"))
             write_text(cell, json.dumps({**made_of, **counted}, indent=1) + "\n")
             yield f"{row}, {subjects}: {counted}"
+
+
+def _cell(out: Path, row: str, subjects: str) -> Path:
+    return out / "counted" / f"{row.replace(' ', '_')}-{subjects}.json"
 
 
 def _check(cell: Path, made_of: dict) -> None:
@@ -204,6 +209,7 @@ def tally(judges: Classifiers, images: Tensor, plans: list[ScenePlan]) -> dict[s
     rows = {
         "traits": bootstrap_ratio(right.sum((1, 2)), right[0].size * ones),
         "all five": bootstrap_ratio(right.all(-1).sum(1), subjects * ones),
+        **{name: bootstrap_ratio(right[..., trait].sum(1), subjects * ones) for trait, name in enumerate(LOOKS)},
     }
     if subjects == 2:
         differ = (targets != targets.flip(1))[..., looks].numpy()
@@ -214,17 +220,23 @@ def tally(judges: Classifiers, images: Tensor, plans: list[ScenePlan]) -> dict[s
     return {name: estimate.text(100) for name, estimate in rows.items()}
 
 
-def table(out: Path, rows: Sequence[str] = ROWS) -> str:
-    """What has been counted, as Markdown."""
-    heads = {1: ("traits", "all five"), 2: ("traits", "all five", "relation", "confusion")}
-    columns = [(subjects, name) for subjects, names in heads.items() for name in names]
-    titles = [f"{'one' if subjects == 1 else 'two'}: {name}" for subjects, name in columns]
-    lines = [f"| row | {' | '.join(titles)} |", f"|{' --- |' * (len(titles) + 1)}"]
+def counted_cells(out: Path, rows: Sequence[str] = ROWS) -> dict[str, dict[str, dict]]:
+    """Read what has been counted: by row, then by the number of creatures."""
+    cells: dict[str, dict[str, dict]] = {}
     for row in rows:
-        cells = {}
-        for subjects in heads:
-            cell = out / "counted" / f"{row.replace(' ', '_')}-{subjects}.json"
-            cells[subjects] = json.loads(cell.read_text(encoding="utf-8")) if cell.exists() else {}
-        if any(cells.values()):
-            lines.append(f"| {row} | {' | '.join(cells[subjects].get(name, '') for subjects, name in columns)} |")
+        for subjects in ONE, TWO:
+            cell = _cell(out, row, subjects)
+            if cell.exists():
+                cells.setdefault(row, {})[subjects] = json.loads(cell.read_text(encoding="utf-8"))
+    return cells
+
+
+def table(cells: Mapping[str, Mapping[str, Mapping]]) -> str:
+    """Write what has been counted as Markdown."""
+    heads = {ONE: ("traits", "all five"), TWO: ("traits", "all five", "relation", "confusion")}
+    columns = [(subjects, name) for subjects, names in heads.items() for name in names]
+    titles = [f"{'one' if subjects == ONE else 'two'}: {name}" for subjects, name in columns]
+    lines = [f"| row | {' | '.join(titles)} |", f"|{' --- |' * (len(titles) + 1)}"]
+    for row, counted in cells.items():
+        lines.append(f"| {row} | {' | '.join(counted.get(many, {}).get(name, '') for many, name in columns)} |")
     return "\n".join(lines)
