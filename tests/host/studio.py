@@ -10,6 +10,8 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import Tensor
 
+from tests.host.pictures import photograph
+
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)
 
 
@@ -80,6 +82,13 @@ class Studio:
         """CONDITIONING of a prompt."""
         with torch.inference_mode():
             return self.comfy.CLIPTextEncode().encode(self.base.clip, prompt)[0]
+
+    def controlled(self, controlnet, prompt: str):
+        """Positive conditioning with a ControlNet at 0.7 over the whole schedule."""
+        with torch.inference_mode():
+            return self.comfy.ControlNetApplyAdvanced().apply_controlnet(
+                self.text(prompt), self.text("blurry"), controlnet, photograph(64, 96), 0.7, 0.0, 1.0
+            )[0]
 
     def sample(self, model=None, positive=None, size=(16, 24), batch: int = 1, seed: int = 1, **sampler) -> Tensor:
         """Latents (batch, 4, *size) of a KSampler: 2 steps, guidance 4, unless told otherwise."""

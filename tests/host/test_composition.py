@@ -128,17 +128,8 @@ def test_one_identity_on_two_models_does_not_mix_them(studio, identity, acted):
     assert torch.equal(studio.sample(strong), acted)
 
 
-def test_controlnet_beside_it(studio, identity, acted, comfy, tiny):
-    with torch.inference_mode():
-        positive, _ = comfy.ControlNetApplyAdvanced().apply_controlnet(
-            studio.text("a corgi hugging a fox"),
-            studio.text("blurry"),
-            tiny.controlnet("small"),
-            photograph(64, 96),
-            0.7,
-            0.0,
-            1.0,
-        )
+def test_controlnet_beside_it(studio, identity, acted, tiny):
+    positive = studio.controlled(tiny.controlnet("small"), "a corgi hugging a fox")
     with_control = studio.sample(studio.apply(identity), positive)
     control_only = studio.sample(positive=positive)
     assert torch.isfinite(with_control).all()

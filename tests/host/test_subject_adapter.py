@@ -284,17 +284,8 @@ def test_a_lora_of_the_base_works_beside_it_in_either_order(studio, scene, adapt
         assert not torch.allclose(after, studio.sample(alone), atol=1e-2)
 
 
-def test_a_controlnet_works_beside_it(studio, scene, adapter, comfy, tiny):
-    with torch.inference_mode():
-        positive, _ = comfy.ControlNetApplyAdvanced().apply_controlnet(
-            studio.text("a dog and a cat"),
-            studio.text("blurry"),
-            tiny.controlnet("small"),
-            photograph(64, 96),
-            0.7,
-            0.0,
-            1.0,
-        )
+def test_a_controlnet_works_beside_it(studio, scene, adapter, tiny):
+    positive = studio.controlled(tiny.controlnet("small"), "a dog and a cat")
     model = apply(studio, scene, adapter)
     both = studio.sample(model, positive)
     assert both.isfinite().all()

@@ -65,7 +65,7 @@ class AdapterConfig(Checked):
     placeholder: Words = Field("sks", description="the word that stands for a subject, one token")
     blocks: Literal["all", "first", "up"] = Field(
         "all",
-        description="transformer blocks with an adapter: all, the first of each stack (SDXL), or the up blocks' (half)",
+        description="transformer blocks with an adapter: all, the first of each stack (SDXL), or the up blocks'",
     )
     text_encoder: Literal["frozen", "layers", "all"] = Field(
         "frozen", description="what of the text encoder is trained: nothing, its layers, or its embeddings too"

@@ -173,9 +173,8 @@ def _sites(model, adapter: LoadedSubjectAdapter) -> dict[str, CrossAttentionLaye
     sites = {site.diffusers.removesuffix(".attn2"): site for site in layout.sites()}
     own = adapter.config.blocks
     widths = {name: site.width for name, site in sites.items()}
-    wrong = [name for name in {**own, **widths} if own.get(name) != widths.get(name)]
-    if are_chosen(own, widths):
-        wrong = []
+    fits = are_chosen(own, widths)
+    wrong = [] if fits else [name for name in {**own, **widths} if own.get(name) != widths.get(name)]
     if wrong or layout.context_width != adapter.config.context_width or not _takes_mask(model, adapter):
         raise ValueError(
             f"adapter: {adapter.file} was trained on {adapter.config.base or 'another base'}, with {len(own)} blocks "
