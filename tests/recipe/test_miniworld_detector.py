@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 
 from tests.recipe import tiny_vision
+from training.annotation.choose import Candidate, choose, overlap
 from training.common.vision import select
 from training.evaluation.judge.answers import Answers, CannotAnswer
 from training.evaluation.judge.verdicts import judge_pictures
 from training.miniworld.experiments import planted_faults
+from training.miniworld.experiments.annotator import THRESHOLDS, Finder
 from training.miniworld.experiments.planted_faults import FAULTS, HONEST, build, preference, with_fault
 from training.miniworld.experiments.yes_no_judge import DIRECTED, open_judge
 from training.miniworld.recipes import detector as recipe
@@ -20,7 +22,7 @@ from training.miniworld.recipes.find_creatures import load_detector
 from training.miniworld.world.relations import PAIRS
 from training.miniworld.world.renderer import render
 from training.miniworld.world.traits import SPECIES
-from training.miniworld.world.triplets import evaluation_plans
+from training.miniworld.world.triplets import evaluation_plans, write_triplets
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,28 @@ def test_its_file_says_how_often_it_is_right(detector):
 def test_it_is_as_right_on_new_renders_as_its_file_says(detector):
     again = recipe.validate(detector, seed=7, count=40)
     assert again["recall"] == pytest.approx(detector.accuracy["recall"], abs=0.15)
+
+
+def test_a_creature_is_one_place_and_no_part_of_another(detector, monkeypatch):
+    whole, same, part, rival = (0.2, 0.0, 1.0, 0.9), (0.25, 0.0, 1.0, 0.9), (0.17, 0.3, 0.65, 0.9), (0.0, 0.3, 0.5, 1.0)
+    scores = {whole: 1.0, same: 0.9, part: 0.5, rival: 0.07, (0.8, 0.6, 1.0, 1.0): 0.05}
+    found = list(scores), list(scores.values()), torch.eye(len(SPECIES))[: len(scores)]
+    monkeypatch.setattr(detector, "find", lambda pixels: found)
+    creatures = detector.creatures(torch.zeros(1, 3, 128, 128))
+    assert [one.box for one in creatures] == [whole, rival]
+    assert creatures[0].score_as(SPECIES[0]) == 1.0 and creatures[0].score_as(SPECIES[1]) == 0.5
+
+
+def test_annotation_finds_a_creature_that_another_one_covers(tmp_path):
+    """Its peak is too faint to be a creature for sure, so that it must not be taken for backdrop either."""
+    plan = write_triplets(tmp_path, "riding", 10, seed=71, held_out=None)[9]
+    names = [traits.species for traits in plan.cast]
+    detections = Finder(load_detector()).detect(picture(plan), names)
+    boxes = [[Candidate(one.box, one.score) for one in detections if one.name == name] for name in names]
+    found = choose(boxes, THRESHOLDS.detection.score)
+    assert None not in found
+    exact = render(plan, 128).boxes
+    assert [overlap(one.box, tuple(box)) > 0.5 for one, box in zip(found, exact)] == [True, True]
 
 
 def test_the_judge_answers_what_it_knows_and_nothing_else():
