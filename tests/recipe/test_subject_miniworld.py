@@ -10,7 +10,7 @@ pytest.importorskip("resvg_py")
 from core.subject.files import load_subject_adapter
 from tests.surface import ROOT
 from training.miniworld.experiments import subject, subject_table
-from training.miniworld.experiments.subject_training import VARIANTS, adapter_file
+from training.miniworld.experiments.subject_training import VARIANTS, adapter_file, opened_gates
 from training.miniworld.recipes.classifiers import FILE, Classifiers
 
 SETTINGS = ("train.steps=2", "train.batch_size=2", "samples.every=0", "train.warmup_steps=0")
@@ -60,6 +60,8 @@ def test_the_card_has_the_table_that_was_counted():
     cells = json.loads((ROOT / "tests/bench/results/subject_ablation.json").read_text(encoding="utf-8"))
     assert list(cells) == list(subject_table.ROWS) and all(list(counted) == ["1", "2"] for counted in cells.values())
     assert subject_table.table(cells) in (ROOT / "models/miniworld/README.md").read_text(encoding="utf-8")
+    shipped = ROOT / "models/miniworld/relate/miniworld_subject.safetensors"
+    assert cells["shipped"]["1"]["gates"] == opened_gates(shipped)
 
 
 def test_the_rows_are_those_of_the_papers_ablation():

@@ -41,7 +41,7 @@ from ..world.single_and_group_poses import SINGLES
 from ..world.triplets import write_triplets
 from .generate import Request, generate
 from .sheets import beside
-from .subject_training import CONFIG, VARIANTS, adapter_file, merged_lines, overrides_of
+from .subject_training import CONFIG, VARIANTS, adapter_file, merged_lines, opened_gates, overrides_of
 
 PICTURES, SEED, BATCH = 216, 5000, 6
 ONE, TWO = "1", "2"  # creatures of a cell
@@ -221,13 +221,17 @@ def tally(judges: Classifiers, images: Tensor, plans: list[ScenePlan]) -> dict[s
 
 
 def counted_cells(out: Path, rows: Sequence[str] = ROWS) -> dict[str, dict[str, dict]]:
-    """Read what has been counted: by row, then by the number of creatures."""
+    """Read what has been counted: by row, then by the number of creatures; of a variant also how far its gates opened.
+
+    A cell's ``gates`` are the largest |tanh(alpha)| of the adapter's attention and of its feed-forward; 0 is closed.
+    """
     cells: dict[str, dict[str, dict]] = {}
     for row in rows:
+        gates = {"gates": opened_gates(adapter_file(out, row))} if row in VARIANTS else {}
         for subjects in ONE, TWO:
             cell = _cell(out, row, subjects)
             if cell.exists():
-                cells.setdefault(row, {})[subjects] = json.loads(cell.read_text(encoding="utf-8"))
+                cells.setdefault(row, {})[subjects] = json.loads(cell.read_text(encoding="utf-8")) | gates
     return cells
 
 

@@ -7,8 +7,11 @@ and the one that ships: adapters in the up blocks alone, half the size, trained 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+
+from core.subject.files import load_subject_adapter
 
 from ... import subject
 from ...common.atomic_io import write_text
@@ -71,6 +74,17 @@ def merged_lines(folder: Path) -> list[str]:
 def adapter_file(out: Path, variant: str) -> Path:
     """Return the file that a variant's run writes."""
     return out / folder_name(variant) / "miniworld_subject.safetensors"
+
+
+def opened_gates(file: Path) -> dict[str, float]:
+    """Read how far a subject adapter's gates have opened; nothing of a file that is not there."""
+    if not file.exists():
+        return {}
+    state, _ = load_subject_adapter(file)
+    return {
+        part: round(max(abs(math.tanh(float(gate))) for key, gate in state.items() if key.endswith(f".{part}")), 3)
+        for part in ("alpha_attn", "alpha_dense")
+    }
 
 
 def overrides_of(models: Path, out: Path, variant: str, overrides: Sequence[str] = ()) -> list[str]:
