@@ -70,7 +70,7 @@ def open_base_model(path: str | Path, tokenizer: str = "") -> BaseModelFiles:
         return BaseModelFiles(**open_single_file(path, tokenizer))
     if not path.is_dir():
         raise ModelFileErrors(
-            f"models.base: {path} is neither a folder nor a file. Give an SDXL checkpoint "
+            f"models.base: {path} is neither a folder nor a file. Give a checkpoint "
             "(.safetensors) or a diffusers folder."
         )
     missing = [part for part in _PARTS if not (path / part / "config.json").is_file()]
