@@ -1,15 +1,17 @@
 """make demo's own steps on the shipped weights, as short as they go: what is written, what is kept, what is told."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from training.common.cli import TrainingAborted
 from training.host_diffusers.miniworld.bundle import load_miniworld
-from training.miniworld.experiments import ablate, demo
+from training.miniworld.experiments import ablate, ablation_report, demo, failures, text_embedding
 from training.miniworld.experiments.generate import Drawing, generate_images, mismatched_identity
 from training.miniworld.experiments.keypoint_probe import DISTANCES, joint_distances
 from training.miniworld.experiments.train_relation import AblationVariant, with_relation
@@ -88,15 +90,43 @@ def test_joints_tell_who_is_who_and_predictions_are_near_the_truth():
 
 def test_the_ablation_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(ablate, "VARIANTS", {name: SHORT for name in ablate.VARIANTS})
-    monkeypatch.setattr(ablate, "ROWS", ablate.ROWS[:3])
-    lines = list(ablate.ablate(tmp_path, minutes=0, pictures=2, seeds=(0,)))
+    count = partial(ablate.ablate, tmp_path, pictures=2, seeds=(0,), rows=ablate.ROWS[:3])
+    lines = list(count(minutes=0))
     assert lines == ["distances between joints", "3 cells are missing; the same command goes on with them"]
-    lines = list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,), skip=("base alone",)))
+    lines = list(count(minutes=60, skip=("base alone",)))
     assert [line.split(",")[0] for line in lines] == ["the renderer's own", "full"]
-    lines = list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,)))
+    lines = list(count(minutes=60))
     assert [line.split(",")[0] for line in lines] == ["base alone"]
-    assert list(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,))) == []
+    assert list(count(minutes=60)) == []
+    ablate.write_failures(tmp_path, (0,))
+    assert Image.open(tmp_path / "failures.png").width > 4 * failures.SIDE, "two steps teach no relation"
     (tmp_path / "base.sha256").write_text("of other weights", encoding="utf-8")
     with pytest.raises(TrainingAborted, match="Choose another --out"):
-        next(ablate.ablate(tmp_path, minutes=60, pictures=2, seeds=(0,)))
-    assert set(ablate.results(tmp_path, seeds=(0,))) == {"the renderer's own", "base alone", "full"}
+        next(count(minutes=60))
+    assert set(ablation_report.results(tmp_path, seeds=(0,))) == {"the renderer's own", "base alone", "full"}
+
+
+def test_a_picture_that_failed_is_drawn_again_as_it_was():
+    world, plans = load_miniworld(), evaluation_plans("hugging", 2, 1000)
+    torch.testing.assert_close(
+        failures.draw_again(world, plans, 1000, 1), generate_images(world, plans, 1000)[1], atol=1e-5, rtol=0
+    )
+
+
+def test_a_text_embedding_is_learnt_and_nothing_else(tmp_path):
+    world, prompt = load_miniworld(), "a fox is hugging a bear in a meadow"
+    weights = {name: value.clone() for name, value in world.text_g.state_dict().items()}
+    before = world.encode_prompts([prompt, "a fox is riding a bear in a meadow"])
+    file = text_embedding.train_text_embedding(world, "hugging", 2, tmp_path, seed=0, steps=2)
+    stored = load_file(file)
+    assert [tuple(stored[name].shape) for name in text_embedding.ENCODERS] == [(1, 64), (1, 128)]
+    with text_embedding.with_text_embedding(world, file):
+        inside = world.encode_prompts([prompt, "a fox is riding a bear in a meadow"])
+    assert not torch.equal(inside[0][0], before[0][0]) and not torch.equal(inside[1][0], before[1][0])
+    assert torch.equal(inside[0][1], before[0][1]), "other words are as they were"
+    after = world.encode_prompts([prompt, "a fox is riding a bear in a meadow"])
+    assert all(torch.equal(a, b) for a, b in zip(before, after))
+    assert all(torch.equal(value, weights[name]) for name, value in world.text_g.state_dict().items())
+    stamp = file.stat().st_mtime_ns
+    text_embedding.train_text_embedding(world, "hugging", 2, tmp_path, seed=0)
+    assert file.stat().st_mtime_ns == stamp, "a finished file is taken"

@@ -20,7 +20,7 @@ from ..common.cli import command, going_on, leave, say, shell_command
 from ..host_diffusers.flux.lora import SITES
 from ..host_diffusers.miniworld.architectures import FOLDER
 from ..host_diffusers.miniworld.bundle import load_miniworld
-from .experiments import ablate, ablate_flux, demo, report, sheets
+from .experiments import ablate, ablate_flux, ablation_report, ablation_rows, demo, report, sheets
 from .experiments import measure_flux as flux_measure
 from .recipes import (
     autoencoder,
@@ -121,7 +121,7 @@ def _add_experiments(verbs, computing: argparse.ArgumentParser) -> None:
     )
     learning.add_argument("--sites", choices=SITES, default="T", help="of rows that do not study sites")
     learning.add_argument("--pictures", type=of_type.whole(), default=ablate_flux.PICTURES, help="of a row and seed")
-    for verb, seeds in ((removing, ablate.SEEDS), (learning, ablate_flux.SEEDS)):
+    for verb, seeds in ((removing, ablation_rows.SEEDS), (learning, ablate_flux.SEEDS)):
         verb.add_argument(
             "--minutes", type=of_type.positive, default=600.0, help="begin nothing new after these; call again"
         )
@@ -207,10 +207,11 @@ def look(args: argparse.Namespace) -> None:
 def experiment(args: argparse.Namespace) -> None:
     """Run the verb ablate."""
     card = FOLDER / "README.md"
-    complete = () if args.anew else ablate.complete_rows(card)
+    complete = () if args.anew else ablation_report.complete_rows(card)
     for line in ablate.ablate(args.out, args.minutes, seeds=tuple(args.seeds), skip=complete):
         say(line)
-    say(ablate.tables(ablate.write_results(args.out, card)))
+    say(ablation_report.tables(ablation_report.write_results(args.out, card)))
+    ablate.write_failures(args.out, tuple(args.seeds))
 
 
 def experiment_on_flux(args: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ...diffusion.ddim import sample
 from ...host_diffusers import CrossAttentionExtras, attach_identity, identity_batch
+from ...host_diffusers.clipself import encoder_of_transformers
 from ...host_diffusers.miniworld.architectures import LATENT_SIDE
 from ...host_diffusers.miniworld.bundle import Miniworld
 from ..recipes.corpus import PORTRAIT_PIXELS
@@ -157,6 +158,7 @@ class Drawing:
         boxes: overlapping as the relation needs them, or cut apart where they overlap.
         stranger: "clip" or "local": these tokens of every subject are another identity's of its species; "" is none.
         steps: of the sampler.
+        distilled: local tokens are the distilled encoder's, else those of the one it was distilled from.
     """
 
     strength: float = STRENGTH
@@ -164,6 +166,7 @@ class Drawing:
     boxes: str = "overlapping"
     stranger: str = ""
     steps: int = SAMPLING_STEPS
+    distilled: bool = True
 
 
 PLAIN = Drawing()
@@ -188,6 +191,8 @@ def generate_images(
     Returns:
         (B, 3, 128, 128) in [0, 1].
     """
+    if not how.distilled:
+        world = replace(world, local=encoder_of_transformers(world.vision))
     pictures = []
     for start in range(first, len(plans), BATCH):
         requests = []

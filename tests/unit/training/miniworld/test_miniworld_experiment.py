@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.miniworld.experiments import ablate
+from training.common.stats import mcnemar
+from training.miniworld.experiments import ablation_report, ablation_rows, failures
 from training.miniworld.experiments import keypoint_probe as joints
 from training.miniworld.experiments.generate import apart, copies
 from training.miniworld.experiments.measure import Measurement, Predictions, Share
@@ -98,11 +99,55 @@ def test_finished_cells_become_tables_and_missing_ones_do_not(tmp_path):
     (tmp_path / "cells").mkdir()
     for seed, relation in ((0, True), (1, False)):
         np.savez(tmp_path / "cells" / f"full-{seed}.npz", **vars(verdicts(20, relation)))
-    found = ablate.results(tmp_path)
+    found = ablation_report.results(tmp_path)
     assert list(found) == ["full"] and found["full"]["seeds"] == [1.0, 0.0]
     assert found["full"]["relation"]["value"] == 0.5 and found["full"]["relation"]["trials"] == 40
-    text = ablate.tables(found)
+    text = ablation_report.tables(found)
     assert "| full | 50.0 (" in text and text.count("\n") == 2
+
+
+def test_rows_are_tested_against_the_one_they_change_on_the_seeds_of_both(tmp_path):
+    (tmp_path / "cells").mkdir()
+    cells = {
+        ("full", 0): verdicts(20, True),
+        ("without_KML", 0): verdicts(20, False),
+        ("without_KML", 1): verdicts(20, True),
+        ("base_alone", 0): verdicts(20, True, right=False),
+        ("the_renderer's_own", 0): verdicts(20, True),
+    }
+    for (row, seed), counts in cells.items():
+        np.savez(tmp_path / "cells" / f"{row}-{seed}.npz", **vars(counts))
+    found = ablation_report.results(tmp_path)
+    assert found["without KML"]["against"] == {
+        "row": "full",
+        "relation": mcnemar(0, 20),
+        "identity": 1.0,
+        "keypoints": 1.0,
+    }
+    assert found["full"]["against"]["row"] == "base alone" and found["full"]["against"]["identity"] < 0.001
+    assert "against" not in found["base alone"] and "against" not in found["the renderer's own"]
+    lines = ablation_report.tables(found).splitlines()
+    assert [line.split("|")[-3].strip() for line in lines if line.startswith(("| full", "| without KML"))] == [
+        "1.000 / < 0.001 / 1.000",
+        "< 0.001 / 1.000 / 1.000",
+    ]
+
+
+def test_the_worst_pictures_of_each_kind_are_shown_once():
+    found = verdicts(6, True)
+    found.fused[[1, 4]] = True
+    found.relation[[1, 2, 4]] = False
+    found.swapped[3] = True
+    found.swapped[5, 0, :2] = True
+    found.right[3] = False
+    found.right[0, :, :4] = False
+    shown = [(failure.kind, failure.many, failure.index) for failure in failures.worst(found, each=1)]
+    assert shown == [
+        ("another relation", 1, 2),
+        ("bodies fused", 2, 1),
+        ("the other one's looks", 2, 3),
+        ("wrong looks", 2, 0),
+    ]
 
 
 def test_recorded_rows_of_the_same_weights_stay_and_others_go(tmp_path, monkeypatch):
@@ -115,30 +160,36 @@ def test_recorded_rows_of_the_same_weights_stay_and_others_go(tmp_path, monkeypa
             old.unlink()
         for seed in range(seeds):
             np.savez(out / "cells" / f"{row}-{seed}.npz", **vars(verdicts(pictures, True)))
-        return ablate.write_results(out, card)
+        return ablation_report.write_results(out, card)
 
-    assert ablate.recorded(card) == {}
+    assert ablation_report.recorded(card) == {}
     counted("full", 3, 20)
     counted("without_KML", 3, 20)
-    assert list(ablate.recorded(card)) == ["full", "without KML"]
+    assert list(ablation_report.recorded(card)) == ["full", "without KML"]
     kept = counted("full", 1, 20)
     assert kept["full"]["relation"]["trials"] == 60, "one seed of three does not replace all three"
-    assert "| without KML |" in card.read_text(encoding="utf-8") and ablate.JOINTS not in ablate.recorded(card)
+    assert "| without KML |" in card.read_text(
+        encoding="utf-8"
+    ) and ablation_rows.JOINTS not in ablation_report.recorded(card)
     distances = dict.fromkeys(joints.DISTANCES, 1.5)
-    (out / ablate.JOINTS).write_text(json.dumps(distances), encoding="utf-8")
+    (out / ablation_rows.JOINTS).write_text(json.dumps(distances), encoding="utf-8")
     counted("full", 1, 20)
-    (out / ablate.JOINTS).unlink()
+    (out / ablation_rows.JOINTS).unlink()
     counted("full", 1, 20)
     counted("base_alone", 1, 20)
-    assert ablate.complete_rows(card) == ["full", "without KML", ablate.JOINTS], "a row of one seed is not complete"
-    assert ablate.recorded(card)[ablate.JOINTS] == distances and "| 1.50 |" in card.read_text(encoding="utf-8")
-    monkeypatch.setattr(ablate, "base_digest", lambda: "other weights")
-    assert ablate.recorded(card) == {} and list(counted("base_alone", 1, 5)) == ["base alone"]
+    assert ablation_report.complete_rows(card) == ["full", "without KML", ablation_rows.JOINTS], (
+        "a row of one seed is not complete"
+    )
+    assert ablation_report.recorded(card)[ablation_rows.JOINTS] == distances and "| 1.50 |" in card.read_text(
+        encoding="utf-8"
+    )
+    monkeypatch.setattr(ablation_report, "base_digest", lambda: "other weights")
+    assert ablation_report.recorded(card) == {} and list(counted("base_alone", 1, 5)) == ["base alone"]
 
 
 def test_every_row_has_its_recipe_and_a_name_of_its_own():
-    assert len({row.name for row in ablate.ROWS}) == len(ablate.ROWS)
-    assert {row.recipe for row in ablate.ROWS} == {"", *ablate.VARIANTS}
+    assert len({row.name for row in ablation_rows.ROWS}) == len(ablation_rows.ROWS)
+    assert {row.recipe for row in ablation_rows.ROWS} == {"", ablation_rows.INVERSION, *ablation_rows.VARIANTS}
 
 
 def test_copies_are_made_where_the_models_are():
