@@ -22,6 +22,7 @@ from .errors import first_few
 NAME_BYTES, PATH_BYTES = 255, 4000  # what file systems of today take; a few bytes are left for temporary names
 _SHOWN = 80  # letters of a wrong value
 _MOST = 3  # faults of one key that are spelled out
+_LIMITS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 _KINDS = {
     "string_type": "a string",
     "int_type": "a whole number",
@@ -67,7 +68,7 @@ def sentences(error: ValidationError, kind: type[BaseModel]) -> Iterator[tuple[t
         elif error_type == "literal_error":
             choices = ", ".join(map(str, get_args(_annotation(kind, place))))
             yield place, f"expected one of {choices}, got {got}."
-        elif error_type in ("greater_than_equal", "less_than_equal"):
+        elif error_type in ("greater_than_equal", "less_than_equal", "greater_than", "less_than"):
             yield place, f"expected {_range(kind, place, context)}, got {got}."
         elif error_type == "value_error":
             yield place, str(context["error"])
@@ -152,10 +153,10 @@ def _meaning(kind: type[BaseModel], place: tuple[str | int, ...]) -> str:
 def _range(kind: type[BaseModel], place: tuple[str | int, ...], context: dict[str, Any]) -> str:
     limits = dict(context)
     for entry in getattr(_field(kind, place), "metadata", ()):
-        limits |= {name: getattr(entry, name) for name in ("ge", "le") if getattr(entry, name, None) is not None}
-    if "le" not in limits:
-        return f"at least {limits['ge']:g}"
-    return f"{limits['ge']:g} to {limits['le']:g}" if "ge" in limits else f"at most {limits['le']:g}"
+        limits |= {name: getattr(entry, name) for name in _LIMITS if getattr(entry, name, None) is not None}
+    if {"ge", "le"} <= limits.keys():
+        return f"{limits['ge']:g} to {limits['le']:g}"
+    return " and ".join(f"{words} {limits[name]:g}" for name, words in _LIMITS.items() if name in limits)
 
 
 def check_path(text: str) -> str:

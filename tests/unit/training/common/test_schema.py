@@ -14,6 +14,7 @@ class Inner(Checked):
 
     count: int = Field(1, ge=1, le=3, description="how many")
     share: FiniteFloat = Field(0.5, ge=0, description="of all")
+    kept: FiniteFloat = Field(1.0, gt=0, le=1, description="of the rest")
 
     def contradictions(self):
         return [("count", "is too many."), ("share", "is too much.")] if self.count * self.share > 2 else []
@@ -40,13 +41,18 @@ def told(**values):
         ({"name": 3}, [("name", "expected a string, got 3.")]),
         ({"name": "a", "nam": 1}, [("nam", "unknown key. Did you mean name?")]),
         ({"name": "a", "inner": {"conut": 1}}, [("inner.conut", "unknown key. Did you mean inner.count?")]),
-        ({"name": "a", "inner": {"zzz": 1}}, [("inner.zzz", "unknown key. Known here: inner.count, inner.share.")]),
+        (
+            {"name": "a", "inner": {"zzz": 1}},
+            [("inner.zzz", "unknown key. Known here: inner.count, inner.share, inner.kept.")],
+        ),
         ({"name": "a", "inner": {"count": "2"}}, [("inner.count", "expected a whole number, got '2'.")]),
         ({"name": "a", "inner": {"count": True}}, [("inner.count", "expected a whole number, got True.")]),
         (
             {"name": "a", "inner": {"count": 9, "share": -1.0}},
             [("inner.count", "expected 1 to 3, got 9."), ("inner.share", "expected at least 0, got -1.0.")],
         ),
+        ({"name": "a", "inner": {"kept": 0.0}}, [("inner.kept", "expected above 0 and at most 1, got 0.0.")]),
+        ({"name": "a", "inner": {"kept": 2.0}}, [("inner.kept", "expected above 0 and at most 1, got 2.0.")]),
         ({"name": "a", "inner": {"share": float("inf")}}, [("inner.share", "expected a finite number, got inf.")]),
         (
             {"name": "a", "inner": {"count": 3, "share": 1}},
