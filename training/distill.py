@@ -31,6 +31,8 @@ from .engine.clipself import Distillation, Pictures, distil
 from .engine.timed_loop import TrainerConfig
 from .host_diffusers.clipself import VisionEncoder, load_encoder
 
+_RUN = ".run"  # ending of the folder of checkpoints, beside the file to write
+
 
 def folder_pictures(folder: Path) -> Pictures:
     """Draw random images of a folder and the folders in it, squashed to 512 x 512 as the encoder will see subjects.
@@ -104,10 +106,12 @@ def run(args: argparse.Namespace) -> None:
     if args.images is None:
         raise UserErrors("--images: expected a folder of pictures, got nothing.")
     _, encoder, pictures = all_or_faults(
-        lambda: check_writable(args.out.parent),
+        lambda: _check_out(args.out),
         lambda: load_encoder(args.model, args.weights),
         lambda: folder_pictures(args.images),
     )
+    if args.unlocked > len(encoder.blocks):
+        raise UserErrors(f"--unlocked {args.unlocked}: the encoder has {len(encoder.blocks)} blocks.")
     settings = replace(
         TrainerConfig("distill", args.steps, args.batch, args.lr),
         warmup_steps=max(1, min(1000, args.steps // 10)),
@@ -120,11 +124,22 @@ def run(args: argparse.Namespace) -> None:
         pictures,
         Distillation(unlocked=args.unlocked),
         settings,
-        args.out.with_suffix(".run"),
+        args.out.with_suffix(_RUN),
         device,
         args.minutes,
     )
     save_visual(student, args.out)
+
+
+def _check_out(out: Path) -> None:
+    """Look whether the encoder's file can be written; its checkpoints lie in a folder beside it.
+
+    Raises:
+        ValueError: a folder, the folder of the checkpoints, or not to be written.
+    """
+    if out.is_dir() or out.suffix == _RUN:
+        raise ValueError(f"--out {out}: expected the file to write, e.g. local.safetensors, got a folder.")
+    check_writable(out.parent)
 
 
 def _rebuilder(encoder: VisionEncoder) -> Callable[[nn.Module], VisionEncoder]:

@@ -85,6 +85,33 @@ def test_faults_are_said_in_the_users_words(tiny, monkeypatch, capsys):
     assert "--weights" in capsys.readouterr().err
 
 
+def test_wrong_models_and_outputs_are_said_before_anything_is_trained(tiny, monkeypatch, capsys):
+    folder, _ = tiny
+    for name in ("empty", "taken"):
+        (folder / name).mkdir()
+    (folder / "page.bin").write_bytes(b"<!DOCTYPE html>")
+    clip, out = folder / "clip", folder / "local.safetensors"
+    cases = {
+        "cannot be opened": (folder / "empty", out),
+        "the encoder has 3 blocks": (clip, out, "--unlocked", 4),
+        "expected the file to write": (clip, folder / "taken"),
+        "x.run: expected the file to write": (clip, folder / "x.run"),
+        "not a file of tensors": ("ViT-B-32", out, "--weights", folder / "page.bin"),
+    }
+    for said, (model, target, *more) in cases.items():
+        assert run(monkeypatch, "--model", model, "--images", folder / "pictures", "--out", target, *more) == 2
+        assert said in capsys.readouterr().err
+    assert not [path for path in folder.iterdir() if path.suffix == ".run"]
+
+
+def test_an_unknown_architecture_is_a_sentence(tiny, monkeypatch, capsys):
+    pytest.importorskip("open_clip")
+    folder, _ = tiny
+    more = ("--weights", folder / "none.bin", "--images", folder / "pictures", "--out", folder / "x.safetensors")
+    assert run(monkeypatch, "--model", "ViT-none", *more) == 2
+    assert "--model ViT-none: cannot be opened" in capsys.readouterr().err
+
+
 def test_open_clips_parts_make_its_own_embedding():
     transformer = pytest.importorskip("open_clip.transformer")
     torch.manual_seed(0)

@@ -10,7 +10,10 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.checkpoint import kind_of
 from core.identity.local_tokens import ValuePath, VisionTower
+
+from .opening import opened
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,20 +87,33 @@ def load_encoder(name: str, weights: Path | None = None) -> VisionEncoder:
         name: a folder of transformers' CLIPVisionModelWithProjection, or an open_clip architecture such as ViT-bigG-14.
         weights: the open_clip architecture's checkpoint file.
     Raises:
-        ValueError: an open_clip name without weights.
+        ValueError: no such model, or none with a vision transformer; an open_clip name without weights.
     """
     if Path(name).is_dir():
         from transformers import CLIPVisionModelWithProjection
 
-        return encoder_of_transformers(CLIPVisionModelWithProjection.from_pretrained(name))
+        return encoder_of_transformers(
+            opened(f"--model {name}", lambda: CLIPVisionModelWithProjection.from_pretrained(name))
+        )
     if weights is None:
         raise ValueError(
             f"--model {name}: expected a folder of transformers' CLIP vision model, or an open_clip name with "
             "--weights FILE; got a name alone."
         )
+    if weights.is_file() and kind_of(weights) is None:
+        raise ValueError(f"--weights {weights}: not a file of tensors; expected a checkpoint of {name}.")
+    visual = opened(f"--model {name}", lambda: _open_clip_tower(name, weights))
+    if not hasattr(visual, "transformer") or not hasattr(visual, "conv1"):
+        raise ValueError(
+            f"--model {name}: its picture half is no vision transformer (ViT), so it has no blocks to train."
+        )
+    return encoder_of_open_clip(visual)
+
+
+def _open_clip_tower(name: str, weights: Path) -> nn.Module:
     import open_clip
 
-    return encoder_of_open_clip(open_clip.create_model(name, pretrained=str(weights)).visual)
+    return open_clip.create_model(name, pretrained=str(weights)).visual
 
 
 def letterbox(picture: Tensor, side: int) -> Tensor:
