@@ -76,6 +76,10 @@ SETTINGS = {
     "no image encoder": (["models.clip_vision=nowhere"], "models.clip_vision: nowhere is not there"),
     "no base": (["models.base=nowhere"], "models.base: nowhere is neither a folder nor a file"),
     "embeddings of another vocabulary": (['adapter.text_encoder="all"'], "the base knows 59 tokens, not CLIP's 49408"),
+    "no attention map as small as asked for": (
+        ["loss.attention_max_cells=15"],
+        "loss.attention_max_cells: expected at least 16, the cells of the smallest attention map",
+    ),
     "an unknown key": (["adapter.subjects=2"], "adapter.subjects: unknown key. Did you mean adapter.max_subjects?"),
 }
 

@@ -452,6 +452,17 @@ case("epsilon where the base has none at the end", "loss.prediction: the base ha
 )
 
 
+case("min-SNR on a base that predicts flow", "loss.min_snr_gamma: min-SNR weights are for epsilon and v prediction")(
+    lambda work: (
+        work.json("scheduler/scheduler_config.json", _class_name="FlowMatchEulerDiscreteScheduler")
+        or ["--set", "loss.min_snr_gamma=5"]
+    )
+)
+case("no attention map as small as asked for", "loss.attention_max_cells: expected at least 16, the cells of the")(
+    lambda work: ["--set", "loss.attention_weight=0.001", "--set", "loss.attention_max_cells=15"]
+)
+
+
 @case("no tokenizer", "models.tokenizer: no vocab.json and merges.txt in", "and no tokenizer.json")
 def _(work):
     for name in ("vocab.json", "tokenizer.json"):

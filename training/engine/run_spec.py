@@ -19,8 +19,8 @@ from ..diffusion.noise_schedule import NoiseSchedule
 from ..host_diffusers import attach_relation, relation_parameters, unet_layout
 from ..host_diffusers.errors import ModelFileErrors
 from ..host_diffusers.frozen import FrozenModels, open_frozen_models
-from ..host_diffusers.subject_base import SubjectModels
 from .batch import Draw, sample_batch
+from .loss_faults import loss_faults
 from .memory import MemoryEstimate, estimate
 from .optim import check_optimizer, learning_rate_at
 from .run_dir import RunDir
@@ -115,12 +115,8 @@ def load_run_spec(config: Config, device: torch.device, processes: int, resume: 
             "so there is nothing to match. Look at --preview-data SHEET.png, correct the keypoints, or set "
             "it to 0."
         )
-    if frozen and config.loss.prediction == "flow" and not frozen.base.schedule.prediction == "flow":
-        faults.append(f"loss.prediction: the base predicts {frozen.base.schedule.prediction}, not flow.")
-    if frozen and frozen.base.schedule.prediction == "flow" and config.loss.prediction in ("epsilon", "v"):
-        faults.append(f"loss.prediction: the base predicts flow, not {config.loss.prediction}.")
-    if zero_terminal(frozen) and config.loss.prediction == "epsilon":
-        faults.append('loss.prediction: the base has zero terminal SNR, where epsilon says nothing; use "base" or "v".')
+    if frozen:
+        faults += loss_faults(config.loss, frozen.base, config.data.image_px)
     if config.train.precision == "float16" and device.type != "cuda":
         faults.append('train.precision: "float16" needs a CUDA device; use "float32" or "bfloat16".')
     or_faults(lambda: check_optimizer(config.train), faults)
@@ -158,12 +154,6 @@ def look_further(config: ConfigFaults) -> UserErrors:
     if "models" in config.tables:
         or_faults(lambda: open_frozen_models(config.tables["models"]), faults)
     return UserErrors(faults)
-
-
-def zero_terminal(frozen: FrozenModels | SubjectModels | None) -> bool:
-    """Tell whether the base's last timestep is all noise."""
-    alphas = frozen.base.schedule.alphas if frozen else ()
-    return bool(alphas) and alphas[-1] < 1e-6
 
 
 def or_faults(read: Callable[[], Any], faults: list[str]) -> Any:

@@ -21,10 +21,11 @@ from ..data.subject_sources import load_scenes
 from ..host_diffusers.fused_text import PromptTokens
 from ..host_diffusers.subject import attach, object_arguments, trained_in_base
 from ..host_diffusers.subject_base import SubjectModels, open_subject_models
+from .loss_faults import map_faults, snr_faults, zero_terminal
 from .memory import activation_bytes
 from .optim import check_optimizer, learning_rate_at
 from .run_dir import RunDir
-from .run_spec import or_faults, precision_of, shared_faults, zero_terminal
+from .run_spec import or_faults, precision_of, shared_faults
 from .subject_adapter import sized_adapter
 
 _GIB = 1024**3
@@ -126,13 +127,15 @@ def look_further_at_subjects(config: ConfigFaults) -> UserErrors:
 
 
 def _base_faults(models: SubjectModels, config: SubjectConfig) -> list[str]:
-    faults = []
-    if zero_terminal(models) and models.base.schedule.prediction == "epsilon":
+    schedule = models.base.schedule
+    faults = snr_faults(schedule, config.loss.min_snr_gamma)
+    if zero_terminal(schedule) and schedule.prediction == "epsilon":
         faults.append("models.base: zero terminal SNR with epsilon prediction says nothing; choose another base.")
-    if models.base.schedule.prediction == "flow" and config.loss.min_snr_gamma:
-        faults.append("loss.min_snr_gamma: min-SNR weights are for epsilon and v prediction; set it to 0.")
     try:
-        sized_adapter(models.base.empty_unet(), models.base.text_widths, models, config)
+        unet = models.base.empty_unet()
+        blocks = sized_adapter(unet, models.base.text_widths, models, config).blocks
+        if config.loss.attention_weight:
+            faults += map_faults(unet, config.data.image_px, config.loss.attention_max_cells, blocks)
         text = models.base.vocabulary
         if config.adapter.text_encoder == "all" and text != 49408:
             faults.append(
