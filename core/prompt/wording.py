@@ -24,8 +24,19 @@ from ..scene import WHOLE_PICTURE, Box
 PLACES, REFERENCES, AS_WRITTEN = "references and places", "references", "as written"
 WORDINGS = (PLACES, REFERENCES, AS_WRITTEN)
 
-# "image 1", "Picture #2", "<image3>", "<ref_image_0>", "[ref#1]"
-_NUMBERED_REFERENCE = re.compile(r"<?\b(?:image|picture|photo|figure|ref_image_)\s*#?\d+|\[ref#\d+\]", re.IGNORECASE)
+# Letters of scripts without spaces between words (Thai to Khmer, kana, Chinese characters), and of Korean, whose
+# particles follow a word without one.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff\u1100-\u11ff\uac00-\ud7af"
+)
+_SPACED = rf"[^\W{_UNSPACED}]"  # a letter or digit that would make another word of the one beside it
+# "image 1", "Picture #2", "<image3>", "<ref_image_0>", "[ref#1]"; of "photo 35mm" and "2 pictures" in Chinese neither
+_NUMBERED_REFERENCE = re.compile(
+    rf"<?(?<!{_SPACED})(?:image|picture|photo|figure|ref_image_)\s*#?\d+(?!{_SPACED})|\[ref#\d+\]"
+    r"|(?:\u56fe[\u50cf\u7247]?|\u753b\u50cf)\s*\d+(?![\d\u5f20\u5e45\u679a])",
+    re.IGNORECASE,
+)
 _ENDS_A_SENTENCE = (".", "!", "?", ":", ";", ",", "…", "\u3002", "\uff01", "\uff1f")
 _WIDE = 2 / 3  # a box larger than this says nothing about its place on that axis
 _LOW, _HIGH = 0.4, 0.6  # the middle third of centres, rounded
@@ -175,7 +186,16 @@ def _whole_words(name: str) -> re.Pattern:
         _letters(part) if index == 0 else _gap(parts[index - 1], part) + _letters(part)
         for index, part in enumerate(parts)
     )
-    return re.compile(rf"(?<!\w){pattern}(?![\w\u0300-\u036f])", re.IGNORECASE)
+    return re.compile(rf"{between_words(pattern, name.strip())}(?![\u0300-\u036f])", re.IGNORECASE)
+
+
+def between_words(pattern: str, phrase: str) -> str:
+    """Return a phrase's regular expression so that it matches no part of a word.
+
+    In a script without spaces a phrase may stand anywhere: nothing shows where words end.
+    """
+    first, last = (re.match(f"[{_UNSPACED}]", letter) for letter in (phrase[:1], phrase[-1:]))
+    return ("" if first else f"(?<!{_SPACED})") + pattern + ("" if last else f"(?!{_SPACED})")
 
 
 def _letters(part: str) -> str:

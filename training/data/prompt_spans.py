@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
+from core.prompt.wording import between_words
+
 # Words around a verb that are not the relation: "is hugging a" -> "hugging".
 _BEFORE = {"is", "are", "was", "were", "be", "and", "a", "an", "the", "its", "their", "who", "that", "together"}
 _AFTER = {"a", "an", "the", "with", "his", "her", "its", "another", "to", "at", "on", "by", "of", "and", "in"}
@@ -13,7 +15,8 @@ _PUNCTUATION = ".,;:!?\"'"
 
 def find_phrase(prompt: str, phrase: str) -> tuple[int, int] | None:
     """Find the first and last-plus-one character of a phrase, whole words, in any case; None if it is not there."""
-    match = re.search(rf"(?<!\w){re.escape(phrase.strip())}(?!\w)", prompt, re.IGNORECASE) if phrase.strip() else None
+    phrase = phrase.strip()
+    match = re.search(between_words(re.escape(phrase), phrase), prompt, re.IGNORECASE) if phrase else None
     return match.span() if match else None
 
 
@@ -61,7 +64,7 @@ def token_span(prompt: str, phrase: str, count_tokens: Callable[[str], int]) -> 
         prompt: the whole prompt.
         phrase: words of it.
         count_tokens: number of tokens of a text without start, end and padding. Byte-pair encodings of CLIP never
-            cross a word border, so counting the prompt's beginnings is exact.
+            cross a word border, so counting the prompt's beginnings is exact where spaces part the words.
 
     Returns:
         None if the phrase is not in the prompt.

@@ -71,5 +71,23 @@ def test_other_words_are_no_mention(text):
     assert not mentions(text, "red fox")
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("\u4e00\u53ea\u5c0f\u732b\u62b1\u7740\u5c0f\u718a", "\u5c0f\u732b"),  # Chinese: a kitten holds a cub
+        ("\u4e00\u53eacat\u62b1\u7740\u5c0f\u718a", "cat"),
+        ("\u732b\u304c\u718a\u3092\u62b1\u304f", "\u718a"),  # Japanese: a cat hugs a bear
+        ("\uace0\uc591\uc774\uac00 \uacf0\uc744 \uc548\ub294\ub2e4", "\uacf0"),  # Korean: the same
+        ("\u0e41\u0e21\u0e27\u0e01\u0e2d\u0e14\u0e2b\u0e21\u0e35", "\u0e41\u0e21\u0e27"),  # Thai: the same
+    ],
+)
+def test_scripts_without_spaces_need_none_around_a_name(text, name):
+    assert mentions(text, name)
+
+
+def test_a_name_in_letters_with_spaces_is_a_whole_word_in_any_prompt():
+    assert not mentions("\u4e00\u53eacats", "cat") and not mentions("\u4e00\u53ea\u5c0f\u732b", "cat")
+
+
 def test_escaped_brackets_are_letters():
     assert plain_text(r"a fox \(red\), (very:1.2) good") == "a fox (red), very good"

@@ -142,6 +142,21 @@ def test_golden(prompt, names, boxes, wording, label, wanted):
     assert bind(prompt, mentions(names, boxes, label), wording).text == wanted
 
 
+@pytest.mark.parametrize("prompt", ["A raw photo 35mm of a cat.", "A picture 8k, a cat.", "\u753b\u50cf2\u679a, cat"])
+def test_a_number_that_counts_no_reference_keeps_the_names_bound(prompt):
+    assert "cat from image 1" in bind(prompt, mentions(("cat",), (WHOLE_PICTURE,))).text
+
+
+def test_a_chinese_prompt_binds_its_names_where_they_stand_or_is_left_as_it_numbers_them():
+    subjects = mentions(("\u5c0f\u732b", "\u5c0f\u718a"), (LEFT, RIGHT), "Picture {}")
+    hug = "\u4e00\u53ea\u5c0f\u732b\u62b1\u7740\u4e00\u53ea\u5c0f\u718a\u3002"  # "A kitten is holding a cub."
+    bound = bind(hug, subjects, REFERENCES)
+    assert not bound.missing and not bound.added
+    assert bound.text == hug.replace("\u732b", "\u732b from Picture 1").replace("\u718a", "\u718a from Picture 2")
+    numbered = "\u8ba9\u56fe1\u7684\u5c0f\u732b\u62b1\u7740image 2\u7684\u5c0f\u718a"
+    assert bind(numbered, subjects).text == numbered and bind(numbered[4:], subjects).text == numbered[4:]
+
+
 def test_the_places_of_names_in_the_golden_text_are_those_of_equal_subjects_in_turn():
     text = bind("A dog is kissing a dog.", mentions(("dog", "dog"), (RIGHT, LEFT))).text
     first, second = find_all_names(text, ["dog", "dog"])

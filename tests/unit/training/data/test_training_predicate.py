@@ -36,6 +36,12 @@ def test_the_relations_name_wins_where_the_prompt_says_it():
     assert find_predicate("Nobody is here.", ["cat", "dog"]) is None
 
 
+def test_a_prompt_without_spaces_says_its_relation_and_names():
+    hug = "\u5c0f\u732b\u62e5\u62b1\u5c0f\u718a"  # a kitten hugs a cub
+    assert find_predicate(hug, ["\u5c0f\u732b", "\u5c0f\u718a"]) == hug[2:4]
+    assert find_phrase(hug, hug[2:4]) == (2, 4) and find_phrase("hugging", "hug") is None
+
+
 def words(text):
     return len(text.replace(".", " .").split())
 
