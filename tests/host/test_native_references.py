@@ -258,6 +258,19 @@ def test_the_routing_aware_sampler_is_ksampler_with_regions(studio, pack, seam, 
     assert heat.shape == (2, 8 * factor, 12 * factor, 3) and masks.shape == heat.shape[:3]
 
 
+def test_the_routing_aware_sampler_takes_an_empty_latent_of_other_cells(studio, pack, comfy):
+    """As KSampler does: Empty Latent Image counts 8 pixels a cell, FLUX.2 has 16."""
+    (latent,) = comfy.EmptyLatentImage().generate(192, 128)
+    settings = {"seed": 1, "steps": 1, "cfg": 1.0, "positive": studio.text(11), "negative": studio.text(12)}
+    (wanted,) = comfy.common_ksampler(
+        studio.model, *(1, 1, 1.0, "euler", "simple"), studio.text(11), studio.text(12), latent
+    )
+    routed, *_ = pack.run(
+        "RelateRoutingSampler", model=studio.model, latent_image=latent, references=(), scheduler="simple", **settings
+    )
+    assert routed.keys() == wanted.keys() and torch.equal(routed["samples"], wanted["samples"])
+
+
 def test_a_regional_conditioning_sees_its_part_of_a_region(studio, seam, regions):
     """Computed on the right half, it has nothing of the left one: reference 1 is closed in all of it."""
     if studio.family.video:

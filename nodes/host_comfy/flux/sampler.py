@@ -20,6 +20,9 @@ from .loader import TABLES_KEY
 
 log = logging.getLogger(__name__)
 
+# how many pixels a cell of an empty latent stands for, so that ComfyUI can resize it to the model's own cells
+_RATIOS = ("downscale_ratio_spacial", "downscale_ratio_temporal")
+
 
 @dataclass(frozen=True)
 class SamplerSettings:
@@ -57,7 +60,8 @@ def sample(
         The latent, the maps if they were recorded, and (height, width) of the picture in pixels.
     """
     # the references onto clones of the model and of both sides
-    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    ratios = {name: latent[name] for name in _RATIOS if latent.get(name) is not None}  # of an empty latent
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], **ratios)
     model, positive, negative, recorder = _routed(model, positive, negative, references, settings)
     slots = tuple(reference.slot for reference in references if reference.weight)
 
@@ -81,7 +85,8 @@ def sample(
     )
     factor = getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", 8)
     size = tuple(factor * side for side in samples.shape[-2:])
-    return {**latent, "samples": denoised}, _recorded(recorder, slots), size
+    out = {name: value for name, value in latent.items() if name not in _RATIOS}
+    return {**out, "samples": denoised}, _recorded(recorder, slots), size
 
 
 def _routed(model, positive: list, negative: list, references: tuple[Reference, ...], settings: SamplerSettings):
