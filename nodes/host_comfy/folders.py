@@ -89,8 +89,11 @@ def _relation_header(path: str | None) -> dict[str, str] | None:
     """Read the metadata of a relation LoRA; None for any other file. Reads the header alone, once per file version."""
     if path is None:
         return None
-    stat = os.stat(path)
-    return _read_relation_header(path, stat.st_mtime_ns, stat.st_size)
+    try:
+        stat = os.stat(path)
+        return _read_relation_header(path, stat.st_mtime_ns, stat.st_size)
+    except OSError:  # a file that may not be read, or is gone by now, hides no other; choosing it says so
+        return None
 
 
 @lru_cache(maxsize=4096)

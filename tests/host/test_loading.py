@@ -38,6 +38,20 @@ def test_files_are_found_in_models_relate_and_in_the_users_own_folders(pack, com
     assert "mine.safetensors" in names and "ms_adapter.bin" in names and "notes.txt" not in names
 
 
+def test_a_lora_that_may_not_be_read_leaves_load_relation_standing(pack, comfy, monkeypatch, tmp_path):
+    import folder_paths
+
+    def closed(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (tmp_path / "closed.safetensors").write_bytes(b"x")
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(tmp_path)], {".safetensors"}))
+    monkeypatch.setitem(folder_paths.filename_list_cache, "loras", None)
+    folder_paths.filename_list_cache.pop("loras")
+    monkeypatch.setattr(pack.module("core.checkpoint"), "kind_of", closed)
+    assert pack.module("nodes.host_comfy.folders").relation_files() == (["closed.safetensors"], {})
+
+
 def test_registering_twice_lists_a_folder_once(pack, comfy):
     import folder_paths
 
