@@ -82,8 +82,12 @@ class ProjectedIdentity:
         return ProjectedIdentity(tokens, tuple((key.cpu(), value.cpu()) for key, value in self.sites))
 
     def mask(self, coverage: Tensor) -> Tensor:
-        """(S, h, w) bool coverage to the (h*w, M) bool mask over the sequence."""
-        return token_mask(coverage, self.tokens.background.shape[0], self.tokens.subjects.shape[1])
+        """(..., S, h, w) bool coverage to the (..., h*w, M) bool mask over the sequence.
+
+        A subject of weight 0 has no cells: in those of another its tokens would take a share of the attention.
+        """
+        acting = (self.tokens.weights != 0).to(coverage.device)[:, None, None]
+        return token_mask(coverage & acting, self.tokens.background.shape[0], self.tokens.subjects.shape[1])
 
 
 def image_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from core.attention import as_bias, attend
-from core.identity.branch import SiteProjection, image_attention
+from core.identity.branch import IdentityBranch, SiteProjection, image_attention
 from core.identity.fourier import fourier_features
 from core.identity.resampler import Resampler, ResamplerConfig
-from core.identity.tokens import token_gains, token_mask
-from core.scene import Box, Layout
+from core.identity.tokens import IdentityTokens, token_gains, token_mask
+from core.scene import WHOLE_PICTURE, Box, Layout
 from tests import golden_tensors
 
 
@@ -168,6 +168,19 @@ def test_zero_weights_give_exactly_zero():
     mask = token_mask(torch.ones(2, 6, 10, dtype=torch.bool), 2, 3)
     value = sequence * token_gains(torch.zeros(2), 2, 3)[:, None]
     assert image_attention(query, sequence, value, 2, mask).abs().max() == 0
+
+
+def test_a_subject_of_weight_0_takes_nothing_from_one_that_shares_its_cells():
+    torch.manual_seed(0)
+    branch, background, subjects = IdentityBranch((32,), 48), torch.randn(2, 48), torch.randn(2, 4, 48)
+
+    def attended(count):
+        layout, weights = Layout((WHOLE_PICTURE,) * count), torch.tensor([1.0, 0.0][:count])
+        projected = branch.project(IdentityTokens(subjects[:count], background, layout, weights))
+        query = torch.randn(1, 16, 32, generator=torch.Generator().manual_seed(1))
+        return image_attention(query, *projected.sites[0], 4, projected.mask(layout.coverage(4, 4)))
+
+    torch.testing.assert_close(attended(2), attended(1))
 
 
 def test_a_mask_of_another_grid_is_refused():
