@@ -114,9 +114,16 @@ def _entries(graph: Graph, link: list, depth: int) -> list[Entry] | None:
     if kind == "ConditioningZeroOut":
         return None
     if _is_link(inputs.get("clip")):  # an encoding node of another pack, or of another family of models
-        texts = {name: value for name, value in inputs.items() if isinstance(value, str)}
+        texts = _texts_of(graph, kind, inputs, depth)
         return [(EncodedText(texts, exact=False) if texts else None,)]
     return entries(_passed_through(kind, link[1], inputs))
+
+
+def _texts_of(graph: Graph, kind: str, inputs: dict, depth: int) -> dict[str, str]:
+    """Read the texts of an encoding node: its inputs of type STRING, not its choices; {} unless all are known."""
+    kinds = _input_kinds(_node_class(kind))
+    values = {name: _value(graph, given, depth) for name, given in inputs.items() if kinds.get(name) == "STRING"}
+    return values if all(isinstance(value, str) for value in values.values()) else {}
 
 
 def _passed_through(kind: str, output: int, inputs: dict) -> str | None:
@@ -124,13 +131,18 @@ def _passed_through(kind: str, output: int, inputs: dict) -> str | None:
     node = _node_class(kind)
     if node is None:
         return None
-    declared = node.INPUT_TYPES()
-    kinds = {name: spec[0] for group in ("required", "optional") for name, spec in declared.get(group, {}).items()}
+    kinds = _input_kinds(node)
     conditionings = [name for name, each in kinds.items() if each == "CONDITIONING" and _is_link(inputs.get(name))]
     names = getattr(node, "RETURN_NAMES", None) or node.RETURN_TYPES
     if output < len(names) and names[output] in conditionings:
         return names[output]
     return conditionings[0] if len(conditionings) == 1 else None
+
+
+def _input_kinds(node: Any) -> dict[str, Any]:
+    """Name the type of each input that a node's class declares; {} for no class."""
+    declared = {} if node is None else node.INPUT_TYPES()
+    return {name: spec[0] for group in ("required", "optional") for name, spec in declared.get(group, {}).items()}
 
 
 def _value(graph: Graph, value: Any, depth: int) -> Any:

@@ -338,6 +338,34 @@ def test_a_name_that_is_found_is_not_said_to_be_missing(sampled, caplog, text):
     assert "not in the prompt" not in caplog.text and "not known" not in caplog.text
 
 
+class OtherEncoder:
+    """An encoding node of another pack, with a choice beside its text."""
+
+    RETURN_TYPES, FUNCTION = ("CONDITIONING",), "run"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"clip": ("CLIP",), "text": ("STRING", {}), "parser": (["comfy", "full"],)}}
+
+    def run(self, clip, text, parser):
+        return (clip.encode_from_tokens_scheduled(clip.tokenize(text)),)
+
+
+@pytest.mark.parametrize("text", ["a corgi in the snow", ["made", 0]], ids=["written", "from another node"])
+def test_the_choices_of_an_encoding_node_are_no_prompt(sampled, comfy, monkeypatch, caplog, text):
+    monkeypatch.setitem(comfy.NODE_CLASS_MAPPINGS, "WildcardNode", WildcardNode)
+    monkeypatch.setitem(comfy.NODE_CLASS_MAPPINGS, "OtherEncoder", OtherEncoder)
+    inputs = {"clip": ["clip", 0], "text": text, "parser": "comfy"}
+    graph = {
+        "made": {"class_type": "WildcardNode", "inputs": {"text": "an __animal__"}},
+        "positive": {"class_type": "OtherEncoder", "inputs": inputs},
+        "sampler": sampler("positive"),
+    }
+    sampled(graph, "boxes")
+    assert ("'fox' is not in the prompt 'a corgi in the snow'" in caplog.text) == isinstance(text, str)
+    assert "prompt 'comfy'" not in caplog.text
+
+
 def test_concat_and_the_names_alone_read_the_same_words(sampled, pack, monkeypatch):
     """The maps that are recorded are those of the names' own tokens, wherever these stand."""
     module = pack.module("nodes.host_comfy.sdxl.attach")
