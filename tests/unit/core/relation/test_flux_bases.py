@@ -1,5 +1,8 @@
 """Which model a LoRA was made for: full-size shapes on the meta device, and what tools write into the metadata."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -130,3 +133,11 @@ def test_models_of_no_published_shape_are_asked_for_their_generation_only():
         check_base(base_of_file({}, {"base": "klein-4b"}), pruned, "file")
     with pytest.raises(ValueError, match="made for SDXL"):
         check_base(base_of_file({}, {"base": "sdxl"}), pruned, "file")
+
+
+def test_the_help_page_quotes_the_refusal():
+    page = Path(__file__).parents[4] / "web" / "docs" / "RelateRelationLoader.md"
+    quoted = re.search(r"\*\*(it was made for [^*]*)\*\*", page.read_text(encoding="utf-8"))
+    with pytest.raises(ValueError) as refused:
+        check_base(base_of_file({}, {"base": "klein-4b"}), FLUX_BASES["flux1-dev"].shape, "hug.safetensors")
+    assert quoted is not None and quoted[1] in str(refused.value)
