@@ -180,7 +180,7 @@ class RelateApplyScene(io.ComfyNode):
             *map(
                 advanced,
                 widgets.window(
-                    "references begin to be kept in their boxes.",
+                    "references begin to be kept in their boxes; on SDXL the subjects begin to act.",
                     "that stops. Not after start_at means never.",
                     optional=True,
                 ),

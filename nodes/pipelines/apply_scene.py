@@ -183,9 +183,8 @@ def _warn(engine: Engine, settings: SceneSettings, subjects: tuple[Subject, ...]
         notices.append("model: Krea 2 was made for text; references act only through an edit LoRA.")
     start, end = settings.window
     if start >= end:
-        notices.append(
-            f"the window is empty (start_at {start:g}, end_at {end:g}); references are not kept in their boxes."
-        )
+        what = "the subjects do not act" if engine.name == "sdxl" else "references are not kept in their boxes"
+        notices.append(f"the window is empty (start_at {start:g}, end_at {end:g}); {what}.")
     elif settings.strength and len(subjects) > 1 and all(subject.box == WHOLE_PICTURE for subject in subjects):
         notices.append(
             f"strength is {settings.strength:g}, but every subject has the whole picture for its box, so none is kept "

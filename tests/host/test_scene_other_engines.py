@@ -48,6 +48,12 @@ def on_sdxl(studio, scene, **inputs):
     )
 
 
+def test_an_empty_window_on_sdxl_is_said_to_leave_the_subjects_out(studio, caplog):
+    model, positive, *_ = on_sdxl(studio, two(studio), start_at=0.5, end_at=0.5, strength=3.0)
+    assert "the window is empty (start_at 0.5, end_at 0.5); the subjects do not act." in caplog.text
+    assert torch.equal(studio.sample(model, positive), studio.sample(None, positive))
+
+
 @pytest.mark.parametrize(("strength", "layout"), [(3.0, "boxes"), (0.0, "none")])
 def test_sdxl_is_encode_and_apply_identity(studio, strength, layout):
     scene = two(studio)
