@@ -122,7 +122,7 @@ def _entries(graph: Graph, link: list, depth: int) -> list[Entry] | None:
 def _texts_of(graph: Graph, kind: str, inputs: dict, depth: int) -> dict[str, str]:
     """Read the texts of an encoding node: its inputs of type STRING, not its choices; {} unless all are known."""
     kinds = _input_kinds(_node_class(kind))
-    values = {name: _value(graph, given, depth) for name, given in inputs.items() if kinds.get(name) == "STRING"}
+    values = {name: _value(graph, value, depth) for name, value in inputs.items() if kinds.get(name) == "STRING"}
     return values if all(isinstance(value, str) for value in values.values()) else {}
 
 
