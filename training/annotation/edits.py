@@ -16,13 +16,14 @@ class PictureEdits:
 
     Attributes:
         boxes: fractions.
-        masks: (H, W) bool.
+        masks: (H, W) bool; outlines: the polygons in pixels that they were drawn by, written back as they are.
         joints: by number of the joint: x, y in fractions, and 2 counts, 1 hidden, 0 not there.
         file_boxes: where the corrected files showed the subjects, so that each stays the one that was corrected.
     """
 
     boxes: dict[int, Box] = field(default_factory=dict)
     masks: dict[int, np.ndarray] = field(default_factory=dict)
+    outlines: dict[int, list[np.ndarray]] = field(default_factory=dict)
     joints: dict[int, dict[int, tuple[float, float, int]]] = field(default_factory=dict)
     file_boxes: dict[int, Candidate] = field(default_factory=dict)
 

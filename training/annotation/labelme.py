@@ -70,7 +70,7 @@ def write_labelme(
             shapes.append(_shape(subject.name, "rectangle", corners, index, index not in edits.boxes))
         # The outlines of the mask, and their number.
         if subject.mask is not None:
-            polygons = outlines(subject.mask)
+            polygons = edits.outlines.get(index) or outlines(subject.mask)
             outline_counts[str(index)] = len(polygons)
             shapes += [_shape(subject.name, "polygon", line, index, index not in edits.masks) for line in polygons]
         # The joints; the list of them makes a deleted one known.
@@ -163,7 +163,7 @@ def read_labelme(path: Path, size: tuple[int, int], names: Sequence[str], skelet
     # A mask is edited if one of its outlines is, or if there are fewer of them than we wrote.
     for group, group_polygons in polygons.items():
         if machine_outlines[group] < len(group_polygons) or len(group_polygons) < outlines_before[group]:
-            edits.masks[group] = rasterise(group_polygons, size)
+            edits.masks[group], edits.outlines[group] = rasterise(group_polygons, size), group_polygons
             if not edits.masks[group].any():
                 raise ValueError(f"{path}: the outline of {names[group]} holds no pixel; draw it again.")
 

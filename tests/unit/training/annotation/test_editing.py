@@ -120,6 +120,20 @@ def test_an_outline_becomes_the_mask_and_others_keep_their_png(out):
     assert line(out)["boxes"][0] == pytest.approx([10 / 160, 40 / 160, 61 / 160, 141 / 160], abs=1e-5)
 
 
+def test_an_outline_stays_as_it_was_drawn_through_every_further_run(out):
+    turns = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    drawn = np.round(80 + 40 * np.stack((np.cos(turns), np.sin(turns)), axis=1), 2).tolist()
+    edited(out / "01/target.json", lambda content: shape(content, "wolf", "polygon").update(points=drawn))
+    (out / "decisions.json").write_text('{"01": "accept"}', encoding="utf-8")
+    masks = []
+    for _ in range(2):
+        again(out.parent, back=True)
+        content = json.loads((out / "01/target.json").read_text(encoding="utf-8"))
+        assert shape(content, "wolf", "polygon")["points"] == drawn
+        masks.append((out / "masks/01_target_wolf.png").read_bytes())
+    assert masks[0] == masks[1]
+
+
 def test_a_box_drawn_for_a_subject_that_was_not_found_saves_the_triplet(tmp_path):
     write_raw(tmp_path / "raw", {**HONEST, "2 leopard": [("cub", (0.1, 0.2, 0.7, 0.95), HONEST["1 wolf"][0][2])]})
     assert again(tmp_path).rejected == ["01"]
