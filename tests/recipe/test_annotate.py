@@ -73,6 +73,24 @@ def test_triplets_that_are_annotated_already_are_judged_without_any_model(tmp_pa
     assert line["scores"] == written[0]["scores"] and line["kinds"] == written[0]["kinds"]
 
 
+def test_what_annotated_triplets_say_of_themselves_is_kept(tmp_path):
+    """The licence of their pictures, the order of their joints, and joints that were corrected since the last run."""
+    write_triplets(tmp_path / "exact", "hugging", 1, 4)
+    file, out = tmp_path / "exact/triplets.jsonl", tmp_path / "out"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    told |= {"origin": {"engine": "camera", "licence": "CC0"}, "skeletons": ["coco", "ap10k"], "kinds": "both"}
+    for nose in (0.41, 0.43):
+        told["keypoints_target"][0][0] = [nose, 0.5, 1]
+        file.write_text(json.dumps(told) + "\n", encoding="utf-8")
+        main([str(tmp_path / "exact"), str(out), "--relation", "hugging", "--keep-rejected"])
+        main([str(out), "--apply"])
+        lines = out / "triplets.jsonl" if (out / "triplets.jsonl").is_file() else out / "rejected/triplets.jsonl"
+        line = json.loads(lines.read_text(encoding="utf-8"))
+        assert line["origin"]["licence"] == "CC0" and line["origin"]["engine"] == "camera"
+        assert line["skeletons"] == ["coco", "ap10k"] and line["kinds"] == ["person", "animal"]
+        assert line["keypoints_target"][0][0][0] == nose and line["keypoints_target"][1][0][:2] != [0, 0]
+
+
 def picture(path, size=(40, 40), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, (200, 60, 60)).save(path, **options)

@@ -133,7 +133,8 @@ def read_state(out: Path) -> tuple[list[RawTriplet], dict[str, Any]]:
         raise UserErrors(str(error)) from error
     triplets = []
     for name, row in state["triplets"].items():
-        raw = RawTriplet(name, Path(), (), tuple(row["names"]), row["prompt"], row["origin"], row["predicate"])
+        facts = tuple(row["names"]), row["prompt"], row["origin"], row["predicate"], tuple(row.get("kinds", ()))
+        raw = RawTriplet(name, Path(), (), *facts)
         target, *concepts = (home_of(out, name) / f"{stem}.png" for stem in raw.stems())
         triplets.append(replace(raw, target=target, concepts=tuple(concepts)))
     return triplets, state["options"]
@@ -145,6 +146,7 @@ def _save_state(out: Path, annotated: Sequence[Annotated], options: AnnotateOpti
             "names": one.raw.names,
             "prompt": one.raw.prompt,
             "predicate": one.raw.predicate,
+            "kinds": one.raw.kinds,
             "origin": one.raw.origin | dict(options.origin.get(one.raw.name, {})),
             "skeletons": one.skeletons,
             "found": [

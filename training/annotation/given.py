@@ -6,9 +6,11 @@ boxes there: the bounds of their joints stand for them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -17,25 +19,33 @@ from ..common.image_files import open_image, open_mask
 from ..common.vision import Detection
 from ..config import DataConfig
 from ..data.dataset import load_triplets
-from ..data.skeletons import AP10K, COCO
+from ..data.skeletons import AP10K, COCO, NO_SKELETON
 from ..data.triplet import Triplet
 from .backends import Backends, Box, Part
 from .choose import overlap
+from .options import ANIMAL, KINDS, OBJECT, PERSON
 from .raw import RawTriplet
+from .sentence import skeletons_of
 from .store import pixels_hash
 
 _AROUND = 0.15  # of the joints' bounds, added on every side
+_KIND_OF = {AP10K: ANIMAL, COCO: PERSON, NO_SKELETON: OBJECT}  # of a subject whose line names its joints alone
 
 
 @dataclass(frozen=True, eq=False)
 class GivenSubject:
-    """One subject of a picture, as the folder's own annotation has it."""
+    """One subject of a picture, as the folder's own annotation has it; `skeleton` is empty where nobody says."""
 
     name: str
     skeleton: str
     box: Box
     mask: Path | None
     joints: np.ndarray
+
+    def facts(self) -> tuple[Any, ...]:
+        """Return everything that the answers about it depend on."""
+        mask = sha256(self.mask.read_bytes()).hexdigest() if self.mask else ""
+        return self.name, self.skeleton, self.box, mask, self.joints.tolist()
 
 
 def is_given(folder: Path) -> bool:
@@ -52,31 +62,39 @@ def read_given(folder: Path, relation: str) -> tuple[list[RawTriplet], Backends]
     triplets = load_triplets(DataConfig(folder=str(folder), fit="pad"), relation)
     raw, subjects = [], {}
     for number, one in enumerate(triplets):
-        raw.append(RawTriplet(f"{number:02d}", one.target, one.concepts, one.names, one.prompt, {}, one.predicate))
-        skeletons = one.extra.get("skeletons") or [AP10K] * len(one.names)
-        in_target = [_in_target(one, index, skeletons[index]) for index in range(len(one.names))]
+        origin, skeletons = one.extra.get("origin"), _words(one, "skeletons", _KIND_OF)
+        kinds = _kinds(_words(one, "kinds", KINDS), skeletons)
+        origin = dict(origin) if isinstance(origin, Mapping) else {}
+        raw.append(
+            RawTriplet(f"{number:02d}", one.target, one.concepts, one.names, one.prompt, origin, one.predicate, kinds)
+        )
+        orders = skeletons or ("",) * len(one.names)
+        in_target = [_in_target(one, index, orders[index]) for index in range(len(one.names))]
         subjects.setdefault(pixels_hash(open_image(one.target)), []).extend(in_target)
         for index, concept in enumerate(one.concepts):
             joints = _joints(one.keypoints_concepts[index])
-            of_concept = GivenSubject(one.names[index], skeletons[index], _around(joints), None, joints)
+            of_concept = GivenSubject(one.names[index], orders[index], _around(joints), None, joints)
             subjects.setdefault(pixels_hash(open_image(concept)), []).append(of_concept)
-    table = GivenAnnotation(subjects)
+    facts = repr([(digest, [one.facts() for one in rows]) for digest, rows in subjects.items()])
+    answers = sha256(facts.encode()).hexdigest()
 
-    def part(role: str) -> Part:
-        key = repr([(digest, [(one.name, one.box) for one in rows]) for digest, rows in subjects.items()])
-        return Part(f"{folder.name}'s own {role}", f"given/{role}/{key}", "the data's own", lambda: None, lambda: table)
+    def part(role: str, skeleton: str = "") -> Part:
+        table = GivenAnnotation(subjects, skeleton)
+        return Part(
+            f"{folder.name}'s own {role}", f"given/{role}/{answers}", "the data's own", lambda: None, lambda: table
+        )
 
-    poses = {skeleton: part("keypoints") for skeleton in (AP10K, COCO)}
+    poses = {skeleton: part("keypoints", skeleton) for skeleton in (AP10K, COCO)}
     return raw, Backends(part("boxes"), part("masks"), poses)
 
 
 class GivenAnnotation:
-    """Detector, cutter and pose model that look pictures up by their pixels."""
+    """Detector, cutter and pose model of one order of joints, which look pictures up by their pixels."""
 
     name = "given"
 
-    def __init__(self, subjects: dict[str, list[GivenSubject]]) -> None:
-        self.subjects = subjects
+    def __init__(self, subjects: dict[str, list[GivenSubject]], skeleton: str) -> None:
+        self.subjects, self.skeleton = subjects, skeleton
 
     def detect(self, image: Image.Image, names: Sequence[str]) -> list[Detection]:
         """See the protocol."""
@@ -89,11 +107,27 @@ class GivenAnnotation:
         return [(None if path is None else open_mask(path), None) for path in paths]
 
     def joints(self, image: Image.Image, boxes: Sequence[Box]) -> np.ndarray:
-        """See the protocol."""
-        return np.stack([self._nearest(image, box).joints for box in boxes])
+        """See the protocol; joints in another order are none of these."""
+        rows = [self._nearest(image, box) for box in boxes]
+        return np.stack([one.joints * (one.skeleton in ("", self.skeleton)) for one in rows])
 
     def _nearest(self, image: Image.Image, box: Box) -> GivenSubject:
         return max(self.subjects[pixels_hash(image)], key=lambda one: overlap(one.box, box))
+
+
+def _words(one: Triplet, key: str, known: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
+    """Return what an optional key of a line says of each subject; nothing where it says anything else."""
+    words = one.extra.get(key)
+    fits = isinstance(words, list) and len(words) == len(one.names)
+    return tuple(words) if fits and all(isinstance(word, str) and word in known for word in words) else ()
+
+
+def _kinds(kinds: Sequence[str], skeletons: Sequence[str]) -> tuple[str, ...]:
+    """Return what subjects are: as their line says, or by their joints where it says nothing that has such joints."""
+    if not skeletons:
+        return tuple(kinds)
+    pairs = zip(kinds or ("",) * len(skeletons), skeletons)
+    return tuple(kind if order in skeletons_of(kind) else _KIND_OF[order] for kind, order in pairs)
 
 
 def _in_target(one: Triplet, index: int, skeleton: str) -> GivenSubject:

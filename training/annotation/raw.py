@@ -31,6 +31,7 @@ class RawTriplet:
         prompt: its own sentence, or empty.
         origin: who drew it, see `AnnotateOptions.origin`.
         predicate: the relation's words in its own sentence, or empty; with them the sentence stays as it is.
+        kinds: what its subjects are, where its own annotation says so, or empty.
     """
 
     name: str
@@ -40,6 +41,7 @@ class RawTriplet:
     prompt: str = ""
     origin: dict[str, Any] = field(default_factory=dict)
     predicate: str = ""
+    kinds: tuple[str, ...] = ()
 
     def pictures(self) -> tuple[Path, ...]:
         """List the target, then the concepts."""

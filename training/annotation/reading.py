@@ -30,9 +30,14 @@ SYMMETRIC = (
 
 
 def kinds(triplets: Sequence[Annotated], backends: Backends, options: AnnotateOptions, store: Store) -> None:
-    """Decide what each subject is: by the options, by its word, as the reader sees it, else an animal."""
+    """Decide what each subject is: by options, its own annotation, its word, as the reader sees it, else an animal."""
+
+    def known(one: Annotated, index: int) -> str:
+        name, own = one.raw.names[index], one.raw.kinds[index] if one.raw.kinds else ""
+        return own if own and name not in options.kinds else known_kind(name, options.kinds)
+
     subjects = [(one, index) for one in triplets for index in range(len(one.raw.names))]
-    unknown = [(one, index) for one, index in subjects if not known_kind(one.raw.names[index], options.kinds)]
+    unknown = [(one, index) for one, index in subjects if not known(one, index)]
     answers: dict[tuple[str, int], str] = {}
     if backends.reader is not None and unknown:
         jobs = [_kind_job(one.pictures[index + 1], one.raw.names[index]) for one, index in unknown]
@@ -40,8 +45,7 @@ def kinds(triplets: Sequence[Annotated], backends: Backends, options: AnnotateOp
             answers[one.raw.name, index] = kind
     for one in triplets:
         one.kinds = [
-            known_kind(name, options.kinds) or answers.get((one.raw.name, index)) or ANIMAL
-            for index, name in enumerate(one.raw.names)
+            known(one, index) or answers.get((one.raw.name, index)) or ANIMAL for index in range(len(one.raw.names))
         ]
 
 
