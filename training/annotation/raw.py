@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,8 +82,12 @@ def read_raw(folder: Path) -> list[RawTriplet]:
 
 
 def subject_name(stem: str) -> str:
-    """Read what a picture's file name calls its subject: "2 polar_bear-3" is the second subject, "polar bear"."""
-    return " ".join(re.sub(r"[ _-]+\d+$", "", re.sub(r"^\d+[ _-]+", "", stem)).replace("_", " ").split())
+    """Read what a picture's file name calls its subject: "2 polar_bear-3" is the second subject, "polar bear".
+
+    Accents are composed, as people type them; a Mac's file names have them apart.
+    """
+    words = re.sub(r"[ _-]+\d+$", "", re.sub(r"^\d+[ _-]+", "", unicodedata.normalize("NFC", stem)))
+    return " ".join(words.replace("_", " ").split())
 
 
 def _triplet(name: str, folder: Path, files: Sequence[Path], flat: bool, faults: list[str]) -> RawTriplet | None:
@@ -134,11 +139,16 @@ def _texts(folder: Path, faults: list[str]) -> dict[str, Any]:
         path = folder / (f"{key}.json" if key == "origin" else f"{key}.txt")
         try:
             if path.is_file():
-                texts[key] = read_json_object(path) if key == "origin" else read_text(path).strip()
+                texts[key] = read_json_object(path) if key == "origin" else _composed(path)
         except ValueError as error:
             faults.append(str(error))
     texts["prompt"] = " ".join(texts["prompt"].split())
     return texts
+
+
+def _composed(path: Path) -> str:
+    """Read a text, its accents composed as those of the subjects' names."""
+    return unicodedata.normalize("NFC", read_text(path).strip())
 
 
 def _ordered(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import permutations
@@ -72,7 +73,8 @@ def find_subjects(folder: Path) -> list[tuple[str, Path]]:
     for path in visible(folder):
         inside = visible(path) if path.is_dir() else [path]
         photographs = [file for file in inside if file.suffix.lower() in ENDINGS and file.is_file()]
-        name = " ".join(re.sub(r"\d+$", "", path.name if path.is_dir() else path.stem).replace("_", " ").split())
+        stem = unicodedata.normalize("NFC", path.name if path.is_dir() else path.stem)  # a Mac's accents stand apart
+        name = " ".join(re.sub(r"\d+$", "", stem).replace("_", " ").split())
         if photographs and name:
             subjects.append((name, photographs[0]))
     if not subjects:

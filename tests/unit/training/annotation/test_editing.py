@@ -1,6 +1,7 @@
 """Files that people edit: what we wrote is read back as nothing new, what they changed is kept for good."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from training.annotation.labelme import LabelledSubject, read_labelme, write_lab
 from training.annotation.masks import clean, outlines, rasterise
 from training.annotation.options import AnnotateOptions
 from training.annotation.raw import RawTriplet, read_raw, subject_name
+from training.annotation.sentence import sentence_of
 from training.annotation.thresholds import Thresholds
 from training.common.errors import UserErrors
 from training.common.folder_lock import locked
@@ -247,6 +249,18 @@ def test_names_are_read_from_files():
     names = {"wolf": "wolf", "wolf_2": "wolf", "2 polar_bear-3": "polar bear", "Polar Bear": "Polar Bear", "熊": "熊"}
     assert {stem: subject_name(stem) for stem in names} == names
     assert not PictureEdits()
+
+
+def test_accents_of_a_macs_file_names_are_those_that_people_type(tmp_path):
+    folder = tmp_path / "01"
+    folder.mkdir()
+    for name in ("target", unicodedata.normalize("NFD", "café owner"), "bär"):
+        Image.new("RGB", (32, 32)).save(folder / f"{name}.png")
+    (folder / "subjects.txt").write_text("café owner\nbär\n", encoding="utf-8")
+    (folder / "prompt.txt").write_text("A café owner hugs a bär.", encoding="utf-8")
+    (raw,) = read_raw(tmp_path)
+    assert raw.names == ("café owner", "bär")
+    assert sentence_of(raw.names, "hugs", "", raw.prompt, "") == (raw.prompt, "")
 
 
 def test_one_outline_deleted_of_several_is_an_edit_and_none_left_is_not(tmp_path):
