@@ -329,6 +329,16 @@ def test_broken_files_are_a_fault_and_no_traceback(tmp_path, capsys):
     assert "not in XVerseBench's format (KeyError: 'modulation')" in capsys.readouterr().err
 
 
+def test_a_broken_picture_leaves_nothing_written(tmp_path, capsys):
+    FORMATS["multihuman"](tmp_path / "set")
+    picture = next(path for path in sorted((tmp_path / "set").rglob("*.*")) if path.suffix in (".jpg", ".png"))
+    picture.write_bytes(picture.read_bytes()[:40])
+    for _ in range(2):
+        assert convert("multihuman", tmp_path) == 2
+        assert f"{picture.name}: not a whole picture" in capsys.readouterr().err
+    assert not list(tmp_path.glob("prompts.*"))
+
+
 def test_seeds_and_a_file_that_exists(tmp_path, capsys):
     FORMATS["multihuman"](tmp_path / "set")
     assert convert("multihuman", tmp_path, "--seeds", "2") == 0
