@@ -124,6 +124,12 @@ class Entry:
         return self.prompt, self.references
 
 
+def name_inside(picture: Path, folder: Path) -> str:
+    """Return a picture's path in its folder of pictures; its bare name where it lies elsewhere."""
+    inside = picture.relative_to(folder) if picture.is_relative_to(folder) else Path(picture.name)
+    return picture.name if ".." in inside.parts else inside.as_posix()
+
+
 def read_prompts(path: Path, pictures: Path, missing: str = "fault") -> list[Entry]:
     """Read a prompts file.
 

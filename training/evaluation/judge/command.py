@@ -19,7 +19,7 @@ from ...common.sheets import INK, PAPER, font, save_picture
 from ..measurement import find_predicates
 from ..models import DTYPES, NO_WORLDS, Worlds, all_or_faults, open_judge_model
 from ..predicate_parser import MODEL
-from ..prompts import read_prompts
+from ..prompts import name_inside, read_prompts
 from ..sheet import paste_picture
 from .accuracy import Label, accuracy_text, agreed_answers, measure_judge, read_labels
 from .answers import Answers
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace, worlds: Worlds = NO_WORLDS) -> None:
     facts = {
         "accuracy": accuracy.table(),
         "answers": [
-            {"picture": path.name, "question": question, "label": truth[path, question], "p": p}
+            {"picture": name_inside(path, pictures), "question": question, "label": truth[path, question], "p": p}
             for (path, question), p in probabilities.items()
         ],
     }
@@ -102,7 +102,8 @@ def run_page(options: argparse.Namespace) -> None:
     if options.out.exists():
         raise UserErrors(f"--out {options.out} exists; choose a file that does not, so that nothing is overwritten.")
     entries = read_prompts(options.prompts, options.pictures, "skip" if options.partial else "fault")
-    page = labelling_page(entries, find_predicates(entries, options.spacy), options.out.parent, options.kind)
+    predicates = find_predicates(entries, options.spacy)
+    page = labelling_page(entries, predicates, options.out.parent, options.kind, options.pictures)
     if '"question"' not in page:
         raise UserErrors(
             f"{options.prompts}: no line has a question of the kind '{options.kind}'; it needs 'names' and a "

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import html
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..prompts import Entry
+from ..benchmarks.lines import relative
+from ..prompts import Entry, name_inside
 from .questions import HAPPENED, questions_of
 
 _PAGE = Path(__file__).with_name("page.html")
 
 
 def labelling_page(
-    entries: Sequence[Entry], predicates: Sequence[str | None], beside: Path, kind: str = HAPPENED
+    entries: Sequence[Entry],
+    predicates: Sequence[str | None],
+    beside: Path,
+    kind: str = HAPPENED,
+    pictures: Path | None = None,
 ) -> str:
     """Return the page as HTML; it shows pictures by their paths relative to itself and needs no server.
 
@@ -23,6 +27,7 @@ def labelling_page(
         entries, predicates: N each.
         beside: the folder the page will be in.
         kind: the kind of question to be labelled.
+        pictures: the folder that labels name pictures in; None: each picture's own.
     """
     items = []
     for entry, predicate in zip(entries, predicates):
@@ -30,9 +35,9 @@ def labelling_page(
             if question.kind == kind:
                 items.append(
                     {
-                        "picture": entry.picture.name,
+                        "picture": name_inside(entry.picture, pictures or entry.picture.parent),
                         "question": question.text,
-                        "file": Path(os.path.relpath(entry.picture, beside)).as_posix(),
+                        "file": relative(entry.picture, beside),
                     }
                 )
     data = json.dumps(items, ensure_ascii=False).replace("<", "\\u003c")  # a prompt may not end the script

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from ...common.atomic_io import atomic_write
 from ...common.errors import UserErrors
-from ..prompts import Entry
+from ..prompts import Entry, name_inside
 from .settings import DrawingSettings
 
 HASH_KEY, PROMPT_KEY, SEED_KEY = "relate_job", "relate_prompt", "relate_seed"
@@ -49,7 +49,7 @@ def plan_jobs(
     """List the jobs of a shard in the order of drawing: method, relation file, line.
 
     Args:
-        entries: the prompts file.
+        entries: the prompts file, its pictures in `pictures`.
         pictures: receives one folder for each method.
         methods: names.
         settings: how to draw.
@@ -63,9 +63,10 @@ def plan_jobs(
         for method in methods:
             file = settings.relation_file(entry.relation) if method == "relate" and entry.relation else ""
             seed = settings.first_seed + (entry.seed or 0)
-            facts = (method_hashes[method], entry.picture.name, entry.prompt, seed, file)
+            name = name_inside(entry.picture, pictures)
+            facts = (method_hashes[method], name, entry.prompt, seed, file)
             stamp = hashlib.sha256(repr(facts).encode()).hexdigest()
-            jobs.append(Job(entry, method, file, seed, pictures / method / entry.picture.name, stamp))
+            jobs.append(Job(entry, method, file, seed, pictures / method / name, stamp))
     order = {method: place for place, method in enumerate(methods)}
     return sorted(jobs, key=lambda job: (order[job.method], job.relation_file, job.entry.line))
 

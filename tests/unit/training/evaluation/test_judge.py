@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -310,3 +311,9 @@ def test_the_labelling_page_holds_every_question_and_no_script_of_a_prompt(entry
     page = labelling_page([entry, evil], ["carrying", "running"], tmp_path / "labels")
     assert "Is the cat carrying the bear in this picture?" in page and '"file": "../1.png"' in page
     assert "2 pictures to label" in page and page.count("</script>") == 1 and "@" not in page.split("<script>")[0]
+
+
+def test_labels_name_pictures_as_their_folder_has_them(entry, tmp_path):
+    inner = replace(entry, picture=tmp_path / "single" / "1.png")
+    page = labelling_page([inner], ["carrying"], tmp_path, pictures=tmp_path)
+    assert '"picture": "single/1.png"' in page and '"file": "single/1.png"' in page

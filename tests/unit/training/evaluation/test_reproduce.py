@@ -132,6 +132,16 @@ def test_a_run_draws_every_picture_once_and_measures(scenes, capsys):
     assert Image.open(scenes / "out" / "sheet.png").width > 400
 
 
+def test_pictures_in_folders_keep_their_folders(scenes):
+    """Two pictures of one name are two pictures, and are measured where they were drawn."""
+    file = scenes / "prompts.jsonl"
+    text = file.read_text(encoding="utf-8").replace('"0.png"', '"a/x.png"').replace('"1.png"', '"b/x.png"')
+    file.write_text(text, encoding="utf-8")
+    with Server() as server:
+        assert run(scenes, server, "--method", "ms-diffusion") == 0
+    assert sorted(drawn(scenes)) == [f"ms-diffusion/{name}.png" for name in ("2", "a/x", "b/x")]
+
+
 def test_relations_are_drawn_one_after_the_other_and_seeds_count_from_42(scenes):
     with Server() as server:
         run(scenes, server, "--draw-only")
