@@ -115,11 +115,11 @@ class GivenAnnotation:
         return max(self.subjects[pixels_hash(image)], key=lambda one: overlap(one.box, box))
 
 
-def _words(one: Triplet, key: str, known: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
+def _words(one: Triplet, key: str, choices: Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
     """Return what an optional key of a line says of each subject; nothing where it says anything else."""
     words = one.extra.get(key)
     fits = isinstance(words, list) and len(words) == len(one.names)
-    return tuple(words) if fits and all(isinstance(word, str) and word in known for word in words) else ()
+    return tuple(words) if fits and all(isinstance(word, str) and word in choices for word in words) else ()
 
 
 def _kinds(kinds: Sequence[str], skeletons: Sequence[str]) -> tuple[str, ...]:

@@ -59,12 +59,12 @@ def run(options: argparse.Namespace) -> None:
     say(f"reading {benchmark.title} from {options.source}")
     cases = subset(read_cases(benchmark, options.source), options.limit)
     check_cases(cases, options.source)
-    drawn = sheet(benchmark, cases)  # before anything is written: it opens pictures
+    overview = sheet(benchmark, cases)  # before anything is written: it opens pictures
     write_text(options.out, prompts_lines(cases, options.set, options.out.parent, options.seeds))
     write_text(
         options.out.with_suffix(".facts.json"), json.dumps(facts(options.set, cases, options.seeds), indent=1) + "\n"
     )
-    save_picture(drawn, options.out.with_suffix(".sheet.png"))
+    save_picture(overview, options.out.with_suffix(".sheet.png"))
     say(
         f"{table(cases)}\n\nwrote {len(cases) * options.seeds} lines to {options.out}. Licence of {benchmark.title}: "
         f"{benchmark.licence}."
