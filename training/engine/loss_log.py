@@ -27,6 +27,7 @@ class LossLog:
         self.folder, self.rate_at, self.again = spec.folder, spec.learning_rate, again
         self._losses: dict[str, list[Tensor]] = {}
         self._gathered: dict[str, Tensor] = {}
+        self._rates: list[float] = []
         self._written = 0
         self._curves = None
 
@@ -82,13 +83,13 @@ class LossLog:
     def write(self, checkpoint: Checkpoint) -> None:
         """Write the checkpoint first, then what people look at."""
         self.folder.write_checkpoint(checkpoint)
-        rates = [self.rate_at(step) for step in range(checkpoint.step)]
-        self.folder.write_history(self._gathered, rates)
+        self._rates += [self.rate_at(step) for step in range(len(self._rates), checkpoint.step)]
+        self.folder.write_history(self._gathered, self._rates)
         curves = {name: values.tolist() for name, values in self._gathered.items()}
         save_picture(loss_chart(curves), self.folder.path / "loss.png")
-        self._tensorboard(rates)
+        self._tensorboard()
 
-    def _tensorboard(self, rates: list[float]) -> None:
+    def _tensorboard(self) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         if self._curves is None:
@@ -96,10 +97,10 @@ class LossLog:
         for name, values in self._gathered.items():
             for step in range(self._written, len(values)):
                 self._curves.add_scalar(f"loss/{name}", float(values[step]), step + 1)
-        for step in range(self._written, len(rates)):
-            self._curves.add_scalar("lr", rates[step], step + 1)
+        for step in range(self._written, len(self._rates)):
+            self._curves.add_scalar("lr", self._rates[step], step + 1)
         self._curves.flush()
-        self._written = len(rates)
+        self._written = len(self._rates)
 
     def resume_hint(self) -> str:
         """Return what is safe, and how to go on."""

@@ -10,6 +10,7 @@ from training.common.errors import UserErrors
 from training.config import TrainConfig
 from training.engine.batch import sample_batch
 from training.engine.optim import build_optimizer, learning_rate_at, optimizer_tensors, restore_optimizer
+from training.engine.plots import loss_chart
 
 
 def test_draws_are_functions_of_seed_and_step():
@@ -101,3 +102,20 @@ def test_exit_codes(capsys, error, code, text):
 
     assert command(run) == code
     assert capsys.readouterr().err == text
+
+
+class _Added(float):
+    """A number that counts how often one is added."""
+
+    count = 0
+
+    def __add__(self, other):
+        _Added.count += 1
+        return _Added(float(self) + other)
+
+    __radd__ = __add__
+
+
+def test_a_long_run_is_drawn_in_as_many_sums_as_it_has_steps():
+    loss_chart({"loss": [_Added(1 / (step + 1)) for step in range(2000)]})
+    assert _Added.count < 4 * 2000
