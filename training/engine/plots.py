@@ -59,12 +59,8 @@ def _panel(
         draw.line([place(i, value) for i, value in enumerate(values)], fill=pale, width=1)
         draw.line([place(i, value) for i, value in enumerate(smooth)], fill=colour, width=3)
     # 3. numbers
-    draw.text(
-        (left, top - 26),
-        f"{name}:  {sum(values[:window]) / window:.4g} to {sum(values[-window:]) / window:.4g}  (mean of {window} steps)",
-        INK,
-        font(16),
-    )
+    first, last = (sum(part) / window for part in (values[:window], values[-window:]))
+    draw.text((left, top - 26), f"{name}:  {first:.4g} to {last:.4g}  (mean of {window} steps)", INK, font(16))
     draw.text((8, top - 2), _short(high), INK, font(12))
     draw.text((8, bottom - 14), _short(low), INK, font(12))
     draw.text((left, bottom + 6), f"step {first_step}", INK, font(12))
