@@ -97,10 +97,11 @@ def entry_faults(error: ValidationError, kind: type[BaseModel], where: str) -> l
     by_key: dict[Any, list[str]] = {}
     for place, sentence in sentences(error, kind):
         key, *inner = place or ("",)
-        number = "".join(f", number {'.'.join(str(index + 1) for index in inner)}" for _ in inner[:1])
-        text = f"'{key}'{number}: {sentence.replace('a string', 'a text')}"
+        numbers = ".".join(str(index + 1) if isinstance(index, int) else index for index in inner)
+        whose = f"'{key}'{', number ' if inner else ''}{numbers}"
+        text = f"{whose}: {re.sub(r'a table .*], got', 'an object, got', sentence).replace('a string', 'a text')}"
         if sentence.startswith("missing;"):
-            text = f"'{key}' is missing; expected {_meaning(kind, place)}."
+            text = f"{whose} is missing; expected {_meaning(kind, place)}."
         by_key.setdefault(key, []).append(f"{where}: {text}")
     return [fault for key, of_key in by_key.items() for fault in first_few(of_key, _MOST, f"{where}: '{key}': ")]
 
@@ -119,9 +120,11 @@ def did_you_mean(key: str, valid: list[str]) -> str:
 
 
 def _model_at(kind: type[BaseModel], place: tuple[str | int, ...]) -> type[BaseModel] | None:
-    for key in place:
-        field = kind.model_fields.get(str(key))
+    """Return the model that a place leads to, through lists of models too; None where it leads to a value."""
+    for key in (key for key in place if isinstance(key, str)):
+        field = kind.model_fields.get(key)
         kind = field.annotation if field else None
+        kind = get_args(kind)[0] if get_origin(kind) is list else kind
         if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
             return None
     return kind

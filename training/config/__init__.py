@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..common.toml_config import key_of, read_settings
+from ..common.schema import shown
+from ..common.toml_config import ConfigFaults, key_of, read_settings
 from .flux import FluxConfig
 from .sdxl import (
     HARMLESS,
@@ -49,5 +50,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config | Flu
         UserErrors: unreadable, unknown, missing, mistyped, out of range or contradictory keys, all of them.
     """
     text = config_text(path)
-    kind = FluxConfig if key_of(text, overrides, "architecture") == "flux" else Config
+    architecture = key_of(text, overrides, "architecture")
+    if architecture not in (None, "sdxl", "flux"):  # what else is wrong depends on it
+        raise ConfigFaults([f"{path}: architecture: expected sdxl or flux, got {shown(architecture)}."], {}, {})
+    kind = FluxConfig if architecture == "flux" else Config
     return read_settings(kind, path, text, overrides, across_tables)

@@ -32,6 +32,14 @@ def test_only_one_preset_has_the_released_error():
     assert load_config(PRESETS[0].parent / "relation_sdxl_as_released.toml").data.match_skeletons is False
 
 
+@pytest.mark.parametrize("value", ["Flux", "[1]"])
+def test_another_architecture_names_both_that_there_are(smallest, value):
+    with pytest.raises(UserErrors) as error:
+        load_config(smallest, [f"architecture={value}", "flow.shift=3"])
+    (message,) = error.value.messages
+    assert "architecture: expected sdxl or flux, got " in message
+
+
 def test_dreamos_stages_are_a_config():
     """The paper's three: side by side, everything, and last nearly no reference left and the velocity's loss alone."""
     config = load_config("training/configs/dreamo_miniworld.toml")

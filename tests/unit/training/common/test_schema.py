@@ -25,6 +25,7 @@ class Outer(Checked):
 
     name: Words = Field(description="its name")
     inner: Inner = Inner()
+    stages: list[Inner] = Field([], description="tables one after another")
 
 
 def told(**values):
@@ -59,6 +60,11 @@ def told(**values):
             [("inner.count", "is too many."), ("inner.share", "is too much.")],
         ),
         ({"name": "a", "inner": 4}, [("inner", "expected a table [inner], got 4.")]),
+        (
+            {"name": "a", "stages": [{}, {"conut": 1}]},
+            [("stages.1.conut", "unknown key. Did you mean stages.1.count?")],
+        ),
+        ({"name": "a", "stages": [{"count": 9}]}, [("stages.0.count", "expected 1 to 3, got 9.")]),
     ],
 )
 def test_faults_read_as_sentences(values, expected):
@@ -75,6 +81,23 @@ def test_at_most_three_faults_of_a_key_are_spelled_out():
         TripletEntry.model_validate({"target": "a", "concepts": ["b"], "prompt": "c", "names": [None] * 9})
     faults = entry_faults(error.value, TripletEntry, "line 1")
     assert len(faults) == 4 and faults[-1] == "line 1: 'names': 6 more of this kind."
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ({"text": "x", "wnated": True}, "number 1.wnated: unknown key. Did you mean questions.0.wanted?"),
+        ({"text": 3}, "number 1.text: expected a text, got 3."),
+        ({"text": " "}, "number 1.text: expected a question, got ' '."),
+        ({}, "number 1.text is missing; expected a question."),
+        ({"text": "x", "parents": [-1]}, "number 1.parents.1: expected at least 0, got -1."),
+        ("x", "number 1: expected an object, got 'x'."),
+    ],
+)
+def test_faults_inside_lists_of_objects_are_sentences(question, expected):
+    with pytest.raises(ValidationError) as error:
+        PromptEntry.model_validate({"picture": "1.png", "prompt": "a", "questions": [question]})
+    assert entry_faults(error.value, PromptEntry, "line 1") == [f"line 1: 'questions', {expected}"]
 
 
 def test_keys_of_our_own_and_of_others_are_kept_and_misspelt_ones_are_not():
