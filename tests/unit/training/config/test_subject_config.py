@@ -35,6 +35,12 @@ def test_the_sd2_preset_is_the_published_recipe():
     assert (config.samples.guidance, config.samples.subject_guidance, config.samples.steps) == (7.5, 1.5, 50)
 
 
+def test_shares_that_are_one_together_are_no_more_than_one(smallest):
+    shares = {"text": 0.05, "text_and_location": 0.55, "location": 0.3, "everything": 0.1}
+    assert sum(shares.values()) > 1  # by rounding alone
+    assert load_subject_config(smallest, [f"drop.{name}={share}" for name, share in shares.items()]).drop.text == 0.05
+
+
 def test_defaults_and_overrides(smallest):
     config = load_subject_config(smallest, ["train.steps=7", "adapter.text_encoder=layers", "drop.everything=0"])
     assert (config.train.steps, config.adapter.text_encoder, config.drop.everything) == (7, "layers", 0.0)
