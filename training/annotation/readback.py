@@ -90,15 +90,16 @@ def state_rows(out: Path) -> dict[str, Any]:
 
 
 def _merge_coco(out: Path, edits: Edits, coco: Path | None) -> None:
-    """Add the changes in COCO keypoints since we wrote them."""
-    path, before = coco or out / "coco_keypoints.json", out / FOLDER / WRITTEN_COCO
-    if coco is None and not path.is_file() or not before.is_file():
+    """Add the changes in COCO keypoints since we wrote them: in the folder's own file, then in one edited elsewhere."""
+    own, before = out / "coco_keypoints.json", out / FOLDER / WRITTEN_COCO
+    if not before.is_file():
         return
-    for key, edit in read_coco(path, read_json_object(before)).items():
-        picture_edits = edits.setdefault(key, PictureEdits())
-        picture_edits.boxes |= edit.boxes
-        for subject, joints in edit.joints.items():
-            picture_edits.joints.setdefault(subject, {}).update(joints)
+    for path in (*([own] if own.is_file() else []), *([coco] if coco else [])):
+        for key, edit in read_coco(path, read_json_object(before)).items():
+            picture_edits = edits.setdefault(key, PictureEdits())
+            picture_edits.boxes |= edit.boxes
+            for subject, joints in edit.joints.items():
+                picture_edits.joints.setdefault(subject, {}).update(joints)
 
 
 def read_decisions(out: Path, annotated: Sequence[Annotated]) -> Mapping[str, str]:

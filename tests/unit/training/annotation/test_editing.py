@@ -175,6 +175,20 @@ def test_coco_is_read_back_and_counts_more(out):
     assert line(out)["keypoints_target"][0][2] == pytest.approx([12.5 / 160, 13.5 / 160, 1], abs=1e-5)
 
 
+def test_an_imported_copy_does_not_undo_what_was_edited_here(out):
+    path = out / "coco_keypoints.json"
+    elsewhere = json.loads(path.read_text(encoding="utf-8"))
+    here = json.loads(path.read_text(encoding="utf-8"))
+    here["annotations"][0]["keypoints"][0:3] = [20.5, 21.5, 2]
+    elsewhere["annotations"][0]["keypoints"][6:9] = [12.5, 13.5, 2]
+    path.write_text(json.dumps(here), encoding="utf-8")
+    (out.parent / "edited.json").write_text(json.dumps(elsewhere), encoding="utf-8")
+    again(out.parent, back=True, coco=out.parent / "edited.json")
+    eye, _, nose = line(out)["keypoints_target"][0][:3]
+    assert eye == pytest.approx([20.5 / 160, 21.5 / 160, 1], abs=1e-5)
+    assert nose == pytest.approx([12.5 / 160, 13.5 / 160, 1], abs=1e-5)
+
+
 def test_a_second_run_asks_no_model_and_a_new_triplet_only_for_itself(out):
     calls = []
     again(out.parent, calls)
