@@ -24,6 +24,7 @@ TOUCHING = (
     "dancing with",
 )
 _VOWELS = "aeiou"
+_IRREGULAR = {"has": "having", "does": "doing", "goes": "going"}
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,11 @@ def article(name: str) -> str:
 def gerund(predicate: str) -> str:
     """Return a predicate's first verb as "-ing": "hugs" to "hugging", "shakes hands with" to "shaking hands with".
 
-    A predicate that holds an "-ing" word already ("partner dancing with") stays as it is.
+    A predicate that holds an "-ing" word already ("partner dancing with") stays as it is; the question brings its "is".
     """
     words = predicate.split()
+    if len(words) > 1 and words[0].lower() in ("is", "are"):
+        return " ".join(words[1:])
     if not words or any(word.endswith("ing") and len(word) > 4 for word in words):
         return predicate
     return " ".join([_ing(words[0]), *words[1:]])
@@ -96,6 +99,8 @@ def gerund(predicate: str) -> str:
 
 def _ing(verb: str) -> str:
     """Add "-ing" by the rules of spelling, to the third person or the infinitive."""
+    if verb.lower() in _IRREGULAR:
+        return _IRREGULAR[verb.lower()]
     if verb.endswith(("sses", "shes", "ches", "xes", "zzes")):
         verb = verb[:-2]
     elif verb.endswith("ies") and len(verb) > 4:
