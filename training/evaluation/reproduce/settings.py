@@ -49,7 +49,7 @@ class DrawingSettings:
 
     def relation_file(self, relation: str) -> str:
         """Return the LoRA of a predicate."""
-        return self.relation_files.format(relation=relation.strip().replace(" ", "_"))
+        return self.relation_files.replace("{relation}", relation.strip().replace(" ", "_"))
 
 
 # MS-Diffusion's and DreamRelation's released inference: scale .6, EulerDiscrete, 30 steps, guidance 5, 1024 x 1024.

@@ -372,6 +372,12 @@ def test_every_link_of_a_graph_leads_to_a_node_of_it(scenes):
     assert set(links) <= set(graph) and "local vision" in links
 
 
+def test_other_braces_in_a_relations_file_name_stay():
+    assert with_changes(SDXL, ["relation_files=a{b}_{relation}.sft"]).relation_file("shakes hands") == (
+        "a{b}_shakes_hands.sft"
+    )
+
+
 def test_the_state_of_a_picture_is_in_the_picture(scenes):
     from training.evaluation.reproduce.jobs import save_job
 
