@@ -34,6 +34,7 @@ from .triplet_lines import triplet_line
 PAIRS, ARCHIVE = "pairs", "triplets.zip"
 _ORIENTATION = 0x0112
 _UPRIGHT = 1
+_DEPTH = 24  # place of a PNG's bits per channel; PIL opens 16 as 8
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,9 @@ def _save_png(source: Path, target: Path, is_mask: bool) -> None:
     with Image.open(source) as image:
         plain = image.format == "PNG" and image.mode == "RGB" and not image.has_transparency_data
         plain = plain and image.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT
-    if plain:
-        target.write_bytes(source.read_bytes())
+    data = source.read_bytes()
+    if plain and data[_DEPTH] == 8:
+        target.write_bytes(data)
     else:
         open_image(source).save(target)
 

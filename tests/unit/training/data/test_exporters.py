@@ -2,7 +2,9 @@
 
 import json
 import re
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -198,6 +200,21 @@ def test_images_are_what_they_are_in_comfyui(export, triplets):
     first, second = (Image.open(out / "control_1" / f"{stem}.png") for stem in ("0000", "0001"))
     assert code == 0 and first.mode == "RGB" and first.getcolors() == [(96 * 96, (255, 255, 255))]
     assert second.size == (40, 80)
+
+
+def test_sixteen_bits_become_eight(export, triplets):
+    """Other programs open such a PNG as numbers up to 65535."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress((b"\0" + b"\x12\x34" * 3 * 96) * 96)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 96, 96, 16, 2, 0, 0, 0))
+    deep = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (triplets / "videos/0/concept0.png").write_bytes(deep)
+    _, out, _ = export("ai-toolkit")
+    written = out / "control_1/0000.png"
+    assert written.read_bytes()[24] == 8 and (pixels(written) == 0x12).all()
 
 
 def test_without_masks_the_subjects_boxes_stay_and_no_mask_is_named(export, triplets, tmp_path):
