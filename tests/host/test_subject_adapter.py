@@ -248,6 +248,26 @@ def test_copies_of_regional_prompts_on_the_negative_side_are_untouched(studio, s
     assert any(found for _, found in acted)
 
 
+def test_a_regional_prompt_sees_its_part_of_the_location_mask(studio, scene, adapter, pack, comfy, monkeypatch):
+    """The boxes stand in the lower 80 % of the picture: computed on its lower half, nothing is outside of them."""
+    import comfy.samplers
+    import node_helpers
+
+    model = apply(studio, scene, adapter)
+    module, masks = pack.module("nodes.host_comfy.subject.attach"), []
+    add = module.mask_addition
+    monkeypatch.setattr(module, "mask_addition", lambda mask, weight: masks.append(mask) or add(mask, weight))
+    half = node_helpers.conditioning_set_values(studio.text("a dog"), {"area": (8, 16, 8, 0), "strength": 1.0})
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(half, studio.text(""))
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        guider.sample(
+            noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), torch.tensor([1.0, 0.0]), seed=0
+        )
+    assert masks and all(mask.shape == (1, 1, 8, 16) and not mask.any() for mask in masks)
+
+
 def test_the_fused_prompt_carries_each_subject_and_swapping_them_changes_it(studio, scene, adapter):
     first = fused(studio, scene, adapter)[0][0]
     swapped = studio.scene(

@@ -13,6 +13,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ....core.cross_attention_layers import CrossAttentionLayer
+from ....core.scene import WHOLE_PICTURE, Box
 from ....core.subject.blocks import are_chosen
 from ....core.subject.location import location_mask, mask_addition
 from ..model_calls import Conditionings
@@ -127,13 +128,28 @@ class AppliedSubjects:
         rows = self._rows(len(h), options) if options.get("block") == ("input", 0) else []
         if not rows:
             return h
-        height, width = h.shape[-2:]
-        present = torch.ones(1, len(self.boxes), dtype=torch.bool)
-        mask = location_mask(self.boxes[None], present, height * FACTOR, width * FACTOR, (height, width))
         weight = self.adapter.changes["unet.conv_in.weight"][:, -1:].to(h.device, h.dtype)
         out = h.clone()
-        out[rows] = h[rows] + self.weight * mask_addition(mask.to(h.device), weight)
+        for window, of_window in self._by_window(rows, len(h), options).items():
+            mask = self._mask(window, *h.shape[-2:]).to(h.device)
+            out[of_window] = h[of_window] + self.weight * mask_addition(mask, weight)
         return out
+
+    def _by_window(self, rows: list[int], batch: int, options: dict) -> dict[Box, list[int]]:
+        """Group rows of a call by the part of the picture that their conditioning is computed on."""
+        uuids, windows = options.get("uuids"), {}
+        for row in rows:
+            uuid = None if uuids is None else uuids[row * len(uuids) // batch]
+            window = WHOLE_PICTURE if self._conditionings is None else self._conditionings.window(uuid)
+            windows.setdefault(window, []).append(row)
+        return windows
+
+    def _mask(self, window: Box, height: int, width: int) -> Tensor:
+        """(1, 1, h, w) location mask of the boxes, as a part of the picture shows them."""
+        parts = [Box(*box).seen_through(window) for box in self.boxes.tolist()]
+        boxes = torch.stack([torch.zeros(4) if box is None else box.tensor() for box in parts])
+        present = torch.tensor([[box is not None for box in parts]])
+        return location_mask(boxes[None], present, height * FACTOR, width * FACTOR, (height, width))
 
 
 def attach(
