@@ -1,7 +1,7 @@
 """Read other nodes' pose frames as joints of a triplet: OpenPose's 18 of people to COCO's 17, AP-10K's 17 of animals.
 
 A frame is {"canvas_width", "canvas_height", "people": [{"pose_keypoints_2d": [x, y, score, ...]}]}, or has "animals",
-each a list of 17 [x, y, score]. Coordinates are pixels of the canvas, or fractions if none exceeds 1.
+each a list of 17 [x, y, score]. Coordinates are pixels of the canvas, or fractions if all are near it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 JOINTS = 17
 MIN_SCORE = 0.3  # from which a joint counts as visible
+LARGEST_FRACTION = 2.0  # a joint may be guessed outside of the picture; nobody stands on two pixels
 # COCO's joints among OpenPose's 18, whose second is the neck: nose, eyes, ears, shoulders, elbows, wrists, hips ...
 _COCO_IN_OPENPOSE = (0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10)
 
@@ -62,7 +63,7 @@ def _skeletons(frame: dict[str, Any], number: int) -> Tensor:
     if not raw:
         return torch.zeros(0, JOINTS, 3)
     joints = torch.stack(raw)
-    pixels = bool((joints[..., :2].abs() > 1).any())
+    pixels = bool((joints[..., :2].abs() > LARGEST_FRACTION).any())
     points = joints[..., :2] / size if pixels else joints[..., :2]
     visible = (joints[..., 2] >= MIN_SCORE) & ((points >= 0) & (points <= 1)).all(-1)  # not NaN either
     return torch.cat((torch.where(visible[..., None], points, 0.0), visible[..., None].float()), dim=-1)

@@ -95,6 +95,15 @@ def test_training_reads_what_was_saved(pack, scene, masks, output):
     assert done.stdout.strip() == "hugging ('cat', 'plushie bear') (2, 17, 3) 34", done.stderr[-2000:]
 
 
+def test_fractions_with_a_joint_outside_of_the_picture_are_no_pixels(pack):
+    """DWPose guesses the feet of a person whom the picture cuts off."""
+    joints = [[0.5, 0.4, 1.0]] * 17 + [[0.5, 1.04, 1.0]]
+    one = frame({"pose_keypoints_2d": [number for joint in joints for number in joint]})
+    (skeletons, *_), _ = pack.module("nodes.pipelines.pose_frames").read_poses([one, one], 1)
+    visible = skeletons[0][skeletons[0][:, 2] > 0]
+    assert len(visible) == 16 and torch.allclose(visible[:, :2], torch.tensor([0.5, 0.4]))
+
+
 def test_animals_keep_their_own_order_of_joints(pack, scene, masks, output):
     animal = [[30.0 + i, 50.0, 0.9 if i else 0.1] for i in range(16)] + [[101.0, 50.0, 0.9]]
     frames = [{"canvas_width": 100, "canvas_height": 100, "animals": [animal]}] * 3
