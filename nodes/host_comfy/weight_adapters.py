@@ -11,11 +11,15 @@ class MagnitudeLoRA(LoRAAdapter):
     """A pair with peft's magnitude vector: W' = m (W + delta) / ||W + delta||, norms of rows (arXiv:2402.09353).
 
     ComfyUI's own rule for ``dora_scale`` divides by the norms of W alone, and does not read peft's key.
+
+    m (out,) is the last of ``weights``, behind those of ComfyUI's pair: where memory is short ComfyUI makes the adapter
+    once more of its class, its keys and its weights, which it has moved.
     """
 
-    def __init__(self, pair: LoRAAdapter, magnitude: Tensor) -> None:
-        super().__init__(pair.loaded_keys, pair.weights)
-        self.magnitude = magnitude
+    @classmethod
+    def of(cls, pair: LoRAAdapter, magnitude: Tensor) -> MagnitudeLoRA:
+        """Add a magnitude vector (out,) to a pair."""
+        return cls(pair.loaded_keys, (*pair.weights, magnitude))
 
     def calculate_weight(
         self,
@@ -40,7 +44,7 @@ class MagnitudeLoRA(LoRAAdapter):
             original_weight,
         )
         norms = merged.norm(dim=1, keepdim=True).clamp_min(torch.finfo(merged.dtype).tiny)
-        changed = merged * (self.magnitude.to(merged)[:, None] / norms)
+        changed = merged * (self.weights[-1].to(merged)[:, None] / norms)
         return weight.copy_(torch.lerp(weight.to(merged), changed, strength))
 
 
@@ -53,4 +57,4 @@ def with_magnitudes(patches: dict, magnitudes: dict) -> None:
     """
     for target, magnitude in magnitudes.items():
         if isinstance(patches.get(target), LoRAAdapter):
-            patches[target] = MagnitudeLoRA(patches[target], magnitude)
+            patches[target] = MagnitudeLoRA.of(patches[target], magnitude)

@@ -219,6 +219,25 @@ def test_pefts_magnitudes_on_flux(flux, on_flux):
     torch.testing.assert_close(found["double_blocks.1.img_attn.qkv.weight"], expected, atol=1e-5, rtol=1e-4)
 
 
+def test_magnitudes_survive_the_copy_that_comfyui_makes_where_memory_is_short(pack, comfy):
+    """A model that does not fit the GPU gets its patches layer by layer; comfy.lora makes each of its own parts."""
+    import comfy.lora
+    from comfy.weight_adapter import LoRAAdapter
+
+    pair = LoRAAdapter({"key"}, (draw(8, 2), draw(2, 6), 2.0, None, None, None))
+    patches = {"key": pair}
+    pack.module("nodes.host_comfy.weight_adapters").with_magnitudes(patches, {"key": draw(8).abs() + 0.5})
+    ours = patches["key"]
+    copies = [type(ours)(ours.loaded_keys, ours.weights)]
+    if hasattr(comfy.lora, "prefetch_prepared_value"):
+        copies.append(comfy.lora.prefetch_prepared_value(ours, [0], None, None, False))
+    merged = [
+        comfy.lora.calculate_weight([(1.0, adapter, 1.0, None, None)], draw(8, 6, seed=3), "key")
+        for adapter in (pair, ours, *copies)
+    ]
+    assert all(torch.equal(merged[1], each) for each in merged[2:]) and not torch.equal(merged[0], merged[1])
+
+
 @pytest.mark.parametrize("prefix", ["base_model.model.", "base_model.model.transformer.", "", "diffusion_model."])
 def test_prefixes_of_flux_loras(on_flux, prefix):
     state = {key.replace("transformer.", prefix, 1): value for key, value in split_lora(fused_lora()).items()}
