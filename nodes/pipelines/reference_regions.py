@@ -95,8 +95,8 @@ def regions_of(masks: Tensor, count: int) -> list[Tensor]:
     if masks.ndim != 3 or masks.shape[0] != count:
         raise ValueError(
             f"regions: expected {count} masks, one for each reference latent of positive, got "
-            f"{masks.shape[0] if masks.ndim == 3 else tuple(masks.shape)}. Put them together with Image "
-            "Batch nodes for masks, in the order of the references."
+            f"{masks.shape[0] if masks.ndim == 3 else tuple(masks.shape)}. Put them together with Batch Masks, in "
+            "the order of the references."
         )
     if not torch.isfinite(masks).all():
         raise ValueError("regions: expected numbers in [0, 1], got NaN or infinity.")

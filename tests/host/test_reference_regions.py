@@ -144,6 +144,14 @@ def test_bad_masks(pack, kontext, inputs, message):
         keep(pack, kontext.model, chained(kontext), **inputs)
 
 
+def test_the_node_that_batches_masks_is_called_as_comfyui_calls_it(pack, kontext):
+    nodes = importlib.import_module("comfy_extras.nodes_post_processing")
+    if not hasattr(nodes, "BatchMasksNode"):
+        pytest.skip("this ComfyUI has no such node")
+    with pytest.raises(ValueError, match=nodes.BatchMasksNode.define_schema().display_name):
+        keep(pack, kontext.model, chained(kontext), regions=MASKS[:1])
+
+
 def test_other_bad_input(pack, kontext, tiny, tiny_sdxl):
     with pytest.raises(ValueError, match="positive: expected a conditioning with reference latents, got none"):
         keep(pack, kontext.model, kontext.text(11), regions=MASKS)
