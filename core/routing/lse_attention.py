@@ -79,11 +79,13 @@ def prepare(device: str) -> None:
 
 
 def _find_kernel(device: str, dtype: torch.dtype, masked: bool) -> Kernel:
+    if device not in CANDIDATES:  # it may not even have the dtype, as some Macs and DirectML have no bfloat16
+        return _chunked
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 2, 16, 64, generator=generator).to(device, dtype) for _ in range(3))
     mask = torch.randn(1, 1, 16, 16, generator=generator).to(device, dtype) if masked else None
     expected = _chunked(query, key, value, mask, 0.125)
-    for candidate in CANDIDATES.get(device, ()):
+    for candidate in CANDIDATES[device]:
         try:
             results = candidate(query, key, value, mask, 0.125)
         except (RuntimeError, NotImplementedError, AttributeError) as error:

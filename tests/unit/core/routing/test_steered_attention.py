@@ -253,6 +253,19 @@ def test_kernels_that_raise_or_give_other_numbers_are_not_used(caplog):
     assert "torch's kernel wrong gives other numbers" in caplog.text
 
 
+def test_a_device_without_kernels_is_asked_for_no_dtype(monkeypatch):
+    """Some Macs and DirectML have no bfloat16; a model in float32 steers there all the same."""
+    from core.routing import lse_attention
+
+    def refuse(*_, **__):
+        raise TypeError("BFloat16 is not supported on MPS")
+
+    monkeypatch.setattr(lse_attention, "_KERNELS", {})
+    monkeypatch.setattr(torch, "randn", refuse)
+    prepare("mps")
+    assert set(lse_attention._KERNELS.values()) == {_chunked}
+
+
 class Largest(TorchDispatchMode):
     """The largest tensor that any operation makes."""
 
