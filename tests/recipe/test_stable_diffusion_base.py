@@ -124,3 +124,26 @@ def test_a_checkpoint_files_encoder_is_read_without_the_layer_that_sd2_leaves_ou
     save_file(state, tmp_path / "part.safetensors")
     with pytest.raises(ModelFileErrors, match="expected a whole SD 2 checkpoint; nothing under first_stage_model"):
         open_stable_diffusion(tmp_path / "part.safetensors", str(tmp_path / "tokenizer"), sizes)
+
+
+@pytest.mark.parametrize(
+    ("more", "prediction"),
+    [
+        ({}, "epsilon"),
+        ({"output_blocks.11.1.transformer_blocks.0.norm1.bias": 0.05}, "epsilon"),
+        ({"output_blocks.11.1.transformer_blocks.0.norm1.bias": 0.2}, "v"),  # Stability's own 768-pixel files
+    ],
+)
+def test_what_a_checkpoint_file_predicts_is_told_as_comfyui_tells_it(tmp_path, more, prediction):
+    parts = ("cond_stage_model.model.x", "first_stage_model.x", "model.diffusion_model.x")
+    state = {name: torch.zeros(1) for name in parts}
+    state |= {f"model.diffusion_model.{key}": spread * torch.tensor([-1.0, 1.0]).half() for key, spread in more.items()}
+    save_file(state, tmp_path / "sd2.safetensors")
+    write_tokenizer(tmp_path / "tokenizer")
+    sizes = {"text": _text_config(WIDTH_L, "gelu").to_dict(), "unet": {"cross_attention_dim": WIDTH_L}, "vae": {}}
+    opened = open_stable_diffusion(tmp_path / "sd2.safetensors", str(tmp_path / "tokenizer"), sizes)
+    assert opened.schedule.prediction == prediction
+    state["model.diffusion_model.input_blocks.0.0.weight"] = torch.zeros(1, 9, 1, 1)
+    save_file(state, tmp_path / "sd2.safetensors")
+    with pytest.raises(ModelFileErrors, match="reads 9 channels, not 4: an inpainting or editing model"):
+        open_stable_diffusion(tmp_path / "sd2.safetensors", str(tmp_path / "tokenizer"), sizes)

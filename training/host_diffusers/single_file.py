@@ -157,8 +157,8 @@ def convert_part(kind: type, path: Path, prefix: str, config: dict, dtype: torch
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             raise ModelFileErrors(
-                f"models.base: {path}: what is under {prefix} is not SDXL's ({one_line(error)[:400]}). "
-                "Choose an SDXL base."
+                f"models.base: {path}: what is under {prefix} is not that of its architecture "
+                f"({one_line(error)[:400]}). Choose another checkpoint."
             ) from error
     return model.eval().requires_grad_(False)
 

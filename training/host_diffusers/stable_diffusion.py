@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from .unet import empty_unet
 
 _PARTS = ("unet", "vae", "text_encoder")
 _UNET, _VAE, _CLIP_H = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model."
+_FIRST = f"{_UNET}input_blocks.0.0.weight"
+# SD 2's files do not say what they predict; ComfyUI tells v by the spread of one bias, and so do we
+_TELLS_V, _SPREAD = f"{_UNET}output_blocks.11.1.transformer_blocks.0.norm1.bias", 0.09
 NAMES = {768: "sd1", 1024: "sd2"}  # by the width of the context
 SD2_UNET = {
     "_class_name": "UNet2DConditionModel",
@@ -125,6 +129,12 @@ def _file(path: Path, tokenizer: str, sizes: dict[str, dict]) -> dict[str, Any]:
     absent = [part for part in (_UNET, _VAE, _CLIP_H) if not any(key.startswith(part) for key in keys)]
     if absent:
         faults.append(f"models.base: {path}: expected a whole SD 2 checkpoint; nothing under {', '.join(absent)}.")
+    inputs = keys.get(_FIRST, (0, 4))[1]
+    if inputs != 4:
+        faults.append(
+            f"models.base: {path}: its UNet reads {inputs} channels, not 4: an inpainting or editing model. "
+            "Choose a plain base."
+        )
     try:
         tokenizer_folder = find_tokenizer(tokenizer)
         open_tokenizer(tokenizer_folder, sizes["text"]["vocab_size"])
@@ -137,7 +147,7 @@ def _file(path: Path, tokenizer: str, sizes: dict[str, dict]) -> dict[str, Any]:
         **_common(
             sizes["unet"],
             sizes["text"],
-            NoiseSchedule.of_betas("v" if "v_pred" in keys else "epsilon"),
+            NoiseSchedule.of_betas(_prediction(path, keys)),
             tokenizer_folder,
         ),
         "unet": lambda dtype: convert_part(UNet2DConditionModel, path, _UNET, sizes["unet"], dtype),
@@ -151,6 +161,13 @@ def _file(path: Path, tokenizer: str, sizes: dict[str, dict]) -> dict[str, Any]:
         ),
         "files": (path, *tokenizer_files(tokenizer_folder)),
     }
+
+
+def _prediction(path: Path, keys: Collection[str]) -> str:
+    """Tell what an SD 2 file predicts, v or epsilon, as ComfyUI does that will draw with it."""
+    bias = read_part(path, _TELLS_V, keep=True).get(_TELLS_V) if _TELLS_V in keys else None
+    spread = 0.0 if bias is None else float(bias.float().std(correction=0))
+    return "v" if "v_pred" in keys or spread > _SPREAD else "epsilon"
 
 
 def _common(unet: dict, text: dict, schedule: NoiseSchedule, tokenizer_folder: Path) -> dict[str, Any]:
