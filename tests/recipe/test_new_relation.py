@@ -9,6 +9,11 @@ from safetensors import safe_open
 
 from tests.surface import ROOT, run_command
 from training.data.triplets import read_triplets
+from training.evaluation.prompts import read_prompts
+from training.evaluation.relationbench import relationbench
+from training.evaluation.reproduce import command as reproduce
+from training.evaluation.reproduce.jobs import check_entries
+from training.evaluation.reproduce.settings import SDXL
 
 # what makes the lines of the page small; everything else in them is as printed
 SMALL = {
@@ -53,6 +58,22 @@ def test_five_commands_from_an_idea_to_a_counted_lora(tmp_path, monkeypatch, cap
     # 3. the count
     exact = json.loads((out / "measured" / "scores.json").read_text(encoding="utf-8"))["exact"]
     assert exact["relation"]["trials"] == 2
+
+
+def test_a_relation_that_relationbench_does_not_have_is_measured_on_lines_of_its_own(tmp_path):
+    page = (ROOT / "docs" / "new_relation.md").read_text(encoding="utf-8")
+    *_, last = re.findall(r"```\n(.*?)```", page, re.DOTALL)[0].splitlines()
+    arguments = shlex.split(last.partition("relationbench run")[2])
+    assert reproduce.parser().parse_args(arguments).prompts is not None
+    (line,) = re.findall(r"`(\{.*\})`", page)
+    (tmp_path / "prompts.jsonl").write_text(line, encoding="utf-8")
+    for name in json.loads(line)["references"]:
+        (tmp_path / name).touch()
+    entries = read_prompts(tmp_path / "prompts.jsonl", tmp_path / "pictures", missing="keep")
+    check_entries(entries, ["ms-diffusion", "relate"])
+    (entry,) = entries
+    assert entry.relation not in {template["relation"] for template in relationbench()["templates"]}
+    assert SDXL.relation_file(entry.relation) in page
 
 
 @pytest.fixture
