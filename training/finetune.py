@@ -36,6 +36,7 @@ from .engine.flux.spec import describe_flux_run, load_flux_spec
 from .engine.flux.spec import look_further as look_further_flux
 from .engine.loss_log import LossLog
 from .engine.optim import build_optimizer
+from .engine.processes import open_accelerator
 from .engine.resume import restore
 from .engine.run_spec import AnySpec, describe_run, load_run_spec, look_further, precision_of
 from .engine.stops import going_on_named
@@ -84,9 +85,8 @@ def run(options: argparse.Namespace, again: Callable[[int], str]) -> None:
     of_flux = isinstance(config, FluxConfig)
     if options.also and not of_flux:
         raise UserErrors("--also kohya: the file of an SDXL relation is spelled as kohya's tools have it already.")
-    # accelerate scales float16's gradients; the other precisions are ours
     half = not of_flux and precision_of(config) == torch.float16 and torch.cuda.is_available()
-    accelerator = Accelerator(cpu=config.train.device == "cpu", mixed_precision="fp16" if half else "no")
+    accelerator = open_accelerator(config.train, half)
     speak = say if accelerator.is_main_process else (lambda text: None)
     logging.getLogger().setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
     load, describe = (load_flux_spec, describe_flux_run) if of_flux else (load_run_spec, describe_run)

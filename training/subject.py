@@ -33,6 +33,7 @@ from .data.subject_sources import load_scenes
 from .engine.batch import chances_of, sample_batch
 from .engine.loss_log import LossLog
 from .engine.optim import build_optimizer
+from .engine.processes import open_accelerator
 from .engine.resume import restore
 from .engine.run_spec import precision_of
 from .engine.stops import going_on_named
@@ -78,12 +79,9 @@ def run(options: argparse.Namespace, again: Callable[[int], str]) -> None:
     if options.preview_data:
         return preview(config, options.preview_data)
     half = precision_of(config) == torch.float16 and torch.cuda.is_available()
-    accelerator = Accelerator(
-        cpu=config.train.device == "cpu",
-        mixed_precision="fp16" if half else "no",
-        # words of dropped prompts and the last layers of SDXL's encoders have no gradient
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
-    )
+    # words of dropped prompts and the last layers of SDXL's encoders have no gradient
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    accelerator = open_accelerator(config.train, half, unused)
     speak = say if accelerator.is_main_process else (lambda text: None)
     logging.getLogger().setLevel(logging.INFO if accelerator.is_main_process else logging.ERROR)
     spec = load_subject_run(config, accelerator.device, accelerator.num_processes, options.resume)
