@@ -83,9 +83,10 @@ def test_an_adapter_in_half_of_the_blocks_acts(studio, scene, build, which):
     assert picture.isfinite().all() and not torch.equal(picture, studio.sample())
 
 
-def test_without_fused_words_the_prompt_is_encoded_as_it_stands(studio, scene, build):
-    words = fused(studio, scene, build(fused_words=False), "a dog and a cat")
-    assert torch.equal(words[0][0], studio.text("a dog and a cat")[0][0])
+@pytest.mark.parametrize("prompt", ["a dog and a cat", "a sks dog and a cat"])  # the word of many other LoRAs
+def test_without_fused_words_the_prompt_is_encoded_as_it_stands(studio, scene, build, prompt):
+    words = fused(studio, scene, build(fused_words=False), prompt)
+    assert torch.equal(words[0][0], studio.text(prompt)[0][0])
 
 
 def test_without_coordinates_object_tokens_do_not_know_where_subjects_are(studio, scene, build, pack):

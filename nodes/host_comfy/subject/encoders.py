@@ -108,12 +108,13 @@ def encode_fused_prompt(clip, clip_vision, scene: Scene, adapter: LoadedSubjectA
     """
     check_count(scene, adapter)
     config = adapter.config
+    if not config.fused_words:  # no word of the prompt stands for a subject
+        clip = _with_trained_text(clip, adapter)
+        return clip.encode_from_tokens_scheduled(clip.tokenize(prompt)), clip
     text = fused_prompt(prompt, [subject.name for subject in scene.subjects], config.placeholder)
     module, device = adapter.ready(), adapter.patcher.load_device
     embeddings = [encode_photograph(subject, clip_vision, adapter).embedding for subject in scene.subjects]
     clip = _with_trained_text(clip, adapter)
-    if not config.fused_words:
-        return clip.encode_from_tokens_scheduled(clip.tokenize(prompt)), clip
     words = [word.float().cpu() for word in module.words(torch.stack(embeddings).to(device))]
     tokens = clip.tokenize(text)
     for vectors in words:  # (S, W) of each encoder
