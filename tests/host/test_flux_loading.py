@@ -222,6 +222,20 @@ def test_clones_of_the_clip_know_the_placeholders_too(flux, comfy):
     assert "relate_placeholders" not in flux.text(clip=flux.base.clip)[0][1]
 
 
+@pytest.mark.parametrize("records", [False, True], ids=["placeholders", "positions too"])
+def test_comfyuis_hooks_take_the_clip(pack, flux, comfy, records):
+    """Set CLIP Hooks asks newer ComfyUI's clone for a way of loading."""
+    import comfy.hooks
+    import comfy_extras.nodes_hooks as hooks
+
+    clip = flux.loaded.clip
+    if records:
+        clip = pack.module("nodes.host_comfy.scene.recording_clip").with_text_positions(clip)
+    (hooked,) = hooks.SetClipHooks().apply_hooks(clip, False, True, comfy.hooks.HookGroup())
+    entry = flux.text("a fox [ref#1]", clip=hooked)[0][1]
+    assert entry["relate_placeholders"] and ("relate_text" in entry) == records
+
+
 def test_loading_twice_keeps_one_set_of_words(flux):
     again = flux.load(model=flux.loaded.model, clip=flux.loaded.clip)
     assert numbers(again.clip, "x [ref#1]") == numbers(flux.loaded.clip, "x [ref#1]")

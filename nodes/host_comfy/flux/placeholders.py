@@ -101,8 +101,8 @@ class PlaceholderCLIPMixin(_CLIP):
 
     reader: PlaceholderTarget
 
-    def clone(self):
-        return copy_as(type(self), super().clone())
+    def clone(self, *args, **kwargs):
+        return copy_as(type(self), super().clone(*args, **kwargs))
 
     def encode_from_tokens_scheduled(self, tokens, unprojected=False, add_dict=None, show_pbar=True):
         places = getattr(self.tokenizer, self.reader.part).places(tokens[self.reader.key])
