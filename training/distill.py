@@ -9,6 +9,7 @@ How the student learns, and where that differs from the paper: `training/engine/
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,10 +21,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from core.checkpoint import save
-from core.user_files import visible_files
+from core.user_files import read_json_object, visible_files
 
 from .common import arguments as of_type
-from .common.atomic_io import check_writable
+from .common.atomic_io import check_writable, write_text
 from .common.cli import TrainingAborted, command, going_on, leave, shell_command
 from .common.errors import UserErrors, all_or_faults
 from .common.image_files import ENDINGS, image_size, open_image, to_tensor
@@ -112,6 +113,7 @@ def run(args: argparse.Namespace) -> None:
     )
     if args.unlocked > len(encoder.blocks):
         raise UserErrors(f"--unlocked {args.unlocked}: the encoder has {len(encoder.blocks)} blocks.")
+    _keep_to_the_run(args)
     settings = replace(
         TrainerConfig("distill", args.steps, args.batch, args.lr),
         warmup_steps=max(1, min(1000, args.steps // 10)),
@@ -140,6 +142,35 @@ def _check_out(out: Path) -> None:
     if out.is_dir() or out.suffix == _RUN:
         raise ValueError(f"--out {out}: expected the file to write, e.g. local.safetensors, got a folder.")
     check_writable(out.parent)
+
+
+def _keep_to_the_run(args: argparse.Namespace) -> None:
+    """Note which encoder a run's checkpoints are of and what of it learns; a later call must say the same.
+
+    Raises:
+        UserErrors: they are of another encoder or of other blocks.
+    """
+    folder = args.out.with_suffix(_RUN)
+    facts: dict[str, int | str] = {"unlocked": args.unlocked}
+    if Path(args.model).is_dir():
+        facts["model"] = str(Path(args.model).resolve())
+    else:
+        facts |= {"model": args.model, "weights": str(args.weights.resolve())}
+    note = folder / "run.json"
+    if (folder / "latest.json").exists() and note.exists():
+        try:
+            before = read_json_object(note)
+        except ValueError as error:
+            raise UserErrors(f"{error} Delete the folder to begin anew.") from error
+        other = [f"--{key} {value}" for key, value in before.items() if facts.get(key) != value]
+        if other:
+            raise UserErrors(
+                f"{folder}: its checkpoint was trained with {', '.join(other)}. Say the same to go on, choose another "
+                "--out, or delete the folder to begin anew."
+            )
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(note, json.dumps(facts, indent=1))
 
 
 def _rebuilder(encoder: VisionEncoder) -> Callable[[nn.Module], VisionEncoder]:

@@ -104,6 +104,18 @@ def test_wrong_models_and_outputs_are_said_before_anything_is_trained(tiny, monk
     assert not [path for path in folder.iterdir() if path.suffix == ".run"]
 
 
+def test_a_run_goes_on_only_with_the_encoder_and_the_blocks_it_began_with(tiny, monkeypatch, capsys):
+    folder, model = tiny
+    model.save_pretrained(folder / "other")
+    common = ("--images", folder / "pictures", "--out", folder / "local.safetensors", "--threads", 1)
+    assert run(monkeypatch, "--model", folder / "clip", *common, "--unlocked", 1, "--steps", 1) == 0
+    assert run(monkeypatch, "--model", folder / "clip", *common, "--unlocked", 2, "--steps", 2) == 2
+    assert "was trained with --unlocked 1." in capsys.readouterr().err
+    assert run(monkeypatch, "--model", folder / "other", *common, "--unlocked", 1, "--steps", 2) == 2
+    assert f"was trained with --model {folder / 'clip'}." in capsys.readouterr().err
+    assert run(monkeypatch, "--model", folder / "clip", *common, "--unlocked", 1, "--steps", 2) == 0
+
+
 def test_an_unknown_architecture_is_a_sentence(tiny, monkeypatch, capsys):
     pytest.importorskip("open_clip")
     folder, _ = tiny
