@@ -29,7 +29,7 @@ from training.common.cli import TrainingAborted, say
 from training.miniworld.experiments.demo import HUGGING, PICTURES
 from training.miniworld.experiments.drawers import SEED, Drawing, draw
 from training.miniworld.experiments.generate import BATCH
-from training.miniworld.experiments.measure import measure
+from training.miniworld.experiments.measure import Measurement, Predictions, classify
 from training.miniworld.experiments.train_relation import train_relation
 from training.miniworld.recipes.classifiers import load_shipped
 from training.miniworld.world.triplets import evaluation_plans, write_triplets
@@ -99,10 +99,11 @@ def drawn(out: Path, triplets: Path, keys: Sequence[str], seed: int, pictures: i
 
 
 def count(out: Path, triplets: Path, keys: Sequence[str], seeds: int, pictures: int) -> dict:
-    """Count a row over its seeds."""
-    images = torch.cat([drawn(out, triplets, keys, seed, pictures) for seed in range(seeds)])
-    plans = evaluation_plans(HUGGING.relation, pictures, SEED) * seeds
-    return measure(load_shipped(), images, plans).table()
+    """Count a row over its seeds, each on the same scenes; also the relation's share in every seed."""
+    judge, plans = load_shipped(), evaluation_plans(HUGGING.relation, pictures, SEED)
+    parts = [classify(judge, drawn(out, triplets, keys, seed, pictures), plans) for seed in range(seeds)]
+    shares = [round(float(part.relation.mean()), 3) for part in parts]
+    return Measurement.of(Predictions.joined(parts)).table() | {"seeds": shares}
 
 
 def main() -> None:
