@@ -13,7 +13,7 @@ from .reference_bias import HARD, Steering, check_regions
 from .routing_map import Recorder
 from .steered_attention import SteeredAttention, steered_attention
 
-Area = tuple[int, ...]  # height, width, top, left in latent cells
+Area = tuple[int, ...]  # height, width, top, left in latent cells; with a time axis frames before either two
 HARD_FROM = 20.0  # nats: from here on a border is closed altogether
 
 
@@ -108,7 +108,8 @@ class ReferenceRegions:
         region = region.float().cpu()
         if area is None or picture is None:
             return resize(region, *grid)
-        height, width, top, left = area
+        axes = len(area) // 2
+        (height, width), (top, left) = area[axes - 2 : axes], area[-2:]
         return resize(resize(region, *picture)[top : top + height, left : left + width], *grid)
 
 

@@ -273,8 +273,6 @@ def test_the_routing_aware_sampler_takes_an_empty_latent_of_other_cells(studio, 
 
 def test_a_regional_conditioning_sees_its_part_of_a_region(studio, seam, regions):
     """Computed on the right half, it has nothing of the left one: reference 1 is closed in all of it."""
-    if studio.family.video:
-        pytest.skip("an area of a video is of frames as well")
     fields = regions(strength=HARD)
     positive, negative = sides(studio)
     right = [[context, {**entry, "area": (8, 6, 0, 6), "strength": 1.0}] for context, entry in positive]
