@@ -100,9 +100,10 @@ def read_labels(path: Path, pictures: Path) -> list[Label]:
     for number, facts in lines.items():
         where = f"{path}, line {number}"
         try:
-            label = Label(
-                pictures / facts["picture"], facts["question"], ANSWERS[facts["answer"]], str(facts.get("by", ""))
-            )
+            picture, question = facts["picture"], facts["question"]
+            if not isinstance(question, str):
+                raise TypeError(f"question: {question!r}")
+            label = Label(pictures / picture, question, ANSWERS[facts["answer"]], str(facts.get("by", "")))
         except (ValueError, KeyError, TypeError) as error:
             faults.append(f'{where}: expected {{"picture", "question", "answer": yes, no or unclear}} ({error!r}).')
             continue

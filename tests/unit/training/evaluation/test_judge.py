@@ -283,9 +283,11 @@ def test_every_fault_of_labels_is_in_one_report(tmp_path):
                 {"picture": "gone.png", "question": "q", "answer": "yes"},
                 {"picture": "1.png"},
                 {"picture": "1.png", "question": "q", "answer": "perhaps"},
+                {"picture": "1.png", "question": ["q"], "answer": "yes"},
             ],
         )
-    assert len(report.value.messages) == 3 and "gone.png is missing" in str(report.value)
+    assert len(report.value.messages) == 4 and "gone.png is missing" in str(report.value)
+    assert "question: ['q']" in str(report.value)
 
 
 def judged(sensitivity, specificity, count=200):
