@@ -73,6 +73,30 @@ def mass_map(query: Tensor, key: Tensor, layout: CallLayout, chunk: int = 1024, 
     return rearrange(torch.cat(parts, dim=-1), "b r (h w) -> b r h w", h=layout.grid[0])
 
 
+def in_picture(maps: Tensor, area: tuple[int, ...], picture: tuple[int, int]) -> Tensor:
+    """Put the maps of a regional conditioning where its part of the picture is.
+
+    Args:
+        maps: (..., h, w) on the tokens of the part.
+        area: the part's sizes, then its starts, in latent cells; of each the last two, height and width, count.
+        picture: (H, W) of the whole latent.
+
+    Returns:
+        (..., rows, columns) on the tokens of the whole picture, 0 outside of the part.
+    """
+    axes = len(area) // 2
+    spans = []
+    for tokens, cells, start, whole in zip(maps.shape[-2:], area[axes - 2 : axes], area[-2:], picture):
+        patch = max(1, round(cells / tokens))
+        size = max(tokens, math.ceil(whole / patch))
+        first = min(round(start / patch), size - tokens)
+        spans.append((size, slice(first, first + tokens)))
+    (rows, down), (columns, across) = spans
+    placed = maps.new_zeros(*maps.shape[:-2], rows, columns)
+    placed[..., down, across] = maps
+    return placed
+
+
 def otsu_mask(values: Tensor) -> Tensor:
     """Split a map's values in two by Otsu's threshold (IEEE SMC 9, 1979).
 

@@ -278,5 +278,6 @@ def test_a_regional_conditioning_sees_its_part_of_a_region(studio, seam, regions
     right = [[context, {**entry, "area": (8, 6, 0, 6), "strength": 1.0}] for context, entry in positive]
     found = studio.sample(*seam.attach_regions(studio.model, right, negative, fields), steps=1)
     mass = fields.recorder.result((1, 2)).blocks[:, 0]
-    assert torch.isfinite(found).all() and mass.shape[-1] == 6 // studio.family.patch
-    assert (mass[:, 0] == 0).all() and (mass[:, 1] > 0).all()
+    assert torch.isfinite(found).all() and mass.shape[-1] == 12 // studio.family.patch
+    half = mass.shape[-1] // 2  # the maps stand where the part does
+    assert (mass[:, 0] == 0).all() and (mass[:, 1, :, :half] == 0).all() and (mass[:, 1, :, half:] > 0).all()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ....core.attention import as_bias
 from ....core.routing.call_layout import CallLayout, Stage
-from ....core.routing.routing_map import logit_map
+from ....core.routing.routing_map import in_picture, logit_map
 from ....core.routing.steered_attention import SteeredAttention
 
 POSITIONAL = ("mask", "attn_precision", "skip_reshape", "skip_output_reshape")  # of ComfyUI's attention functions
@@ -33,6 +33,7 @@ class Override:
         forms: of each stage; made before the call, outside of what is compiled.
         before: the override of another node, or None.
         records: chunks of the batch whose maps are taken, as slices; empty for none.
+        part: of a regional conditioning its area and the (h, w) of the whole latent, else None.
         maps: those taken so far: (kind, map) of each recorded attention.
         fault: why nothing is steered any more in this call, or None.
     """
@@ -41,6 +42,7 @@ class Override:
     forms: list[Forms]
     before: Callable | None = None
     records: tuple[slice, ...] = ()
+    part: tuple[tuple[int, ...], tuple[int, int]] | None = None
     maps: list[tuple[str, Tensor]] = field(default_factory=list)
     fault: str | None = None
     _at: int = 0
@@ -99,7 +101,8 @@ class Override:
         return self.fault is None
 
     def _take(self, kind: str, make: Callable[[slice], Tensor], records: tuple[slice, ...]) -> None:
-        self.maps += [(kind, make(rows)) for rows in records]
+        maps = map(make, records)
+        self.maps += [(kind, each if self.part is None else in_picture(each, *self.part)) for each in maps]
 
     @property
     def mismatch(self) -> str | None:

@@ -157,7 +157,8 @@ def override_of(
             for queries in possible
         }
 
-    return Override(stages, [forms(stage) for stage in stages], options.get(SLOT), recorded)
+    part = None if area is None or picture is None else (area, picture)
+    return Override(stages, [forms(stage) for stage in stages], options.get(SLOT), recorded, part)
 
 
 def chunks(records: tuple[bool, ...], batch: int) -> tuple[slice, ...]:

@@ -9,7 +9,7 @@ from core.routing.call_layout import CallLayout
 from core.routing.image_prep import cut_face, on_8_bits, on_white, published_size, resize
 from core.routing.placeholders import faults, numbers_in
 from core.routing.routing import Routing
-from core.routing.routing_map import Recorder, logit_map, mass_map, otsu_mask
+from core.routing.routing_map import Recorder, in_picture, logit_map, mass_map, otsu_mask
 from core.routing.token_layout import (
     DreamOEmbeddings,
     Reference,
@@ -222,3 +222,18 @@ def test_what_a_routing_keeps_in_place():
     assert routing.regions.steers and not routing.regions.copies_are_pictures
     assert routing.regions.attention(layout, (0, 26)) is not None
     assert not Routing((reference(1, region=left),), tables).regions.steers
+
+
+@pytest.mark.parametrize(
+    ("area", "tokens", "picture", "grid", "corner"),
+    [
+        ((8, 12, 8, 0), (4, 6), (16, 24), (8, 12), (4, 0)),
+        ((9, 8, 8, 15), (5, 4), (17, 23), (9, 12), (4, 8)),  # odd sides are padded to whole tokens
+        ((1, 8, 12, 0, 8, 12), (8, 12), (16, 24), (16, 24), (8, 12)),  # with a time axis, a token for each cell
+    ],
+)
+def test_maps_of_a_part_stand_where_it_is(area, tokens, picture, grid, corner):
+    placed = in_picture(torch.ones(2, 3, *tokens), area, picture)
+    expected = torch.zeros(*grid)
+    expected[corner[0] : corner[0] + tokens[0], corner[1] : corner[1] + tokens[1]] = 1
+    assert placed.shape == (2, 3, *grid) and (placed == expected).all()
