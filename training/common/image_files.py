@@ -13,13 +13,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from .errors import UserErrors
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})  # of images, where a folder is searched for them
 LARGEST = 178_956_970  # pixels; twice PIL's warning, where PIL refuses
+_ORIENTATION = 0x0112  # a number of EXIF
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING = (5, 6, 7, 8)
 _MANY_STILLS = {"MPO"}  # telephones store a second view of the same moment in it
 
 
@@ -85,7 +96,19 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """
     with _opened(path, None) as image:
         width, height = image.size
-        return (height, width) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (width, height)
+        return (height, width) if orientation(image) in _LYING else (width, height)
+
+
+def orientation(image: Image.Image) -> int:
+    """Return how a picture lies, EXIF's 1 (upright) to 8; 1 where its notes say nothing, or nothing that can be read.
+
+    PIL's own turning writes all notes anew, and ends in errors of many kinds over a single broken one.
+    """
+    try:
+        value = image.getexif().get(_ORIENTATION)
+        return value if value in _TURNS else 1
+    except Exception:
+        return 1
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -119,7 +142,8 @@ def _decoded(path: str | Path, data: bytes | None) -> Image.Image:
         with warnings.catch_warnings(), image:
             warnings.simplefilter("ignore")  # of broken notes: they do not change a pixel
             image.load()
-            image = ImageOps.exif_transpose(image)
+            if (turn := _TURNS.get(orientation(image))) is not None:
+                image = image.transpose(turn)
     except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
         raise ValueError(f"{path}: not a whole picture ({error}). Save it again as PNG or JPEG.") from error
     if image.mode.startswith(("I", "F")):

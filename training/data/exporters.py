@@ -26,13 +26,12 @@ from PIL import Image
 
 from core.prompt.wording import REFERENCES, Mention, bind
 
-from ..common.image_files import open_image, open_mask
+from ..common.image_files import open_image, open_mask, orientation
 from .trainer_configs import WRITERS, ExportFacts
 from .triplet import Triplet
 from .triplet_lines import triplet_line
 
 PAIRS, ARCHIVE = "pairs", "triplets.zip"
-_ORIENTATION = 0x0112
 _UPRIGHT = 1
 _DEPTH = 24  # place of a PNG's bits per channel; PIL opens 16 as 8
 
@@ -170,7 +169,7 @@ def _save_png(source: Path, target: Path, is_mask: bool) -> None:
         return
     with Image.open(source) as image:
         plain = image.format == "PNG" and image.mode == "RGB" and not image.has_transparency_data
-        plain = plain and image.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT
+        plain = plain and orientation(image) == _UPRIGHT
     data = source.read_bytes()
     if plain and data[_DEPTH] == 8:
         target.write_bytes(data)

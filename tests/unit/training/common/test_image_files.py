@@ -1,6 +1,7 @@
 """One way to read images: transparency, depth, palettes, orientation, size; what is no still image is named."""
 
 import io
+import struct
 import warnings
 
 import numpy as np
@@ -131,6 +132,19 @@ def test_images_are_upright_and_their_size_is_that_of_the_upright_one(tmp_path, 
     upright = open_image(path)
     assert upright.size == image_size(path) == (SIZE[::-1] if turned else SIZE)
     assert upright.getpixel(tuple(last % size for last, size in zip(corner, upright.size))) == RED
+
+
+@pytest.mark.parametrize("tag", [0x0100, 0x011A])
+def test_a_broken_note_beside_the_orientation_changes_nothing(tmp_path, tag):
+    head = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2)
+    notes = head + struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack(">HHI4s", tag, 2, 4, b"abc\0") + bytes(4)
+    path = saved(tmp_path, Image.new("RGB", SIZE), "x.jpg", exif=notes)
+    assert open_image(path).size == image_size(path) == SIZE[::-1]
+
+
+def test_notes_that_cannot_be_read_say_nothing(tmp_path):
+    path = saved(tmp_path, Image.new("RGB", SIZE), "x.webp", exif=b"Exif\0\0??\0*" + bytes(8))
+    assert open_image(path).size == image_size(path) == SIZE
 
 
 def broken(tmp_path):
