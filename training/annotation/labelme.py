@@ -106,9 +106,10 @@ def _shape(label: str, kind: str, points: Sequence, group: int, machine: bool, h
 def _hash(shape: dict[str, Any]) -> str:
     """Hash what a person may change; a rectangle of 2 points is one of 4."""
     points = np.round(np.asarray(shape["points"], float), 2) + 0.0
-    if shape["shape_type"] == "rectangle":
+    label, kind = shape.get("label"), shape.get("shape_type")
+    if kind == "rectangle":
         points = np.array([points.min(0), points.max(0)])
-    words = (shape["label"], shape.get("group_id"), shape["shape_type"], bool(shape.get("difficult")), points.tolist())
+    words = (label, shape.get("group_id"), kind, bool(shape.get("difficult")), points.tolist())
     return sha256(repr(words).encode()).hexdigest()[:12]
 
 
@@ -182,7 +183,7 @@ def _before(content: dict[str, Any], subjects: int, path: Path) -> tuple[dict[in
             {index: {range(JOINTS).index(joint) for joint in joints.get(str(index), ())} for index in range(subjects)},
             {index: int(counts.get(str(index), 0)) for index in range(subjects)},
         )
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{path}: expected '{_WRITTEN}' and '{_OUTLINES}' as annotate wrote them. Restore both, or delete both."
         ) from error

@@ -104,7 +104,8 @@ def read_template(path: Path, images: int) -> Template:
     places: dict[str, list[str]] = {}
     faults = []
     for node, value in graph.items():
-        title = str((value.get("_meta") or {}).get("title") or "")
+        notes = value.get("_meta")
+        title = str(notes.get("title") or "") if isinstance(notes, dict) else ""
         for place in map(str.lower, _TITLE.findall(title)):
             if place in ("image", "name") or _kind(place) not in _INPUTS:
                 known_places = [kind + "1" * (kind in ("image", "name")) for kind in _INPUTS]

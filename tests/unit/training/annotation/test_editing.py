@@ -224,6 +224,8 @@ def test_decisions_count_before_gates(out):
             lambda c: c["shapes"].append({"label": "wolf", "shape_type": "circle", "points": [[9, 9], [5, 5]]}),
             "'circle'",
         ),
+        (lambda c: shape(c, "wolf", "polygon").pop("shape_type"), "expected a rectangle, polygon or point, got None"),
+        (lambda c: shape(c, "nose").pop("label"), "'' is no joint"),
         (lambda c: shape(c, "wolf", "polygon").update(points=[[500, 500], [600, 500], [600, 600]]), "no pixel"),
         (lambda c: shape(c, "wolf", "polygon").update(points=[[50, 50]]), "3 points or more, got 1"),
         (lambda c: c["relate_joints"].update({"1": 5}), "as annotate wrote them"),

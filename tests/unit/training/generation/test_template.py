@@ -81,6 +81,7 @@ def test_all_missing_and_unknown_places_come_in_one_message(tmp_path):
 def test_one_node_that_saves_is_the_output(tmp_path):
     graph = text_graph()
     del graph["4"]["_meta"]
+    graph["9"] = {**node("Note"), "_meta": ["not ComfyUI's"]}
     assert read(tmp_path, graph).places["output"] == ("4",)
     two = {**text_graph(), "9": node("PreviewImage", "relate:output", images=["3", 0])}
     with pytest.raises(ValueError, match='2 nodes titled "relate:output"; expected one'):
