@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from PIL import Image, ImageOps
 
+from ...common.atomic_io import write_text
 from ...common.image_files import open_picture
 
 
@@ -51,7 +52,10 @@ class Answers:
         self.memory: dict[str, Any] = {}
         self._pictures: dict[Path, str] = {}
         if path is not None and path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            text = path.read_text(encoding="utf-8")
+            if text and not text.endswith("\n"):  # nothing may be appended to what a kill has cut off
+                write_text(path, text + "\n")
+            for line in text.splitlines():
                 try:
                     entry = json.loads(line)
                     self.memory[entry["key"]] = entry["answer"]

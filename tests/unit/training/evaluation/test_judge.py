@@ -185,6 +185,9 @@ def test_a_memory_cut_off_by_a_kill_is_read_up_to_there(entry, tmp_path):
     memory.write_text(memory.read_text() + '{"key": "12', encoding="utf-8")
     again = Answers(FixedJudge(), memory)
     assert again.yes(entry.picture, "Is there a cat?")[0] == pytest.approx(0.9) and again.asked == 0
+    again.yes(entry.picture, "Is there a dog?")
+    third = Answers(FixedJudge(), memory)
+    assert third.yes(entry.picture, "Is there a dog?") and third.asked == 0
 
 
 @pytest.mark.parametrize("answer", [GRADES, f"Here you are:\n```json\n{GRADES}\n```"])
