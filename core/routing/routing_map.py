@@ -82,7 +82,8 @@ def in_picture(maps: Tensor, area: tuple[int, ...], picture: tuple[int, int]) ->
         picture: (H, W) of the whole latent.
 
     Returns:
-        (..., rows, columns) on the tokens of the whole picture, 0 outside of the part.
+        (..., rows, columns) on the tokens of the whole picture, outside of the part no higher than anywhere in it: 0, or
+        the lowest value if that is below.
     """
     axes = len(area) // 2
     spans = []
@@ -92,7 +93,8 @@ def in_picture(maps: Tensor, area: tuple[int, ...], picture: tuple[int, int]) ->
         first = min(round(start / patch), size - tokens)
         spans.append((size, slice(first, first + tokens)))
     (rows, down), (columns, across) = spans
-    placed = maps.new_zeros(*maps.shape[:-2], rows, columns)
+    lowest = maps.amin(dim=(-2, -1), keepdim=True).clamp_max(0)
+    placed = lowest.expand(*maps.shape[:-2], rows, columns).clone()
     placed[..., down, across] = maps
     return placed
 

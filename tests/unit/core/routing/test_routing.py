@@ -237,3 +237,5 @@ def test_maps_of_a_part_stand_where_it_is(area, tokens, picture, grid, corner):
     expected = torch.zeros(*grid)
     expected[corner[0] : corner[0] + tokens[0], corner[1] : corner[1] + tokens[1]] = 1
     assert placed.shape == (2, 3, *grid) and (placed == expected).all()
+    below = in_picture(torch.full((2, 3, *tokens), -2.0), area, picture)  # of logits, which may all be negative
+    assert (below == -2).all()
