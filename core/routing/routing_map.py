@@ -82,8 +82,8 @@ def in_picture(maps: Tensor, area: tuple[int, ...], picture: tuple[int, int]) ->
         picture: (H, W) of the whole latent.
 
     Returns:
-        (..., rows, columns) on the tokens of the whole picture, outside of the part no higher than anywhere in it: 0, or
-        the lowest value if that is below.
+        (..., rows, columns) on the tokens of the whole picture; outside of the part 0, or the lowest value if that is
+        below 0.
     """
     axes = len(area) // 2
     spans = []
