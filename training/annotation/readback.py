@@ -18,7 +18,7 @@ from .edits import PictureEdits
 from .labelme import read_labelme
 from .report import REJECT
 from .store import FOLDER, pixels_hash
-from .write import WRITTEN_COCO, home_of
+from .write import COCO, coco_as_written, home_of
 
 STATE = "state.json"
 Edits = dict[tuple[str, int], PictureEdits]
@@ -91,7 +91,7 @@ def state_rows(out: Path) -> dict[str, Any]:
 
 def _merge_coco(out: Path, edits: Edits, coco: Path | None) -> None:
     """Add the changes in COCO keypoints since we wrote them: in the folder's own file, then in one edited elsewhere."""
-    own, before = out / "coco_keypoints.json", out / FOLDER / WRITTEN_COCO
+    own, before = out / COCO, coco_as_written(out)
     if not before.is_file():
         return
     for path in (*([own] if own.is_file() else []), *([coco] if coco else [])):

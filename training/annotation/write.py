@@ -30,7 +30,7 @@ from .report import REJECTED, Report, TripletReport
 from .review import review_page
 from .store import FOLDER, pixels_hash
 
-LINES, WRITTEN_COCO = "triplets.jsonl", "written_coco.json"
+LINES, COCO, WRITTEN_COCO, NEXT_COCO = "triplets.jsonl", "coco_keypoints.json", "written_coco.json", "next_coco.json"
 
 
 def home_of(out: Path, name: str) -> Path:
@@ -83,8 +83,9 @@ def write_all(
     ]
 
     # Write what people look at and edit.
-    _write_json(out / "coco_keypoints.json", write_coco(shapes))
-    _write_json(out / FOLDER / WRITTEN_COCO, write_coco(shapes))
+    _write_json(out / FOLDER / NEXT_COCO, write_coco(shapes))
+    _write_json(out / COCO, write_coco(shapes))
+    (out / FOLDER / NEXT_COCO).replace(out / FOLDER / WRITTEN_COCO)
     write_text(out / "skeletons.yaml", _skeletons_yaml())
     write_text(out / "review.html", review_page(triplets, report, {one[0]: one[4] for one in shapes}))
     _write_json(out / "report.json", {**_others_facts(out / "report.json"), **report.table()})
@@ -106,6 +107,13 @@ def write_all(
         (out / LINES).unlink()  # nothing that training would refuse stays under this name
         raise
     save_picture(triplet_sheet([prepare(triplet, config) for triplet in loaded]), out / "preview.png")
+
+
+def coco_as_written(out: Path) -> Path:
+    """Find what we wrote into the COCO file last; a kill may have come between the file and that note of it."""
+    own, latest = out / COCO, out / FOLDER / NEXT_COCO
+    written = own.is_file() and latest.is_file() and own.read_bytes() == latest.read_bytes()
+    return latest if written else out / FOLDER / WRITTEN_COCO
 
 
 def _others_facts(path: Path) -> dict[str, Any]:

@@ -109,6 +109,27 @@ def test_edits_are_kept_through_every_further_run(out):
         assert set(edit.boxes) == {0} and set(edit.joints) == {0} and set(edit.joints[0]) == {0, 2, 3}
 
 
+def test_what_we_wrote_is_no_edit_after_a_kill_before_it_was_noted(out, monkeypatch):
+    edited(
+        out / "01/target.json",
+        lambda content: shape(content, "wolf", "polygon").update(points=[[10, 40], [60, 40], [60, 140], [10, 140]]),
+    )
+    honest = Path.replace
+
+    def replace(path, target):
+        if Path(target).name == "written_coco.json":
+            raise KeyboardInterrupt
+        return honest(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        again(out.parent, back=True)
+    monkeypatch.undo()
+    again(out.parent, back=True)
+    edit = read_labelme(out / "01/target.json", SIZE, ["wolf", "leopard"], [AP10K] * 2)
+    assert set(edit.masks) == {0} and not edit.joints
+
+
 def test_an_outline_becomes_the_mask_and_others_keep_their_png(out):
     other = (out / "masks/01_target_leopard.png").read_bytes()
     edited(
