@@ -118,7 +118,7 @@ def ai_toolkit(facts: ExportFacts) -> dict[str, str]:
     mask = f"          mask_path: {_quoted(str(facts.folder / 'mask'))}  # white weighs more: all subjects together\n"
     samples = [f"ctrl_img_{slot}: {_quoted(path)}" for slot, path in enumerate(facts.controls, 1)]
     text = _AI_TOOLKIT.substitute(
-        config=facts.folder / "config.yaml",
+        config=shlex.quote(str(facts.folder / "config.yaml")),
         name=_quoted(facts.name),
         rank=RANK,
         target=_quoted(str(facts.folder / "target")),

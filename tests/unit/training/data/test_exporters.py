@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import struct
 import zipfile
 import zlib
@@ -225,6 +226,13 @@ def test_without_masks_the_subjects_boxes_stay_and_no_mask_is_named(export, trip
     path.write_text("\n".join(map(json.dumps, lines)))
     code, out, _ = export("ai-toolkit", folder)
     assert code == 0 and "mask_path" not in (out / "config.yaml").read_text() and not (out / "mask").exists()
+
+
+def test_the_command_of_a_folder_with_spaces_can_be_copied(triplets, tmp_path):
+    out = tmp_path / "my pictures"
+    assert main(["--export", "ai-toolkit", str(triplets), str(out)]) == 0
+    first = (out / "config.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert shlex.split(first.split(": ", 1)[1]) == ["python", "run.py", str(out / "config.yaml")]
 
 
 def test_what_the_command_refuses(export, triplets, tmp_path, capsys):
