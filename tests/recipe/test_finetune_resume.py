@@ -53,6 +53,23 @@ def test_interrupted_before_the_export_it_is_exported_on_resume(world, monkeypat
     assert (world / "out" / "hugging.safetensors").is_file()
 
 
+def test_killed_after_the_last_checkpoint_its_table_and_chart_are_written_on_resume(world, monkeypatch):
+    whole, broken = config_of(world, "a.toml", "a"), config_of(world, "b.toml", "b")
+    quick = ("--set", "train.steps=2", "--set", "samples.every=0")
+    assert finetune.main([whole, *quick]) == 0
+
+    def crash(*_):
+        raise Crash
+
+    monkeypatch.setattr(training.engine.run_dir.RunDir, "write_history", crash)
+    with pytest.raises(Crash):
+        finetune.main([broken, *quick])
+    monkeypatch.undo()
+    assert finetune.main([broken, *quick, "--resume"]) == 0
+    for name in ("history.csv", "loss.png"):
+        assert (world / "a" / name).read_bytes() == (world / "b" / name).read_bytes(), name
+
+
 def test_resuming_under_other_settings_is_refused(world, monkeypatch, capsys):
     config = config_of(world)
     interrupt_at(monkeypatch, 2, Crash())

@@ -83,11 +83,15 @@ class LossLog:
     def write(self, checkpoint: Checkpoint) -> None:
         """Write the checkpoint first, then what people look at."""
         self.folder.write_checkpoint(checkpoint)
-        self._rates += [self.rate_at(step) for step in range(len(self._rates), checkpoint.step)]
+        self.show(checkpoint.step)
+        self._tensorboard()
+
+    def show(self, steps: int) -> None:
+        """Write the table and the chart of the first steps; a resumed run's may have been cut off by a kill."""
+        self._rates += [self.rate_at(step) for step in range(len(self._rates), steps)]
         self.folder.write_history(self._gathered, self._rates)
         curves = {name: values.tolist() for name, values in self._gathered.items()}
         save_picture(loss_chart(curves), self.folder.path / "loss.png")
-        self._tensorboard()
 
     def _tensorboard(self) -> None:
         from torch.utils.tensorboard import SummaryWriter

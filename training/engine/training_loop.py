@@ -46,6 +46,8 @@ def run_steps(
         TrainingAborted: a loss is not a number.
     """
     config, steps = spec.config, spec.config.train.steps
+    if start and accelerator.is_main_process:
+        loss_log.show(start)
     progress = Progress(start, steps)
     for step in range(start, steps):
         stop_if_asked()
