@@ -107,6 +107,7 @@ def test_what_is_encoded_is_kept_by_content(world, capsys, caplog):
     assert f"{damaged.name}: damaged" in caplog.text
     assert torch.equal(third.identity, first.identity)
     assert "encoding 3 of 3" in again("identity.local_grid=1")[1]  # another grid, other tokens
+    assert "encoding 3 of 3" in again("data.fit=pad")[1], "targets are square; concepts may not be"
     assert "encoding 3 of 6" in again("data.crops=2")[1]
 
 

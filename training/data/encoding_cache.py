@@ -91,6 +91,7 @@ def _key(triplet: Triplet, crop: int, config: Config, models: str, dtype: torch.
         models,
         str(dtype),
         config.data.image_px,
+        config.data.fit,  # of the concepts too, whose shapes the target's place does not know
         vars(place),
         config.identity.local_grid,
         list(triplet.facts.digests),
