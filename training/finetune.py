@@ -153,8 +153,8 @@ def one_step(
         for micro_batch in micro_batches:
             piece = global_batch.part(micro_batch.start, micro_batch.stop)
             # crops stay in the computer's memory: a prompt of Flux is 4 to 16 MB
-            batch, rows = crops.take(piece.rows).to(device), piece.rows.to(device)
-            yield batch, identity.take(rows) if identity else None, *piece.inputs(device)
+            subjects = identity.take(piece.rows).to(device) if identity else None
+            yield crops.take(piece.rows).to(device), subjects, *piece.inputs(device)
 
     return update(
         model, optimizer, parameters, inputs(), len(micro_batches), accelerator, max_grad_norm=settings.max_grad_norm

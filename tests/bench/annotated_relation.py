@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import shutil
 from collections.abc import Sequence
@@ -79,7 +80,9 @@ def lines_of(folder: Path) -> list[dict]:
     return rows
 
 
-def drawn(out: Path, triplets: Path, keys: Sequence[str], seed: int, pictures: int) -> torch.Tensor:
+def drawn(
+    out: Path, triplets: Path, keys: Sequence[str], seed: int, pictures: int, growth: float = 0.0
+) -> torch.Tensor:
     """Learn a row's relation from exact lines, but for `keys`, and draw with it: (N, 3, 128, 128) in [0, 1]."""
     finished = out / f"seed{seed}" / f"{pictures}.npy"
     if finished.exists():
@@ -87,7 +90,12 @@ def drawn(out: Path, triplets: Path, keys: Sequence[str], seed: int, pictures: i
     pairs = zip(lines_of(triplets / "exact"), lines_of(triplets / "annotated"), strict=True)
     rows = [exact | {key: annotated[key] for key in keys} for exact, annotated in pairs]
     write_text(out / "triplets" / "triplets.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    overrides = (*HUGGING.overrides, "samples.every=0", f"data.folder={out / 'triplets'}")
+    overrides = (
+        *HUGGING.overrides,
+        "samples.every=0",
+        f"data.folder={out / 'triplets'}",
+        f"identity.box_growth={growth}",
+    )
     lora = train_relation(replace(HUGGING, overrides=overrides), finished.parent, seed=seed)
     starts = range(0, pictures, BATCH)
     drawings = [Drawing(HUGGING.relation, pictures, at, min(at + BATCH, pictures), lora) for at in starts]
@@ -98,10 +106,10 @@ def drawn(out: Path, triplets: Path, keys: Sequence[str], seed: int, pictures: i
     return torch.from_numpy(images)
 
 
-def count(out: Path, triplets: Path, keys: Sequence[str], seeds: int, pictures: int) -> dict:
+def count(out: Path, triplets: Path, keys: Sequence[str], seeds: int, pictures: int, growth: float = 0.0) -> dict:
     """Count a row over its seeds, each on the same scenes; also the relation's share in every seed."""
     judge, plans = load_shipped(), evaluation_plans(HUGGING.relation, pictures, SEED)
-    parts = [classify(judge, drawn(out, triplets, keys, seed, pictures), plans) for seed in range(seeds)]
+    parts = [classify(judge, drawn(out, triplets, keys, seed, pictures, growth), plans) for seed in range(seeds)]
     shares = [round(float(part.relation.mean()), 3) for part in parts]
     return Measurement.of(Predictions.joined(parts)).table() | {"seeds": shares}
 
@@ -112,6 +120,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", type=of_type.whole(), default=1, help="trainings of each row")
     parser.add_argument("--pictures", type=of_type.whole(), default=PICTURES, help="of each training")
+    parser.add_argument("--growth", type=float, nargs="+", default=[0.0], help="identity.box_growth of each row")
     parser.add_argument("--write", type=of_type.path, nargs="?", const=RESULTS, help="where the numbers go")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -119,8 +128,10 @@ def main() -> None:
     if not (triplets / "annotated" / "triplets.jsonl").exists():
         write_annotated(triplets)
     table = {}
-    for name in args.rows:
-        table[name] = count(args.out / name.replace(" ", "_"), triplets, ROWS[name], args.seeds, args.pictures)
+    for row, growth in itertools.product(args.rows, args.growth):
+        name = f"{row}, growth {growth:g}" if growth else row
+        folder = args.out / name.replace(" ", "_").replace(",", "")
+        table[name] = count(folder, triplets, ROWS[row], args.seeds, args.pictures, growth)
         shares = (f"{key} {100 * table[name][key]['value']:.1f}" for key in ("relation", "identity", "fused"))
         say(f"{name}: {', '.join(shares)}")
     if args.write:

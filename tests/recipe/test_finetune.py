@@ -14,6 +14,7 @@ from tests.recipe.tiny_recipe import write_authors, write_config
 from tests.recipe.tiny_runs import config_of
 from training.common.cli import say
 from training.config import load_config
+from training.data import encoding_cache
 from training.data.dataset import load_triplets
 from training.data.encoding_cache import encode
 from training.host_diffusers import attach_relation, relation_parameters, unet_layout
@@ -109,6 +110,42 @@ def test_what_is_encoded_is_kept_by_content(world, capsys, caplog):
     assert "encoding 3 of 3" in again("identity.local_grid=1")[1]  # another grid, other tokens
     assert "encoding 3 of 3" in again("data.fit=pad")[1], "targets are square; concepts may not be"
     assert "encoding 3 of 6" in again("data.crops=2")[1]
+
+
+def test_growing_boxes_adds_guesses_behind_the_crops(world, capsys, monkeypatch):
+    """The tiny subjects only touch, so growth is stood in for by boxes that shrink."""
+    asked = []
+
+    def shrunk(boxes, share, words):
+        asked.append((share, words))
+        return boxes * 0.9
+
+    monkeypatch.setattr(encoding_cache, "grown", shrunk)
+    config = config_of(world)
+
+    def encoded(*overrides):
+        changed = load_config(config, overrides)
+        frozen = open_frozen_models(changed.models)
+        return encode(load_triplets(changed.data, ""), changed, frozen, CPU, torch.float32, say)
+
+    plain, guesses = encoded(), encoded("identity.box_growth=0.3")
+    assert "encoding 15 of 18 pictures" in capsys.readouterr().out, "the boxes as they are were encoded before"
+    assert {share for share, _ in asked} == {0.3} and len(set(asked)) == 15
+    assert len(plain) == 3 and len(guesses) == 18
+    for name in ("boxes", "identity", "latents"):
+        assert torch.equal(getattr(plain, name), getattr(guesses, name)[:3]), name
+    for rows in (guesses.take(torch.arange(start, start + 3)) for start in range(3, 18, 3)):
+        torch.testing.assert_close(rows.boxes, plain.boxes * 0.9)
+        assert torch.equal(rows.latents, plain.latents) and torch.equal(rows.region, plain.region)
+        assert not torch.equal(rows.identity, plain.identity)
+    assert (
+        len(
+            encoded(
+                "identity.box_growth=0.3", 'models.identity=""', 'models.clip_vision=""', 'models.local_clip_vision=""'
+            )
+        )
+        == 3
+    )
 
 
 def test_diffusers_pipeline_loads_the_file_with_equal_pictures(world):

@@ -28,7 +28,7 @@ def parts(world):
         unet = frozen.base.unet(torch.float32)
         objective = relation.attach(unet, frozen.base.schedule, config, frozen.identity_config is not None)
         recipe = finetune.load_run_spec(config, CPU, 1, False)
-        return objective, crops, sdxl_setup.project_identity(recipe, crops, unet, CPU)
+        return objective, crops, sdxl_setup.project_identity(recipe, crops, unet)
 
     return build
 

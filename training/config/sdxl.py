@@ -74,6 +74,12 @@ class IdentityConfig(Checked):
 
     strength: FiniteFloat = Field(0.6, ge=0, le=4, description="gamma of the image cross-attention; 0.6 in the paper")
     local_grid: int = Field(4, ge=1, le=64, description="cells a side that the local tokens are pooled to")
+    box_growth: FiniteFloat = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of a box that a side inside another subject's box may reach on, drawn at random; 0 is off",
+    )
 
 
 class LoraConfig(Checked):

@@ -10,6 +10,7 @@ import gc
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from ..host_diffusers.clipself import encoder_of_transformers
 from ..host_diffusers.frozen import FrozenModels
 from ..host_diffusers.images import encode_pictures, image_tokens
 from ..host_diffusers.text import encode_phrases, encode_prompts
+from .box_growth import box_guesses, grown
 from .dataset import Example, annotation_bytes, crop_of, prepare
 from .encoded_triplets import EncodedTriplets, stack_rows
 from .prompt_spans import token_span
@@ -50,24 +52,38 @@ def encode(
     """Encode every crop of every triplet, or read it from the cache.
 
     Args:
+        triplets: to encode.
+        config: `identity.box_growth` adds rows behind all crops: each again, with other boxes.
+        frozen: the encoders.
         device, dtype: where and in which precision the encoders run (the VAE and the identity model in float32).
         progress: called with what is being done.
     """
-    crops = [(triplet, crop) for triplet in triplets for crop in range(config.data.crops)]
-    models = frozen.fingerprint()
-    files = [
-        Path(config.output.cache) / f"{_key(triplet, crop, config, models, dtype)}.safetensors"
-        for triplet, crop in crops
+    crops = [
+        (triplet, crop, guess)
+        for guess in range(box_guesses(config))
+        for triplet in triplets
+        for crop in range(config.data.crops)
     ]
+    models = frozen.fingerprint()
+    files = [Path(config.output.cache) / f"{_key(*crop, config, models, dtype)}.safetensors" for crop in crops]
     missing = [i for i, file in enumerate(files) if not is_whole(file)]
     if missing:
         progress(f"encoding {len(missing)} of {len(crops)} pictures")
-        examples = [prepare(crops[i][0], config.data, crops[i][1], config.train.seed) for i in missing]
+        examples = [_example(*crops[i], config) for i in missing]
         encoded = _encode_all(examples, config, frozen, device, dtype, progress)
         for example, tensors, i in zip(examples, encoded, missing):
             save(files[i], tensors, {"kind": "encoded triplet", "prompt": example.triplet.prompt})
         free_memory(device)
     return stack_rows([load_file(file) for file in files])
+
+
+def _example(triplet: Triplet, crop: int, guess: int, config: Config) -> Example:
+    """Cut one square; its boxes are as they are in guess 0."""
+    example = prepare(triplet, config.data, crop, config.train.seed)
+    if not guess:
+        return example
+    words = f"{config.train.seed}/{triplet.name}/{crop}/boxes {guess}"
+    return replace(example, boxes=grown(example.boxes, config.identity.box_growth, words))
 
 
 def encode_negative(
@@ -84,7 +100,7 @@ def encode_negative(
     return tensors["context"], tensors["pooled"]
 
 
-def _key(triplet: Triplet, crop: int, config: Config, models: str, dtype: torch.dtype) -> str:
+def _key(triplet: Triplet, crop: int, guess: int, config: Config, models: str, dtype: torch.dtype) -> str:
     place = crop_of(triplet, config.data, crop, config.train.seed)
     made_of = [
         _VERSION,
@@ -97,6 +113,8 @@ def _key(triplet: Triplet, crop: int, config: Config, models: str, dtype: torch.
         list(triplet.facts.digests),
         annotation_bytes(triplet).decode(),
     ]
+    if guess:
+        made_of += [guess, config.identity.box_growth, config.train.seed, triplet.name]
     return sha256(json.dumps(made_of).encode()).hexdigest()
 
 

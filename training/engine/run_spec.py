@@ -12,6 +12,7 @@ from ..common.errors import UserErrors
 from ..common.toml_config import ConfigFaults
 from ..config import Config, TrainConfig
 from ..config.subject import SubjectConfig
+from ..data.box_growth import box_guesses
 from ..data.dataset import dataset_sha256, load_triplets
 from ..data.encoded_triplets import EncodedTriplets
 from ..data.triplet import Triplet
@@ -178,7 +179,7 @@ def _bytes_to_write(config: Config, triplets: list[Triplet]) -> int:
     """Bound the latents and text of every crop, two checkpoints and pictures, in round numbers."""
     latent = (config.data.image_px // 8) ** 2 * 16 * 4
     subjects = max((len(triplet.names) for triplet in triplets), default=2)
-    crops = len(triplets) * config.data.crops
+    crops = len(triplets) * config.data.crops * box_guesses(config)
     pictures = config.data.image_px**2 * 3 * config.samples.count
     rounds = 2 + config.train.steps // config.samples.every if config.samples.every else 0
     return crops * (latent * (subjects + 1) + 4 * 2**20) + 200 * 2**20 * config.lora.rank // 4 + rounds * pictures
@@ -211,6 +212,7 @@ def describe_run(spec: RunSpec, processes: int) -> str:
     config, base = spec.config, spec.frozen.base
     layout = unet_layout(base.empty_unet())
     crops = len(spec.triplets) * config.data.crops
+    guesses = f", each with {box_guesses(config)} sets of boxes" if box_guesses(config) > 1 else ""
     accumulation = config.train.batch_size // (processes * spec.micro_batch)
     losses = {"denoise": 1.0, "keypoint": config.loss.keypoint_weight, "attention": config.loss.attention_weight}
     memory = memory_of(spec)
@@ -222,7 +224,7 @@ def describe_run(spec: RunSpec, processes: int) -> str:
     )
     lines = {
         "relation": config.relation,
-        "data": f"{len(spec.triplets)} triplets, {crops} crops of {config.data.image_px} px, "
+        "data": f"{len(spec.triplets)} triplets, {crops} crops of {config.data.image_px} px{guesses}, "
         f"sha256 {spec.dataset[:12]}",
         "base": f"{config.models.base} ({base.name}, {spec.schedule.prediction} prediction, "
         f"{len(layout.sites())} text cross-attentions)",

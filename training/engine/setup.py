@@ -51,7 +51,7 @@ def set_up(spec: RunSpec, accelerator: Accelerator, speak) -> Setup:
     speak(f"loading the UNet in {str(spec.dtype).removeprefix('torch.')}")
     unet = spec.frozen.base.unet(spec.dtype).to(device)
     objective = relation.attach(unet, spec.schedule, config, spec.frozen.identity_config is not None)
-    identity = project_identity(spec, crops, unet, device)
+    identity = project_identity(spec, crops, unet)
     return Setup(
         objective,
         relation_parameters(unet),
@@ -62,10 +62,11 @@ def set_up(spec: RunSpec, accelerator: Accelerator, speak) -> Setup:
     )
 
 
-def project_identity(
-    spec: RunSpec, crops: EncodedTriplets, unet: nn.Module, device: torch.device
-) -> IdentityBatch | None:
-    """Project every crop's identity tokens to keys and values at every site, once; the projections are not kept."""
+def project_identity(spec: RunSpec, crops: EncodedTriplets, unet: nn.Module) -> IdentityBatch | None:
+    """Project every crop's identity tokens to keys and values at every site, once; the projections are not kept.
+
+    The batch stays in the computer's memory, as the crops do: on SDXL in half precision 10 to 16 MB of each.
+    """
     if spec.frozen.identity_config is None:
         return None
     model = spec.frozen.identity()
@@ -79,7 +80,7 @@ def project_identity(
             tuple(crops.latents.shape[-2:]),
             unet,
         )
-    return batch.to(device, spec.dtype)
+    return batch.to(torch.device("cpu"), spec.dtype)
 
 
 def relation_card(spec: AnySpec, base: str, losses: dict[str, float], samples: SamplePictures | None) -> RelationCard:

@@ -103,17 +103,18 @@ def sample_pictures(
 
     Args:
         crops: all of them, on the CPU.
-        identity: of all crops, on the UNet's device.
+        identity: of all crops, on the CPU.
         negative: encoded; None where no pictures are to be drawn, and none are.
     """
     config = spec.config
     if negative is None:
         return None
-    rows, device = torch.arange(0, len(crops), config.data.crops)[: config.samples.count], objective.unet.device
+    rows, device = torch.arange(0, len(spec.triplets) * config.data.crops, config.data.crops), objective.unet.device
+    rows = rows[: config.samples.count]
     samples = SamplePictures(
         objective,
         crops.take(rows).to(device),
-        identity.take(rows.to(device)) if identity else None,
+        identity.take(rows).to(device) if identity else None,
         [triplet.prompt for triplet in spec.triplets[: len(rows)]],
         negative,
         spec.frozen.base.vae,

@@ -51,8 +51,8 @@ class IdentityBatch:
         """Return the pictures with these indices, (B',) on the same device."""
         return self._map(lambda tensor: tensor[rows])
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> IdentityBatch:
-        return self._map(lambda tensor: tensor.to(device, dtype))
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> IdentityBatch:
+        return self._map(lambda tensor: tensor.to(device=device, dtype=dtype))
 
     def absent_before(self) -> IdentityBatch:
         """B rows without identity, then these: for classifier-free guidance with [negative, positive]."""
