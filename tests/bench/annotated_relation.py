@@ -121,7 +121,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=of_type.whole(), default=1, help="trainings of each row")
     parser.add_argument("--pictures", type=of_type.whole(), default=PICTURES, help="of each training")
     parser.add_argument("--growth", type=float, nargs="+", default=[0.0], help="identity.box_growth of each row")
-    parser.add_argument("--write", type=of_type.path, nargs="?", const=RESULTS, help="where the numbers go")
+    parser.add_argument(
+        "--write", type=of_type.path, nargs="?", const=RESULTS, help="file whose rows are replaced or added to"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     triplets = args.out / "triplets"
@@ -135,7 +137,8 @@ def main() -> None:
         shares = (f"{key} {100 * table[name][key]['value']:.1f}" for key in ("relation", "identity", "fused"))
         say(f"{name}: {', '.join(shares)}")
     if args.write:
-        write_text(args.write, json.dumps(table, indent=1) + "\n")
+        counted = json.loads(args.write.read_text(encoding="utf-8")) if args.write.exists() else {}
+        write_text(args.write, json.dumps(counted | table, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from .measure import Measurement, Predictions, Share
 from .report import write_section
 from .train_relation import base_digest
 
+SHARES = ("relation", "identity", "confusion", "emblem", "fused")
 TESTED = ("relation", "identity", "keypoints")
 
 
@@ -57,15 +58,15 @@ def tables(rows: dict[str, dict]) -> str:
     """Write the results as Markdown, in percent with 95 % intervals; keypoints in box sides; p in TESTED's order."""
     lines: list[str] = []
     heading = ""
+    shares = [key for key in SHARES if any(key in row for row in rows.values())]
     for name, row in rows.items():
         if row["table"] != heading:
             heading = row["table"]
             lines += [
                 "",
-                f"| {heading} | relation | identity | confusion | emblem | fused | keypoint distance | p | pictures |",
-                "| --- " * 9 + "|",
+                f"| {heading} | {' | '.join(shares)} | keypoint distance | p | pictures |",
+                "| --- " * (len(shares) + 4) + "|",
             ]
-        shares = ("relation", "identity", "confusion", "emblem", "fused")
         cells = [str(Share(**row[key])) if key in row else "-" for key in shares]
         distance = row["keypoints"]
         tests = row.get("against")
