@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import blind_reader
+from training.miniworld.experiments import ablation_report, ablation_rows, keypoint_probe
 from training.miniworld.experiments.measure import Share
 from training.miniworld.experiments.report import SIDE_BY_SIDE
 from training.miniworld.world.relations import SEEN
@@ -45,6 +46,14 @@ def test_what_a_flux_relation_learns():
         for name, row in results("flux_ablation.json").items()
     ]
     assert table_below(f"{heading} | pictures |") == rows
+
+
+def test_the_ablation_is_of_the_shipped_weights_and_its_tables_are_its_files():
+    rows = ablation_report.recorded(ROOT / "models/miniworld/README.md")
+    distances = rows.pop(ablation_rows.JOINTS)
+    assert {"full", "base alone"} <= rows.keys()
+    expected = f"{ablation_report.tables(rows)}\n\n{keypoint_probe.table(distances)}".splitlines()
+    assert CARD[CARD.index("<!-- ablation -->") + 1 : CARD.index("<!-- /ablation -->")] == expected
 
 
 def test_what_annotation_costs_a_relation():
