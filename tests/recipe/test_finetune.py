@@ -148,6 +148,15 @@ def test_growing_boxes_adds_guesses_behind_the_crops(world, capsys, monkeypatch)
     )
 
 
+def test_a_dry_run_says_how_many_sets_of_boxes_each_crop_has(world, capsys):
+    for growth, said in (
+        ("0.3", "3 crops of 64 px, each with 6 sets of boxes, sha256"),
+        ("0", "3 crops of 64 px, sha256"),
+    ):
+        assert finetune.main([str(config_of(world)), "--set", f"identity.box_growth={growth}", "--dry-run"]) == 0
+        assert said in capsys.readouterr().out
+
+
 def test_diffusers_pipeline_loads_the_file_with_equal_pictures(world):
     """`load_lora_weights` on a whole SDXL pipeline gives what was trained."""
     from diffusers import DDIMScheduler, StableDiffusionXLPipeline
