@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-# words that already say which one is meant: such a name gets no article
-_DETERMINERS = {"a", "an", "the", "this", "that", "these", "those", "my", "your", "his", "her", "its", "our", "their",
-                "one", "two", "three", "some", "several"}  # fmt: skip
+from .articles import with_article
+
 _AUXILIARIES = ("is ", "are ")
-_VOWELS = "aeiou"
 
 
 def make_sentence(names: Sequence[str], relation: str = "", place: str = "") -> str:
@@ -31,7 +29,7 @@ def make_sentence(names: Sequence[str], relation: str = "", place: str = "") -> 
         raise ValueError(
             f"names: expected the words that name each subject, got {names}. Fill in name of each Subject."
         )
-    subjects = [_with_article(name) for name in names]
+    subjects = [with_article(name) for name in names]
     relation = " ".join(relation.split())
     together = subjects[0] if len(subjects) == 1 else f"{', '.join(subjects[:-1])} and {subjects[-1]}"
     if not relation:
@@ -41,14 +39,6 @@ def make_sentence(names: Sequence[str], relation: str = "", place: str = "") -> 
     else:
         sentence = f"{together} {_with_auxiliary(relation, 'is' if len(subjects) == 1 else 'are')}"
     return f"{sentence} {' '.join(place.split())}".strip()
-
-
-def _with_article(name: str) -> str:
-    """Put "a" or "an" before a common noun; proper names and names with a determiner stay as they are."""
-    first = name.split()[0]
-    if first.lower() in _DETERMINERS or first[0].isupper() or not first[0].isascii():
-        return name
-    return f"{'an' if first[0] in _VOWELS else 'a'} {name}"
 
 
 def _with_auxiliary(relation: str, auxiliary: str) -> str:

@@ -19,13 +19,14 @@ from core.relation.flux_lora import load_flux_pairs
 from core.relation.keypoint_loss import KeypointPairs, keypoint_loss
 from tests.recipe.tiny_flux import write_flux, write_flux_config, write_tables
 from tests.recipe.tiny_runs import Crash, interrupt_at
+from tests.surface import ROOT
 from tests.unit.synthetic_triplets import write_authors
 from training.common.cli import say
 from training.config import load_config
 from training.data.flux_encoding import encode_flux, neighbours
 from training.diffusion.flow import add_noise
 from training.engine.flux.setup import load_objective
-from training.engine.flux.spec import load_flux_spec
+from training.engine.flux.spec import describe_flux_run, load_flux_spec
 from training.prepare import convert
 
 CPU = torch.device("cpu")
@@ -342,3 +343,27 @@ def test_a_second_file_for_kohya_is_of_flux_alone(tmp_path, capsys):
     path.write_text('relation = "hugging"\n[data]\nfolder = "d"\n[models]\nbase = "b"\n[output]\nfolder = "o"\n')
     assert finetune.main([str(path), "--also", "kohya"]) == 2
     assert "spelled as kohya's tools have it already" in capsys.readouterr().err
+
+
+def test_a_name_that_its_prompt_lacks_has_no_placeholder(tmp_path, monkeypatch, capsys):
+    """The miniworld's Flux reads [ref#1] behind a name; other bases add a sentence instead."""
+    write_authors(tmp_path / "data")
+    prompts = tmp_path / "data" / "prompts.json"
+    prompts.write_text(prompts.read_text(encoding="utf-8").replace('["fox", "bear"]', '["fox", "wolf"]'))
+    settings = {"data.folder": tmp_path / "data", "output.folder": tmp_path / "out", "output.cache": tmp_path / "cache"}
+    overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    monkeypatch.chdir(ROOT)
+    assert finetune.main(["training/configs/relation_flux_miniworld.toml", *overrides]) == 2
+    assert "triplet 0: prompt: expected the name 'wolf' as a word of its own" in capsys.readouterr().err
+
+
+def test_a_plan_speaks_of_the_card_that_trains(config_of, monkeypatch):
+    path = config_of()
+    spec = load_flux_spec(load_config(path), CPU, 1, False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (0, 10**12))
+    plans = {
+        device: describe_flux_run(replace(spec, config=load_config(path, [f"train.device={device}"])), 1)
+        for device in ("auto", "cpu")
+    }
+    assert "this card has 1000.0 GB" in plans["auto"] and "this card" not in plans["cpu"]

@@ -125,6 +125,6 @@ def _by_subject(
                 raise ValueError("expected 17 keypoints, a bbox of 4 numbers, and a width and height of its image")
             points[:, 2] = points[:, 2].clip(NOWHERE, COUNTS)
             keypoints[file, int(subject)] = box, points, size
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{where}: expected COCO keypoints ({type(error).__name__}: {error}).") from error
     return keypoints

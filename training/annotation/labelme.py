@@ -16,10 +16,11 @@ import numpy as np
 
 from core.user_files import read_json_object
 
+from ..common.polygons import fill_polygons
 from ..data.skeletons import JOINTS, SKELETONS
 from .edits import PictureEdits
 from .joints import COUNTS, HIDDEN, NOWHERE
-from .masks import outlines, rasterise
+from .masks import outlines
 from .options import LABELME
 
 _STAMP = "relate "
@@ -164,7 +165,7 @@ def read_labelme(path: Path, size: tuple[int, int], names: Sequence[str], skelet
     # A mask is edited if one of its outlines is, or if there are fewer of them than we wrote.
     for group, group_polygons in polygons.items():
         if machine_outlines[group] < len(group_polygons) or len(group_polygons) < outlines_before[group]:
-            edits.masks[group], edits.outlines[group] = rasterise(group_polygons, size), group_polygons
+            edits.masks[group], edits.outlines[group] = fill_polygons(group_polygons, size), group_polygons
             if not edits.masks[group].any():
                 raise ValueError(f"{path}: the outline of {names[group]} holds no pixel; draw it again.")
 
@@ -193,7 +194,7 @@ def _points(shape: Any, where: str) -> np.ndarray:
     expected = f"{where}: expected 'points', a list of [x, y] in pixels. Draw it again in the editor."
     try:
         points = np.asarray(shape["points"], float)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(expected) from error
     if points.ndim != 2 or points.shape[1] != 2 or not len(points) or not np.isfinite(points).all():
         raise ValueError(expected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 _HOLE, _ISLAND = 0.005, 0.02  # of the mask's area
 _RING = 0.03  # of the picture's longer side: what surrounds a mask
@@ -44,14 +44,6 @@ def paint_over(image: Image.Image, masks: Sequence[np.ndarray]) -> Image.Image:
         if mask.any() and ring.any():
             pixels[mask] = pixels[ring].mean(0).round()
     return Image.fromarray(pixels)
-
-
-def rasterise(polygons: Sequence[Sequence[Sequence[float]]], size: tuple[int, int]) -> np.ndarray:
-    """Turn polygons in pixels into a mask (H, W) of a picture of `size` (width, height)."""
-    canvas = Image.new("1", size)
-    for polygon in polygons:
-        ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in polygon], fill=1)
-    return np.asarray(canvas)
 
 
 def outlines(mask: np.ndarray, tolerance: float = 1.0) -> list[list[tuple[float, float]]]:

@@ -7,7 +7,7 @@ in pixels, segmentation as polygons or run lengths, iscrowd), ``categories`` (id
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 from core.user_files import read_json_object
 
 from ..common.errors import UserErrors, first_few
+from ..common.polygons import fill_polygons
 
 _MOST = 3  # faults of one file that are spelled out
 
@@ -45,14 +46,13 @@ class Thing:
         """
         if isinstance(self.segmentation, dict):
             return _run_lengths(self.segmentation, width, height)
+        if self.segmentation:
+            pairs = [list(zip(polygon[::2], polygon[1::2])) for polygon in self.segmentation]
+            return fill_polygons(pairs, (width, height))
         canvas = Image.new("1", (width, height))
-        draw = ImageDraw.Draw(canvas)
-        for polygon in self.segmentation or ():
-            draw.polygon([(polygon[i], polygon[i + 1]) for i in range(0, len(polygon) - 1, 2)], fill=1)
-        if not self.segmentation:
-            x0, y0, x1, y1 = self.box
-            draw.rectangle((x0 * width, y0 * height, x1 * width - 1, y1 * height - 1), fill=1)
-        return np.asarray(canvas, dtype=bool)
+        x0, y0, x1, y1 = self.box
+        ImageDraw.Draw(canvas).rectangle((x0 * width, y0 * height, x1 * width - 1, y1 * height - 1), fill=1)
+        return np.asarray(canvas)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +171,7 @@ def _id(entry: dict, key: str) -> int | str | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _captions(file: Path, faults: list[str]) -> dict[Any, str]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from core.checkpoint import save
 
+from ..common.errors import UserErrors
 from ..common.image_files import to_tensor
 from ..common.sheets import to_picture
 from ..config import FluxConfig
@@ -158,10 +159,13 @@ def _prompts(text: FluxText, prompts: list[str]) -> dict[str, Tensor]:
 def _words(text: FluxText, example: Example) -> dict[str, Tensor]:
     """Encode both prompts of a crop, and find the predicate and the placeholders in them."""
     triplet = example.triplet
-    prompts = [triplet.prompt, text.name(triplet.prompt, triplet.names)]
+    try:
+        prompts = [triplet.prompt, text.name(triplet.prompt, triplet.names)]
+    except ValueError as error:
+        raise UserErrors(f"triplet {triplet.name}: {error}") from error
     encoded = _prompts(text, prompts)
     length = encoded["context"].shape[1]
-    span = torch.zeros(2, length)
+    span, unread = torch.zeros(2, length), False
     for row, prompt in zip(span, prompts):
         phrase = find_phrase(prompt, triplet.predicate)
         if phrase is None:
@@ -170,7 +174,9 @@ def _words(text: FluxText, example: Example) -> dict[str, Tensor]:
         if first < last <= length:
             row[first:last] = 1 / (last - first)
         else:
-            log.warning("triplet %s: '%s' lies beyond the %d tokens read.", triplet.name, triplet.predicate, length)
+            unread = True
+    if unread:
+        log.warning("triplet %s: '%s' lies beyond the %d tokens read.", triplet.name, triplet.predicate, length)
     return {**encoded, "span": span, "places": torch.tensor(text.places(prompts[1], len(triplet.names)))}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
+from core.prompt.articles import correct_articles
 from core.user_files import read_text
 
 from ..common.errors import UserErrors
@@ -112,7 +112,7 @@ def panels_prompt(words: Wording, scene: Scene) -> str:
     first = _fill(words.panel_target[count - 1], scene, looks, place=_places(words, scene)[0])
     parts = [first, *(_fill_alone(words.panel_subject, words, scene, subject) for subject in range(count))]
     marks = _MARKS.get(len(parts), tuple(f"[PANEL-{number}]" for number in range(1, len(parts) + 1)))
-    return with_articles(
+    return correct_articles(
         words.panels.format(
             count=_COUNTS[len(parts)],
             subjects=" and the same ".join(looks),
@@ -121,20 +121,15 @@ def panels_prompt(words: Wording, scene: Scene) -> str:
     )
 
 
-def with_articles(text: str) -> str:
-    """Turn "a owl" into "an owl", by the letter that follows."""
-    return re.sub(r"\b([Aa]) (?=[aeiouAEIOU])", r"\1n ", text)
-
-
 def _fill(text: str, scene: Scene, names: Sequence[str], **more: str) -> str:
-    return with_articles(text.format(relation=scene.relation, **dict(zip("abc", names)), **more))
+    return correct_articles(text.format(relation=scene.relation, **dict(zip("abc", names)), **more))
 
 
 def _fill_alone(text: str, words: Wording, scene: Scene, subject: int, **more: str) -> str:
     place = _places(words, scene)[subject + 1]
     pose = pick(words.poses, len(scene.names), scene.seed, "pose")[subject]
     values = {"name": scene.names[subject], "pose": pose, "place": place, "gone": "", **more}
-    return with_articles(text.format(**values))
+    return correct_articles(text.format(**values))
 
 
 def _places(words: Wording, scene: Scene) -> tuple[str, ...]:

@@ -191,7 +191,7 @@ def describe_flux_run(spec: FluxSpec, processes: int) -> str:
         spec: of the run.
         processes: of it.
     """
-    config, base, card = spec.config, spec.base, _room()
+    config, base, card = spec.config, spec.base, _room(spec.config.train.device)
     memory = memory_of(spec, card is not None)
     empty = base.empty()
     blocks = len(empty.transformer_blocks) + len(empty.single_transformer_blocks)
@@ -223,5 +223,7 @@ def describe_flux_run(spec: FluxSpec, processes: int) -> str:
     )
 
 
-def _room() -> int | None:
-    return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
+def _room(device: str) -> int | None:
+    """Return the bytes of the card that will train; None where there is none."""
+    trains = device in ("auto", "cuda") and torch.cuda.is_available()
+    return torch.cuda.mem_get_info()[1] if trains else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.prompt.articles import with_article
+
 from ..prompts import Entry
 from ..relationbench import relationbench
 
@@ -50,24 +52,25 @@ def questions_of(entry: Entry, predicate: str | None) -> list[CaseQuestion]:
     if not predicate or not entry.names:
         return []
     first, *others = entry.names
-    doing = gerund(predicate)
+    doing, the_first = gerund(predicate), with_article(first, definite=True)
     predicate_facts = facts_of(predicate)
     present = [
-        CaseQuestion(PRESENT, f"Is there {article(name)} {name} in this picture?")
+        CaseQuestion(PRESENT, f"Is {'there ' * (with_article(name) != name)}{with_article(name)} in this picture?")
         for name in dict.fromkeys(entry.names)
     ]
     if not others:
-        return [CaseQuestion(HAPPENED, f"Is the {first} {doing} in this picture?"), *present]
+        return [CaseQuestion(HAPPENED, f"Is {the_first} {doing} in this picture?"), *present]
     second = others[0]
+    the_second = with_article(second, definite=True)
     if first == second:
-        questions = [CaseQuestion(HAPPENED, f"Is {article(first)} {first} {doing} another {second} in this picture?")]
+        questions = [CaseQuestion(HAPPENED, f"Is {with_article(first)} {doing} another {second} in this picture?")]
     else:
-        questions = [CaseQuestion(HAPPENED, f"Is the {first} {doing} the {second} in this picture?")]
+        questions = [CaseQuestion(HAPPENED, f"Is {the_first} {doing} {the_second} in this picture?")]
         symmetric = entry.symmetric if entry.symmetric is not None else predicate_facts.get("symmetric")
         if symmetric is False:
-            questions.append(CaseQuestion(REVERSED, f"Is the {second} {doing} the {first} in this picture?"))
+            questions.append(CaseQuestion(REVERSED, f"Is {the_second} {doing} {the_first} in this picture?"))
     if predicate_facts.get("contact", doing.startswith(TOUCHING)):
-        pair = f"the two {first}s" if first == second else f"the {first} and the {second}"
+        pair = f"the two {first}s" if first == second else f"{the_first} and {the_second}"
         questions.append(CaseQuestion(CONTACT, f"Do {pair} touch each other in this picture?"))
     return questions + present
 
@@ -78,10 +81,6 @@ def facts_of(predicate: str) -> dict[str, bool]:
         if predicate in (template["relation"], template.get("gerund")):
             return {key: template[key] for key in ("symmetric", "contact") if key in template}
     return {}
-
-
-def article(name: str) -> str:
-    return "an" if name[:1].lower() in _VOWELS else "a"
 
 
 def gerund(predicate: str) -> str:

@@ -50,7 +50,7 @@ def with_placeholders(prompt: str, names: tuple[str, ...], slots: tuple[int, ...
     for name, slot in zip(names, slots, strict=True):
         prompt, count = re.subn(rf"\b{re.escape(name)}\b", rf"{name} [ref#{slot}]", prompt, count=1)
         if not count:
-            raise ValueError(f"prompt: expected the name {name!r} in {prompt!r}")
+            raise ValueError(f"prompt: expected the name {name!r} as a word of its own, got {prompt!r}.")
     return prompt
 
 

@@ -22,13 +22,14 @@ from training.annotation.annotate import annotate_folder, read_state
 from training.annotation.coco import read_coco
 from training.annotation.edits import PictureEdits
 from training.annotation.labelme import LabelledSubject, read_labelme, write_labelme
-from training.annotation.masks import clean, outlines, rasterise
+from training.annotation.masks import clean, outlines
 from training.annotation.options import AnnotateOptions
 from training.annotation.raw import RawTriplet, read_raw, subject_name
 from training.annotation.sentence import sentence_of
 from training.annotation.thresholds import Thresholds
 from training.common.errors import UserErrors
 from training.common.folder_lock import locked
+from training.common.polygons import fill_polygons
 from training.data.skeletons import AP10K, SKELETONS
 
 SIZE = (160, 160)
@@ -273,7 +274,7 @@ def test_outlines_follow_masks_with_islands_and_single_pixels():
     mask = np.zeros((60, 80), bool)
     mask[10:30, 5:40] = mask[12:50, 20:30] = mask[40:45, 60:70] = True
     mask[55, 75] = True
-    drawn = rasterise(outlines(mask, 0.5), (80, 60))
+    drawn = fill_polygons(outlines(mask, 0.5), (80, 60))
     assert (drawn & mask).sum() / (drawn | mask).sum() > 0.95
     holed = np.ones((60, 80), bool)
     holed[5:50, 50:60] = holed[30, 30] = False

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests.recipe.tiny_subject import compressed, rle, write_coco
+from training.common.errors import UserErrors
 from training.config.subject import AdapterConfig, SubjectDataConfig
 from training.data.coco import Thing, _decoded, read_coco
 from training.data.subject_scenes import crop_scene
@@ -45,6 +46,24 @@ def test_crowds_and_boxes_of_no_width_are_left_out(tmp_path):
     )
     (picture,) = read_coco(path, tmp_path, None)
     assert [thing.name for thing in picture.things] == ["bear"] and picture.caption == ""
+
+
+def test_coordinates_far_outside_are_as_good_as_the_border(tmp_path):
+    half = [[-1e30, -1e30, 48, -1e30, 48, 1e30, -1e30, 1e30]]
+    everywhere = [-(10**300), -1e300, 10**308, 1e308]
+    annotations = [{"image_id": 10, "category_id": 1, "bbox": everywhere, "segmentation": half}]
+    path = write_coco(tmp_path, count=1, side=(96, 96), annotations=annotations)
+    (picture,) = read_coco(path, tmp_path, None)
+    (thing,) = picture.things
+    mask = thing.mask(96, 96)
+    assert thing.box == (0, 0, 1, 1) and mask[:, :48].all() and not mask[:, 50:].any()
+
+
+@pytest.mark.parametrize("side", [10**400, float("nan"), float("inf"), True, "1"])
+def test_a_box_of_no_numbers_is_named(tmp_path, side):
+    annotations = [{"image_id": 10, "category_id": 1, "bbox": [0, 0, side, 10]}]
+    with pytest.raises(UserErrors, match=r"annotations\[0\]: expected bbox"):
+        read_coco(write_coco(tmp_path, count=1, annotations=annotations), tmp_path, None)
 
 
 CONFIG = SubjectDataConfig(coco="instances.json", image_px=64)

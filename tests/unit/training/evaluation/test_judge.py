@@ -109,6 +109,17 @@ def test_two_subjects_of_one_name_are_one_and_another(entry):
     assert questions_of(same, None) == [] == questions_of(Entry(1, entry.picture, ""), "hugs")
 
 
+def test_a_proper_name_is_asked_about_without_an_article(entry):
+    people = Entry(1, entry.picture, "", names=("Anna", "the old man"), symmetric=False)
+    assert [one.text for one in questions_of(people, "hugs")] == [
+        "Is Anna hugging the old man in this picture?",
+        "Is the old man hugging Anna in this picture?",
+        "Do Anna and the old man touch each other in this picture?",
+        "Is Anna in this picture?",
+        "Is the old man in this picture?",
+    ]
+
+
 def test_the_prompts_file_decides_whether_a_relation_is_directed(entry):
     kinds = {
         symmetric: [
