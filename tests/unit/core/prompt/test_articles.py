@@ -6,7 +6,7 @@ from core.prompt.articles import correct_articles, indefinite, with_article
 
 
 @pytest.mark.parametrize("article, words", [
-    ("an", "owl apple umbrella unidentified uninvited unimpressed hour honest heir honour egg Owl understudy usher urn"),
+    ("an", "owl apple umbrella unidentified uninvited unimpressed hour honest heir egg Owl understudy usher urn"),
     ("a", "cat house unicorn uniform university used useful usual ukulele European ewe one UFO u-boat"),
 ])  # fmt: skip
 def test_the_sound_decides(article, words):
