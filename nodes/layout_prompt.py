@@ -53,4 +53,6 @@ class RelateSceneToLayoutPrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, scene, prompt, dialect) -> io.NodeOutput:
-        return io.NodeOutput(layout_prompt(scene, prompt, dialect))
+        from .host_comfy.prompt_graph import remember_outputs
+
+        return io.NodeOutput(*remember_outputs(layout_prompt(scene, prompt, dialect)))

@@ -89,6 +89,7 @@ class RelateMiniworldCreature(io.ComfyNode):
     def execute(cls, creature) -> io.NodeOutput:
         from .drawing.layout import read_picture
         from .host_comfy import folders
+        from .host_comfy.prompt_graph import remember_outputs
 
         picture = read_picture(folders.creature_path(creature))
-        return io.NodeOutput(picture, creature.split("-")[0], ui=ui.PreviewImage(picture))
+        return io.NodeOutput(*remember_outputs(picture, creature.split("-")[0]), ui=ui.PreviewImage(picture))

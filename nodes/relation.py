@@ -67,6 +67,7 @@ class RelateRelationLoader(io.ComfyNode):
     @classmethod
     def execute(cls, model, lora_name, strength) -> io.NodeOutput:
         from .host_comfy import folders
+        from .host_comfy.prompt_graph import remember_outputs
         from .pipelines.load_relation import load_onto
 
-        return io.NodeOutput(*load_onto(model, folders.lora_path(lora_name), lora_name, strength))
+        return io.NodeOutput(*remember_outputs(*load_onto(model, folders.lora_path(lora_name), lora_name, strength)))

@@ -239,5 +239,7 @@ class RelateScenePrompt(io.ComfyNode):
     @classmethod
     def execute(cls, scene, relation, place) -> io.NodeOutput:
         from ..core.prompt.sentence import make_sentence
+        from .host_comfy.prompt_graph import remember_outputs
 
-        return io.NodeOutput(make_sentence([subject.name for subject in scene.subjects], relation, place))
+        sentence = make_sentence([subject.name for subject in scene.subjects], relation, place)
+        return io.NodeOutput(*remember_outputs(sentence))

@@ -2,12 +2,13 @@
 
 A MODEL does not know the prompt, and a CONDITIONING does not say what it was made of; the graph that runs does. From
 the sampler the positive input is followed back to the nodes that encode text, through Combine and Concat. Texts from
-ComfyUI's own text nodes are computed once more; those of other nodes, and graphs that nodes make while they run
-(loops), are not known.
+ComfyUI's own text nodes are computed once more, those of this pack's remembered from when they ran; those of other
+nodes, and graphs that nodes make while they run (loops), are not known.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,9 @@ _TEXT_NODES = (
 )
 _POSITIVE = ("positive", "conditioning", "cond1")  # inputs of samplers and guiders; the first that is there counts
 _MAX_DEPTH = 200  # nodes in a row
+_MOST_REMEMBERED = 256  # nodes
+
+_remembered: dict[str, tuple] = {}  # outputs of this pack's text nodes by what they were made of, the newest last
 
 
 def read_positive() -> list[Entry] | None:
@@ -62,6 +66,36 @@ def positive_texts() -> list[str]:
     """List the texts of the positive conditioning of the node that runs now, as far as they are known."""
     pieces = [piece for entry in read_positive() or [] for piece in entry if piece is not None]
     return list(dict.fromkeys(text for piece in pieces for text in piece.texts.values()))
+
+
+def remember_outputs(*outputs: Any) -> tuple:
+    """Keep the texts that the node that runs now gives, for whatever reads the graph later; return the outputs.
+
+    A node out of ComfyUI's cache does not run again, so they are kept by all that the node was made from.
+    """
+    context = get_executing_context()
+    graph = _running_graph(context.prompt_id) if context else None
+    if graph and context.node_id in graph:
+        key = _made_of(graph, context.node_id)
+        _remembered.pop(key, None)
+        if not context.list_index:  # a node that runs for each of a list gives more than one text
+            _remembered[key] = tuple(each if isinstance(each, str) else None for each in outputs)
+        for oldest in list(_remembered)[:-_MOST_REMEMBERED]:
+            del _remembered[oldest]
+    return outputs
+
+
+def _made_of(graph: Graph, node_id: str) -> str:
+    """Describe a node and everything before it."""
+    parts: dict[str, Any] = {}
+    waiting = [str(node_id)]
+    while waiting:
+        each = waiting.pop()
+        if each not in parts and each in graph:
+            inputs = graph[each].get("inputs", {})
+            parts[each] = graph[each].get("class_type"), inputs
+            waiting += [str(value[0]) for value in inputs.values() if _is_link(value)]
+    return json.dumps(parts, sort_keys=True, default=str)
 
 
 def _running_graph(prompt_id: str) -> Graph | None:
@@ -151,6 +185,8 @@ def _value(graph: Graph, value: Any, depth: int) -> Any:
         return value
     node = graph.get(str(value[0]), {})
     kind = node.get("class_type", "")
+    if remembered := _remembered.get(_made_of(graph, value[0])):
+        return remembered[value[1]]
     maker = _node_class(kind) if kind in _TEXT_NODES else None
     if maker is None or depth > _MAX_DEPTH:
         return None

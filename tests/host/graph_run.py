@@ -24,6 +24,7 @@ class GraphRun:
     def __init__(self, comfy, graph: dict, clip, model, monkeypatch) -> None:
         self.comfy, self.graph, self.given = comfy, graph, {"clip": clip, "model": model}
         self.results: dict[str, tuple] = {}
+        self.context = SimpleNamespace(prompt_id="test", node_id="", list_index=0)
         for kind, module in TEXT_NODES.items():
             found = importlib.import_module(f"comfy_extras.nodes_{module}")
             classes = [each for each in vars(found).values() if isinstance(each, type)]
@@ -43,18 +44,20 @@ class GraphRun:
             node = self.graph[node_id]
             kind = self.comfy.NODE_CLASS_MAPPINGS[node["class_type"]]
             inputs = {name: self.value(given) for name, given in node["inputs"].items()}
+            waiting, self.context.node_id = self.context.node_id, node_id
             with torch.inference_mode():
                 if hasattr(kind, "execute"):
                     self.results[node_id] = kind.execute(**inputs).result
                 else:
                     self.results[node_id] = getattr(kind(), kind.FUNCTION)(**inputs)
+            self.context.node_id = waiting
         return self.results[node_id]
 
     def running(self, pack, monkeypatch, node_id: str) -> None:
         """Let the pack believe that a node of the graph is running."""
         module = pack.module("nodes.host_comfy.prompt_graph")
-        context = SimpleNamespace(prompt_id="test", node_id=node_id)
-        monkeypatch.setattr(module, "get_executing_context", lambda: context)
+        self.context.node_id = node_id
+        monkeypatch.setattr(module, "get_executing_context", lambda: self.context)
         monkeypatch.setattr(module, "_running_graph", lambda prompt_id: self.graph)
 
 

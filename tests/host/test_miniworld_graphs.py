@@ -53,6 +53,17 @@ def test_the_picture_is_128_enlarged_four_times_and_names_are_found_in_the_promp
     assert "is not in the prompt" not in comfy_server.log[said:]
 
 
+def test_a_layout_of_the_attention_reads_what_scene_prompt_wrote_also_out_of_the_cache(comfy_server, draw):
+    said = len(comfy_server.log)
+    for seed in (31, 32):
+        sampling = {"seed": seed, "steps": 8}
+        boxes, attention = (
+            draw(quick(RelateApplyIdentity={"layout": layout}, KSampler=sampling)) for layout in ("boxes", "attention")
+        )
+        assert boxes.tobytes() != attention.tobytes()
+    assert "layout 'attention'" not in comfy_server.log[said:]
+
+
 def test_the_picture_follows_the_seed(draw):
     first, second, again = (draw(quick(KSampler={"seed": seed})) for seed in (1, 2, 1))
     assert first.tobytes() == again.tobytes() != second.tobytes()

@@ -117,6 +117,53 @@ def test_combine_counts_in_each_text(lookup, words):
     assert meadow == ((), ())
 
 
+def scene_prompt(relation="hugging"):
+    """A graph whose prompt is made by Scene Prompt from two subjects."""
+
+    def subject(name, scene):
+        box = {"x0": 0.0, "y0": 0.0, "x1": 1.0, "y1": 1.0, "weight": 1.0}
+        return {"class_type": "RelateSubject", "inputs": {"image": photograph(96, 64), "name": name, **box, **scene}}
+
+    return {
+        "fox": subject("red fox", {}),
+        "scene": subject("bear", {"scene": ["fox", 0]}),
+        "prompt": {
+            "class_type": "RelateScenePrompt",
+            "inputs": {"scene": ["scene", 0], "relation": relation, "place": "in a park"},
+        },
+        "positive": encode(["prompt", 0]),
+        "sampler": sampler("positive"),
+    }
+
+
+def test_scene_prompt_is_remembered(lookup, words):
+    (found,) = lookup(scene_prompt(), "bear", "red fox")
+    assert [words(each, "a red fox is hugging a bear in a park") for each in found] == ["bear", "red fox"]
+
+
+def test_scene_prompt_out_of_the_cache_is_known_and_another_is_not(lookup, pack):
+    module = pack.module("nodes.host_comfy.prompt_graph")
+    lookup(scene_prompt("riding"), "bear")
+    graph = {"negative": encode("blurry"), **scene_prompt("riding")}
+    link = ["positive", 0]
+    ((known,),) = module._entries(graph, link, 0)
+    assert known.texts["l"] == "a red fox is riding a bear in a park"
+    graph["fox"]["inputs"]["name"] = "wolf"  # it has not run yet
+    assert module._entries(graph, link, 0) == [(None,)]
+
+
+def test_a_text_made_for_each_of_a_list_is_not_known(studio, pack, comfy, monkeypatch):
+    module, graph = pack.module("nodes.host_comfy.prompt_graph"), scene_prompt("chasing")
+    run = graph_run.GraphRun(comfy, graph, studio.base.clip, studio.base.model, monkeypatch)
+    run.running(pack, monkeypatch, "sampler")
+    run.value(["prompt", 0])
+    assert module._value(graph, ["prompt", 0], 0) == "a red fox is chasing a bear in a park"
+    del run.results["prompt"]
+    run.context.list_index = 1
+    run.value(["prompt", 0])
+    assert module._value(graph, ["prompt", 0], 0) is None
+
+
 def test_an_area_and_a_time_range_change_no_position(lookup, words):
     graph = {
         "text": encode("a fox"),
