@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from einops import rearrange
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...core.scene import Scene, Subject
+from .fonts import font_for
 
 # Okabe-Ito: distinct with any colour vision.
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442", "#999999")
@@ -60,11 +61,11 @@ def _draw_photograph(canvas: Image.Image, subject: Subject) -> None:
 
 def _draw_labels(pen: ImageDraw.ImageDraw, scene: Scene, size: tuple[int, int], unit: int) -> None:
     """Draw names over everything, at the upper left of their boxes, moved down where another name stands already."""
-    font = ImageFont.load_default(size=max(9, 11 * unit))
     label_boxes: list[tuple[int, int, int, int]] = []
     for index, subject in enumerate(scene.subjects):
         left, top, _, _ = _edges(subject, size)
         label = f"{index + 1} {subject.name}" + ("" if subject.weight == 1 else f"  x{subject.weight:g}")
+        font = font_for(label, max(9, 11 * unit))
         x1, y1 = (round(edge) for edge in pen.textbbox((0, 0), label, font=font)[2:])
         wide, high = x1 + 8 * unit, y1 + 6 * unit
         while any(left < r and left + wide > x and top < b and top + high > y for x, y, r, b in label_boxes):

@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from .fonts import font_for
 from .layout import COLOURS, GRID, PAPER, from_pil, to_pil
 
 _ROW, _THUMBNAIL, _COLUMN, _HEAD = 112, 96, 132, 40
@@ -57,7 +58,8 @@ def draw_scores(images: Tensor, scores: Sequence, names: Sequence[str]) -> Tenso
     # the numbers, column by column
     for column, (title, values, colour) in enumerate(columns):
         left = 56 + _ROW + column * _COLUMN
-        pen.text((left, 12), _fitted(pen, title, small), fill=colour, font=small)
+        font = font_for(title, 14)
+        pen.text((left, 12), _fitted(pen, title, font), fill=colour, font=font)
         _draw_column(pen, left, values, colour, large)
     return from_pil(canvas)[None]
 
