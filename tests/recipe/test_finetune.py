@@ -11,12 +11,13 @@ import training.finetune as finetune
 from core.cross_attention_layers import SDXL
 from core.relation.lora import load_relation
 from tests.recipe.tiny_recipe import write_authors, write_config
-from tests.recipe.tiny_runs import config_of
+from tests.recipe.tiny_runs import Crash, config_of
 from training.common.cli import say
 from training.config import load_config
 from training.data import encoding_cache
 from training.data.dataset import load_triplets
 from training.data.encoding_cache import encode
+from training.data.portions import portions
 from training.host_diffusers import attach_relation, relation_parameters, unet_layout
 from training.host_diffusers.checkpoint_configs import SDXL_UNET
 from training.host_diffusers.frozen import open_frozen_models
@@ -110,6 +111,31 @@ def test_what_is_encoded_is_kept_by_content(world, capsys, caplog):
     assert "encoding 3 of 3" in again("identity.local_grid=1")[1]  # another grid, other tokens
     assert "encoding 3 of 3" in again("data.fit=pad")[1], "targets are square; concepts may not be"
     assert "encoding 3 of 6" in again("data.crops=2")[1]
+
+
+def test_every_portion_is_kept_before_the_next_is_encoded(world, capsys, monkeypatch):
+    config = load_config(config_of(world))
+    frozen, triplets = open_frozen_models(config.models), load_triplets(config.data, "")
+    calls, honest = [], encoding_cache.encode_examples
+
+    def second_fails(*inputs):
+        calls.append(len(inputs[0]))
+        if len(calls) == 2:
+            raise Crash
+        return honest(*inputs)
+
+    monkeypatch.setattr(encoding_cache, "portions", lambda examples: portions(examples, room=1))
+    monkeypatch.setattr(encoding_cache, "encode_examples", second_fails)
+    with pytest.raises(Crash):
+        encode(triplets, config, frozen, CPU, torch.float32, say)
+    assert "encoding 3 of 3" in capsys.readouterr().out
+    by_portions = encode(triplets, config, frozen, CPU, torch.float32, say)
+    assert "encoding 2 of 3" in capsys.readouterr().out and calls == [1, 1, 1, 1]
+    monkeypatch.undo()
+    elsewhere = load_config(config_of(world), ["output.cache=" + str(world / "another")])
+    whole = encode(triplets, elsewhere, frozen, CPU, torch.float32, say)
+    for name, tensor in vars(whole).items():
+        assert torch.equal(tensor, getattr(by_portions, name)), name
 
 
 def test_growing_boxes_adds_guesses_behind_the_crops(world, capsys, monkeypatch):

@@ -28,7 +28,9 @@ from ..host_diffusers.images import encode_pictures
 from .columns import two_columns
 from .dataset import Example, annotation_bytes, crop_of, prepare
 from .encoded_flux import EncodedFlux, stack_flux_rows
-from .encoding_cache import free_memory, is_whole
+from .encoding_cache import is_whole
+from .frozen_encoding import free_memory
+from .portions import portions
 from .prompt_spans import find_phrase
 from .square_crop import SquareCrop
 from .triplet import Triplet
@@ -63,13 +65,16 @@ def encode_flux(
     files = [_file(config, [models, str(dtype), *(_made_of(*crop, config) for crop in pair)]) for pair in pictures]
     empty_file = _file(config, [models, str(dtype), "empty prompt"])
     missing = [index for index, file in enumerate(files) if not is_whole(file)]
-    if missing or not is_whole(empty_file):
+    if missing:
         progress(f"encoding {len(missing)} of {len(pictures)} pictures")
-        examples = [_example(pictures[index], config) for index in missing]
-        rows, empty_prompt = _encode_all(examples, config, base, device, dtype, progress)
-        for index, row, example in zip(missing, rows, examples):
-            save(files[index], row, {"kind": "encoded triplet", "prompt": example.triplet.prompt})
-        save(empty_file, empty_prompt, {"kind": "encoded prompt"})
+    left = iter(missing)
+    for few in portions(_example(pictures[index], config) for index in missing):
+        for row, example in zip(_encode_all(few, config, base, device, dtype, empty_file, progress), few):
+            save(files[next(left)], row, {"kind": "encoded triplet", "prompt": example.triplet.prompt})
+        free_memory(device)
+    if not is_whole(empty_file):
+        progress("encoding the empty prompt")
+        _keep_empty_prompt(base.parts.text(dtype).to(device), empty_file)
         free_memory(device)
     rows = [load_file(file) for file in files]
     for row, source, pair in zip(rows, sources, pictures):
@@ -128,13 +133,14 @@ def _encode_all(
     base: FluxBaseFiles,
     device: torch.device,
     dtype: torch.dtype,
+    empty_file: Path,
     progress: Callable[[str], None],
-) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
-    """Encode with one model after the other, each gone before the next comes; also the empty prompt."""
+) -> list[dict[str, Tensor]]:
+    """Encode with one model after the other, each gone before the next comes; the empty prompt if it lacks yet."""
     rows = [_annotations(example) for example in examples]
     progress("encoding prompts")
     text = base.parts.text(dtype).to(device)
-    empty_prompt = _prompts(text, [""])
+    _keep_empty_prompt(text, empty_file)
     for row, example in zip(rows, examples):
         row |= _words(text, example)
     del text
@@ -146,7 +152,12 @@ def _encode_all(
         row["concept_latents"] = encode_pictures(vae, example.concepts)
         if config.data.reference_px != config.data.image_px:
             row["references"] = encode_pictures(vae, _references(example, config))
-    return rows, empty_prompt
+    return rows
+
+
+def _keep_empty_prompt(text: FluxText, file: Path) -> None:
+    if not is_whole(file):
+        save(file, _prompts(text, [""]), {"kind": "encoded prompt"})
 
 
 def _prompts(text: FluxText, prompts: list[str]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from tqdm import tqdm
 
 from core.checkpoint import save
 from core.subject.reference import encoder_pixels
@@ -25,7 +26,8 @@ from ..config.subject import SubjectConfig
 from ..host_diffusers.images import encode_pictures, patches_and_embedding
 from ..host_diffusers.subject_base import SubjectModels
 from .encoded_triplets import pad_to
-from .encoding_cache import free_memory, is_whole
+from .encoding_cache import is_whole
+from .frozen_encoding import free_memory
 from .square_crop import SquareCrop
 from .subject_prompts import PromptRow
 from .subject_samples import prepare_sample
@@ -152,7 +154,7 @@ def encode_subjects(
     if missing:
         progress(f"encoding {len(missing)} of {len(rows)} pictures")
         vae, vision = models.base.vae().to(device), models.vision(dtype).to(device)
-        for index in missing:
+        for index in tqdm(missing, desc="pictures", unit="", mininterval=1):
             save(files[index], _encoded(*rows[index], config, vae, vision), {"kind": "encoded subjects"})
         del vae, vision
         free_memory(device)

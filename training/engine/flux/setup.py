@@ -15,8 +15,8 @@ from core.relation.lora import RelationCard
 from core.routing.files import TABLES
 
 from ...common.errors import UserErrors
-from ...data.encoding_cache import free_memory
 from ...data.flux_encoding import encode_flux, encode_negative_flux
+from ...data.frozen_encoding import free_memory
 from ...host_diffusers.flux.lora import attach_lora, pairs_of, read_with_diffusers
 from ...host_diffusers.flux.network import FluxNetwork
 from ...host_diffusers.flux.stored import store_blocks
