@@ -1,4 +1,4 @@
-"""Test the paper's claims in the miniworld: its tables 4, 6 and 7 in small, and further questions of users.
+"""Test the paper's claims in the miniworld: its tables 4 to 8 in small, and further questions of users.
 
 Every cell learns the held-out relation anew for every seed, draws the same scenes of unseen identities and is counted
 by the judges. A finished (row, seed) is a file; stopped at any moment, the same command goes on with the missing ones.
@@ -10,6 +10,7 @@ The rows are in `ablation_rows`, what is written of them in `ablation_report`.
 import json
 import time
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from .ablation_rows import (
 )
 from .failures import draw_again, failure_row, failure_sheet, worst
 from .generate import generate_images
+from .injection import train_injection, with_injection
 from .keypoint_probe import joint_distances
 from .measure import Measurement, Predictions, classify, renders
 from .sheets import tiled
@@ -104,7 +106,11 @@ def _count(out: Path, world: Miniworld, judge: Classifiers, row: Row, seed: int,
         silent = replace(recipe, overrides=(*recipe.overrides, "samples.every=0"))
         learnt = with_relation(world, train_relation(silent, folder, seed) if row.recipe else None)
     plans = evaluation_plans(recipe.relation, pictures, 1000 + seed)
-    with learnt:
+    with ExitStack() as stack:
+        stack.enter_context(learnt)
+        if row.injection:
+            trained = train_injection(world, row.injection, out / "injection", seed)
+            stack.enter_context(with_injection(world, row.injection, trained))
         images = generate_images(world, plans, 1000 + seed, row.how) if row.how else renders(plans)
     verdicts = classify(judge, images, plans)
     cell = cell_file(out, row, seed)

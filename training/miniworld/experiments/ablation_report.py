@@ -19,7 +19,8 @@ TESTED = ("relation", "identity", "keypoints")
 def results(out: Path, seeds: tuple[int, ...] = SEEDS, rows: Sequence[Row] = ROWS) -> dict[str, dict]:
     """Pool the scores of rows with at least one finished seed; also the relation's share in every seed.
 
-    A row is tested against the one it changes on the same scenes and noise: FULL, or BASE where nothing was learnt.
+    A row is tested on the same scenes and noise against the one it changes: FULL, BASE where nothing was learnt, or
+    the one that it names.
     """
     cells = {
         row.name: {seed: read_cell(cell_file(out, row, seed)) for seed in seeds if cell_file(out, row, seed).exists()}
@@ -35,7 +36,7 @@ def results(out: Path, seeds: tuple[int, ...] = SEEDS, rows: Sequence[Row] = ROW
             **Measurement.of(Predictions.joined(list(parts.values()))).table(),
             "seeds": [round(float(part.relation.mean()), 3) for part in parts.values()],
         }
-        other = BASE if row.name == FULL or not row.recipe else FULL
+        other = row.other or (BASE if row.name == FULL or not row.recipe else FULL)
         both = [seed for seed in parts if seed in cells.get(other, {})]
         if both and row.name != other and row.how:
             pair = (Predictions.joined([cells[name][seed] for seed in both]) for name in (row.name, other))

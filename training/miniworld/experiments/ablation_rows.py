@@ -1,7 +1,7 @@
 """The rows of the ablation: which relation is learnt for each, and how it is drawn; and the files of their counts.
 
 Source of the rows: DreamRelation arXiv:2410.23280, tables 4 (parts left out), 5 (local encoders), 6 (KML weights) and
-7 (local tokens), figure 4 (the relation without references).
+7 (local tokens), 8 (how these join CLIP's), figure 4 (the relation without references).
 """
 
 from dataclasses import dataclass, field
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .generate import Drawing
+from .injection import ADDED, CONCATENATED, MIXED
 from .measure import Predictions
 from .train_relation import AblationVariant
 
@@ -37,17 +38,22 @@ class Row:
         name: of the line.
         recipe: key of VARIANTS, or INVERSION; empty draws with the base alone.
         how: settings of the drawing; None takes the renderer's own, which bound what the judges can see.
+        injection: the way in which local tokens join CLIP's, for which the branch was trained on; empty: as shipped.
+        other: name of the row that it is tested against; empty: FULL, or BASE where nothing was learnt.
     """
 
     table: str
     name: str
     recipe: str = FULL
     how: Drawing | None = field(default=Drawing())
+    injection: str = ""
+    other: str = ""
 
 
 _PARTS, _WEIGHTS, _GRIDS = "Parts left out (paper's table 4)", "Weight of the keypoint loss", "Local tokens"
 _STRENGTHS, _BOXES = "Strength of the image branch when drawing", "Boxes when drawing"
 _ENCODERS, _WITHOUT = "Encoder of the local tokens", "The relation without references (paper's figure 4)"
+_INJECTION, _BEHIND = "How local tokens join CLIP's (paper's table 8)", "behind them, the branch trained on"
 _TOKENS = "Whose tokens the base alone is given"
 ROWS = (
     Row(_PARTS, "the renderer's own", "", None),
@@ -72,6 +78,9 @@ ROWS = (
     Row(_WEIGHTS, "KML weight 1e-4", "KML weight 1e-4"),
     Row(_GRIDS, "local grid 2", "local grid 2", Drawing(grid=2)),
     Row(_GRIDS, "local grid 8", "local grid 8", Drawing(grid=8)),
+    Row(_INJECTION, _BEHIND, injection=CONCATENATED),
+    Row(_INJECTION, "added to the patches", injection=ADDED, other=_BEHIND),
+    Row(_INJECTION, "mixed into the patches by a layer", injection=MIXED, other=_BEHIND),
 )
 
 

@@ -34,7 +34,7 @@ def warm_start(out: Path, folder: Path = FOLDER) -> list[str]:
     recipes = {
         "vae": (autoencoder.SETTINGS, world.vae),
         "clip": (contrastive.SETTINGS, _contrastive(world)),
-        "unet": (denoiser.SETTINGS, _denoiser(world)),
+        "unet": (denoiser.SETTINGS, denoiser_of(world)),
     }
     begun = []
     for verb, (settings, model) in recipes.items():
@@ -54,7 +54,8 @@ def _contrastive(world: Miniworld) -> nn.Module:
     return model
 
 
-def _denoiser(world: Miniworld) -> nn.Module:
+def denoiser_of(world: Miniworld) -> denoiser.Denoiser:
+    """Build the training model of a world: copies of its UNet and identity model."""
     model = denoiser.Denoiser(world.unet.config.in_channels)
     model.unet.load_state_dict(world.unet.state_dict())
     model.identity.load_state_dict(world.identity.state_dict())
