@@ -93,9 +93,23 @@ def test_the_automatic_layout_agrees():
     assert int(coverage[0].any(dim=0).sum()) == 43
 
 
-def test_a_subject_without_positions_has_an_empty_map():
-    query, key = drawn(0, (1, 64, 32)), drawn(1, (1, 7, 32))
-    assert not coverage_of(phrase_attention(query, key, HEADS, ((), (2, 3))))[0, 0].any()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_attention_on_a_name_is_a_mean_over_its_tokens_and_over_heads(dtype):
+    query, key = drawn(0, (2, 6, 32)).to(dtype), drawn(1, (2, 7, 32)).to(dtype)
+    maps = phrase_attention(query, key, HEADS, ((), (2, 3), (5,)))
+    assert maps.dtype == torch.float32
+    heads = zip(query.float().chunk(HEADS, dim=-1), key.float().chunk(HEADS, dim=-1))
+    shares = torch.stack([(q @ k.mT / 8**0.5).softmax(dim=-1) for q, k in heads]).mean(dim=0)  # 8 channels a head
+    by_hand = torch.stack((torch.zeros(2, 6), (shares[..., 2] + shares[..., 3]) / 2, shares[..., 5]), dim=1)
+    torch.testing.assert_close(maps, by_hand)
+
+
+def test_covered_is_what_lies_above_the_middle_of_a_maps_own_range():
+    assert coverage_of(torch.tensor([[1.0, 2.0, 3.0], [0.0, 0.9, 1.0]])).tolist() == [
+        [False, False, True],
+        [False, True, True],
+    ]
+    assert not coverage_of(torch.full((1, 3), 0.25)).any()
 
 
 def test_sites_are_recorded_apart():
@@ -109,6 +123,21 @@ def peak(height, width, row, column):
     maps = torch.zeros(1, 1, height, width)
     maps[..., row, column] = 1.0
     return maps
+
+
+def test_boxes_are_used_for_four_steps():
+    record = AttentionRecord()
+    assert [record.observe("site", step, peak(2, 2, 0, 0)) is None for step in range(6)] == [True] * 4 + [False] * 2
+
+
+def test_a_record_may_begin_with_a_later_step():
+    coverage = AttentionRecord(first_step=1).observe("site", 1, peak(2, 2, 0, 1))
+    assert coverage.flatten().tolist() == [False, True, False, False]
+
+
+def test_maps_without_a_grid_are_refused():
+    with pytest.raises(ValueError, match=r"attention maps: expected shape \(B, S, h, w\), got \(1, 2, 16\)"):
+        AttentionRecord().observe("site", 0, torch.zeros(1, 2, 16))
 
 
 def test_several_calls_in_a_step_are_one_step():
@@ -144,15 +173,45 @@ def test_a_resized_map_keeps_the_weight_of_its_steps():
     assert coverage[..., 0].all() and not coverage[..., -1].any()
 
 
-@pytest.mark.parametrize("widths", [(2, 2), (3, 1), (3, 3)], ids=["equal tiles", "unequal tiles", "tiles that overlap"])
-def test_tiles_make_one_map_of_the_picture(widths):
+def test_a_peak_between_the_cells_of_a_coarser_grid_is_not_lost():
+    record = AttentionRecord(first_step=2)
+    assert record.observe("site", 0, peak(8, 8, 0, 7)) is None
+    coverage = record.observe("site", 1, torch.zeros(1, 1, 2, 2))
+    assert coverage.flatten().tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("across", [True, False], ids=["side by side", "one above the other"])
+@pytest.mark.parametrize("sizes", [(2, 2), (3, 1), (3, 3)], ids=["equal tiles", "unequal tiles", "tiles that overlap"])
+def test_tiles_make_one_map_of_the_picture(sizes, across):
     """Each tile gets its own part of the layout that the whole picture would have had."""
-    whole = torch.rand(1, 2, 4, 4, generator=torch.Generator().manual_seed(1))
-    windows = (Box(0, 0, widths[0] / 4, 1), Box(1 - widths[1] / 4, 0, 1, 1))
-    tiles = (whole[..., : widths[0]], whole[..., 4 - widths[1] :])
-    record, expected = AttentionRecord(first_step=2), coverage_of(whole.flatten(2)).unflatten(-1, (4, 4))
+    whole = torch.rand(1, 2, 6, 4, generator=torch.Generator().manual_seed(1))
+    expected = coverage_of(whole.flatten(2)).unflatten(-1, (6, 4))
+    starts, ends = (0, 1 - sizes[1] / 4), (sizes[0] / 4, 1)
+    windows = [Box(start, 0, end, 1) if across else Box(0, start, 1, end) for start, end in zip(starts, ends)]
+
+    def turned(picture):
+        return picture if across else picture.mT
+
+    def parts(picture):
+        return turned(picture[..., : sizes[0]]), turned(picture[..., 4 - sizes[1] :])
+
+    record, tiles = AttentionRecord(first_step=2), parts(whole)
     assert all(record.observe("site", 0, tile, window) is None for tile, window in zip(tiles, windows))
-    left, right = (record.observe("site", 1, tile, window) for tile, window in zip(tiles, windows))
-    assert torch.equal(right, expected[..., 4 - widths[1] :])
-    assert torch.equal(record.observe("site", 1, tiles[0], windows[0]), expected[..., : widths[0]])
-    assert left.shape == tiles[0].shape
+    for tile, window, part in zip(
+        tiles, windows, parts(expected)
+    ):  # where one tile has been seen once more than another
+        assert torch.equal(record.observe("site", 1, tile, window), part)
+    assert torch.equal(record.observe("site", 1, tiles[0], windows[0]), parts(expected)[0])
+
+
+def test_parts_that_no_tile_has_shown_yet_have_no_attention():
+    record, tile = AttentionRecord(first_step=1), torch.tensor([[[[0.4, 1.0]]]])
+    assert record.observe("site", 0, tile, Box(0, 0, 0.5, 1)).flatten().tolist() == [False, True]
+
+
+def test_a_tile_stands_where_its_rounded_edges_are():
+    """0.29 * 100 is 28.999999999999996 in binary, and 10 / (0.39 - 0.29) is less than 100."""
+    record = AttentionRecord(first_step=2)
+    assert record.observe("site", 0, torch.ones(1, 1, 10, 10), Box(0.29, 0.29, 0.39, 0.39)) is None
+    cells = record.observe("site", 1, torch.zeros(1, 1, 100, 100)).nonzero()[:, 2:]
+    assert len(cells) == 100 and cells.amin(dim=0).tolist() == [29, 29] and cells.amax(dim=0).tolist() == [38, 38]

@@ -47,6 +47,14 @@ def test_fourier_features_hand_values():
     close(features.sum(), torch.tensor(16.011810), 1e-4)
 
 
+def test_fourier_features_are_of_full_precision_whatever_the_boxes_have():
+    boxes = torch.tensor([[0.25, 0.5, 0.75, 1.0]])
+    features = fourier_features(boxes.bfloat16())
+    assert features.dtype == torch.float32 and torch.equal(features, fourier_features(boxes))
+    with pytest.raises(ValueError, match=r"boxes: expected shape \(S, 4\), got \(4,\)"):
+        fourier_features(boxes[0])
+
+
 def test_resampler_sizes_are_read_from_the_file(resampler, golden):
     config = golden[1]["resampler"]
     ours = resampler.config
@@ -77,10 +85,25 @@ def test_resampler_ignores_the_order_of_image_tokens(resampler, golden):
     close(resampler(shuffled, inputs["phrase_embeds"], inputs["boxes"]), inputs["out"], 1e-5)
 
 
+def test_a_new_resampler_begins_with_latents_of_length_1():
+    lengths = Resampler(ResamplerConfig(1024, 0, 64, 64, 4, 6, 8, 8, 5)).grounding_latents.norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.ones(1, 4), atol=0.15, rtol=0)
+
+
+def test_a_resampler_of_half_precision_takes_boxes_of_full_precision():
+    module = Resampler(ResamplerConfig(16, 1, 4, 8, 2, 6, 10, 12, 5)).bfloat16()
+    tokens, phrases, boxes = torch.ones(2, 3, 6).bfloat16(), torch.ones(2, 5).bfloat16(), torch.rand(2, 4)
+    assert module(tokens, phrases, boxes).dtype == torch.bfloat16
+
+
 def test_resampler_names_the_wrong_input(resampler, golden):
     inputs = part(golden, "resampler.")
     with pytest.raises(ValueError, match=r"image tokens: expected shape \(S, L, W\) with W = 40, got \(4, 21, 39\)"):
         resampler(inputs["x"][..., 1:], inputs["phrase_embeds"], inputs["boxes"])
+    with pytest.raises(ValueError, match=r"phrase embeddings: expected shape \(S, P\) with S = 4, P = "):
+        resampler(inputs["x"], inputs["phrase_embeds"][:1], inputs["boxes"])
+    with pytest.raises(ValueError, match=r"boxes: expected shape \(S, 4\) with S = 4, got \(1, 4\)"):
+        resampler(inputs["x"], inputs["phrase_embeds"], inputs["boxes"][:1])
 
 
 def parallel(golden, weights, gamma, background_gain=0.0, subjects=None, mask_form=lambda mask: mask):
@@ -181,6 +204,53 @@ def test_a_subject_of_weight_0_takes_nothing_from_one_that_shares_its_cells():
         return image_attention(query, *projected.sites[0], 4, projected.mask(layout.coverage(4, 4)))
 
     torch.testing.assert_close(attended(2), attended(1))
+    assert attended(1).abs().amin() > 0
+
+
+def test_each_picture_of_a_batch_has_its_own_mask():
+    generator = torch.Generator().manual_seed(0)
+    query, sequence = torch.randn(2, 6, 8, generator=generator), torch.randn(1, 5, 8, generator=generator)
+    mask = torch.rand(2, 6, 5, generator=generator) > 0.5
+    mask[..., 0] = True  # no row is empty
+    apart = [image_attention(query[i : i + 1], sequence, sequence, 2, mask[i]) for i in range(2)]
+    torch.testing.assert_close(image_attention(query, sequence, sequence, 2, mask), torch.cat(apart))
+    with pytest.raises(ValueError, match=r"identity mask: expected shape \(B, N\) with N = 6, got \(2, 5\)"):
+        image_attention(query, sequence, sequence, 2, mask[:, :5])
+
+
+def tokens_of_two(**changes):
+    fields = {"subjects": torch.ones(2, 3, 4), "background": torch.zeros(2, 4), "layout": Layout((WHOLE_PICTURE,) * 2)}
+    return IdentityTokens(**fields | {"weights": torch.tensor([0.5, 2.0])} | changes)
+
+
+def test_gains_stand_in_the_order_of_the_tokens():
+    assert tokens_of_two().gains.tolist() == [0, 0, 0.5, 0.5, 0.5, 2, 2, 2]  # as released: no background
+    assert tokens_of_two(background_gain=1.0).gains.tolist() == [1, 1, 0.5, 0.5, 0.5, 2, 2, 2]
+    assert (
+        tokens_of_two().sequence.shape == (1, 8, 4) and tokens_of_two().sequence[0, :, 0].tolist() == [0] * 2 + [1] * 6
+    )
+    batch = token_gains(torch.tensor([[0.5], [2.0]]).bfloat16(), 1, 2)
+    assert batch.dtype == torch.bfloat16 and batch.tolist() == [[0, 0.5, 0.5], [0, 2, 2]]
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"subjects": torch.ones(2, 3)}, r"identity tokens: expected shape \(S, T, D\)"),
+    ({"background": torch.ones(2, 5)}, r"background tokens: expected shape \(T0, D\) with D = 4"),
+    ({"weights": torch.ones(3)}, r"subject weights: expected shape \(S\) with S = 2"),
+    ({"layout": Layout((WHOLE_PICTURE,))}, "layout: expected 2 boxes, one a subject, got 1"),
+])  # fmt: skip
+def test_identity_tokens_fit_each_other(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tokens_of_two(**changes)
+
+
+def test_a_branch_projects_in_the_precision_of_the_tokens_and_refuses_those_of_another_width():
+    branch = IdentityBranch((8, 16), 4).bfloat16()
+    tokens = tokens_of_two(subjects=torch.ones(2, 3, 4).bfloat16(), background=torch.zeros(2, 4).bfloat16())
+    projected = branch.project(tokens)
+    assert projected.widths == (8, 16) and {side.dtype for site in projected.sites for side in site} == {torch.bfloat16}
+    with pytest.raises(ValueError, match=r"identity tokens: expected shape \(1, M, D\) with D = 5, got \(1, 8, 4\)"):
+        IdentityBranch((8,), 5).project(tokens_of_two())
 
 
 def test_a_mask_of_another_grid_is_refused():
