@@ -34,7 +34,7 @@ class IdentityConfig:
     background_tokens: int
 
     @classmethod
-    def from_state(cls, state: dict[str, Tensor], head_width: int = 64) -> IdentityConfig:
+    def from_state(cls, state: dict[str, Tensor], head_width: int) -> IdentityConfig:
         """Read every size from a state dict in the prefixed layout.
 
         Raises:

@@ -33,7 +33,7 @@ class ResamplerConfig:
     phrase_width: int
 
     @classmethod
-    def from_state(cls, state: dict[str, Tensor], head_width: int = 64) -> ResamplerConfig:
+    def from_state(cls, state: dict[str, Tensor], head_width: int) -> ResamplerConfig:
         """Read the sizes from a state dict with the published names.
 
         Raises:
