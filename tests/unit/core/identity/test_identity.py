@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from core.attention import as_bias, attend
 from core.identity.branch import IdentityBranch, SiteProjection, image_attention
 from core.identity.fourier import fourier_features
+from core.identity.model import IdentityConfig, IdentityModel, SubjectFeatures
 from core.identity.resampler import Resampler, ResamplerConfig
 from core.identity.tokens import IdentityTokens, token_gains, token_mask
 from core.scene import WHOLE_PICTURE, Box, Layout
@@ -258,3 +259,40 @@ def test_a_mask_of_another_grid_is_refused():
     mask = token_mask(torch.ones(2, 6, 9, dtype=torch.bool), 2, 3)
     with pytest.raises(ValueError, match="identity mask: expected shape .N. with N = 60, got .54,."):
         image_attention(query, sequence, sequence, 2, mask)
+
+
+SMALL = IdentityConfig(ResamplerConfig(16, 1, 4, 8, 2, 6, 10, 12, 5), tuple(range(8, 14)), 3)
+
+
+def test_sizes_are_read_from_a_state_in_any_order():
+    """Files list site 11 before site 3."""
+    state = IdentityModel(SMALL).state_dict()
+    assert IdentityConfig.from_state({key: state[key] for key in sorted(state)}, 4) == SMALL
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("grounded", [True, False])
+def test_each_subject_is_read_from_its_own_photographs_name_and_box(grounded):
+    model = IdentityModel(SMALL)
+    photographs, phrases = (torch.randn(7, 6), torch.randn(3, 6), torch.randn(7, 6)), torch.randn(3, 5)
+    layout = Layout((Box(0, 0, 0.5, 1), Box(0.5, 0, 1, 1), Box(0.25, 0.25, 0.75, 0.75)))
+    weights = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
+    tokens = model.extract(SubjectFeatures(photographs, phrases), layout, weights, grounded)
+    for index, own in enumerate(photographs):
+        flag = torch.tensor([grounded])
+        alone = model.image_proj(own[None], phrases[index, None], layout.tensor()[index, None], flag)
+        close(tokens.subjects[index], alone[0], 1e-6)
+    assert tokens.background_gain == 0 and torch.equal(tokens.background, model.dummy_image_tokens[0])
+    assert tokens.weights.dtype == torch.float32 and tokens.weights.tolist() == [1, 0.5, 2] and tokens.layout == layout
+    with pytest.raises(ValueError, match=r"boxes: expected shape \(S, 4\) with S = 3, got \(2, 4\)"):
+        model.extract(SubjectFeatures(photographs, phrases), Layout(layout.boxes[:2]), weights)
+
+
+@torch.inference_mode()
+def test_subjects_are_grounded_unless_asked_otherwise():
+    model, layout = IdentityModel(SMALL), Layout((Box(0, 0, 0.5, 1),))
+    features = SubjectFeatures((torch.randn(3, 6),), torch.randn(1, 5))
+    usual, grounded, learned = (
+        model.extract(features, layout, torch.ones(1), *flag) for flag in ((), (True,), (False,))
+    )
+    assert torch.equal(usual.subjects, grounded.subjects) and not torch.equal(usual.subjects, learned.subjects)

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from core.attention import attend
-from core.identity.local_tokens import ValuePath, VisionTower, dense_features, pool, rescale_positions
+from core.identity.local_tokens import DENSE_SCALE, ValuePath, VisionTower, dense_features, pool, rescale_positions
 from tests import golden_tensors
 
 
@@ -117,6 +117,35 @@ def test_an_impossible_grid_is_refused(grid):
         pool(torch.ones(1, 2, 8, 8), grid)
 
 
-def test_a_size_that_is_no_multiple_of_the_patch_is_refused(tower):
-    with pytest.raises(ValueError, match="expected sides that are multiples of 14, got 112 x 113"):
-        dense_features(tower, torch.zeros(1, 3, 112, 113))
+def test_grids_up_to_the_shorter_side_are_pooled():
+    dense = torch.rand(1, 2, 8, 4)
+    close(pool(dense, 1)[:, 0], dense.mean(dim=(2, 3)), 1e-6)
+    close(pool(dense, 4), tokens(dense.unflatten(2, (4, 2)).mean(dim=3)), 1e-6)
+    with pytest.raises(ValueError, match="local grid: expected 1 to 4 cells a side for this encoder, got 5"):
+        pool(dense, 5)
+
+
+@pytest.mark.parametrize("height, width", [(112, 113), (113, 112)])
+def test_a_size_that_is_no_multiple_of_the_patch_is_refused(tower, height, width):
+    with pytest.raises(ValueError, match=f"expected sides that are multiples of 14, got {height} x {width}"):
+        dense_features(tower, torch.zeros(1, 3, height, width))
+
+
+def test_an_encoder_of_half_precision_gives_features_of_length_1_in_full_precision():
+    def block(x):
+        assert x.dtype == torch.bfloat16
+        return x
+
+    path = ValuePath(*[torch.nn.Identity()] * 5)
+    positions = torch.rand(5, 6)  # in full precision, as ComfyUI may keep them
+    parts = VisionTower(
+        lambda x: x[:, :1].expand(-1, 6, -1, -1), torch.rand(6), positions, block, [block], path, block, 1
+    )
+    dense = dense_features(parts, torch.rand(1, 3, 3, 4).bfloat16())
+    assert dense.dtype == torch.float32 and dense.shape == (1, 6, 3, 4)
+    close(dense.norm(dim=1), torch.ones(1, 3, 4), 1e-6)
+    assert rescale_positions(positions.bfloat16(), 3, 4).dtype == torch.bfloat16
+
+
+def test_the_dense_map_of_clip_is_read_at_896_pixels():
+    assert DENSE_SCALE * 224 == 896

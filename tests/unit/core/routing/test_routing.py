@@ -216,8 +216,10 @@ def test_what_a_routing_keeps_in_place():
     left = torch.zeros(4, 4)
     left[:, :2] = 1.0
     tables = DreamOEmbeddings(random(2, 8), random(10, 8))
-    routing = Routing((reference(1, region=left), reference(3)), tables, strength=2.0, words={3: (1, 7)})
+    routing = Routing((reference(1, region=left), reference(3)), tables, strength=2.0, words={3: (1, 3, 7)})
     layout = routing.layout(TokenLayout(3, (4, 4), ((2, 3), (1, 1))))
+    assert routing.slots == (1, 3) and routing.regions.window == (0.0, 1.0)
+    # words behind the 3 tokens of text were cut off
     assert layout.copies == ((), ((1, 2),)) and layout.references == (((19, 25),), ((25, 26),))
     assert routing.regions.steers and not routing.regions.copies_are_pictures
     assert routing.regions.attention(layout, (0, 26)) is not None

@@ -17,6 +17,13 @@ def test_equation_3_by_hand():
     assert routing_loss([first, second], targets).tolist() == [literal / 2]  # mean over two tokens
 
 
+def test_equation_3_is_taken_in_full_precision():
+    maps, targets = torch.full((1, 1, 1, 2), 1.5).bfloat16(), torch.full((1, 1, 1, 2), 0.01).bfloat16()
+    loss = routing_loss([maps], targets)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, (maps.float() - targets.float()).square().mean()[None])
+
+
 def test_equation_3_is_0_at_its_aim_and_pulls_towards_it():
     targets = torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]])
     maps = torch.zeros(1, 1, 1, 4, requires_grad=True)
@@ -41,14 +48,33 @@ def test_equation_4_by_hand():
     torch.testing.assert_close(found, torch.tensor([by_hand]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_equation_4_token_by_token(dtype):
+    """Two pictures, two heads of width 4, three references, of which the second has no token here."""
+    generator = torch.Generator().manual_seed(0)
+    query, words = (torch.randn(2, 2, count, 4, generator=generator).to(dtype) for count in (5, 3))
+    owners = torch.tensor([0, 2, 2, 0, 0])
+    expected = torch.zeros(2)
+    for picture in range(2):
+        for head in range(2):
+            for token, owner in enumerate(owners.tolist()):
+                row = query[picture, head, token].float() @ words[picture, head].float().T / 2  # sqrt(4)
+                right = torch.eye(3)[owner]
+                distance = (row.softmax(0) - right).square().sum()
+                expected[picture] += distance / int((owners == owner).sum()) / 3 / 2  # tokens, references, heads
+    found = placeholder_loss(query, words, owners)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected)
+
+
 def test_equation_4_of_one_reference_is_0():
     assert placeholder_loss(torch.randn(1, 2, 5, 4), torch.randn(1, 2, 1, 4), torch.zeros(5).long()).item() == 0
 
 
 def test_equation_5():
     one = torch.tensor([1.0])
-    assert total_loss(one, 2 * one, 3 * one, 1.0, 0.5, 2.0).item() == 1 + 1 + 6
-    assert total_loss(one, 2 * one, None).item() == 3
+    assert total_loss(one, 2 * one, 3 * one, 3.0, 0.5, 2.0).item() == 3 + 1 + 6
+    assert total_loss(one, 2 * one, 3 * one).item() == 6 and total_loss(one, 2 * one, None).item() == 3
 
 
 def test_faults_are_named():
@@ -56,5 +82,10 @@ def test_faults_are_named():
         routing_loss([], torch.zeros(1, 1, 2, 2))
     with pytest.raises(ValueError, match="routing map: expected shape"):
         routing_loss([torch.zeros(1, 1, 2, 3)], torch.zeros(1, 1, 2, 2))
-    with pytest.raises(ValueError, match="placeholder keys: expected shape"):
-        placeholder_loss(torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 2, 5), torch.zeros(3).long())
+    for shape in ((1, 1, 2, 5), (2, 1, 2, 4), (1, 2, 2, 4)):
+        with pytest.raises(
+            ValueError, match=r"placeholder keys: expected shape \(B, H, R, d\) with B = 1, H = 1, d = 4"
+        ):
+            placeholder_loss(torch.zeros(1, 1, 3, 4), torch.zeros(shape), torch.zeros(3).long())
+    with pytest.raises(ValueError, match=r"owners of reference tokens: expected shape \(M\) with M = 3, got \(1,\)"):
+        placeholder_loss(torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 2, 4), torch.zeros(1).long())
