@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from core.prompt.articles import with_article
 from core.prompt.name_tokens import mentions
 from core.subject.fused_prompt import fused_prompt
 
@@ -97,7 +98,7 @@ def _of_picture(picture: AnnotatedPicture, config: SubjectDataConfig, most: int)
     if not things:
         return None
     names = tuple(thing.name for thing in things)
-    caption = picture.caption or f"a photo of {' and '.join(f'a {name}' for name in names)}"
+    caption = picture.caption or f"a photo of {' and '.join(map(with_article, names))}"
     facts = repr((picture.path.name, picture.path.stat().st_size, caption, [vars(thing) for thing in things]))
     return SubjectScene(
         picture.path.name,

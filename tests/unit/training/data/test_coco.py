@@ -88,6 +88,14 @@ def test_subjects_are_chosen_as_the_released_loader_does(tmp_path, fox, bear, na
     assert scene.prompt == f"a photo of {' and '.join(f'a {name}' for name in names)}"
 
 
+def test_the_prompt_of_a_picture_without_a_caption_names_its_things(tmp_path):
+    things = [{"image_id": 10, "category_id": 1, "bbox": [0, 10, 40, 60]}]
+    path = write_coco(tmp_path, count=1, annotations=things)
+    path.write_text(path.read_text(encoding="utf-8").replace('"fox"', '"umbrella"'), encoding="utf-8")
+    (scene,) = load_scenes(CONFIG.model_copy(update={"coco": str(path)}), AdapterConfig(), 0)
+    assert scene.prompt == "a photo of an umbrella"
+
+
 def test_a_box_that_its_thing_hardly_fills_is_no_subject(tmp_path):
     """The released loader counts the background in the box too, so that it is always full (SD-B4)."""
     thin = [[0, 10, 40, 10, 40, 14, 4, 14, 4, 70, 0, 70]]
