@@ -1,12 +1,17 @@
 """Local tokens that join CLIP's in three ways: what the resampler reads, and a short training of each."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.recipe.tiny_runs import Crash
+from tests.surface import ROOT
 from training.host_diffusers.miniworld.bundle import load_miniworld
-from training.miniworld.experiments import injection
+from training.miniworld.experiments import ablate, injection
 from training.miniworld.experiments.injection import ADDED, CONCATENATED, MIXED, Injection, with_injection
+from training.miniworld.experiments.measure import renders
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +64,34 @@ def test_a_trained_branch_acts_inside_its_block_alone(world, tmp_path, monkeypat
     assert any("ms_adapter" in name for name in changed) and any("image_proj" in name for name in changed)
     monkeypatch.setattr(injection, "denoiser_of", None)  # a second call only takes the file
     assert injection.train_injection(world, way, tmp_path, 0, steps=2) == file
+
+
+def test_a_branch_is_trained_on_the_base_and_draws_with_the_relation(world, tmp_path, monkeypatch):
+    lora = ROOT / "models/miniworld/relations/miniworld_hugging.safetensors"
+    base = {name: value.clone() for name, value in world.unet.state_dict().items()}
+    is_base = []
+
+    def look(*_):
+        is_base.append(all(torch.equal(value, base[name]) for name, value in world.unet.state_dict().items()))
+
+    def train(given, way, folder, seed):
+        look()
+        return tmp_path / "injection.safetensors"
+
+    def draw(given, plans, seed, how):
+        look()
+        return renders(plans)
+
+    def classified(*inputs):
+        raise Crash
+
+    monkeypatch.setattr(ablate, "train_relation", lambda *_: lora)
+    monkeypatch.setattr(ablate, "train_injection", train)
+    monkeypatch.setattr(ablate, "with_injection", lambda *_: nullcontext())
+    monkeypatch.setattr(ablate, "generate_images", draw)
+    monkeypatch.setattr(ablate, "classify", classified)
+    row = next(row for row in ablate.ROWS if row.injection == ADDED)
+    with pytest.raises(Crash):
+        ablate._count(tmp_path, world, None, row, 0, 1)
+    look()
+    assert is_base == [True, False, True]

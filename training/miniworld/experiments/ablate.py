@@ -107,10 +107,10 @@ def _count(out: Path, world: Miniworld, judge: Classifiers, row: Row, seed: int,
         learnt = with_relation(world, train_relation(silent, folder, seed) if row.recipe else None)
     plans = evaluation_plans(recipe.relation, pictures, 1000 + seed)
     with ExitStack() as stack:
-        stack.enter_context(learnt)
-        if row.injection:
+        if row.injection:  # trained on the base, before the relation is merged into it
             trained = train_injection(world, row.injection, out / "injection", seed)
             stack.enter_context(with_injection(world, row.injection, trained))
+        stack.enter_context(learnt)
         images = generate_images(world, plans, 1000 + seed, row.how) if row.how else renders(plans)
     verdicts = classify(judge, images, plans)
     cell = cell_file(out, row, seed)
