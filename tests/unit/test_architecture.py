@@ -224,6 +224,16 @@ def test_both_lists_of_requirements_are_the_same():
     assert not any(mark in name for name in listed for mark in "=<>")
 
 
+def test_the_training_extra_has_every_package_that_training_imports():
+    """But for those that single options need, whose errors name them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = {*project["dependencies"], *project["optional-dependencies"]["training"]}
+    of_options = {"bitsandbytes", "insightface", "open_clip", "spacy"}
+    others = of_options | {"core", "pydantic_core"} | sys.stdlib_module_names
+    imported = {name.split(".")[0] for path in files("training") for _, name, dots in imports(path) if not dots}
+    assert {"pillow" if name == "PIL" else name for name in imported} - listed - others == set()
+
+
 def bound_names(path):
     """(line, name) of every variable and argument that a file binds; fields of classes are not among them."""
     tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
