@@ -153,7 +153,7 @@ def test_an_engine_that_the_model_is_not(scenes):
 
 
 def test_flux_without_dreamo_may_be_dev(scenes, caplog):
-    said = "this may be FLUX.1-dev, which was not trained with references; set engine if it is not Kontext."
+    said = "this may be FLUX.1-dev, which was not trained with references. Set engine to kontext if it is Kontext;"
     scenes.apply("kontext", scenes.scene(photograph(64, 64)), engine="kontext")
     assert said not in caplog.text
     scenes.apply("kontext", scenes.scene(photograph(64, 64)))

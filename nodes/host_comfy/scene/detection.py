@@ -54,8 +54,8 @@ def detect_engine(model, choice: str = AUTO) -> Engine:
     _refuse_old_comfyui(fitting[0])
     if choice == AUTO and fitting[0].name == "kontext":
         log.warning(
-            "Relate: Apply Scene: model: this may be FLUX.1-dev, which was not trained with references; set engine if "
-            "it is not Kontext."
+            "Relate: Apply Scene: model: this may be FLUX.1-dev, which was not trained with references. Set engine to "
+            "kontext if it is Kontext; else put Load DreamO before this node."
         )
     return fitting[0]
 
