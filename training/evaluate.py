@@ -19,7 +19,7 @@ The prompts file has one JSON object per line:
 
 Pictures are looked for in PICTURES, references beside the prompts file. Only "picture" and "prompt" are needed: without
 "relation" spaCy finds it, without references there is no CLIP-I and no DINO, without names no subject is detected.
-Written: table.md, scores.json, sheet.png. What each command writes and means: README.md.
+Written: table.md, scores.json, sheet.png. What each command writes and means: docs/evaluation.md.
 """
 
 from __future__ import annotations
