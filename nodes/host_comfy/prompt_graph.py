@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from comfy_execution.utils import get_executing_context
@@ -86,7 +87,7 @@ def remember_outputs(*outputs: Any) -> tuple:
 
 
 def _made_of(graph: Graph, node_id: str) -> str:
-    """Describe a node and everything before it."""
+    """Hash a node and everything before it."""
     parts: dict[str, Any] = {}
     waiting = [str(node_id)]
     while waiting:
@@ -95,7 +96,7 @@ def _made_of(graph: Graph, node_id: str) -> str:
             inputs = graph[each].get("inputs", {})
             parts[each] = graph[each].get("class_type"), inputs
             waiting += [str(value[0]) for value in inputs.values() if _is_link(value)]
-    return json.dumps(parts, sort_keys=True, default=str)
+    return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _running_graph(prompt_id: str) -> Graph | None:
