@@ -77,7 +77,7 @@ def measure(size: str) -> dict[str, float]:
         tower = models.vision_tower(vision)
         last = vision.model.vision_model.encoder.layers[-1]
         for picture in pictures:
-            pixels = photograph.normalise(photograph.squares(picture, None, 896)).to(vision.load_device)
+            pixels = photograph.normalise_pixels(photograph.squares(picture, None, 896)).to(vision.load_device)
             if torch.cuda.is_available():
                 pixels = pixels.half()
             dense = local.dense_features(tower, pixels)

@@ -9,7 +9,7 @@ from core.routing.call_layout import CallLayout
 from core.routing.image_prep import cut_face, on_8_bits, on_white, published_size, resize
 from core.routing.placeholders import faults, numbers_in
 from core.routing.routing import Routing
-from core.routing.routing_map import Recorder, in_picture, logit_map, mass_map, otsu_mask
+from core.routing.routing_map import Recorder, RoutingMap, in_picture, logit_map, mass_map, otsu_mask
 from core.routing.token_layout import (
     DreamOEmbeddings,
     Reference,
@@ -170,6 +170,40 @@ def test_otsu_splits_two_heaps():
     values = torch.cat((torch.linspace(0, 1, 30), torch.linspace(5, 6, 10))).reshape(2, 20)
     assert torch.equal(otsu_mask(values[None])[0], (values > 3).float())
     assert otsu_mask(torch.ones(1, 4, 4)).sum() == 0
+
+
+def test_otsus_threshold_separates_the_classes_most_of_all_edges_of_256():
+    maps = random(2, 3, 6, 7).exp().half()
+    masks = otsu_mask(maps)
+    assert masks.shape == maps.shape and masks.dtype == torch.float32
+    for values, mask in zip(maps.float().flatten(0, 1), masks.flatten(0, 1)):
+        low, high = values.min(), values.max()
+        bins = ((values - low) / (high - low) * 256).floor().clamp(max=255)
+        apart = []
+        for edge in range(1, 256):
+            one, other = bins[bins < edge], bins[bins >= edge]
+            apart.append(len(one) * len(other) * float(one.mean() - other.mean()) ** 2)
+        threshold = low + (high - low) * (apart.index(max(apart)) + 1) / 256
+        assert torch.equal(mask, (values > threshold).float())
+
+
+def test_a_map_that_is_no_numbers_is_high_nowhere():
+    assert otsu_mask(torch.full((1, 2, 2), math.nan)).sum() == 0
+
+
+@pytest.mark.parametrize("kind", [logit_map, mass_map])
+def test_a_map_is_made_in_full_precision_and_of_its_own_layout_only(kind):
+    query, key = random(1, 2, SEQUENCE.size, 4).bfloat16(), random(1, 2, SEQUENCE.size, 4, seed=1).bfloat16()
+    found = kind(query, key, SEQUENCE.layout())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, kind(query.float(), key.float(), SEQUENCE.layout()), atol=1e-3, rtol=1e-2)
+    with pytest.raises(ValueError, match=r"queries: expected shape \(B, H, S, d\) with S = 18, got \(1, 2, 17, 4\)"):
+        kind(query[:, :, 1:], key, SEQUENCE.layout())
+
+
+def test_maps_and_slots_fit_each_other():
+    with pytest.raises(ValueError, match=r"routing maps: expected shape \(K, B, R, h, w\) with R = 2, got \(1, 1, 1,"):
+        RoutingMap(torch.zeros(1, 1, 1, 2, 2), (1, 2), 1)
 
 
 @pytest.mark.parametrize("kv_heads", [6, 3, 2])
