@@ -166,6 +166,15 @@ def test_the_mass_map_is_the_softmax_over_everything(chunk):
     torch.testing.assert_close(found[0, 1].flatten(), shares[0, 3:11, 15:18].sum(-1))
 
 
+def test_the_mass_map_counts_all_spans_of_a_reference_and_the_bias():
+    layout = CallLayout(12, (2, 3), (1, 7), (), (((0, 1), (9, 12)), ((7, 9),)))
+    query, key, bias = random(2, 2, 12, 4), random(2, 2, 12, 4, seed=1), random(12, 12, seed=2)
+    shares = (query @ key.mT / 2 + bias).softmax(dim=-1).mean(dim=1)[:, 1:7]
+    of_first = shares[..., 0] + shares[..., 9:].sum(dim=-1)
+    by_hand = torch.stack((of_first, shares[..., 7:9].sum(dim=-1)), dim=1).reshape(2, 2, 2, 3)
+    torch.testing.assert_close(mass_map(query, key, layout, 4, bias), by_hand)
+
+
 def test_otsu_splits_two_heaps():
     values = torch.cat((torch.linspace(0, 1, 30), torch.linspace(5, 6, 10))).reshape(2, 20)
     assert torch.equal(otsu_mask(values[None])[0], (values > 3).float())
@@ -221,9 +230,10 @@ def test_the_recorder_keeps_the_mean_of_whole_calls_only():
     maps = [random(1, 2, 2, 3, seed=seed) for seed in range(4)]
     recorder.take(maps[:2], 2)
     recorder.take(maps[:1], 2)  # a block was skipped
+    recorder.take([each.mT for each in maps[:2]], 2)  # of another grid
     recorder.take(maps[2:], 2)
     kept = recorder.result((1, 3))
-    assert recorder.left_out == 1 and kept.steps == 2 and kept.blocks.shape == (2, 1, 2, 2, 3)
+    assert recorder.left_out == 2 and kept.steps == 2 and kept.blocks.shape == (2, 1, 2, 2, 3)
     torch.testing.assert_close(kept.blocks[0], (maps[0] + maps[2]) / 2)
     torch.testing.assert_close(kept.maps, torch.stack(maps).mean(0))
     assert Recorder().result((1,)) is None
@@ -266,6 +276,9 @@ def test_what_a_routing_keeps_in_place():
         ((8, 12, 8, 0), (4, 6), (16, 24), (8, 12), (4, 0)),
         ((9, 8, 8, 15), (5, 4), (17, 23), (9, 12), (4, 8)),  # odd sides are padded to whole tokens
         ((1, 8, 12, 0, 8, 12), (8, 12), (16, 24), (16, 24), (8, 12)),  # with a time axis, a token for each cell
+        ((1, 8, 12, 0, 8, 4), (4, 6), (16, 24), (8, 12), (4, 2)),  # with a time axis, four cells in a token
+        ((4, 8, 4, 6), (2, 4), (16, 24), (8, 12), (2, 3)),  # in the middle
+        ((5, 8, 11, 0), (3, 4), (16, 8), (8, 4), (5, 0)),  # half a token in, as far as the picture goes
     ],
 )
 def test_maps_of_a_part_stand_where_it_is(area, tokens, picture, grid, corner):
@@ -275,3 +288,9 @@ def test_maps_of_a_part_stand_where_it_is(area, tokens, picture, grid, corner):
     assert placed.shape == (2, 3, *grid) and (placed == expected).all()
     below = in_picture(torch.full((2, 3, *tokens), -2.0), area, picture)  # of logits, which may all be negative
     assert (below == -2).all()
+
+
+def test_around_a_part_stands_the_lowest_value_of_its_own_map():
+    maps = torch.tensor([[[-3.0, 1.0]], [[2.0, -1.0]], [[5.0, 4.0]]])  # three references, one row
+    placed = in_picture(maps, (1, 2, 0, 1), (1, 4))
+    assert placed.squeeze(1).tolist() == [[-3, -3, 1, -3], [-1, 2, -1, -1], [0, 5, 4, 0]]

@@ -152,6 +152,20 @@ def test_a_reference_of_weight_0_is_read_by_nobody_else(layout):
     assert torch.equal(found[:, :, ~second], other[:, :, ~second]) and not torch.equal(found, other)
 
 
+@pytest.mark.parametrize("pictures", [True, False])
+def test_a_reference_of_weight_0_goes_on_reading_itself(pictures):
+    """Its latents and its copies in the text read each other, also where nobody else reads either."""
+    fields = steering(0.0, weights=(1.0, 0.0, 1.0), copies_are_pictures=pictures)
+    made = steered_attention(fields, TEXT_LAST, (0, TEXT_LAST.size), torch.device("cpu"))
+    query, key, value = inputs(TEXT_LAST)
+    found = made(query, key, value, attend_plain)[0]
+    latents, copies = (span_mask(TEXT_LAST.size, side[1]) for side in (TEXT_LAST.references, TEXT_LAST.copies))
+    for changed, reader in ((latents, copies), (copies, latents)):
+        other = value.clone()
+        other[:, :, changed] = -90.0
+        assert not torch.isclose(made(query, key, other, attend_plain)[0], found)[:, :, reader].any()
+
+
 def test_a_closed_border_is_exact():
     made = steered_attention(steering(HARD, regions=(LEFT, 1 - LEFT, None)), TEXT_FIRST, (0, 26), torch.device("cpu"))
     query, key, value = inputs(TEXT_FIRST)
