@@ -116,6 +116,80 @@ def test_a_mask_leaves_the_background_of_a_photograph_out(pack, studio, creature
     assert float(scores[0].splitlines()[2].split(" | ")[3]) == pytest.approx(100, abs=5)  # nearly its own photograph
 
 
+@pytest.fixture(scope="module")
+def scoring(pack):
+    return pack.module("nodes.pipelines.score_pictures")
+
+
+def colours(pictures):
+    """An encoder that sees the mean colour alone."""
+    return torch.stack([picture.mean(dim=(1, 2)) for picture in pictures])
+
+
+def filled(red, green, blue, width=4):
+    return torch.tensor([red, green, blue]).expand(1, 4, width, 3)
+
+
+def test_scores_are_cosines_with_the_words_and_of_each_box_with_its_own_photographs(scoring, studio):
+    red, green, dark = filled(1.0, 0.0, 0.0), filled(0.0, 1.0, 0.0), filled(0.5, 0.0, 0.5)
+    two_views = torch.cat((red, dark))  # their directions are averaged, not their colours: (1 + 0.7071, 0, 0.7071)
+    scene = studio.scene(
+        {"image": two_views, "name": "fox", "box": (0.0, 0.0, 0.5, 1.0)},
+        {"image": green, "name": "bear", "box": (0.5, 0.0, 1.0, 1.0)},
+    )
+    pictures = torch.cat((torch.cat((green, red), dim=2), torch.cat((red, green), dim=2)))
+
+    def texts(words, width):
+        assert (words, width) == ([PROMPT, "hugging"], 3)
+        return torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
+
+    first, second = scoring.score_pictures(pictures, scene, PROMPT, colours, texts)
+    assert (first.index, first.swapped) == (1, False) and (second.index, second.swapped) == (0, True)
+    assert first.subjects == pytest.approx((92.388, 100), abs=1e-2) and second.subjects == pytest.approx((0, 0))
+    assert first.identity == pytest.approx(96.194, abs=1e-2)
+    assert (first.prompt, first.relation) == pytest.approx((70.711, 0), abs=1e-2)  # half of the picture is red
+    (alone, _) = scoring.score_pictures(pictures, scene, PROMPT, colours, lambda *_: None)
+    assert alone.prompt is None and alone.relation is None
+
+
+def test_swapped_is_what_fits_better_by_more_than_the_margin(scoring):
+    def two(better):
+        return torch.tensor([[70.0, 70.0 + better], [70.0 + better, 70.0]])
+
+    assert not scoring.is_swapped(two(2.0)) and scoring.is_swapped(two(2.5))  # 2 a subject
+    assert not scoring.is_swapped(torch.tensor([[-100.0]]))
+    six, seven = (100 * torch.eye(count).roll(1, dims=1) for count in (6, 7))  # each stands in the next one's place
+    assert scoring.is_swapped(six) and not scoring.is_swapped(seven)  # more are not compared
+
+
+def test_pictures_are_in_the_order_of_their_ranks_and_the_swapped_ones_last(scoring):
+    def order(*pictures):
+        scores = [
+            scoring.PictureScore(index, None, relation, (identity - 1, identity + 1), swapped)
+            for index, (relation, identity, swapped) in enumerate(pictures)
+        ]
+        return [score.index for score in scoring.in_order(scores)]
+
+    assert order((20.0, 60.0, False), (30.0, 90.0, True), (25.0, 70.0, False)) == [2, 0, 1]
+    assert order((20.0, 90.0, False), (30.0, 60.0, False), (21.0, 61.0, False)) == [0, 2, 1]  # equal sums: identity
+    assert order((20.0, 60.0, False), (20.0, 60.0, False)) == [0, 1]
+    assert order((None, 60.0, False), (-1.0, 60.0, False), (1.0, 60.0, False)) == [2, 0, 1]
+
+
+def test_a_box_is_cut_to_whole_pixels_at_least_one(scoring, pack):
+    box, picture = pack.module("core.scene").Box, torch.arange(32.0).reshape(1, 4, 8)
+    assert torch.equal(scoring.cut_box(picture, box(0.25, 0.5, 0.7, 0.8)), picture[:, 2:3, 2:6])
+    assert scoring.cut_box(picture, box(0.5, 0.25, 0.501, 0.2501)).tolist() == [[[12.0]]]
+    assert scoring.cut_box(picture, box(0.999, 0.999, 1, 1)).tolist() == [[[31.0]]]
+
+
+def test_a_crop_stands_in_the_middle_of_a_white_square(scoring):
+    square = scoring.white_square(torch.zeros(3, 2, 5))
+    assert square.shape == (3, 5, 5) and (square[:, 1:3] == 0).all()
+    assert (square[:, 0] == 1).all() and (square[:, 3:] == 1).all()
+    assert torch.equal(scoring.white_square(torch.zeros(3, 5, 2)), square.mT)
+
+
 def test_a_scene_without_subjects_is_an_error_that_says_what_to_do(pack, world):
     empty = pack.module("core.scene").Scene()
     with pytest.raises(ValueError, match="expected at least one subject.*Connect a Subject node"):
