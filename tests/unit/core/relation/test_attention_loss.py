@@ -28,6 +28,14 @@ def test_pictures_are_independent_and_no_predicate_is_zero():
     assert grads[1:].abs().sum() == 0
 
 
+def test_a_batch_is_its_pictures_one_by_one():
+    generator = torch.Generator().manual_seed(2)
+    maps = [torch.rand(3, side, side, generator=generator) for side in (8, 4)]
+    region = torch.rand(3, 16, 16, generator=generator) > torch.tensor([0.2, 0.5, 0.8])[:, None, None]
+    apart = [predicate_attention_loss([each[i, None] for each in maps], region[i, None].float()) for i in range(3)]
+    torch.testing.assert_close(predicate_attention_loss(maps, region), torch.cat(apart))
+
+
 def test_empty_and_full_regions_are_finite():
     maps = torch.full((2, 4, 4), 0.25)
     region = torch.stack((torch.zeros(4, 4), torch.ones(4, 4)))
@@ -37,3 +45,7 @@ def test_empty_and_full_regions_are_finite():
 def test_nothing_to_look_at_is_refused():
     with pytest.raises(ValueError, match="at least one site"):
         predicate_attention_loss([], torch.zeros(1, 4, 4))
+    with pytest.raises(
+        ValueError, match=r"predicate attention map: expected shape \(B, h, w\) with B = 1, got \(2, 4, 4\)"
+    ):
+        predicate_attention_loss([torch.zeros(2, 4, 4)], torch.zeros(1, 4, 4))

@@ -73,7 +73,7 @@ def dense(query, key, value, bias):
 
 @pytest.mark.parametrize("name", LAYOUTS)
 @pytest.mark.parametrize("pictures", [False, True])
-@pytest.mark.parametrize(("strength", "isolation"), [(2.5, 1.5), (0.0, 2.0), (3.0, HARD), (2.0, 0.0)])
+@pytest.mark.parametrize(("strength", "isolation"), [(2.5, 1.5), (0.0, 2.0), (3.0, HARD), (1.0, 0.0)])
 def test_it_is_attention_with_the_table(name, pictures, strength, isolation):
     layout, weights, regions = LAYOUTS[name], (0.5, 1.0, 2.0), (LEFT, SOFT, None)
     made = steered_attention(
@@ -115,11 +115,13 @@ def test_another_nodes_mask_is_added():
         assert torch.isfinite(shares).all()
 
 
-def test_queries_without_the_references():
+@pytest.mark.parametrize("fields", [
+    steering(3.0, 1.0, (0.5, 1.0, 1.0)), steering(3.0, 0.0),  # of the second the text has nothing, the picture alone
+], ids=["weights", "regions alone"])  # fmt: skip
+def test_queries_without_the_references(fields):
     """A cache keeps keys and values of references, and asks for text and picture only."""
     layout = CallLayout(25, (3, 4), (4, 16), ((0, 4),), (((16, 20),), ((20, 23),), ((23, 25),)))
     query, key, value = inputs(layout)
-    fields = steering(3.0, 1.0, (0.5, 1.0, 1.0))
     whole, _ = steered_attention(fields, layout, (0, 25), torch.device("cpu"))(query, key, value, attend_plain)
     part, _ = steered_attention(fields, layout, (0, 16), torch.device("cpu"))(
         query[:, :, :16], key, value, attend_plain
@@ -164,6 +166,15 @@ def test_a_reference_of_weight_0_goes_on_reading_itself(pictures):
         other = value.clone()
         other[:, :, changed] = -90.0
         assert not torch.isclose(made(query, key, other, attend_plain)[0], found)[:, :, reader].any()
+
+
+def test_the_placeholder_of_a_reference_of_weight_0_is_read_as_a_word():
+    fields = steering(0.0, weights=(1.0, 0.0, 1.0), copies_are_pictures=False)
+    made = steered_attention(fields, TEXT_LAST, (0, TEXT_LAST.size), torch.device("cpu"))
+    query, key, value = inputs(TEXT_LAST)
+    other = value.clone()
+    other[:, :, 25] = -90.0
+    assert not torch.isclose(made(query, key, other, attend_plain)[0], made(query, key, value, attend_plain)[0]).any()
 
 
 def test_a_closed_border_is_exact():
