@@ -39,7 +39,6 @@ class SteeredAttention:
         base: the keys that are no reference's.
         blocks: the references' keys.
         references: number of references.
-        queries: number of queries this was made for.
     """
 
     shared: tuple[SharedRows, ...]
@@ -47,7 +46,6 @@ class SteeredAttention:
     base: Tokens
     blocks: tuple[Block, ...]
     references: int
-    queries: int
 
     def __call__(
         self,
@@ -80,21 +78,22 @@ class SteeredAttention:
             out[:, part.rows] = rearrange(attended, "b s (h d) -> b s h d", h=query.shape[1])
         if self.picture is None:
             return out.transpose(1, 2), None
-        merged, shares = self._merge(pick(query, self.picture), key, value, mask, scale)
+        merged, shares = self._merge(self.picture, query, key, value, mask, scale)
         out[:, self.picture] = merged.transpose(1, 2)
         return out.transpose(1, 2), shares
 
     def _merge(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
+        self, picture: Tokens, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float | None
     ) -> tuple[Tensor, Tensor]:
         """Attend from the picture's queries to the base, then merge one block of a reference after another into it."""
+        query = pick(query, picture)
         out, total = attend_with_lse(
-            query, pick(key, self.base), pick(value, self.base), part_of(mask, self.picture, self.base), scale
+            query, pick(key, self.base), pick(value, self.base), part_of(mask, picture, self.base), scale
         )
         sums = []
         for block in self.blocks:
             readers = query if block.rows is None else query.index_select(2, block.rows)
-            block_mask = part_of(mask, self.picture, block.columns, block.rows)
+            block_mask = part_of(mask, picture, block.columns, block.rows)
             keys, values = pick(key, block.columns), pick(value, block.columns)
             block_out, lse = attend_with_lse(readers, keys, values, block_mask, scale)
             lse = lse if block.bias is None else lse + block.bias
@@ -123,15 +122,13 @@ def pick(side: Tensor, tokens: Tokens) -> Tensor:
     return side[:, :, tokens] if isinstance(tokens, slice) else side.index_select(2, tokens)
 
 
-def part_of(
-    mask: Tensor | None, rows: Tokens | None, columns: Tokens | None, within: Tensor | None = None
-) -> Tensor | None:
+def part_of(mask: Tensor | None, rows: Tokens, columns: Tokens | None, within: Tensor | None = None) -> Tensor | None:
     """Another node's mask for some queries and keys (None: all), four axes; ``within`` picks among those queries."""
     if mask is None:
         return None
     part: Tensor = mask[:, None] if mask.ndim == 3 else mask.reshape((1,) * (4 - mask.ndim) + tuple(mask.shape))
     if part.shape[2] > 1:
-        part = part if rows is None else part[:, :, rows]
+        part = part[:, :, rows]
         part = part if within is None else part[:, :, within]
     return part if columns is None or part.shape[3] == 1 else part[..., columns]
 
@@ -158,9 +155,8 @@ def steered_attention(
         parts,
         picture,
         tokens_of(~owned),
-        tuple(block for block in blocks if block is not None),
+        blocks,
         len(layout.references),
-        queries[1] - queries[0],
     )
     return _to_device(attention, device)
 

@@ -101,14 +101,16 @@ def test_a_closed_border_is_the_table_with_hard_numbers(regions):
     torch.testing.assert_close(found, dense(*inputs(TEXT_LAST), bias), atol=2e-6, rtol=1e-5)
 
 
-def test_another_nodes_mask_is_added():
-    layout = TEXT_FIRST
+@pytest.mark.parametrize("strength", [2.0, HARD])
+def test_another_nodes_mask_is_added(strength):
+    layout, regions = TEXT_FIRST, (LEFT, SOFT.round(), None)
     query, key, value = inputs(layout)
-    made = steered_attention(steering(2.0, 1.0), layout, (0, layout.size), torch.device("cpu"))
-    bias = by_table(layout, 2.0, 1.0, (1.0, 1.0, 1.0), (LEFT, SOFT, None), False)
+    made = steered_attention(steering(strength, 1.0, regions=regions), layout, (0, layout.size), torch.device("cpu"))
+    bias = by_table(layout, strength, 1.0, (1.0, 1.0, 1.0), regions, False)
     closed = torch.zeros(2, 1, 1, layout.size)
     closed[1, ..., 17:21] = float("-inf")  # a whole block, in one picture of the batch
-    for mask in (random(layout.size, layout.size), random(2, layout.size, layout.size), closed, random(1, layout.size)):
+    matrix, of_queries, of_keys = (random(*shape) for shape in ((layout.size,) * 2, (layout.size, 1), (1, layout.size)))
+    for mask in (matrix, random(2, layout.size, layout.size), closed, of_queries, of_keys):
         four = mask[:, None] if mask.ndim == 3 else mask
         found, shares = made(query, key, value, attend_plain, mask)
         torch.testing.assert_close(found, dense(query, key, value, bias + four), atol=2e-6, rtol=1e-5)
@@ -116,8 +118,8 @@ def test_another_nodes_mask_is_added():
 
 
 @pytest.mark.parametrize("fields", [
-    steering(3.0, 1.0, (0.5, 1.0, 1.0)), steering(3.0, 0.0),  # of the second the text has nothing, the picture alone
-], ids=["weights", "regions alone"])  # fmt: skip
+    steering(3.0, 1.0, (0.5, 1.0, 1.0)), steering(3.0, 0.0), steering(HARD, 0.0),  # of the latter the picture alone
+], ids=["weights", "regions alone", "a closed border alone"])  # fmt: skip
 def test_queries_without_the_references(fields):
     """A cache keeps keys and values of references, and asks for text and picture only."""
     layout = CallLayout(25, (3, 4), (4, 16), ((0, 4),), (((16, 20),), ((20, 23),), ((23, 25),)))
@@ -127,6 +129,31 @@ def test_queries_without_the_references(fields):
         query[:, :, :16], key, value, attend_plain
     )
     torch.testing.assert_close(part, whole[:, :, :16])
+
+
+def test_queries_that_do_not_begin_with_the_first_key():
+    """References stand first here, and only what follows them has queries."""
+    query, key, value = inputs(TEXT_LAST)
+    fields, size = steering(3.0, 1.0, (0.5, 1.0, 1.0)), TEXT_LAST.size
+    whole, shares = steered_attention(fields, TEXT_LAST, (0, size), torch.device("cpu"))(
+        query, key, value, attend_plain
+    )
+    made = steered_attention(fields, TEXT_LAST, (9, size), torch.device("cpu"))
+    part, of_part = made(query[:, :, 9:], key, value, attend_plain)
+    torch.testing.assert_close(part, whole[:, :, 9:])
+    torch.testing.assert_close(of_part, shares)
+
+
+@pytest.mark.parametrize("strength", [2.0, HARD])
+def test_attention_of_half_precision_stays_so(strength):
+    fields = steering(strength, 1.0, (0.5, 1.0, 1.0))
+    made = steered_attention(fields, TEXT_FIRST, (0, TEXT_FIRST.size), torch.device("cpu"))
+    sides = [side.bfloat16() for side in inputs(TEXT_FIRST)]
+    found, shares = made(*sides, attend_plain)
+    wanted, right = made(*(side.float() for side in sides), attend_plain)
+    assert found.dtype == torch.bfloat16 and shares.dtype == torch.float32
+    torch.testing.assert_close(found.float(), wanted, atol=3e-2, rtol=3e-2)
+    torch.testing.assert_close(shares, right, atol=1e-2, rtol=3e-2)
 
 
 def test_shares_are_the_softmax_over_all_keys():
@@ -252,6 +279,14 @@ def test_chunks_take_their_rows_of_a_mask(monkeypatch, rows):
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-5)
     logits = query @ key.transpose(-1, -2) * 0.3 + mask
     torch.testing.assert_close(lse, logits.logsumexp(-1), atol=1e-5, rtol=1e-5)
+
+
+def test_all_it_holds_is_on_the_device_of_the_queries():
+    made = steered_attention(steering(HARD, 1.0, (0.5, 1.0, 1.0)), TEXT_LAST, (0, TEXT_LAST.size), torch.device("meta"))
+    held = [made.picture, made.base, *(each for part in (*made.shared, *made.blocks) for each in vars(part).values())]
+    tensors = [each for each in held if isinstance(each, torch.Tensor)]
+    assert len(tensors) > 8 and {each.device.type for each in tensors} == {"meta"}
+    assert isinstance(made.base, torch.Tensor) and made.blocks[0].rows is not None
 
 
 def test_a_hard_border_runs_where_a_soft_region_is_half():
