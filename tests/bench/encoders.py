@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from core.identity.image_prep import normalise_pixels, squares
+from core.identity.local_tokens import dense_features
 from tests.bench.hosts import _load_pack
 from tests.bench.identity import chip, timed
 
@@ -55,15 +57,9 @@ def encoder(size: str):
 def measure(size: str) -> dict[str, float]:
     """Seconds for two subjects."""
     pack = _load_pack()
-    encoders, models, scenes, local, photograph = (
+    encoders, models, scenes = (
         importlib.import_module(f"{pack}.{name}")
-        for name in (
-            "nodes.host_comfy.sdxl.encoders",
-            "nodes.host_comfy.sdxl.models",
-            "core.scene",
-            "core.identity.local_tokens",
-            "core.identity.image_prep",
-        )
+        for name in ("nodes.host_comfy.sdxl.encoders", "nodes.host_comfy.sdxl.models", "core.scene")
     )
     vision = encoder(size)
     draw = torch.Generator().manual_seed(0)
@@ -77,10 +73,10 @@ def measure(size: str) -> dict[str, float]:
         tower = models.vision_tower(vision)
         last = vision.model.vision_model.encoder.layers[-1]
         for picture in pictures:
-            pixels = photograph.normalise_pixels(photograph.squares(picture, None, 896)).to(vision.load_device)
+            pixels = normalise_pixels(squares(picture, None, 896)).to(vision.load_device)
             if torch.cuda.is_available():
                 pixels = pixels.half()
-            dense = local.dense_features(tower, pixels)
+            dense = dense_features(tower, pixels)
             last(dense.flatten(2).transpose(1, 2).to(pixels), None, _attention(vision.load_device))  # thrown away
 
     warm = scenes.Scene((scenes.Subject("warm", pictures[0].clone()),))
