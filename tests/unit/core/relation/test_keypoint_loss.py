@@ -81,6 +81,16 @@ def test_invisible_and_gated_pictures_do_not_count():
     assert int((clean.grad[0].abs().sum(0) > 0).sum()) <= 7  # only the cells under the visible keypoints
 
 
+def test_one_visible_joint_counts_whole():
+    visible = torch.zeros(1, 1, 3, dtype=torch.bool)
+    visible[0, 0, 1] = True
+    pairs = pairs_of(torch.rand(1, 1, 3, 2), torch.rand(1, 1, 3, 2), visible)
+    clean, concepts = torch.full((1, 2, 4, 4), 3.0), torch.zeros(1, 1, 2, 4, 4)
+    assert keypoint_loss(clean, concepts, pairs, torch.tensor([True])).tolist() == [18]
+    half = keypoint_loss(clean.half(), concepts.half(), pairs, torch.tensor([True]))
+    assert half.dtype == torch.float32 and half.tolist() == [18]
+
+
 def test_a_batch_is_its_pictures_one_by_one():
     generator = torch.Generator().manual_seed(2)
     clean, concepts = torch.randn(4, 4, 6, 9, generator=generator), torch.randn(4, 3, 4, 6, 9, generator=generator)
@@ -103,9 +113,13 @@ def test_the_last_edge_is_in_the_last_cell():
 def test_wrong_shapes_name_the_input():
     with pytest.raises(ValueError, match="concept keypoints: expected shape"):
         pairs_of(torch.zeros(1, 2, 17, 2), torch.zeros(1, 2, 16, 2))
-    with pytest.raises(ValueError, match="concept latents: expected shape"):
-        keypoint_distances(
-            torch.zeros(1, 4, 8, 8),
-            torch.zeros(1, 3, 4, 8, 8),
-            pairs_of(torch.zeros(1, 2, 17, 2), torch.zeros(1, 2, 17, 2)),
-        )
+    with pytest.raises(ValueError, match="keypoint visibility: expected shape"):
+        pairs_of(torch.zeros(1, 2, 17, 2), torch.zeros(1, 2, 17, 2), torch.ones(1, 2, 16))
+    pairs = pairs_of(torch.zeros(1, 2, 17, 2), torch.zeros(1, 2, 17, 2))
+    for shape in ((1, 3, 4, 8, 8), (2, 2, 4, 8, 8), (1, 2, 3, 8, 8)):
+        with pytest.raises(ValueError, match=r"concept latents: expected shape .* with B = 1, C = 4, S = 2, got"):
+            keypoint_distances(torch.zeros(1, 4, 8, 8), torch.zeros(shape), pairs)
+    with pytest.raises(ValueError, match="predicted latents: expected shape .* with B = 1, got"):
+        keypoint_distances(torch.zeros(2, 4, 8, 8), torch.zeros(2, 2, 4, 8, 8), pairs)
+    with pytest.raises(ValueError, match=r"noise gate: expected shape \(B\) with B = 1, got \(2,\)"):
+        keypoint_loss(torch.zeros(1, 4, 8, 8), torch.zeros(1, 2, 4, 8, 8), pairs, torch.ones(2, dtype=torch.bool))

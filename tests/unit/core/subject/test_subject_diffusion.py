@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from core.subject.adapter import GatedAdapter
+from core.subject.blocks import ALL, FIRST, UP, are_chosen, chosen_blocks
 from core.subject.fused_prompt import fused_prompt, placeholder_positions, replace_embeddings
 from core.subject.location import location_mask, mask_addition
 from core.subject.losses import grid_of, localisation_loss
@@ -88,6 +89,66 @@ def test_a_single_subject_may_do_without_its_box(golden):
 
 
 @torch.inference_mode()
+def test_each_row_of_a_batch_is_made_alone(golden):
+    """Of a row of one subject and one of two, without boxes for one alone."""
+    tensors, config = golden
+    module = object_tokens(tensors, config)
+    patches, boxes = tensors["patch_tokens"][:1].repeat(2, 1, 1, 1), tensors["boxes"][:1].repeat(2, 1, 1)
+    patches[1] *= 0.5
+    present = torch.tensor([[True, False], [True, True]])
+    together = module(patches, boxes, present, locate_single=False)
+    for row in range(2):
+        close(together[row], module(patches[row, None], boxes[row, None], present[row, None], locate_single=False)[0])
+    assert not torch.equal(together[0], module(patches, boxes, present)[0])
+
+
+@torch.inference_mode()
+def test_rows_that_do_not_act_have_the_scale_0(golden):
+    tensors, config = golden
+    inputs = tensors["patch_tokens"], tensors["boxes"], tensors["subject_present"]
+    acting = torch.tensor([True, False])
+    objects, scale = object_tokens(tensors, config)(*inputs, acting=acting)
+    close(objects, tensors["object_tokens"])
+    assert scale.dtype == objects.dtype and torch.equal(scale[:, 0, 0], torch.tensor([1.0, 0.0]))
+    out = adapter(tensors, config)(tensors["hidden"], (objects, scale))
+    assert torch.equal(out[1], tensors["hidden"][1])
+    close(out[0], tensors["gated_out"][0])
+
+
+@torch.inference_mode()
+def test_half_precision_stays_so(golden):
+    tensors, config = golden
+    module, gated = object_tokens(tensors, config).bfloat16(), adapter(tensors, config).bfloat16()
+    objects = module(tensors["patch_tokens"].bfloat16(), tensors["boxes"], tensors["subject_present"])
+    out = gated(tensors["hidden"].bfloat16(), objects, torch.ones(2, 1, 1))
+    assert objects.dtype == out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), tensors["gated_out"], atol=0.1, rtol=0.1)
+    mask = torch.ones(1, 1, 4, 4)
+    assert mask_addition(mask, torch.ones(3, 1, 3, 3).half()).dtype == torch.float16
+
+
+def test_inputs_that_do_not_fit_each_other_are_named(golden):
+    tensors, config = golden
+    module, gated = object_tokens(tensors, config), adapter(tensors, config)
+    patches, boxes, present = tensors["patch_tokens"], tensors["boxes"], tensors["subject_present"]
+    for wrong, said in (
+        ((patches[..., 1:], boxes, present), "patch tokens: expected shape"),
+        ((patches[:, :, 1:], boxes, present), "patch tokens: expected shape"),
+        ((patches, boxes[:1], present), r"boxes: expected shape \(B, S, 4\) with B = 2, S = 2"),
+        ((patches, boxes[:, :1], present), r"boxes: expected shape \(B, S, 4\) with B = 2, S = 2"),
+        ((patches, boxes, present[:1]), r"subjects present: expected shape \(B, S\) with B = 2, S = 2"),
+        ((patches, boxes, present[:, :1]), r"subjects present: expected shape \(B, S\) with B = 2, S = 2"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            module(*wrong)
+    with pytest.raises(ValueError, match=r"object tokens: expected shape \(B, M, D\) with B = 2"):
+        gated(tensors["hidden"], tensors["object_tokens"][:1])
+    for wrong in (torch.ones(1, 1), torch.ones(2, 2)):
+        with pytest.raises(ValueError, match=r"subjects present: expected shape \(B, S\) with B = 1, S = 2"):
+            location_mask(torch.zeros(1, 2, 4), wrong, 8, 8, (1, 1))
+
+
+@torch.inference_mode()
 def test_closed_gates_and_scale_zero_are_the_base_bit_for_bit(golden):
     tensors, config = golden
     x, objects = tensors["hidden"], tensors["object_tokens"]
@@ -113,6 +174,13 @@ def test_the_mask_of_a_wide_picture_is_drawn_along_its_own_sides_and_without_abs
     assert torch.equal(location_mask(boxes, torch.tensor([[True, False]]), 384, 640, (48, 80)), expected)
     expected[..., 60:] = 0
     assert torch.equal(location_mask(boxes, torch.tensor([[True, True]]), 384, 640, (48, 80)), expected)
+
+
+def test_edges_of_the_mask_are_rounded_to_pixels():
+    boxes = torch.tensor([[[0.26, 0.24, 0.74, 0.76]]])  # 2.6, 2.4, 7.4, 7.6
+    mask = location_mask(boxes, torch.ones(1, 1), 10, 10, (10, 10))
+    inside = (mask[0, 0] == 0).nonzero()
+    assert inside.amin(0).tolist() == [2, 3] and inside.amax(0).tolist() == [7, 6] and len(inside) == 6 * 4
 
 
 def test_the_fifth_channel_is_an_addition():
@@ -142,6 +210,51 @@ def test_losses_have_the_values_that_follow_from_their_equations():
         assert localisation_loss([maps], segment, positions, present, form) == pytest.approx(value, abs=1e-4)
     nobody = localisation_loss([flat], segment, positions, torch.zeros(1, 2))
     assert nobody == 0
+
+
+@pytest.mark.parametrize("form", ["balanced", "l1"])
+@pytest.mark.parametrize("peak_one", [False, True])
+def test_losses_word_by_word(form, peak_one):
+    """Two layers, two pictures of 3 x 4 cells, two heads, two words; the second picture has one of them."""
+    generator = torch.Generator().manual_seed(0)
+    layers = [torch.rand(2, 2, 12, 5, generator=generator) for _ in range(2)]
+    segments = torch.rand(2, 2, 3, 4, generator=generator)
+    positions, present = torch.tensor([[3, 1], [2, 99]]), torch.tensor([[True, True], [True, False]])
+    expected = []
+    for layer in layers:
+        for picture in range(2):
+            for head in range(2):
+                errors = []
+                for word in range(1 + int(present[picture, 1])):
+                    attention = layer[picture, head, :, positions[picture, word]]
+                    attention = attention / attention.max() if peak_one else attention
+                    subject = segments[picture, word].flatten()
+                    outside, inside = (float((attention * part).sum() / part.sum()) for part in (1 - subject, subject))
+                    errors.append(outside - inside if form == "balanced" else float((attention - subject).abs().mean()))
+                expected.append(sum(errors) / len(errors))
+    found = localisation_loss(layers, segments, positions, present, form, peak_one)
+    assert found == pytest.approx(sum(expected) / len(expected), abs=1e-4)
+    if not peak_one:
+        assert found == localisation_loss(layers, segments, positions, present, form)
+    half = localisation_loss([layer.half() for layer in layers], segments.half(), positions, present, form, peak_one)
+    assert half.dtype == torch.float32 and half == pytest.approx(float(found), abs=2e-3)
+
+
+def test_losses_of_nothing_and_of_other_shapes_are_refused():
+    maps, segments, two = torch.ones(1, 1, 4, 3), torch.ones(1, 2, 2, 2), torch.zeros(1, 2, dtype=torch.long)
+    for given, said in (
+        (([], segments, two, two), "expected maps of at least one layer and a form of balanced, l1, got 0 maps"),
+        (([maps], segments, two, two, "l2"), "got 1 maps and 'l2'"),
+        (([maps], segments, two[:, :1], two), r"positions of words: expected shape \(B, K\) with B = 1, K = 2"),
+        (([maps], segments, two.repeat(2, 1), two), r"positions of words: expected shape"),
+        (([maps], segments, two, two[:, :1]), r"words present: expected shape \(B, K\) with B = 1, K = 2"),
+        (([maps], segments, two, two.repeat(2, 1)), r"words present: expected shape"),
+        (([maps.repeat(2, 1, 1, 1)], segments, two, two), r"attention: expected shape \(B, heads, N, T\) with B = 1"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            localisation_loss(*given)
+    with pytest.raises(ValueError, match="1 positions are no grid in the shape 1 x 16"):
+        grid_of(1, 1, 16)
 
 
 def test_maps_lie_on_grids_in_the_shape_of_the_picture():
@@ -177,5 +290,16 @@ def test_embeddings_are_replaced_in_order_and_nowhere_else():
     assert filled[0, 1].tolist() == [-1] * 3 and filled[0, 3].tolist() == [-2] * 3 and filled[1, 0].tolist() == [-3] * 3
     untouched = tokens != 9
     assert torch.equal(filled[untouched], embeddings[untouched])
+    assert torch.equal(embeddings.flatten(), torch.arange(24.0))  # the input is left as it was
     with pytest.raises(ValueError, match="expected 2 subjects, one for each placeholder, got 1"):
         replace_embeddings(embeddings, tokens, [words[0][:1], words[1]], 9)
+
+
+def test_blocks_are_all_the_first_of_each_stack_or_those_on_the_way_up():
+    blocks = {"down_blocks.1.transformer_blocks.0": 8, "down_blocks.1.transformer_blocks.10": 8,
+              "mid_block.transformer_blocks.0": 16, "up_blocks.0.transformer_blocks.1": 16}  # fmt: skip
+    names = list(blocks)
+    chosen = {which: list(chosen_blocks(blocks, which)) for which in (ALL, FIRST, UP)}
+    assert chosen == {ALL: names, FIRST: [names[0], names[2]], UP: names[3:]}
+    assert all(are_chosen(chosen_blocks(blocks, which), blocks) for which in chosen)
+    assert not are_chosen({names[1]: 8}, blocks) and not are_chosen({names[3]: 17}, blocks)
