@@ -10,6 +10,7 @@ from core.cross_attention_layers import SDXL
 from core.relation.flux_bases import FLUX_BASES, FluxShape, base_of_file, check_base
 from core.relation.lora import parse_lora_keys
 
+NINE = torch.zeros(9, 9)
 TEXT = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 
 
@@ -60,9 +61,42 @@ def test_a_file_that_says_nothing_is_known_by_its_blocks(base, make):
     ("single_transformer_blocks.20.attn.to_q", 3072, "FLUX.1"),  # Klein 4B has 20 single blocks, this is the 21st
     ("transformer_blocks.5.attn.add_k_proj", 3072, "FLUX.1"),  # and five double ones
     ("single_transformer_blocks.3.attn.to_qkv_mlp_proj", 9 * 3072, "FLUX.2 Klein 4B"),  # a layer of Flux.2 alone
+    ("single_blocks.3.linear1", 9 * 3072, "FLUX.2 Klein 4B"),  # q, k, v and twice three widths of the MLP
+    ("single_blocks.3.linear1", 7 * 3072, "FLUX.1"),  # and four widths
 ])  # fmt: skip
 def test_one_block_may_tell(module, out, title):
     assert base_of_file(pair(f"transformer.{module}", out, 3072), {}).title == title
+
+
+def test_a_layer_of_one_generation_tells_it():
+    attention = pair("transformer.single_transformer_blocks.3.attn.to_q", 3072, 3072)
+    assert base_of_file(attention, {}) is None  # two models have it
+    mlp = pair("transformer.single_transformer_blocks.3.proj_mlp", 4 * 3072, 3072)
+    assert base_of_file(attention | mlp, {}).title == "FLUX.1"
+    modulation = pair("transformer.double_stream_modulation_img.linear", 6 * 3072, 3072)
+    assert base_of_file(attention | modulation, {}).title == "FLUX.2 Klein 4B"
+
+
+def test_five_double_blocks_are_klein_4b_only_if_the_single_ones_are_its_own_too():
+    single = [pair(f"transformer.single_transformer_blocks.{block}.attn.to_q", 3072, 3072) for block in range(20)]
+    state = text_stream("klein-4b") | single[0] | single[1]
+    assert base_of_file(state, {}) is None
+    for each in single:
+        state |= each
+    assert base_of_file(state, {}).title == "FLUX.2 Klein 4B"
+
+
+def test_what_else_a_file_holds_changes_nothing():
+    """Text encoders, alphas, convolutions, halves and other packs' tensors."""
+    state = text_stream("klein-9b") | pair("text_encoder.text_model.transformer_blocks.30.attn.add_k_proj", 9, 9)
+    state |= {"strange.weight": torch.zeros(1), "transformer.transformer_blocks.9.attn.add_k_proj.lora_A.weight": NINE}
+    state |= {
+        f"transformer.transformer_blocks.{20 + i}.attn.to_q.{part}": NINE for i, part in enumerate(("alpha", "diff"))
+    }
+    convolution = torch.zeros(9, 9, 1, 1)
+    state |= {f"transformer.transformer_blocks.30.attn.to_q.lora_{half}.weight": convolution for half in "AB"}
+    state |= pair("transformer.x_embedder", 9, 9)
+    assert base_of_file(state, {}).title == "FLUX.2 Klein 9B"
 
 
 def test_the_text_stream_of_klein_4b_would_fit_flux1_and_is_refused():

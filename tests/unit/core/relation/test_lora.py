@@ -77,6 +77,14 @@ def test_alpha_scales_the_delta(pairs):
     once, twice = (parse_lora_keys(s, SMALL, "file", {}) for s in (state, doubled))
     for address in pairs:
         torch.testing.assert_close(twice.pairs[address].delta(), 2 * once.pairs[address].delta())
+    assert twice.beside == {} and set(twice.state()) == set(doubled)
+
+
+def test_the_delta_of_half_precision_is_computed_in_full():
+    down, up = torch.full((2, 3), 0.01).half(), torch.full((4, 2), 0.01).half()
+    delta = LowRank(down, up, 6.0).delta()
+    assert delta.dtype == torch.float32
+    torch.testing.assert_close(delta, 3 * up.float() @ down.float())
 
 
 def test_the_size_of_a_relation_on_sdxl():
@@ -91,6 +99,15 @@ def test_the_size_of_a_relation_on_sdxl():
     assert lora.report() == "280 of 280 pairs at 70 of 70 sites"
     assert sum(pair.down.numel() + pair.up.numel() for pair in lora.pairs.values()) == 3_143_680
     assert len(lora.state()) == 840 and len(state) == 560
+
+
+def test_other_content_of_a_file_is_named(pairs, tmp_path):
+    """An epoch beside the tensors, tensors that are no LoRA's, and modules in the order of their names."""
+    others = {f"lora_unet_{name}_attn1_to_q.lora_down.weight": torch.zeros(2, 16) for name in "dbeca"}
+    state = spelled(pairs, "kohya") | others | {"strange.weight": torch.zeros(1), "epoch": 3}
+    torch.save(state, tmp_path / "x.bin")
+    names = (*(f"{name}_attn1_to_q" for name in "abcde"), "strange.weight", "epoch")
+    assert load_relation(tmp_path / "x.bin", SMALL).left_out == names
 
 
 def test_modules_that_are_no_cross_attention_are_named(pairs):

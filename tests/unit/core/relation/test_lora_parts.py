@@ -71,6 +71,8 @@ def test_pefts_magnitudes(pairs):  # noqa: F811
     state = spelled(pairs, "peft") | {key: torch.ones(16)}
     lora = parse_lora_keys(state, SMALL, "file", {})
     assert torch.equal(lora.magnitudes[ADDRESS], torch.ones(16)) and lora.left_out == ()
+    column = parse_lora_keys(state | {key: torch.ones(16, 1)}, SMALL, "file", {})
+    assert torch.equal(column.magnitudes[ADDRESS], torch.ones(16))
     state = {key: value[:3] if "magnitude" in key else value for key, value in state.items()}
     with pytest.raises(ValueError, match="to_q has 3 magnitudes, expected 16"):
         parse_lora_keys(state, SMALL, "file", {})
@@ -101,6 +103,8 @@ def test_adapters_of_another_kind_are_handed_on(pairs):  # noqa: F811
     lora = parse_lora_keys(state, SMALL, "file", {})
     assert lora.pairs == {} and lora.addresses == {ADDRESS} and set(lora.state()) == set(state)
     assert lora.report() == "0 of 16 pairs at 1 of 4 sites, 1 modules of another kind than pairs"
+    whole = parse_lora_keys({f"{MODULE}.diff": torch.zeros(16, 16)}, SMALL, "file", {})
+    assert whole.addresses == {ADDRESS} and whole.remarks() == []
     with pytest.raises(ValueError, match="0 of 4 text cross-attentions"):
         parse_lora_keys({f"{MODULE}.bias": torch.zeros(16), f"{MODULE}.alpha": torch.tensor(2.0)}, SMALL, "file", {})
 
@@ -116,6 +120,40 @@ NAN, THREE, ONE = torch.tensor(float("nan")), torch.ones(3), torch.ones(())
 def test_parts_of_an_odd_shape_are_faults(pairs, part, value):  # noqa: F811
     with pytest.raises(ValueError, match="1 of 16 pairs do not fit this model: .*to_q"):
         parse_lora_keys(kohya(pairs) | {f"{MODULE}.{part}": value}, SMALL, "file", {})
+
+
+DOWN, UP, DIFF = {"lora_down.weight": (2, 16)}, {"lora_up.weight": (16, 2)}, {"diff": (16, 16)}
+
+
+@pytest.mark.parametrize(("parts", "fault"), [
+    (DOWN, "to_q has no up"), (UP, "to_q has no down"),
+    (DIFF | DOWN, "to_q has no up"), (DIFF | UP, "to_q has no down"),
+    (UP | {"lora_down.weight": (3, 16)}, r"to_q is \(16, 2\) x \(3, 16\), expected \(16, r\) x \(r, 16\)"),
+])  # fmt: skip
+def test_what_is_no_pair_alone_is_a_fault(parts, fault):
+    state = {f"{MODULE}.{part}": torch.zeros(shape) for part, shape in parts.items()}
+    with pytest.raises(ValueError, match=f"1 of 1 pairs do not fit this model: .*{fault}"):
+        parse_lora_keys(state, SMALL, "file", {})
+
+
+def test_the_first_three_faults_are_shown_and_the_rest_is_counted(pairs):  # noqa: F811
+    state = kohya(pairs)
+    halves = [key for key in state if key.endswith("up.weight")]
+    for count, more in ((3, None), (4, "; and 1 more.")):
+        with pytest.raises(ValueError, match=f"{count} of 16 pairs do not fit") as error:
+            parse_lora_keys(
+                {key: tensor for key, tensor in state.items() if key not in halves[:count]}, SMALL, "file", {}
+            )
+        assert str(error.value).count("has no up") == 3 and (more or ".") in str(error.value)
+        assert ("more" in str(error.value)) == (more is not None) and "It was made for" not in str(error.value)
+    with pytest.raises(ValueError, match=r"to_k is \(16, 2\) x \(\), expected"):
+        parse_lora_keys(state | {f"{MODULE.replace('to_q', 'to_k')}.lora_down.weight": ONE}, SMALL, "file", {})
+
+
+def test_an_alpha_without_a_pair_is_a_fault(pairs):  # noqa: F811
+    state = {key: tensor for key, tensor in kohya(pairs).items() if not key.startswith(f"{MODULE}.")}
+    with pytest.raises(ValueError, match="1 of 16 pairs do not fit this model: .*to_q has no down and no up"):
+        parse_lora_keys(state | {f"{MODULE}.alpha": ONE}, SMALL, "file", {})
 
 
 def adapter(**given):
@@ -172,6 +210,10 @@ def test_alpha_in_the_tensors_is_before_all_others(pairs, tmp_path):  # noqa: F8
     }
     save_file(state, tmp_path / "x.safetensors", metadata={"ss_network_alpha": "8"})
     assert scale(tmp_path / "x.safetensors") == 1.0
+    assert "alpha from" not in load_relation(tmp_path / "x.safetensors", SMALL).report()
+    for lacking in (f"{MODULE}.alpha", next(iter(key for key in state if key.endswith(".alpha")))):
+        save_file({k: v for k, v in state.items() if k != lacking}, tmp_path / "x.safetensors", {"lora_alpha": "8"})
+        assert "alpha from its metadata (lora_alpha)" in load_relation(tmp_path / "x.safetensors", SMALL).report()
 
 
 def test_pefts_config_beside_the_file(pairs, tmp_path):  # noqa: F811
@@ -184,6 +226,8 @@ def test_pefts_config_beside_the_file(pairs, tmp_path):  # noqa: F811
     ]:  # fmt: skip
         (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8-sig")
         assert scale(path) == pytest.approx(expected)
+        said = "alpha from adapter_config.json" in load_relation(path, SMALL).report()
+        assert said == (config != {})
 
 
 def test_a_config_in_a_folder_of_many_files_says_nothing_of_one(pairs, tmp_path):  # noqa: F811
@@ -201,9 +245,25 @@ def test_a_config_in_a_folder_of_many_files_says_nothing_of_one(pairs, tmp_path)
         (["transformer.single_blocks.0.linear1.lora_A.weight"], "a LoRA of Flux"),
         (["lora_te1_x.lora_down.weight", "lora_te1_x.alpha"], "a LoRA of text encoders alone"),
         (["lora_unet_down_blocks_0_attn1_to_q.lora_down.weight"], "a LoRA of other modules or of another model"),
+        (
+            ["lora_te1_x.lora_down.weight", "lora_unet_z.lora_up.weight", "strange", "lora_unet_a.lora_up.weight"],
+            r"a LoRA of other modules or of another model \(lora_te1_x, lora_unet_a and 1 more\)",
+        ),
     ],
 )
 def test_a_lora_of_something_else_is_not_sent_where_it_is(keys, sort):
     with pytest.raises(ValueError, match=f"0 of 4 .* By its keys it is {sort}") as error:
         parse_lora_keys({key: torch.zeros(2, 2) for key in keys}, SMALL, "file", {})
     assert "models/loras" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (["strange.weight"], "Its keys are of no known LoRA layout."),
+        (["vision_model.embeddings.class_embedding"], "By its keys it is a CLIP vision encoder"),
+    ],
+)
+def test_a_file_that_is_no_lora_is_called_what_it_is(keys, said):
+    with pytest.raises(ValueError, match=f"0 of 4 .*{said}.* Expected a relation LoRA for"):
+        parse_lora_keys({key: torch.zeros(2, 2) for key in keys}, SMALL, "file", {})
