@@ -5,7 +5,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from core.relation.card import RelationCard
+from core.relation.card import RelationCard, predicate_of
 from core.relation.flux_lora import flux_state, kohya_state, load_flux_pairs, save_flux_relation, save_kohya_relation
 from core.relation.lora import LowRank
 
@@ -86,6 +86,20 @@ def test_single_blocks_of_flux1_fuse_with_the_rows_of_the_mlp(mlp):
     )
 
 
+def test_rows_of_the_mlp_are_rounded_to_whole_ones():
+    """2.3 * 10 is 22.999999999999996 in binary."""
+    pairs = {f"{SINGLE}attn.to_v": pair(10, 10), f"{SINGLE}proj_mlp": pair(23, 10)}
+    assert kohya_state(pairs, 2.3)["lora_unet_single_blocks_0_linear1.lora_up.weight"].shape == (53, 2 * RANK)
+
+
+def test_files_are_of_full_precision_whatever_the_pairs_have():
+    pairs = {
+        name: LowRank(torch.ones(2, 8).half(), torch.ones(8, 2).half(), 3.0) for name in (QKV[0], SINGLE + "proj_out")
+    }
+    for state in (flux_state(pairs), kohya_state(pairs)):
+        assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+
+
 def test_flux2s_fused_modules_keep_their_pair():
     pairs = {f"{SINGLE}attn.to_qkv_mlp_proj": pair(9 * WIDTH), f"{SINGLE}attn.to_out": pair(WIDTH, 4 * WIDTH)}
     state = kohya_state(pairs)
@@ -96,6 +110,8 @@ def test_flux2s_fused_modules_keep_their_pair():
 def test_what_cannot_be_written():
     with pytest.raises(ValueError, match="expected the pairs of a relation, got none"):
         flux_state({})
+    with pytest.raises(ValueError, match="expected the pairs of a relation, got none"):
+        kohya_state({})
     with pytest.raises(ValueError, match="expected modules as diffusers names them .* got double_blocks.0.img_attn"):
         flux_state({"double_blocks.0.img_attn.qkv": pair()})
     with pytest.raises(ValueError, match="1 modules have no name in kohya's format: transformer_blocks.0.attn.norm_q"):
@@ -135,3 +151,25 @@ def test_pairs_come_back_as_they_were_written(tmp_path):
     save_file({f"transformer.{QKV[0]}.lora_A.weight": torch.ones(RANK, WIDTH)}, tmp_path / "half.safetensors")
     with pytest.raises(ValueError, match="got transformer_blocks.1.attn.add_q_proj without lora_B"):
         load_flux_pairs(tmp_path / "half.safetensors")
+    save_file({}, tmp_path / "empty.safetensors")
+    with pytest.raises(ValueError, match="of Flux's blocks only, got none"):
+        load_flux_pairs(tmp_path / "empty.safetensors")
+    other = {f"transformer.x_embedder.lora_{side}.weight": torch.ones(2, 2) for side in "AB"}
+    save_file(flux_state(pairs) | other, tmp_path / "other.safetensors")
+    with pytest.raises(
+        ValueError, match="got transformer.x_embedder.lora_A.weight, transformer.x_embedder.lora_B.weight"
+    ):
+        load_flux_pairs(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(("metadata", "predicate"), [
+    ({"relation": "hugging", "modelspec.trigger_phrase": "hug"}, "hugging"), ({}, ""),
+    ({"modelspec.trigger_phrase": "hug"}, "hug"), ({"relation": "", "modelspec.trigger_phrase": "hug"}, "hug"),
+])  # fmt: skip
+def test_the_predicate_of_a_file(metadata, predicate):
+    assert predicate_of(metadata) == predicate
+
+
+def test_the_losses_of_a_card_stand_in_the_order_of_their_names():
+    card = RelationCard(base="kontext", relation="hugging", losses={"keypoint": 1.0, "attention": 0.5})
+    assert card.metadata()["losses"] == '{"attention": 0.5, "keypoint": 1.0}'
