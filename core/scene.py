@@ -30,7 +30,7 @@ class Box:
         faults = []
         for name in ("x0", "y0", "x1", "y1"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and 0 <= value <= 1):
+            if not 0 <= value <= 1:  # also NaN and infinity
                 faults.append(f"{name} = {value:g}, expected 0 to 1")
         for low, high in (("x0", "x1"), ("y0", "y1")):
             if getattr(self, low) >= getattr(self, high):
@@ -50,7 +50,7 @@ class Box:
 
         def covered(low: float, high: float, size: int) -> Tensor:
             edges = torch.arange(size + 1, dtype=torch.float32)
-            return (edges[1:].clamp(max=high * size) - edges[:-1].clamp(min=low * size)).clamp(0, 1)
+            return (edges[1:].clamp(max=high * size) - edges[:-1].clamp(min=low * size)).clamp_min(0)
 
         return covered(self.y0, self.y1, height)[:, None] * covered(self.x0, self.x1, width)
 

@@ -59,6 +59,22 @@ def test_a_window_shows_its_part_of_a_box():
     assert not coverage[1].any()
 
 
+@pytest.mark.parametrize(("box", "window", "seen"), [
+    (Box(0.25, 0.25, 0.75, 0.75), Box(0, 0, 0.5, 0.5), Box(0.5, 0.5, 1, 1)),
+    (Box(0.25, 0.25, 0.75, 0.75), Box(0.5, 0.5, 1, 1), Box(0, 0, 0.5, 0.5)),
+    (Box(0, 0.25, 1, 0.5), Box(0.25, 0, 0.75, 1), Box(0, 0.25, 1, 0.5)),
+    (Box(0, 0, 1, 0.5), Box(0, 0.5, 1, 1), None), (Box(0, 0, 0.5, 1), Box(0.5, 0, 1, 1), None),  # edge to edge
+    (Box(0, 0, 1, 0.2), Box(0, 0.5, 1, 1), None), (Box(0, 0, 0.2, 1), Box(0.5, 0, 1, 1), None),
+], ids=str)  # fmt: skip
+def test_a_box_is_seen_in_fractions_of_the_window(box, window, seen):
+    assert box.seen_through(window) == seen
+
+
+def test_whole_numbers_make_tensors_of_fractions():
+    assert Box(0, 0, 1, 1).tensor().dtype == torch.float32
+    assert Scene((Subject("fox", picture(), weight=2),)).weights().dtype == torch.float32
+
+
 @pytest.mark.parametrize(
     ("edges", "message"),
     [
@@ -67,6 +83,7 @@ def test_a_window_shows_its_part_of_a_box():
         ((0.8, 0, 0.2, 1), "x0 = 0.8 is not less than x1 = 0.2"),
         ((0, 0.5, 1, 0.5), "y0 = 0.5 is not less than y1 = 0.5"),
         ((float("nan"), 0, 1, 1), "x0 = nan, expected 0 to 1"),
+        ((0, 0, float("inf"), 1), "x1 = inf, expected 0 to 1"),
     ],
 )
 def test_a_bad_box_says_what_is_wrong(edges, message):
@@ -83,6 +100,12 @@ def picture(value=0.5, views=1):
     return torch.full((views, 3, 4, 6), value)
 
 
+def spotted(tensor, value):
+    """One number of it replaced."""
+    tensor.view(-1)[7] = value
+    return tensor
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -92,12 +115,25 @@ def picture(value=0.5, views=1):
         ({"photographs": torch.zeros(1, 1, 4, 6)}, "image: expected at least one RGB picture"),
         ({"mask": torch.zeros(1, 4, 6)}, "mask: expected some of the picture to be the subject"),
         ({"mask": torch.ones(1, 5, 6)}, r"mask: expected the picture's size \(1, 4, 6\), got \(1, 5, 6\)"),
+        ({"photographs": torch.zeros(1, 3, 4)}, "image: expected at least one RGB picture, got shape .1, 3, 4."),
+        ({"photographs": torch.zeros(3, 4, 6), "mask": torch.ones(1, 4, 6)}, "image: .*; mask: expected the picture's"),
+        ({"photographs": spotted(picture(), float("nan"))}, "image: expected numbers in .0, 1., got NaN"),
+        ({"mask": spotted(torch.ones(1, 4, 6), float("nan"))}, "mask: expected numbers in .0, 1., got NaN"),
+        ({"mask": torch.full((1, 4, 6), 0.5)}, "mask: expected some of the picture to be the subject"),
+        (
+            {"photographs": picture(views=2), "mask": torch.stack((torch.ones(4, 6), torch.zeros(4, 6)))},
+            "mask: expected some of the picture to be the subject",
+        ),
         ({"weight": float("inf")}, "weight: expected a number, got inf"),
     ],
 )
 def test_a_bad_subject_says_what_is_wrong(changes, message):
     with pytest.raises(ValueError, match=message):
         Subject(**{"name": "fox", "photographs": picture()} | changes)
+
+
+def test_a_faint_mask_is_a_mask():
+    assert Subject("fox", picture(), mask=torch.full((1, 4, 6), 0.6)).mask is not None
 
 
 def test_a_scene_grows_without_changing():
