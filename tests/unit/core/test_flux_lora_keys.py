@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from core.flux_lora_keys import load_flux_lora, to_comfy_keys
+from core.lora_keys import Alphas
 
 
 def pair(stem, rank=2, into=6, out=9, names=("down", "up")):
@@ -47,9 +48,49 @@ def test_split_names(names):
     assert lora.key_format == "split"
 
 
-def test_what_is_no_lora_of_flux_is_reported():
+def test_what_is_no_lora_of_flux_is_reported(tmp_path):
     lora = to_comfy_keys({**pair("double_blocks_0_qkv_lora1"), "notes": torch.ones(1)}, "file")
     assert lora.left_out == ("notes",)
+    assert lora.remarks() == ["1 tensors are no LoRA of Flux and were left out: notes"]
+    torch.save({**pair("double_blocks_0_qkv_lora1"), "epoch": 3}, tmp_path / "x.bin")
+    assert load_flux_lora(tmp_path / "x.bin").left_out == ("epoch",)
+    assert to_comfy_keys(pair("double_blocks_0_qkv_lora1"), "file").remarks() == []
+
+
+def test_a_file_may_be_fused_in_part():
+    split = pair("transformer.transformer_blocks.0.attn.to_q", names=("lora_A", "lora_B"))
+    for state in (pair("double_blocks_0_qkv_lora1") | split, split | pair("double_blocks_0_qkv_lora1")):
+        assert to_comfy_keys(state, "file").key_format == "fused"
+
+
+ONE, OTHER = "transformer.transformer_blocks.0.attn.to_q", "transformer.transformer_blocks.1.attn.to_k"
+
+
+def test_every_module_that_is_changed_is_named():
+    """By a pair or by another kind of adapter; magnitudes, norms and the like change nothing alone."""
+    state = pair(ONE, names=("lora_A", "lora_B")) | {
+        f"{ONE}.dora_scale": torch.ones(9),
+        f"{OTHER}.diff": torch.ones(9, 6),
+    }
+    lora = to_comfy_keys(state, "file")
+    assert lora.modules == {ONE, OTHER} and lora.pairs == 1
+    assert to_comfy_keys({f"{OTHER}.hada_w1_a": torch.ones(9, 2)}, "file").modules == {OTHER}
+    with pytest.raises(ValueError, match="expected a LoRA for Flux, found none among its 1 tensors"):
+        to_comfy_keys({f"{OTHER}.dora_scale": torch.ones(9)}, "file")
+
+
+def test_pefts_magnitudes_are_kept_by_module():
+    state = pair(ONE, names=("lora_A", "lora_B")) | {f"{ONE}.lora_magnitude_vector.default.weight": torch.ones(9, 1)}
+    lora = to_comfy_keys(state, "file")
+    assert lora.magnitudes.keys() == {ONE} and torch.equal(lora.magnitudes[ONE], torch.ones(9))
+    assert set(lora.state) == {f"{ONE}.lora_down.weight", f"{ONE}.lora_up.weight"}
+
+
+def test_alpha_of_a_rank_stabilised_file_is_its_root():
+    lora = to_comfy_keys(pair(ONE, rank=4, names=("lora_A", "lora_B")), "file", Alphas(3.0, root=True, source="here"))
+    assert float(lora.state[f"{ONE}.alpha"]) == 6 and lora.alpha_source == "here"
+    whole = to_comfy_keys(lora.state, "file", Alphas(5.0, source="elsewhere"))
+    assert float(whole.state[f"{ONE}.alpha"]) == 6 and whole.alpha_source == ""
 
 
 @pytest.mark.parametrize(("metadata", "alpha"), [

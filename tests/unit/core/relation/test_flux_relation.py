@@ -4,10 +4,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from core.flux_lora_keys import FluxLoRA
 from core.relation.card import RelationCard
 from core.relation.flux_bases import FLUX_BASES
 from core.relation.flux_lora import save_flux_relation
-from core.relation.flux_relation import load_flux_relation
+from core.relation.flux_relation import FluxRelation, load_flux_relation
 from core.relation.lora import LowRank
 
 MODULE = "transformer_blocks.0.attn.add_k_proj"
@@ -26,6 +27,11 @@ def test_a_file_of_ours_says_what_it_is(path):
     relation = load_flux_relation(path, KLEIN)
     assert relation.relation == "hugging"
     assert relation.report() == "1 pairs for FLUX.2 Klein 4B, sites T, trained with references by 'index'"
+
+
+def test_a_file_of_another_tool_says_what_there_is():
+    lora = FluxLoRA({}, 20, "split", magnitudes={MODULE: torch.ones(6)}, alpha_source="its metadata")
+    assert FluxRelation(lora, None).report() == "20 pairs, 1 of them DoRA, alpha from its metadata"
 
 
 def test_another_base_is_refused(path):
