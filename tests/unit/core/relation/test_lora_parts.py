@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.lora_keys import Alphas, read_alphas, split_key
+from core.lora_keys import Alphas, first_names, read_alphas, split_key
 from core.relation.lora import load_relation, parse_lora_keys
 from tests.unit.core.relation.test_lora import RANK, SMALL, pairs, spelled  # noqa: F401 (a fixture)
 
@@ -47,6 +47,10 @@ def test_keys_of_text_encoders(key):
 @pytest.mark.parametrize("key", ["a.weight", "alpha", "dreamo_task_embedding.weight", "", "tensor.transformer_blocks"])
 def test_other_keys(key):
     assert split_key(key) is None
+
+
+def test_the_first_names_and_how_many_more():
+    assert [first_names("abcd"[:count]) for count in (0, 1, 3, 4)] == ["", "a", "a, b, c", "a, b, c and 1 more"]
 
 
 def kohya(pairs):  # noqa: F811
@@ -193,7 +197,8 @@ def test_alpha_in_the_metadata(pairs, tmp_path, metadata):  # noqa: F811
 
 @pytest.mark.parametrize("metadata", [
     {}, {"ss_network_alpha": "None"}, {"ss_network_alpha": "nan"}, {"lora_adapter_metadata": "[]"},
-    {"lora_adapter_metadata": "{"}, {"ss_network_alpha": "0"}, {"alpha": "4", "format": "relate/1"},
+    {"lora_adapter_metadata": "{"}, {"lora_adapter_metadata": '{"r": 4, "unet.r": 4}'},
+    {"ss_network_alpha": "0"}, {"alpha": "4", "format": "relate/1"},
 ])  # fmt: skip
 def test_without_a_usable_alpha_the_scale_is_one(pairs, tmp_path, metadata):  # noqa: F811
     """Our own files fold alpha into the matrices where they have no alpha keys."""
@@ -222,7 +227,8 @@ def test_pefts_config_beside_the_file(pairs, tmp_path):  # noqa: F811
     for config, expected in [
         (adapter(), 2.0), (adapter(use_rslora=True), 2 * math.sqrt(RANK)),
         (adapter(alpha_pattern={"attn2.to_q": 6}), 3.0), (adapter(alpha_pattern={"attn2.to_k": 6}), 2.0),
-        (adapter(alpha_pattern={"^.*[": "x"}), 2.0), ({}, 1.0),
+        (adapter(alpha_pattern={"^.*[": "x"}), 2.0), (adapter(alpha_pattern=["attn2.to_q"]), 2.0), ({}, 1.0),
+        (adapter(alpha_pattern={"^$": 6}), 2.0), (adapter(alpha_pattern={"2.to_q": 6}), 2.0),
     ]:  # fmt: skip
         (tmp_path / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8-sig")
         assert scale(path) == pytest.approx(expected)
@@ -236,6 +242,8 @@ def test_a_config_in_a_folder_of_many_files_says_nothing_of_one(pairs, tmp_path)
     assert scale(tmp_path / "hugging.safetensors") == 2.0  # alone with it
     save_file(spelled(pairs, "peft"), tmp_path / "another.safetensors")
     assert scale(tmp_path / "hugging.safetensors") == 1.0
+    save_file(spelled(pairs, "peft"), tmp_path / "adapter_model.safetensors")
+    assert scale(tmp_path / "adapter_model.safetensors") == 2.0  # the file that peft writes beside it
     assert read_alphas(tmp_path / "hugging.safetensors", {}) == Alphas()
 
 
