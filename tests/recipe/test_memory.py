@@ -7,8 +7,10 @@ from diffusers import UNet2DConditionModel
 import training.engine.memory
 from tests.bench.finetune import measure, settings, table
 from tests.bench.finetune_networks import small_sizes
+from tests.surface import ROOT
 from training.engine.memory import _identity, _inputs, estimate
 from training.host_diffusers import CrossAttentionExtras, IdentityBatch, attach_identity, attach_relation
+from training.host_diffusers.checkpoint_configs import SDXL_UNET
 
 LATENT, BATCH = 16, 2
 
@@ -78,6 +80,19 @@ def test_checkpointing_keeps_a_fraction_and_eight_bits_save():
     assert told(eight_bit=True).trained == told().trained * 10 // 16
     assert told(dtype=torch.float32).weights == 2 * told().weights
     assert "GiB a process" in training.engine.memory.MemoryEstimate(2**30, 0, 2**30).sentence()
+
+
+def test_the_presets_comments_are_the_estimates():
+    def told(batch):
+        with torch.device("meta"):
+            unet = UNet2DConditionModel.from_config(SDXL_UNET)
+        return f"about {estimate(unet, 128, batch, torch.bfloat16, 4, True, False, True).total / 2**30:.0f} GiB"
+
+    recommended, whole = told(1), told(8)
+    folder = ROOT / "training" / "configs"
+    assert f"{recommended} as it stands" in (folder / "relation_sdxl.toml").read_text(encoding="utf-8")
+    for preset in ("relation_sdxl", "relation_sdxl_paper", "relation_sdxl_as_released"):
+        assert f"8 at once {whole}" in (folder / f"{preset}.toml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("setting", settings([2])[:2], ids=lambda setting: setting.name)
