@@ -77,15 +77,20 @@ def main() -> int:
     parser.add_argument(
         "--out", type=of_type.path, required=True, help="safetensors file to write; for miniworld the run's folder"
     )
-    parser.add_argument("--steps", type=of_type.whole(), default=44358)
-    parser.add_argument("--batch", type=of_type.whole(), default=2)
-    parser.add_argument("--lr", type=of_type.positive, default=1e-5)
-    parser.add_argument("--unlocked", type=of_type.whole(), default=Distillation.unlocked)
+    parser.add_argument("--steps", type=of_type.whole(), default=44358, help="optimiser steps; %(default)s by default")
+    parser.add_argument("--batch", type=of_type.whole(), default=2, help="pictures a step; %(default)s by default")
+    parser.add_argument("--lr", type=of_type.positive, default=1e-5, help="learning rate; %(default)s by default")
+    parser.add_argument(
+        "--unlocked",
+        type=of_type.whole(),
+        default=Distillation.unlocked,
+        help="how many of the last blocks learn; %(default)s by default",
+    )
     parser.add_argument(
         "--minutes", type=of_type.positive, default=1e9, help="length of this call; call again to go on"
     )
-    parser.add_argument("--device", type=of_type.device, default="cpu")
-    parser.add_argument("--threads", type=of_type.whole(), default=2)
+    parser.add_argument("--device", type=of_type.device, default="cpu", help="of torch; %(default)s by default")
+    parser.add_argument("--threads", type=of_type.whole(), default=2, help="of the CPU; %(default)s by default")
     args = parser.parse_args()
     again = shell_command("training.distill", sys.argv[1:])
     return command(lambda: going_on(lambda: run(args), again), "%(asctime)s %(message)s")

@@ -14,8 +14,15 @@ from .schema import check_path
 
 def add_training_options(parser: argparse.ArgumentParser, pictures: str) -> None:
     """Add what every command that trains from a config takes; `pictures` names its data."""
-    parser.add_argument("config", metavar="CONFIG.toml")
-    parser.add_argument("--set", action="append", default=[], metavar="table.key=value", dest="overrides")
+    parser.add_argument("config", metavar="CONFIG.toml", help="the settings of the run, e.g. one of training/configs")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="table.key=value",
+        dest="overrides",
+        help="a key of the config, differently; once for each key",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the run in the output folder")
     parser.add_argument("--dry-run", action="store_true", help="validate, print the plan and the memory, train nothing")
     parser.add_argument(

@@ -113,8 +113,12 @@ def _end_with_parent() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=of_type.path, default=Path("out/miniworld"))
+    parser = argparse.ArgumentParser(
+        prog="python -m training.miniworld train-all",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=of_type.path, default=Path("out/miniworld"), help="of everything")
     parser.add_argument(
         "--minutes", type=of_type.positive, default=165.0, help="of the whole run; of the stage with --stage"
     )
