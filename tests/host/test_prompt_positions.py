@@ -466,3 +466,46 @@ def test_the_server_says_when_it_keeps_the_boxes(comfy_server, graph):
     run = comfy_server.run(attention_graph(graph, "a corgi in the snow"))
     assert run.status == "success", run.error
     assert "names 'fox' is not known, so the boxes are used instead" in comfy_server.log[said:]
+
+
+@pytest.fixture
+def texts_at(pack, comfy, monkeypatch):
+    """The texts of each entry that an output of a graph leads back to; None where they are not known."""
+    monkeypatch.setitem(comfy.NODE_CLASS_MAPPINGS, "WildcardNode", WildcardNode)
+    module = pack.module("nodes.host_comfy.prompt_graph")
+
+    def read(graph, output):
+        graph = {"fox": encode("a fox"), "bear": encode("a bear"), **graph}
+        entries = module._entries(graph, ["node", output], 0)
+        return entries and [[None if each is None else each.texts["l"] for each in entry] for entry in entries]
+
+    return read
+
+
+FOX, BEAR = ["fox", 0], ["bear", 0]
+
+
+@pytest.mark.parametrize(("kind", "inputs", "output", "texts"), [
+    ("ConditioningAverage", {"conditioning_to": FOX, "conditioning_from": BEAR}, 0, "a fox"),
+    ("ConditioningZeroOut", {"conditioning": FOX}, 0, None),
+    ("ControlNetApplyAdvanced", {"positive": FOX, "negative": BEAR}, 0, "a fox"),
+    ("ControlNetApplyAdvanced", {"positive": FOX, "negative": BEAR}, 1, "a bear"),
+    ("ConditioningSetArea", {"conditioning": FOX}, 0, "a fox"), ("ANodeOfNoPack", {"conditioning": FOX}, 0, None),
+    ("ConditioningSetArea", {"conditioning": ["gone", 0]}, 0, None),
+    ("ConditioningSetArea", {"conditioning": ["node", 0]}, 0, None),  # a loop, which a file may hold
+])  # fmt: skip
+def test_nodes_between_the_text_and_the_sampler(texts_at, kind, inputs, output, texts):
+    found = texts_at({"node": {"class_type": kind, "inputs": inputs}}, output)
+    assert found == (None if texts is None else [[texts]])
+
+
+def test_a_text_is_known_only_if_all_its_parts_are(texts_at):
+    made = {"class_type": "WildcardNode", "inputs": {"text": "an __animal__"}}
+    joined = {"class_type": "StringConcatenate", "inputs": {"string_a": "a", "string_b": ["made", 0], "delimiter": " "}}
+    assert texts_at({"made": made, "joined": joined, "node": encode(["joined", 0])}, 0) == [[None]]
+
+
+def test_outside_of_a_run_no_text_is_known(pack):
+    module = pack.module("nodes.host_comfy.prompt_graph")
+    assert module.read_positive() is None and module.positive_texts() == []
+    assert module.remember_outputs("a fox") == ("a fox",)
