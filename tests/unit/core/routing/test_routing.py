@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from core.routing.call_layout import CallLayout
-from core.routing.image_prep import cut_face, on_8_bits, on_white, published_size, resize
+from core.routing.image_prep import cut_face, on_8_bits, on_white, prepare, published_size, resize
 from core.routing.placeholders import faults, numbers_in
 from core.routing.routing import Routing
 from core.routing.routing_map import Recorder, RoutingMap, in_picture, logit_map, mass_map, otsu_mask
@@ -74,6 +74,37 @@ def test_a_face_is_cut_to_a_square_with_white_beyond_the_picture():
     face = cut_face(torch.zeros(3, 20, 30), mask)
     assert face.shape == (3, 11, 11) and face[:, 1:, :].min() == 0
     assert (face == 0).sum() == 3 * 10 * 5 and face.max() == 1
+
+
+HALF = torch.zeros(32, 48)
+HALF[:, :24] = 1.0
+
+
+@pytest.mark.parametrize(("task", "mask", "size", "white"), [
+    ("subject", HALF, (64, 96), 0.5), ("try-on", HALF, (64, 96), 0.5), ("style", HALF, (64, 96), 0.0),
+    ("subject", None, (64, 96), 0.0), ("identity", None, (64, 96), 0.0),
+    ("identity", HALF, (80, 80), None),  # a square of the side, cut to whole tokens
+])  # fmt: skip
+def test_a_reference_is_prepared_for_its_task(task, mask, size, white):
+    found = prepare(torch.full((3, 32, 48), 0.2001), mask, task, 90)
+    assert found.shape == (3, *size) and torch.equal(found, on_8_bits(found))
+    if white is not None:
+        assert (found == 1).float().mean() == white
+        assert (found[..., : 48 if white else 96] == on_8_bits(torch.tensor(0.2))).all()
+    else:
+        assert (found[:, 40, 40] < 0.3).all() and (found[..., -4:] > 0.9).all()
+
+
+@pytest.mark.parametrize(("picture", "mask", "message"), [
+    (math.nan, None, r"image: expected numbers in \[0, 1\], got NaN"),
+    (0.5, torch.full((4, 4), 0.5), "mask: expected some of the picture to keep"),
+    (0.5, torch.ones(4, 5), r"mask: expected shape \(H, W\) with H = 4, W = 4, got \(4, 5\)"),
+])  # fmt: skip
+def test_a_reference_that_cannot_be_prepared(picture, mask, message):
+    pixels = torch.full((3, 4, 4), 0.5)
+    pixels[1, 2, 3] = picture
+    with pytest.raises(ValueError, match=message):
+        prepare(pixels, mask, "subject", 512)
 
 
 def test_eight_bits_keep_every_8_bit_value():
