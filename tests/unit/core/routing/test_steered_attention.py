@@ -254,6 +254,31 @@ def test_the_log_sum_exp_of_fused_kernels(dtype, mask, kv_heads):
         torch.testing.assert_close(found.float(), right, atol=tolerance, rtol=tolerance)
 
 
+def test_a_query_without_an_open_key_gets_nothing_and_a_scale_is_taken():
+    prepare("cpu")
+    query, key, value = random(2, 2, 5, 16), random(2, 2, 7, 16, seed=1), random(2, 2, 7, 16, seed=2)
+    mask = random(1, 1, 5, 7, seed=3)
+    mask[..., 3, :], mask[..., 4, :5] = float("-inf"), float("-inf")
+    out, lse = attend_with_lse(query, key, value, mask, 0.3)
+    logits = query @ key.mT * 0.3 + mask
+    torch.testing.assert_close(out, logits.softmax(dim=-1).nan_to_num(0) @ value, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(lse, logits.logsumexp(dim=-1), atol=1e-5, rtol=1e-5)
+    assert (out[:, :, 3] == 0).all() and (lse[:, :, 3] == float("-inf")).all()
+    plain, _ = attend_with_lse(query, key, value, None, 0.3)
+    wanted = F.scaled_dot_product_attention(query, key, value, scale=0.3)
+    torch.testing.assert_close(plain, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_fused_kernel_of_the_cpu_is_used(masked):
+    """Chunks give the same numbers, so nothing else would tell that it was refused."""
+    from core.routing import lse_attention
+
+    if not hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
+        pytest.skip("this torch has no such kernel")
+    assert lse_attention._find_kernel("cpu", torch.float32, masked) is lse_attention._cpu
+
+
 def test_a_device_without_kernels_attends_in_chunks(monkeypatch):
     from core.routing import lse_attention
 
@@ -305,7 +330,12 @@ def test_kernels_that_raise_or_give_other_numbers_are_not_used(caplog):
     from core.routing import lse_attention
 
     before = lse_attention.CANDIDATES["cpu"]
-    lse_attention.CANDIDATES["cpu"] = (fails, wrong, *before)
+
+    def half_wrong(query, key, value, mask, scale):
+        out, lse = _chunked(query, key, value, mask, scale)
+        return out, lse + 1
+
+    lse_attention.CANDIDATES["cpu"] = (fails, wrong, half_wrong, *before)
     try:
         assert lse_attention._find_kernel("cpu", torch.float32, False) is before[0]
     finally:
