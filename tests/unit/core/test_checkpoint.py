@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core.checkpoint import SAFETENSORS, TORCH_PICKLE, TORCH_ZIP, kind_of, read, read_metadata, save
+from core.checkpoint import SAFETENSORS, TORCH_PICKLE, TORCH_ZIP, flat_tensors, kind_of, read, read_metadata, save
 from core.identity.files import PARTS, RELEASED, load_identity, load_vision_tower
 from core.identity.model import IdentityConfig, IdentityModel
 from core.identity.resampler import ResamplerConfig
-from core.key_report import compare_keys, describe
+from core.key_report import compare_keys, describe, first_few
 
 SMALL = IdentityConfig(
     ResamplerConfig(
@@ -179,9 +179,48 @@ def test_save_is_whole_or_absent(tmp_path):
     assert read_metadata(path) == {"format": "relate/1", "kind": "identity"}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="permissions are POSIX's")
+def test_files_have_the_permissions_of_any_new_file_and_folders_are_made(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save(tmp_path / "deep" / "er" / "x.safetensors", {"a": torch.ones(1)}, {})
+        assert os.umask(0o027) == 0o027  # as it was
+    finally:
+        os.umask(before)
+    assert (tmp_path / "deep" / "er" / "x.safetensors").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_header_that_would_be_too_long_is_none(tmp_path):
+    (tmp_path / "x").write_bytes(b"\x01" + b"\xff" * 7 + b"{}")
+    assert kind_of(tmp_path / "x") is None
+
+
+def test_entries_that_are_no_tensors_are_named():
+    with pytest.raises(
+        ValueError, match=r"x: expected tensors by name, but 2 of its 3 entries are none \(.*1 is a Tensor"
+    ):
+        flat_tensors({"a": torch.ones(1), 1: torch.ones(1), "epoch": 3}, "x")
+    assert flat_tensors({"a": torch.ones(1)}, "x").keys() == {"a"}
+
+
 def test_nothing_to_report_when_all_keys_fit():
     compare_keys({"a": (1,)}, {"a": (1,)}, "file", "a thing")
     assert describe([]) == "" and describe(["something.else"]) == ""
+
+
+def test_keys_belong_to_a_family_where_more_than_nine_of_ten_do():
+    own = [f"model.diffusion_model.{number}" for number in range(10)]
+    assert describe([*own, "other"]).startswith("By its keys it is a full SDXL") and describe([*own[:9], "other"]) == ""
+
+
+def test_three_keys_are_shown_and_the_rest_is_counted():
+    assert first_few(list("abc")) == "a, b, c" and first_few(list("abcde")) == "a, b, c, and 2 more"
+
+
+def test_an_archive_of_something_else_than_a_dictionary_is_refused(tmp_path):
+    torch.save([torch.ones(1)], tmp_path / "x.bin")
+    with pytest.raises(ValueError, match="x.bin: expected a dictionary of tensors, got a list"):
+        read(tmp_path / "x.bin")
 
 
 def tower(width=8, depth=2):

@@ -80,3 +80,42 @@ def test_settings_are_written_beside_the_tensors_and_a_refused_file_never_appear
     assert list(tmp_path.iterdir()) == []
     save_subject_adapter(tmp_path / "adapter.safetensors", state_of(config), config, {})
     assert load_subject_adapter(tmp_path / "adapter.safetensors")[1] == config
+
+
+def test_an_adapter_of_two_text_encoders_that_changes_nothing_of_the_base(tmp_path):
+    """As for SDXL, its heads counted as in SD 1."""
+    config = replace(CONFIG, head_width=0, heads=4, input_channels=0, word_2=(24, 12))
+    state = {key: tensor for key, tensor in state_of(config).items() if "conv_in" not in key and "attn2" not in key}
+    save_subject_adapter(tmp_path / "adapter.safetensors", state, config, {})
+    found, read_config = load_subject_adapter(tmp_path / "adapter.safetensors")
+    assert read_config == config and set(found) == set(state)
+    module = SubjectAdapter(read_config)
+    module.load(found)
+    assert [fuser.attn.heads for fuser in module.fusers] == [4] * 4
+    assert [word.shape for word in module.words(torch.ones(2, 3, 20))] == [(2, 3, 16), (2, 3, 12)]
+    single = SubjectAdapter(CONFIG)
+    assert [word.shape for word in single.words(torch.ones(1, 20))] == [(1, 16)]
+    assert [fuser.attn.heads for fuser in single.fusers] == [width // 16 for width in BLOCKS.values()]
+
+
+def test_settings_that_hold_and_trained_text_encoders_come_back(tmp_path):
+    state = state_of() | {"text_encoder.x": torch.ones(1), "text_encoder_2.y": torch.ones(2)}
+    save_subject_adapter(tmp_path / "adapter.safetensors", state, CONFIG, {})
+    found, config = load_subject_adapter(tmp_path / "adapter.safetensors")
+    assert config == CONFIG and set(found) == set(state)
+    save(tmp_path / "other.safetensors", state | {"my.text_encoder.": torch.ones(1)}, METADATA)
+    with pytest.raises(ValueError, match="1 unexpected .my.text_encoder"):
+        load_subject_adapter(tmp_path / "other.safetensors")
+
+
+def test_heads_are_64_wide_where_a_file_does_not_say(tmp_path):
+    blocks = {name: 64 for name in list(BLOCKS)[:2]}
+    save(tmp_path / "adapter.safetensors", state_of(replace(CONFIG, blocks=blocks)), {})
+    assert load_subject_adapter(tmp_path / "adapter.safetensors")[1].head_width == 64
+    save(tmp_path / "adapter.safetensors", state_of(), {})  # 64 divides one of its widths only
+    with pytest.raises(ValueError, match="of a width that 64 divides"):
+        load_subject_adapter(tmp_path / "adapter.safetensors")
+    bare = {key: tensor for key, tensor in state_of().items() if not key.startswith("unet.")}
+    save(tmp_path / "adapter.safetensors", bare, {})
+    with pytest.raises(ValueError, match="the gated adapter of at least one block, .* got none"):
+        load_subject_adapter(tmp_path / "adapter.safetensors")
