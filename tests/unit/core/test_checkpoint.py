@@ -365,6 +365,7 @@ def test_equal_contents_are_equal_bytes(tmp_path):
 def test_a_file_that_is_not_right_never_appears(tmp_path):
     def wrong(written):
         assert read(written)[0]["x"].tolist() == [1]
+        assert written.parent == tmp_path and written.suffix == ".safetensors"  # renamed, not copied, when it is right
         raise ValueError(f"{written.name} is wrong")
 
     with pytest.raises(ValueError, match="is wrong"):

@@ -37,3 +37,11 @@ def test_a_small_unet():
     ]
     assert found[2][1] == ("output", 0, 0)
     assert found[-1][1] == ("middle", 0, 1)
+
+
+def test_a_middle_without_transformers_and_one_block_more_on_the_way_up():
+    def counts(middle):
+        sites = UNetSpec.of_depths((8, 16), 2, (0, 3), 12, middle).sites()
+        return [sum(site.comfy[0] == part for site in sites) for part in ("input", "output", "middle")]
+
+    assert counts(0) == [6, 9, 0] and counts(None) == [6, 9, 3] and counts(1) == [6, 9, 1]
