@@ -170,6 +170,35 @@ def test_all_faults_of_a_reference_in_one_error():
         Reference(torch.zeros(2, 16, 4, 4), "subject", 1)
 
 
+def test_any_other_reference_of_the_slot_takes_it():
+    with pytest.raises(ValueError, match="reference 2: expected a free slot"):
+        with_reference((reference(1), reference(2)), reference(2))
+
+
+@pytest.mark.parametrize(("latent", "fields", "message"), [
+    (torch.zeros(16, 4, 4), {}, r"latent: expected .* of one picture, got \(16, 4, 4\)"),
+    (torch.zeros(1, 4, 4), {}, r"latent: expected .* of one picture, got \(1, 4, 4\)"),
+    (torch.zeros(1, 16, 2, 4, 4), {}, r"latent: expected .* of one picture, got \(1, 16, 2, 4, 4\)"),
+    (torch.tensor([0.0, math.inf]).view(1, 1, 1, 2), {}, "image: expected numbers in .0, 1., got NaN or infinity"),
+    (torch.zeros(1, 16, 4, 4), {"weight": math.inf}, "weight: expected a number from 0 up, got inf"),
+    (torch.zeros(1, 16, 4, 4), {"weight": math.nan}, "weight: expected a number from 0 up, got nan"),
+    (torch.zeros(1, 16, 4, 4), {"region": torch.ones(1, 4, 4)}, r"region: expected shape \(H, W\), got \(1, 4, 4\)"),
+])  # fmt: skip
+def test_what_is_no_reference(latent, fields, message):
+    with pytest.raises(ValueError, match=message):
+        Reference(latent, "subject", 1, **fields)
+
+
+def test_a_reference_has_a_token_for_four_cells_also_as_a_single_frame():
+    assert reference(1, weight=0.0).grid == (2, 3)
+    assert Reference(torch.zeros(1, 16, 1, 4, 6), "style", 9).grid == (2, 3)
+
+
+def test_a_misshapen_table_of_words_is_named():
+    with pytest.raises(ValueError, match=r"dreamo_t5_embedding.weight: expected shape \(10, E\), got \(9, 4\)"):
+        DreamOEmbeddings(random(2, 8), random(10, 8), random(9, 4))
+
+
 SEQUENCE = TokenLayout(text=3, image=(2, 4), references=((1, 2), (3, 1)), others=2)
 
 
