@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from core.routing.call_layout import CallLayout
+from core.routing.call_layout import CallLayout, Parts
 from core.routing.image_prep import cut_face, on_8_bits, on_white, prepare, published_size, resize
 from core.routing.placeholders import faults, numbers_in
 from core.routing.routing import Routing
@@ -206,6 +206,19 @@ def test_the_sequence():
     assert SEQUENCE.size == 3 + 8 + 2 + 2 + 3
     assert SEQUENCE.image_tokens == slice(3, 11)
     assert SEQUENCE.reference_tokens(0) == slice(13, 15) and SEQUENCE.reference_tokens(1) == slice(15, 18)
+
+
+def test_the_spans_of_the_sequence():
+    layout = SEQUENCE.layout(((2,), ()))
+    assert (layout.size, layout.grid, layout.image, layout.text) == (18, (2, 4), (3, 11), ((0, 3),))
+    assert layout.references == (((13, 15),), ((15, 18),)) and layout.copies == (((2, 3),), ())
+    with pytest.raises(ValueError, match=r"layout: expected 2 x 2 x 3 picture tokens, got the span \(1, 12\)"):
+        CallLayout(20, (2, 3), (1, 12), (), (), frames=2)
+
+
+def test_parts_stand_one_after_another():
+    parts = Parts().add("text", 3).add("image", 8).add(0, 2)
+    assert parts.size == 13 and parts.spans == {"text": (0, 3), "image": (3, 11), 0: (11, 13)}
 
 
 def test_the_logit_map_is_equation_2_token_by_token():
