@@ -245,6 +245,15 @@ def test_identity_tokens_fit_each_other(changes, message):
         tokens_of_two(**changes)
 
 
+def test_on_the_cpu_it_is_the_same_identity():
+    projected = IdentityBranch((8,), 4).project(tokens_of_two(background_gain=1.0))
+    moved = projected.cpu()
+    assert moved.tokens.background_gain == 1 and moved.tokens.layout == projected.tokens.layout
+    for name in ("subjects", "background", "weights"):
+        assert torch.equal(getattr(moved.tokens, name), getattr(projected.tokens, name))
+    assert all(torch.equal(*sides) for sides in zip(moved.sites[0], projected.sites[0]))
+
+
 def test_a_branch_projects_in_the_precision_of_the_tokens_and_refuses_those_of_another_width():
     branch = IdentityBranch((8, 16), 4).bfloat16()
     tokens = tokens_of_two(subjects=torch.ones(2, 3, 4).bfloat16(), background=torch.zeros(2, 4).bfloat16())
