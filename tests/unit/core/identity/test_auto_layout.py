@@ -211,7 +211,8 @@ def test_parts_that_no_tile_has_shown_yet_have_no_attention():
 
 def test_a_tile_stands_where_its_rounded_edges_are():
     """0.29 * 100 is 28.999999999999996 in binary, and 10 / (0.39 - 0.29) is less than 100."""
-    record = AttentionRecord(first_step=2)
-    assert record.observe("site", 0, torch.ones(1, 1, 10, 10), Box(0.29, 0.29, 0.39, 0.39)) is None
-    cells = record.observe("site", 1, torch.zeros(1, 1, 100, 100)).nonzero()[:, 2:]
-    assert len(cells) == 100 and cells.amin(dim=0).tolist() == [29, 29] and cells.amax(dim=0).tolist() == [38, 38]
+    whole = (torch.rand(1, 1, 100, 100, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    record = AttentionRecord(first_step=1)
+    assert torch.equal(record.observe("site", 0, whole), whole.bool())
+    tile = record.observe("site", 0, torch.ones(1, 1, 10, 10), Box(0.29, 0.29, 0.39, 0.39))
+    assert torch.equal(tile, whole[..., 29:39, 29:39].bool())

@@ -17,6 +17,12 @@ def test_a_subject_is_cut_to_its_bounding_box_and_blended_on_white():
     torch.testing.assert_close(piece, expected.expand(3, -1, -1))
 
 
+def test_what_is_more_than_half_a_subject_is_inside_its_box():
+    row = torch.tensor([[[0.5, 0.6, 1.0, 0.5]]])
+    assert cut_out(torch.zeros(1, 3, 1, 4), row)[0].shape == (3, 1, 2)
+    assert cut_out(torch.zeros(1, 3, 4, 1), row.mT)[0].shape == (3, 2, 1)
+
+
 def test_a_mask_below_0_is_background():
     mask = torch.tensor([[[1.0, -0.5, 1.0]]])
     assert cut_out(torch.zeros(1, 3, 1, 3), mask)[0][0].tolist() == [[0, 1, 0]]

@@ -73,7 +73,7 @@ def test_equation_4_of_one_reference_is_0():
 
 def test_equation_5():
     one = torch.tensor([1.0])
-    assert total_loss(one, 2 * one, 3 * one, 3.0, 0.5, 2.0).item() == 3 + 1 + 6
+    assert total_loss(2 * one, 2 * one, 3 * one, 3.0, 0.5, 2.0).item() == 6 + 1 + 6
     assert total_loss(one, 2 * one, 3 * one).item() == 6 and total_loss(one, 2 * one, None).item() == 3
 
 
