@@ -17,6 +17,7 @@ LAYOUT = CallLayout(9, (2, 2), (1, 5), ((0, 1),), (((5, 9),),))
 
 @pytest.mark.parametrize(("fields", "steers"), [
     ({"strength": 2.0}, True), ({"strength": 2.0, "regions": (None,)}, False), ({}, False), ({"isolation": 1.0}, True),
+    ({"strength": 2.0, "regions": (LEFT, None), "weights": (1.0, 1.0)}, True),
     ({"strength": 2.0, "window": (0.5, 0.5)}, False), ({"isolation": 1.0, "window": (0.6, 0.5)}, False),
     ({"weights": (1.0, 0.5), "regions": (None, None)}, True),
     ({"weights": (0.5,), "window": (0.5, 0.5)}, True), ({"weights": (1.0,)}, False),
@@ -58,6 +59,13 @@ def test_a_part_of_the_picture_sees_its_part_of_a_region(area, scale):
     assert torch.equal(on_grid, torch.tensor([[1.0, 0.0], [0.5, 0.0]]))
     whole = fields.steering((4, 8), None, (4, 8), True).regions[0]
     assert torch.equal(whole, fields.steering((4, 8), (4, 8, 0, 0), None, True).regions[0]) and whole[0].all()
+
+
+def test_a_part_in_the_middle_has_four_edges():
+    region = (torch.rand(4, 8, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    fields = ReferenceRegions((region, None), (1.0, 1.0), 2.0)
+    found = fields.steering((1, 2), (2, 4, 1, 1), (4, 8), True).regions
+    assert torch.equal(found[0], region[1:3, 1:5].reshape(2, 2, 2).mean(dim=(0, 2))[None]) and found[1] is None
 
 
 def test_an_attention_is_made_once_for_each_call_that_differs():
