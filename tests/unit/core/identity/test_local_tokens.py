@@ -117,6 +117,13 @@ def test_an_impossible_grid_is_refused(grid):
         pool(torch.ones(1, 2, 8, 8), grid)
 
 
+def test_a_grid_that_divides_the_map_is_the_plain_mean_of_each_cell_bit_for_bit():
+    """What is trained from a seed is the same bytes only if this is."""
+    dense = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(0))
+    cells = dense.unflatten(3, (4, 4)).unflatten(2, (4, 4)).mean(dim=(3, 5))
+    assert torch.equal(pool(dense, 4), cells.flatten(2).transpose(1, 2))
+
+
 def test_grids_up_to_the_shorter_side_are_pooled():
     dense = torch.rand(1, 2, 8, 4)
     close(pool(dense, 1)[:, 0], dense.mean(dim=(2, 3)), 1e-6)
