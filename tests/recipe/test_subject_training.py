@@ -254,8 +254,9 @@ def test_the_preview_shows_what_was_understood(world, capsys):
     assert (world / "sheet.png").is_file() and not (world / "out").exists()
 
 
-def test_gates_at_zero_and_an_unread_mask_are_the_base(world, monkeypatch):
-    """Before the first step the adapters act on nothing: an untrained adapter draws what the base draws."""
+@pytest.mark.parametrize("gate", [0.0, 0.5])
+def test_before_the_first_step_an_adapter_draws_what_the_base_draws(world, monkeypatch, gate):
+    """Gates at zero, or silent output layers behind open ones; and a mask that nothing reads yet."""
     seen = []
     honest = subject.attach_subjects
 
@@ -269,6 +270,9 @@ def test_gates_at_zero_and_an_unread_mask_are_the_base(world, monkeypatch):
             seen.append(
                 (before, objective.predict(noise, times, data, (states, None), Dropped.nothing(1, noise.device)))
             )
+        fusers = objective.adapter.fusers
+        assert {round(float(fuser.alpha_attn.tanh()), 6) for fuser in fusers} == {gate}
+        assert all(bool(fuser.attn.to_out[0].weight.any()) == (not gate) for fuser in fusers)
         raise Crash
 
     def monkey_batch(objective):
@@ -283,7 +287,7 @@ def test_gates_at_zero_and_an_unread_mask_are_the_base(world, monkeypatch):
 
     monkeypatch.setattr(subject, "attach_subjects", attach)
     with pytest.raises(Crash):
-        subject.main([config_of(world, base="sd"), *QUICK])
+        subject.main([config_of(world, base="sd"), *QUICK, "--set", f"adapter.gate={gate}"])
     torch.testing.assert_close(seen[0][1], seen[0][0], atol=1e-6, rtol=0)
 
 

@@ -71,6 +71,12 @@ class AdapterConfig(Checked):
         "frozen", description="what of the text encoder is trained: nothing, its layers, or its embeddings too"
     )
     adapter: bool = Field(True, description="train the gated adapters; false leaves them shut")
+    gate: FiniteFloat = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="how far its gates are open at the start, with silent output layers; 0 as published",
+    )
     location: bool = Field(True, description="train an input channel for the mask of the boxes")
     coordinates: bool = Field(True, description="put box coordinates into the object tokens")
     locate_single: bool = Field(True, description="also where there is one subject only")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,8 @@ def attach_subjects(
         torch.manual_seed(config.train.seed)
         adapter = SubjectAdapter(sized_adapter(unet, models.base.text_widths, models, config))
         _small_words(adapter, text)
+    if config.adapter.gate:
+        _open_gates(adapter, config.adapter.gate)
     adapter.to(next(unet.parameters()).device)
     attach(unet, adapter, config.adapter.location)
     if config.loss.attention_weight:
@@ -74,6 +77,20 @@ def _small_words(adapter: SubjectAdapter, text: FusedText) -> None:
         own = encoder.get_input_embeddings().weight.float()
         mlp.fc2.weight.normal_(0, 2 * float(own.std()) / mlp.fc2.in_features**0.5)
         mlp.fc2.bias.zero_()
+
+
+@torch.no_grad()
+def _open_gates(adapter: SubjectAdapter, gate: float) -> None:
+    """Begin with tanh(alpha) = gate and output layers of zeros: the base exactly, as with shut gates.
+
+    Behind a shut gate nothing but the gate itself has a gradient, and it learns as slowly as one number can.
+    """
+    for fuser in adapter.fusers:
+        for alpha in (fuser.alpha_attn, fuser.alpha_dense):
+            alpha.fill_(math.atanh(gate))
+        for layer in (fuser.attn.to_out[0], fuser.ff.net[2]):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 def export_adapter(objective: SubjectObjective, path: Path, steps: int, dataset: str) -> str:

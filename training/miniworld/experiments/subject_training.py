@@ -1,7 +1,8 @@
 """Train subject adapters of the miniworld: draw their pictures, and run `training.subject` for each variant.
 
 The variants are the rows of Subject-Diffusion's ablation (arXiv:2307.11410, table 5), each trained without one part,
-and the one that ships: adapters in the up blocks alone, half the size, trained twice as long.
+one whose gates are open from the start, and the one that ships: its adapters are in the up blocks alone, half the
+size, and train twice as long.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "without the adapter": ("adapter.adapter=false",),
     "without attention control": ("loss.attention_weight=0.0",),
     "without the CLS feature": ("adapter.fused_words=false",),
-    "shipped": ("adapter.blocks='up'", "train.steps=2000"),
+    "gates open from the start": ("adapter.gate=0.5",),
+    "up blocks, twice as long": ("adapter.blocks='up'", "train.steps=2000"),
+    "shipped": ("adapter.blocks='up'", "train.steps=2000", "adapter.gate=0.5"),
 }
 
 

@@ -82,11 +82,11 @@ def train_relation(recipe: AblationVariant, folder: Path, seed: int, again: str 
 def base_digest(folder: Path = FOLDER) -> str:
     """Hash of the weights in use here, judges too: results on other weights are not comparable.
 
-    The detector is left out: nothing here is drawn or counted with it.
+    Detector, relations and subject adapter are left out: nothing here is drawn or counted with them.
     """
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")]):
-        if path.parent.name not in ("flux", "flux_index", "relations") and path.name != DETECTOR:
+        if path.parent.name not in ("flux", "flux_index", "relations", "relate") and path.name != DETECTOR:
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
