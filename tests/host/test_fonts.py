@@ -47,6 +47,19 @@ def test_other_letters_are_written_by_a_font_of_the_system(font_on, text, files,
     assert font_on(text, *files) == font
 
 
+def test_previews_write_every_name_with_its_own_font(pack, monkeypatch):
+    scene, asked = pack.module("core.scene"), []
+    layout, table = pack.module("nodes.drawing.layout"), pack.module("nodes.drawing.score_table")
+    font_for = pack.module("nodes.drawing.fonts").font_for
+    for module in (layout, table):
+        monkeypatch.setattr(module, "font_for", lambda text, size: asked.append(text) or font_for(text, size))
+    box = scene.Box(0.0, 0.0, 0.5, 1.0)
+    subject = scene.Subject("\u5c0f\u732b", torch.rand(1, 3, 8, 8), box, 1.0, None)
+    layout.draw_layout(scene.Scene((subject,)), 64, 48)
+    table.draw_scores(torch.rand(1, 8, 8, 3), [], ["\u718a"])
+    assert {"1 \u5c0f\u732b", "\u718a"} <= set(asked)
+
+
 def test_a_layout_without_such_a_font_is_drawn_all_the_same(pack, monkeypatch):
     scene, drawing = pack.module("core.scene"), pack.module("nodes.drawing.layout")
     subject = scene.Subject("\u5c0f\u732b", torch.rand(1, 3, 8, 8), scene.Box(0.0, 0.0, 0.5, 1.0), 1.0, None)

@@ -152,6 +152,31 @@ def test_scene_prompt_out_of_the_cache_is_known_and_another_is_not(lookup, pack)
     assert module._entries(graph, link, 0) == [(None,)]
 
 
+def test_every_text_node_of_the_pack_is_remembered(studio, pack, comfy, monkeypatch):
+    loading = pack.module("nodes.pipelines.load_relation")
+    monkeypatch.setattr(loading, "load_onto", lambda *_: (studio.base.model, "is hugging"))
+    monkeypatch.setattr(pack.module("nodes.host_comfy.folders"), "lora_path", lambda name: name)
+    graph = scene_prompt("carrying")
+    graph |= {
+        "relation": {
+            "class_type": "RelateRelationLoader",
+            "inputs": {"model": ["model", 0], "lora_name": "hug.safetensors", "strength": 1.0},
+        },
+        "layout": {
+            "class_type": "RelateSceneToLayoutPrompt",
+            "inputs": {"scene": ["scene", 0], "prompt": "A red fox and a bear.", "dialect": "flux3"},
+        },
+        "creature": {"class_type": "RelateMiniworldCreature", "inputs": {"creature": "fox-red-cape"}},
+    }
+    run = graph_run.GraphRun(comfy, graph, studio.base.clip, studio.base.model, monkeypatch)
+    run.running(pack, monkeypatch, "sampler")
+    value = pack.module("nodes.host_comfy.prompt_graph")._value
+    for link in (["prompt", 0], ["relation", 1], ["layout", 0], ["creature", 1]):
+        assert value(graph, link, 0) is None
+        text = run.value(link)
+        assert isinstance(text, str) and value(graph, link, 0) == text
+
+
 def test_a_text_made_for_each_of_a_list_is_not_known(studio, pack, comfy, monkeypatch):
     module, graph = pack.module("nodes.host_comfy.prompt_graph"), scene_prompt("chasing")
     run = graph_run.GraphRun(comfy, graph, studio.base.clip, studio.base.model, monkeypatch)

@@ -65,7 +65,8 @@ def interrupt_at(monkeypatch, at, error):
 
 def test_the_whole_recipe_on_two_text_encoders(world, capsys):
     assert subject.main([config_of(world)]) == 0
-    said, out = capsys.readouterr().out, world / "out"
+    (said, progress), out = capsys.readouterr(), world / "out"
+    assert "pictures: 100%" in progress
     assert "step 4/4  loss" in said and "read back: " in said
     state, config = load_subject_adapter(out / "pair.safetensors")
     assert (config.word, config.word_2, config.input_channels) == ((20, 24), (20, 40), 5)
@@ -254,9 +255,13 @@ def test_the_preview_shows_what_was_understood(world, capsys):
     assert (world / "sheet.png").is_file() and not (world / "out").exists()
 
 
-@pytest.mark.parametrize("gate", [0.0, 0.5])
-def test_before_the_first_step_an_adapter_draws_what_the_base_draws(world, monkeypatch, gate):
-    """Gates at zero, or silent output layers behind open ones; and a mask that nothing reads yet."""
+@pytest.mark.parametrize(("gate", "adapter"), [(0.0, "true"), (0.5, "true"), (0.5, "false")])
+def test_before_the_first_step_an_adapter_draws_what_the_base_draws(world, monkeypatch, gate, adapter):
+    """Gates at zero, or silent output layers behind open ones; and a mask that nothing reads yet.
+
+    Gates that are not trained stay shut.
+    """
+    opened = gate if adapter == "true" else 0.0
     seen = []
     honest = subject.attach_subjects
 
@@ -271,8 +276,8 @@ def test_before_the_first_step_an_adapter_draws_what_the_base_draws(world, monke
                 (before, objective.predict(noise, times, data, (states, None), Dropped.nothing(1, noise.device)))
             )
         fusers = objective.adapter.fusers
-        assert {round(float(fuser.alpha_attn.tanh()), 6) for fuser in fusers} == {gate}
-        assert all(bool(fuser.attn.to_out[0].weight.any()) == (not gate) for fuser in fusers)
+        assert {round(float(fuser.alpha_attn.tanh()), 6) for fuser in fusers} == {opened}
+        assert all(bool(fuser.attn.to_out[0].weight.any()) == (not opened) for fuser in fusers)
         raise Crash
 
     def monkey_batch(objective):
@@ -287,7 +292,16 @@ def test_before_the_first_step_an_adapter_draws_what_the_base_draws(world, monke
 
     monkeypatch.setattr(subject, "attach_subjects", attach)
     with pytest.raises(Crash):
-        subject.main([config_of(world, base="sd"), *QUICK, "--set", f"adapter.gate={gate}"])
+        subject.main(
+            [
+                config_of(world, base="sd"),
+                *QUICK,
+                "--set",
+                f"adapter.gate={gate}",
+                "--set",
+                f"adapter.adapter={adapter}",
+            ]
+        )
     torch.testing.assert_close(seen[0][1], seen[0][0], atol=1e-6, rtol=0)
 
 

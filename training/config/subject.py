@@ -75,7 +75,7 @@ class AdapterConfig(Checked):
         0.0,
         ge=0,
         lt=1,
-        description="how far its gates are open at the start, with silent output layers; 0 as published",
+        description="how far trained gates are open at the start, with silent output layers; 0 as published",
     )
     location: bool = Field(True, description="train an input channel for the mask of the boxes")
     coordinates: bool = Field(True, description="put box coordinates into the object tokens")

@@ -53,7 +53,7 @@ def attach_subjects(
         torch.manual_seed(config.train.seed)
         adapter = SubjectAdapter(sized_adapter(unet, models.base.text_widths, models, config))
         _small_words(adapter, text)
-    if config.adapter.gate:
+    if config.adapter.adapter and config.adapter.gate:
         _open_gates(adapter, config.adapter.gate)
     adapter.to(next(unet.parameters()).device)
     attach(unet, adapter, config.adapter.location)

@@ -241,6 +241,7 @@ def test_decisions_count_before_gates(out):
         (lambda c: shape(c, "nose").update(label="snout"), "'snout' is no joint"),
         (lambda c: c["shapes"][0].update(points=[[5, 5], [5, 5]]), "no area"),
         (lambda c: c["shapes"][0].update(points=[[5, 5, 5]]), "expected 'points'"),
+        (lambda c: c["shapes"][0].update(points=[[5, 10**400]]), "expected 'points'"),
         (lambda c: c.update(shapes=5), "expected 'shapes', a list"),
         (
             lambda c: c["shapes"].append({"label": "wolf", "shape_type": "circle", "points": [[9, 9], [5, 5]]}),
@@ -395,6 +396,7 @@ def test_coco_of_a_triplet_that_has_moved_since_is_read(out):
         lambda c: c["annotations"][0].update(attributes=["wolf"]),
         lambda c: c["annotations"][0].update(keypoints=[1, 2, 3]),
         lambda c: c["images"][0].update(width=0),
+        lambda c: c["images"][0].update(width=10**400),
         lambda c: c.update(annotations=[7]),
         lambda c: c.pop("images"),
     ],
