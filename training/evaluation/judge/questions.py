@@ -54,10 +54,7 @@ def questions_of(entry: Entry, predicate: str | None) -> list[CaseQuestion]:
     first, *others = entry.names
     doing, the_first = gerund(predicate), with_article(first, definite=True)
     predicate_facts = facts_of(predicate)
-    present = [
-        CaseQuestion(PRESENT, f"Is {'there ' * (with_article(name) != name)}{with_article(name)} in this picture?")
-        for name in dict.fromkeys(entry.names)
-    ]
+    present = [CaseQuestion(PRESENT, _is_present(name)) for name in dict.fromkeys(entry.names)]
     if not others:
         return [CaseQuestion(HAPPENED, f"Is {the_first} {doing} in this picture?"), *present]
     second = others[0]
@@ -81,6 +78,12 @@ def facts_of(predicate: str) -> dict[str, bool]:
         if predicate in (template["relation"], template.get("gerund")):
             return {key: template[key] for key in ("symmetric", "contact") if key in template}
     return {}
+
+
+def _is_present(name: str) -> str:
+    """Ask for a name: "Is there a cat in this picture?", "Is Anna in this picture?"."""
+    with_its_article = with_article(name)
+    return f"Is {name if name == with_its_article else f'there {with_its_article}'} in this picture?"
 
 
 def gerund(predicate: str) -> str:

@@ -65,7 +65,7 @@ class Injection(nn.Module):
 def train_injection(world: Miniworld, way: str, folder: Path, seed: int, steps: int = STEPS) -> Path:
     """Train resampler and branch on with one way, or take the file that an earlier call made.
 
-    Scenes are encoded once for all ways, into `scenes-<seed>.safetensors` in the `folder`.
+    Scenes are encoded once for all ways, into `scenes-<seed>.safetensors` in `folder`.
 
     Args:
         world: the base; its weights stay as they are.
