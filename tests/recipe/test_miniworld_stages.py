@@ -7,6 +7,8 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,14 @@ import torch
 pytest.importorskip("resvg_py")
 pytest.importorskip("diffusers")
 
+from training.common.errors import UserErrors
 from training.engine.timed_loop import load_ema_weights
 from training.host_diffusers import text
 from training.host_diffusers.base_model import open_base_model
 from training.host_diffusers.miniworld.architectures import CHANNELS
 from training.host_diffusers.miniworld.bundle import load_miniworld
-from training.miniworld.experiments import report
+from training.host_diffusers.miniworld.flux_files import load_flux
+from training.miniworld.experiments import flux_curve, measure_flux, report
 from training.miniworld.experiments.generate import generate, request_of
 from training.miniworld.recipes import (
     autoencoder,
@@ -251,7 +255,8 @@ def test_less_of_a_corpus_can_be_encoded(run, tmp_path):
 
 
 def test_training_on_begins_with_exported_weights(run, tmp_path):
-    assert warm_start.warm_start(tmp_path, run / "models") == ["vae", "clip", "unet"]
+    begun = ["vae", "clip", "unet", "flux_dreamo", "flux_index"]
+    assert warm_start.warm_start(tmp_path, run / "models") == begun
     assert warm_start.warm_start(tmp_path, run / "models") == []
     world = load_miniworld(run / "models")
     weights, state = load_ema_weights(tmp_path / "unet")
@@ -260,6 +265,58 @@ def test_training_on_begins_with_exported_weights(run, tmp_path):
     assert state["step"] == TINY.steps
     assert {"vision", "text_l", "text_g"} <= {name.split(".")[0] for name in load_ema_weights(tmp_path / "clip")[0]}
     assert autoencoder.load_trained(tmp_path / "autoencoder").config.latent_channels == CHANNELS
+    for name, folder in export.FLUX_FOLDERS.items():
+        begun, shipped = (
+            each.state_dict() for each in (flux.load_trained(tmp_path, name), load_flux(run / "models" / folder))
+        )
+        assert begun.keys() == shipped.keys()
+        kept = [key for key in shipped if name != flux.INDEX.name or not key.startswith("tables.")]
+        assert kept and all(torch.equal(begun[key], shipped[key]) for key in kept)
+        assert export.flux_history(tmp_path, name) == export.flux_history(run, name)
+
+
+def test_a_flux_begun_from_exported_weights_trains_on_without_its_base(run, tmp_path):
+    warm_start.warm_start(tmp_path, run / "models")
+    for name in ("corpus", "encoded"):
+        (tmp_path / name).symlink_to(run / name, target_is_directory=True)
+    before = flux.load_trained(tmp_path).state_dict()
+    settings = replace(flux.SETTINGS, steps=TINY.steps + 1, batch_size=2)
+    state = flux.train_dreamo(tmp_path, torch.device("cpu"), 5.0, settings)
+    assert (state.step, state.samples) == (TINY.steps + 1, TINY.steps * TINY.batch + 2)
+    after = flux.load_trained(tmp_path).state_dict()
+    assert not torch.equal(after["transformer.x_embedder.weight"], before["transformer.x_embedder.weight"])
+    assert not (tmp_path / flux.BASE.name).exists()
+
+
+def test_a_curve_has_points_trained_less_and_more_than_the_shipped_weights(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure_flux, "LAYOUTS", 2)
+    monkeypatch.setattr(flux_curve, "generate", partial(flux_curve.generate, steps=1))
+    for name in ("clip", "corpus", "encoded"):
+        (tmp_path / name).symlink_to(run / name, target_is_directory=True)
+    seen = TINY.steps * TINY.batch
+
+    def curve(points, pictures=2):
+        return list(flux_curve.flux_curve(tmp_path, points, pictures, TINY.batch, run / "models"))
+
+    lines = curve([3 * seen, seen // 2])
+    assert [line.split()[0] for line in lines] == [str(samples) for samples in (seen, seen // 2, 3 * seen)]
+    folder = tmp_path / flux_curve.CURVE
+    facts = json.loads((folder / "curve.json").read_text())
+    assert len(facts["points"]) == 3 and all(row["species"]["trials"] == 2 for row in facts["points"].values())
+    trained = {path.name: json.loads((path / "training.json").read_text()) for path in folder.glob("*-exported")}
+    assert {name: run["samples"] for name, run in trained.items()} == {
+        f"{samples}-exported": samples for samples in (seen // 2, 3 * seen)
+    }
+    models = [load_flux(path).state_dict() for path in (run / "models" / "flux", *sorted(folder.glob("*-exported")))]
+    for one, other in combinations(models, 2):
+        assert any(not torch.equal(one[key], other[key]) for key in one)
+    monkeypatch.setattr(flux, "_fit", None)
+    monkeypatch.setattr(flux_curve, "generate", None)
+    assert curve([3 * seen, seen // 2]) == lines, "nothing is trained or drawn twice"
+    with pytest.raises(UserErrors, match="expected 3 pictures of a point, got 2"):
+        curve([3 * seen], pictures=3)
+    with pytest.raises(UserErrors, match="the trunk in .* has passed this point"):
+        curve([2 * seen])
 
 
 def test_exported_models_load_as_any_base_does_and_draw(run):

@@ -23,6 +23,9 @@ RUNS = {
     "refine": "decoder",
     "judges": "classifiers",
 }
+# run of a small Flux in <out>: its folder in models/miniworld
+FLUX_FOLDERS = {flux.SETTINGS.name: FLUX_FOLDER.name, flux.INDEX.name: INDEX_FOLDER.name}
+BASE_HISTORY = "base.json"  # in a run that began from exported weights, whose base is not there
 
 
 @torch.no_grad()
@@ -111,7 +114,8 @@ def export_flux(out: Path, dreamo: Path = FLUX_FOLDER, index: Path = INDEX_FOLDE
 
 def flux_history(out: Path, name: str) -> dict[str, dict[str, float]]:
     """Read steps, samples and minutes of the base's run and of a variant's; empty if the variant never ran."""
-    base, references = history(out / flux.BASE.name), history(out / name)
+    begun, references = out / name / BASE_HISTORY, history(out / name)
+    base = json.loads(begun.read_text(encoding="utf-8")) if begun.exists() else history(out / flux.BASE.name)
     return {"base": base, "references": references} if base and references else {}
 
 

@@ -59,6 +59,7 @@ def train_dreamo(
     settings: TrainerConfig = SETTINGS,
     until: int | None = None,
     routing: bool = True,
+    base: str = BASE.name,
 ) -> State:
     """Train the base on references the way of DreamO into `<out>/flux_dreamo`, or `<out>/flux_unrouted`.
 
@@ -66,20 +67,21 @@ def train_dreamo(
         out: holds the inputs and the run of `train_base`.
         device, minutes, settings, until: see `fit`.
         routing: with the routing and placeholder losses.
+        base: run in `out` whose averaged weights a new run begins with.
 
     Raises:
         FileNotFoundError: not encoded yet, or no base.
     """
     if not routing:
         settings = replace(settings, name=UNROUTED.name)
-    return _fit(out, device, minutes, settings, until, RoutedFlux, FluxData.draw, begin=True, routing=routing)
+    return _fit(out, device, minutes, settings, until, RoutedFlux, FluxData.draw, base, routing)
 
 
 def train_index(
     out: Path, device: torch.device, minutes: float, settings: TrainerConfig = INDEX, until: int | None = None
 ) -> State:
     """Train the base on references numbered on the first position axis into `<out>/flux_index`; see `train_dreamo`."""
-    return _fit(out, device, minutes, settings, until, IndexedFlux, FluxData.draw_without_placeholders, begin=True)
+    return _fit(out, device, minutes, settings, until, IndexedFlux, FluxData.draw_without_placeholders, BASE.name)
 
 
 def _fit(
@@ -90,15 +92,15 @@ def _fit(
     until: int | None,
     kind: type[RoutedFlux],
     draw: Callable[[FluxData, int, torch.Generator], FluxBatch],
-    begin: bool = False,
+    base: str | None = None,
     routing: bool | None = None,
 ) -> State:
     """Train; `routing` None counts the velocity's loss alone."""
     data = FluxData.open(out)
     torch.manual_seed(settings.seed)
     model = kind(flux_config(data.latents.shape[1]))
-    if begin:
-        model.load_state_dict(load_ema_weights(out / BASE.name)[0])
+    if base and not (out / settings.name / "latest.json").exists():
+        model.load_state_dict(load_ema_weights(out / base)[0])
     model.to(device)
     text_g = contrastive.load_trained(out / "clip")[0].text_g.to(device)
 
@@ -118,12 +120,12 @@ def load_trained(out: Path, name: str = SETTINGS.name) -> RoutedFlux:
 
     Args:
         out: of the runs.
-        name: key of KINDS.
+        name: of the run: a key of KINDS, else of DreamO's kind.
 
     Raises:
         FileNotFoundError: not trained yet.
     """
     weights, _ = load_ema_weights(out / name)
-    model = KINDS[name](flux_config(weights["transformer.x_embedder.weight"].shape[1] // 4))
+    model = KINDS.get(name, RoutedFlux)(flux_config(weights["transformer.x_embedder.weight"].shape[1] // 4))
     model.load_state_dict(weights)
     return model.eval().requires_grad_(False)

@@ -1,10 +1,12 @@
 """Train on from the shipped weights: `models/miniworld` as the first checkpoints of new runs.
 
 Moments and raw weights are not shipped, so the averages stand for both and the optimisers start anew; steps, samples
-and minutes go on counting from `training.json`. The local encoder is always distilled anew from its CLIP.
+and minutes go on counting from `training.json`. The local encoder is always distilled anew from its CLIP. The base of
+the small Fluxes is not shipped: what it had seen stands in `base.json` beside each variant's checkpoints.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,19 +17,20 @@ from ...engine.muon import Muon
 from ...engine.timed_loop import State, TrainerConfig, save
 from ...host_diffusers.miniworld.architectures import FOLDER
 from ...host_diffusers.miniworld.bundle import Miniworld, load_miniworld
-from . import autoencoder, contrastive, denoiser
-from .export import RUNS
+from ...host_diffusers.miniworld.flux_files import load_flux
+from . import autoencoder, contrastive, denoiser, flux
+from .export import BASE_HISTORY, FLUX_FOLDERS, RUNS
 
 
 def warm_start(out: Path, folder: Path = FOLDER) -> list[str]:
-    """Write `<out>/autoencoder`, `<out>/clip` and `<out>/unet`, each only where no run is yet.
+    """Write `<out>/autoencoder`, `clip`, `unet`, `flux_dreamo` and `flux_index`, each only where no run is yet.
 
     Args:
         out: of the runs.
         folder: the exported models.
 
     Returns:
-        The verbs of the recipes that can now train on.
+        The runs that can now train on: verbs of recipes, and the names of the small Fluxes.
     """
     world = load_miniworld(folder)
     runs = json.loads((folder / "training.json").read_text(encoding="utf-8"))
@@ -43,7 +46,21 @@ def warm_start(out: Path, folder: Path = FOLDER) -> list[str]:
             begun.append(verb)
     if "vae" in begun:
         write_text(out / RUNS["vae"] / "channels.json", json.dumps(world.vae.config.latent_channels))
-    return begun
+    return begun + [name for name in FLUX_FOLDERS if begin_flux(out, name, folder / FLUX_FOLDERS[name])]
+
+
+def begin_flux(out: Path, name: str, folder: Path) -> bool:
+    """Write the first checkpoint of a small Flux; return False where a run is already, or nothing was exported."""
+    if (out / name / "latest.json").exists() or not (folder / "training.json").exists():
+        return False
+    torch.manual_seed(
+        flux.SETTINGS.seed
+    )  # of tables that are not shipped, since numbered references have no use for any
+    history = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    write_text(out / name / BASE_HISTORY, json.dumps(history["base"]))
+    settings = replace(flux.SETTINGS, name=name)
+    _first_checkpoint(out, settings, load_flux(folder).requires_grad_(True), history["references"])
+    return True
 
 
 def _contrastive(world: Miniworld) -> nn.Module:
