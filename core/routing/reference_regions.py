@@ -29,6 +29,7 @@ class ReferenceRegions:
         recorder: takes the maps of every call, or None.
         copies_are_pictures: copies of references in the text come from a vision encoder.
         warnings: those of this run, each logged once.
+        reached: an attention of this run has come to us.
         own_latents: by the shapes of all reference latents of a call, which of them are ours; of this run.
     """
 
@@ -40,6 +41,7 @@ class ReferenceRegions:
     recorder: Recorder | None = None
     copies_are_pictures: bool = True
     warnings: set[str] = field(default_factory=set, repr=False, init=False)
+    reached: bool = field(default=False, repr=False, init=False)
     own_latents: dict[tuple, tuple[int, ...]] = field(default_factory=dict, repr=False, init=False)
     _attentions: dict = field(default_factory=dict, repr=False, init=False)
 
@@ -50,6 +52,7 @@ class ReferenceRegions:
     def begin(self) -> None:
         """Begin another run: forget the maps, warnings and attentions of the one before."""
         self.warnings.clear()
+        self.reached = False
         self.own_latents.clear()
         self._attentions.clear()
         if self.recorder is not None:

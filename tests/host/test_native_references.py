@@ -1,5 +1,7 @@
 """References of every family are kept in place, on ComfyUI's own classes and its own sampler."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -161,6 +163,22 @@ def test_references_taken_away_later_are_reported_and_nothing_is_steered(studio,
     found = studio.sample(model, fewer, negative, steps=2)
     assert torch.equal(found, studio.sample(studio.model, fewer, negative, steps=2))
     assert caplog.text.count("expected at least 2 reference latents, the conditioning has 1") == 1
+
+
+@pytest.mark.parametrize("node", ["EasyCache", "SkipLayerGuidance"])
+def test_calls_that_skip_blocks_or_all_of_the_network_are_no_mismatch(studio, seam, regions, node, caplog):
+    fields = regions(strength=2.0)
+    model, positive, negative = seam.attach_regions(studio.model, *sides(studio), fields)
+    if node == "EasyCache":
+        cache = importlib.import_module("comfy_extras.nodes_easycache").EasyCacheNode
+        model = cache.execute(model, 3.0, 0.0, 1.0, False).args[0]
+    else:
+        guidance = importlib.import_module("comfy_extras.nodes_slg").SkipLayerGuidanceDiT
+        model = guidance.execute(model, 3.0, 0.0, 1.0, "0", "0", 0.0).args[0]
+    studio.sample(model, positive, negative, steps=6, cfg=3.0)
+    assert "not kept in place" not in caplog.text
+    if node == "EasyCache" and studio.name not in ("omnigen2", "boogu"):  # it finds nothing to leave out of these
+        assert fields.recorder.result((1, 2)).steps < 6
 
 
 def test_the_inputs_are_never_changed(studio, seam, regions, plain):

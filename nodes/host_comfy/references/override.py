@@ -105,12 +105,17 @@ class Override:
         self.maps += [(kind, each if self.part is None else in_picture(each, *self.part)) for each in maps]
 
     @property
+    def called(self) -> bool:
+        """After the call: whether any attention came here."""
+        return bool(self._sizes)
+
+    @property
     def mismatch(self) -> str | None:
         """After the call: why it was not steered, or not all of it."""
-        missing = [stage for at, stage in enumerate(self.stages) if stage.layout is not None and not self._used.get(at)]
+        missing = [stage for stage in self.stages if stage.layout is not None and stage.size not in self._sizes]
         if self.fault is not None or not missing:
             return self.fault
-        if not self._sizes:
+        if not self.called:
             return (
                 "another node's attention override took the place of ours. Put that node before Keep References in "
                 "Place, or leave it out"
