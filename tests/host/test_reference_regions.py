@@ -370,6 +370,10 @@ def test_after_apply_references_of_dreamo(pack, comfy, tiny):
     )
     assert torch.equal(flux.ksample(model, positive, negative), wanted)
     torch.testing.assert_close(recording.read().blocks, routing_map.blocks)
+    # without a negative: the positive zeroed out, references and all, and no maps of it
+    model, positive, negative, recording = keep(pack, *flux.apply(flux.references(*bare)), regions=masks, record="maps")
+    flux.ksample(model, positive, negative, cfg=3.0)
+    assert recording.read().steps == 2
 
 
 def test_torch_compile(pack, flux2):

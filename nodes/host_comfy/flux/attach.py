@@ -42,12 +42,13 @@ def _with_references(entry: dict, routing: Routing) -> dict:
     return {**before, **added}
 
 
-def with_regions(entry: dict, regions: ReferenceRegions) -> tuple[dict, ReferenceRegions] | None:
+def with_regions(entry: dict, regions: ReferenceRegions, records: bool) -> tuple[dict, ReferenceRegions] | None:
     """Move the references of a conditioning entry of Apply References to other regions; None for any other entry.
 
     Args:
         entry: a conditioning entry's dictionary.
         regions: one for each of its references; weights multiply theirs.
+        records: maps are taken from it.
 
     Raises:
         ValueError: another number of references.
@@ -73,7 +74,7 @@ def with_regions(entry: dict, regions: ReferenceRegions) -> tuple[dict, Referenc
         strength=regions.strength,
         isolation=regions.isolation,
         window=regions.window,
-        recorder=regions.recorder,
+        recorder=regions.recorder if records else None,
     )
     conds = {**entry["model_conds"], KEY: ReferenceCond((routing, None))}
     return {**entry, "model_conds": conds}, routing.regions

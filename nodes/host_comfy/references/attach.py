@@ -55,7 +55,7 @@ def _placed(
     placed = []
     for embedding, entry in side:
         count = len(entry.get(family.latents[0], ()))
-        dreamo = flux_attach.with_regions(entry, regions)
+        dreamo = flux_attach.with_regions(entry, regions, records)
         if dreamo is not None:
             entry, own = dreamo
             clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begin_run(own))
