@@ -181,6 +181,17 @@ def test_calls_that_skip_blocks_or_all_of_the_network_are_no_mismatch(studio, se
         assert fields.recorder.result((1, 2)).steps < 6
 
 
+def test_regions_of_another_branch_than_the_models_begin_with_the_run(studio, comfy, seam, regions):
+    first, second = regions(strength=2.0), regions(strength=2.0)
+    _, one, _ = seam.attach_regions(studio.model, *sides(studio), first)
+    model, other, negative = seam.attach_regions(studio.model, *sides(studio), second)
+    (both,) = comfy.ConditioningCombine().combine(one, other)
+    for size in ((8, 12), (12, 8)):
+        studio.sample(model, both, negative, size=size, steps=1)
+        maps = [each.recorder.result((1, 2)).blocks for each in (first, second)]
+        assert torch.equal(*maps) and maps[0].shape[-2:] == tuple(-(-side // studio.family.patch) for side in size)
+
+
 def test_the_inputs_are_never_changed(studio, seam, regions, plain):
     positive, negative = sides(studio)
     before = patches_of(studio.model), [dict(entry) for _, entry in positive + negative]
@@ -204,6 +215,29 @@ def test_copies_in_the_text_are_kept_in_place_too(studio, pack, seam, regions):
     assert placed.copies == (((0, 2),), ((2, 5),))
     if not studio.family.refined:
         one, other = (studio.sample(*with_copies(scale), steps=1) for scale in (1.0, 3.0))
+        assert torch.equal(one, other)
+
+
+def test_a_text_that_grows_behind_the_node_keeps_its_places(studio, pack, comfy, seam, regions):
+    """Concat and Redux put tokens behind the text; Flux.2 pads in front of all of it, up to 512."""
+    if studio.family.refined:
+        pytest.skip("text has an attention of its own, or none with the references")
+    positions = pack.module("core.prompt.text_positions").TextPositions("", (), ((0, 2), (2, 5)), 7)
+
+    def concatenated(scale, more):
+        positive, negative = sides(studio)
+        context = positive[0][0].clone()
+        context[:, 2:5] *= scale
+        entry = {**positive[0][1], "relate_text": positions}
+        entry.pop("attention_mask", None)  # Concat leaves it as long as the first text
+        model, positive, negative = seam.attach_regions(
+            studio.model, [[context, entry]], negative, regions((None, None), (1.0, 0.0))
+        )
+        later = [[native_families.draw(1, more, studio.family.width, seed=5), {}]]
+        return model, comfy.ConditioningConcat().concat(positive, later)[0], negative
+
+    for more in (7, 600):
+        one, other = (studio.sample(*concatenated(scale, more), steps=1) for scale in (1.0, 3.0))
         assert torch.equal(one, other)
 
 

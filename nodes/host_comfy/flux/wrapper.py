@@ -9,7 +9,6 @@ override. No method of the model is replaced.
 
 from __future__ import annotations
 
-import comfy.conds
 import comfy.ldm.flux.model
 import torch
 from torch import Tensor
@@ -19,7 +18,7 @@ from ....core.routing.routing import Routing
 from ....core.routing.token_layout import TokenLayout, length, positions, token_grid
 from ..references.families import network_of
 from ..references.flux import padded
-from ..references.steer import SLOT, finish, override_of
+from ..references.steer import SLOT, RegionsCond, finish, override_of
 from ..sdxl.models import base_of
 
 KEY = "relate_references"
@@ -30,7 +29,7 @@ class Diagonal(str):
     """The reference method of Apply References, distinct from the same word chosen by another node."""
 
 
-class ReferenceCond(comfy.conds.CONDConstant):
+class ReferenceCond(RegionsCond):
     """A Routing and the area its conditioning is computed on; only equal ones are batched into one call.
 
     A call gets (routing, area, whether each chunk of its batch records: all do).

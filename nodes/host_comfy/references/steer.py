@@ -45,6 +45,10 @@ class Placed:
     def __deepcopy__(self, memo: dict) -> Placed:
         return self
 
+    def of_length(self, text: int) -> Placed:
+        """Copy for a text of another length; places stay, as nodes put more text behind (Concat, Redux)."""
+        return Placed(self.regions, self.ours, self.copies, text, self.records)
+
     def fits(self, other: Placed) -> bool:
         """Whether one call can hold both."""
         return (
@@ -54,7 +58,15 @@ class Placed:
         )
 
 
-class PlacedCond(comfy.conds.CONDConstant):
+class RegionsCond(comfy.conds.CONDConstant):
+    """Something with regions and the area its conditioning is computed on; DreamO has one of its own."""
+
+    @property
+    def regions(self) -> ReferenceRegions:
+        return self.cond[0].regions
+
+
+class PlacedCond(RegionsCond):
     """A Placed and the area its conditioning is computed on. A call gets (placed, area, whether each chunk records)."""
 
     def process_cond(self, batch_size, area=None, **kwargs):
@@ -206,14 +218,30 @@ def warn(regions: ReferenceRegions, family: str, what: str) -> None:
 
 
 def begin_run(regions: ReferenceRegions):
-    """Forget the maps and warnings of the run before, and note the picture's size: the OUTER_SAMPLE wrapper."""
+    """Forget the maps and warnings of the run before, and note the sizes of picture and texts: an OUTER_SAMPLE wrapper.
+
+    Conditionings may come from another branch than the MODEL, so theirs begin as well.
+    """
 
     def wrapper(executor, *args, **kwargs):
         noise = args[0] if args else kwargs["noise"]
-        options = executor.class_obj.model_options["transformer_options"]
+        guider = executor.class_obj
         if isinstance(noise, Tensor):
-            options[PICTURE] = tuple(noise.shape[-2:])
+            guider.model_options["transformer_options"][PICTURE] = tuple(noise.shape[-2:])
         regions.begin()
+        for group in (getattr(guider, "conds", None) or {}).values():
+            for cond in group or []:
+                _begin_conditioning(cond)
         return executor(*args, **kwargs)
 
     return wrapper
+
+
+def _begin_conditioning(cond: dict) -> None:
+    """Begin the regions of a conditioning, the guider's own copy, and note how long its text has become by now."""
+    conds, text = cond.get("model_conds", {}), cond.get("cross_attn")
+    for value in conds.values():
+        if isinstance(value, RegionsCond):
+            value.regions.begin()
+    if KEY in conds and text is not None:
+        cond["model_conds"] = {**conds, KEY: PlacedCond((conds[KEY].cond[0].of_length(text.shape[1]), None))}
