@@ -3,7 +3,7 @@
 The bias B of ``reference_bias`` is constant along one side almost everywhere:
 
     queries that share one row of B (the text; the tokens of one reference): plain attention over the keys that the row
-        leaves open, with the rest of the row as a mask of one row. The host's own attention runs it.
+        leaves open. The host's own attention runs it, unless the rest of the row is a mask.
     queries of the picture: B is constant in each block of keys (everything else; reference 1; reference 2; ...), so
         each block is attended to alone and the results are merged by their log-sum-exp (``lse_attention``):
             w_j = softmax_j(lse_j + b_j),   out = sum_j w_j out_j
@@ -60,7 +60,7 @@ class SteeredAttention:
 
         Args:
             query: (B, H, S, d); key, value: (B, G, K, d), H a multiple of G.
-            backend: plain attention, for what needs no log-sum-exp.
+            backend: plain attention, for what needs no log-sum-exp and no bias.
             mask: another node's additive mask, broadcastable to (B, H, S, K).
             scale: of the logits; None is d^-1/2.
 
@@ -71,11 +71,13 @@ class SteeredAttention:
         out = query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
         for part in self.shared:
             keys, values = (side if part.columns is None else pick(side, part.columns) for side in (key, value))
-            bias = None if part.bias is None else part.bias.to(query.dtype)
-            other = part_of(mask, part.rows, part.columns)
-            bias = other if bias is None else bias if other is None else bias + other
-            attended = backend(pick(query, part.rows), keys, values, bias)
-            out[:, part.rows] = rearrange(attended, "b s (h d) -> b s h d", h=query.shape[1])
+            rows, other = pick(query, part.rows), part_of(mask, part.rows, part.columns)
+            if part.bias is None:
+                attended = rearrange(backend(rows, keys, values, other), "b s (h d) -> b s h d", h=query.shape[1])
+            else:  # a backend may drop masks without a word, as SageAttention 2 does
+                bias = part.bias.to(query.dtype) if other is None else part.bias.to(query.dtype) + other
+                attended = attend_with_lse(rows, keys, values, bias, scale)[0].transpose(1, 2)
+            out[:, part.rows] = attended
         if self.picture is None:
             return out.transpose(1, 2), None
         merged, shares = self._merge(self.picture, query, key, value, mask, scale)

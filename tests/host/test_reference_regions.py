@@ -277,6 +277,19 @@ def test_the_users_attention_backend_runs_what_needs_no_log_sum_exp(pack, kontex
     assert set(calls) == {(59, 59)}
 
 
+def test_a_backend_that_drops_masks_gets_none_of_ours(pack, kontext):
+    """SageAttention 2 does, by Patch Sage Attention and in ComfyUI 0.3: soft borders would be gone on one side."""
+
+    def without_masks(plain, query, key, value, heads, mask=None, **kwargs):
+        return plain(query, key, value, heads, **kwargs)
+
+    scene = scene_of(pack, *HALVES, weights=(1.0, 2.0))
+    model, positive, negative, _ = keep(pack, kontext.model, chained(kontext), scene=scene, isolation=1.0)
+    wanted = kontext.sample(model, positive, negative)
+    model.model_options["transformer_options"]["optimized_attention_override"] = without_masks
+    assert torch.equal(kontext.sample(model, positive, negative), wanted)
+
+
 def test_model_attention_backend_of_core(pack, kontext, comfy):
     name = "ModelAttentionBackend"
     if name not in comfy.NODE_CLASS_MAPPINGS:

@@ -221,7 +221,8 @@ def test_nothing_to_keep_apart_is_plain_attention(fields):
     assert steered_attention(steering(**fields), TEXT_FIRST, (0, 26), torch.device("cpu")) is None
 
 
-def test_the_users_backend_runs_all_but_the_picture():
+def test_the_users_backend_runs_all_but_the_picture_and_what_is_biased():
+    """It may drop masks without a word, so it gets none of ours."""
     calls = []
 
     def backend(query, key, value, mask):
@@ -232,7 +233,7 @@ def test_the_users_backend_runs_all_but_the_picture():
     query, key, value = inputs(layout)
     soft = Steering(2.0, 0.0, (1.0, 1.0), (LEFT, 1 - LEFT))
     steered_attention(soft, layout, (0, 23), torch.device("cpu"))(query, key, value, backend)
-    assert sorted(calls) == [(3, 23, True), (4, 23, False), (4, 23, True)]
+    assert calls == [(4, 23, False)]
     calls.clear()
     hard = Steering(HARD, 0.0, (1.0, 1.0), (LEFT, 1 - LEFT))
     steered_attention(hard, layout, (0, 23), torch.device("cpu"))(query, key, value, backend)
