@@ -310,6 +310,20 @@ def test_the_routing_aware_sampler_is_ksampler_with_regions(studio, pack, seam, 
     assert heat.shape == (2, 8 * factor, 12 * factor, 3) and masks.shape == heat.shape[:3]
 
 
+def test_the_routing_aware_sampler_says_whose_regions_it_replaces(studio, pack, seam, regions, caplog):
+    if studio.name in ("omnigen2", "zomni"):
+        pytest.skip("its sides have no references, or captions around them")
+    made = pack.module("core.routing.token_layout").Reference
+    one = (made(studio.latent(8, 8, 4), "subject", 1, LEFT, 1.0),)
+    model, positive, negative = seam.attach_regions(studio.model, *sides(studio), regions(strength=3.0))
+    settings = {"model": model, "positive": positive, "negative": negative, "references": one, "seed": 1, "steps": 1}
+    settings["latent_image"] = {"samples": studio.empty(8, 12)}
+    pack.run("RelateRoutingSampler", **settings, routing_strength=0.0)
+    assert "one call holds the regions of one node" not in caplog.text  # nothing of its own: the others stay
+    pack.run("RelateRoutingSampler", **settings, routing_strength=3.0)
+    assert caplog.text.count("one call holds the regions of one node") == 1
+
+
 def test_the_routing_aware_sampler_takes_an_empty_latent_of_other_cells(studio, pack, comfy):
     """As KSampler does: Empty Latent Image counts 8 pixels a cell, FLUX.2 has 16."""
     (latent,) = comfy.EmptyLatentImage().generate(192, 128)

@@ -65,6 +65,11 @@ def _placed(
                     f"{'positive' if records else 'negative'}: expected {len(regions.regions)} reference "
                     f"latents, one for each region, got {count}. Give both sides the same references."
                 )
+            if last and records and KEY in entry.get("model_conds", {}):
+                log.warning(
+                    "Relate: a node before keeps references in place; they may act everywhere now, as one call holds "
+                    "the regions of one node. Give all references to one of them."
+                )
             ours = range(count)[-len(regions.regions) :] if last else range(len(regions.regions))
             copies = copies_of(entry, regions, names, ours[0], count)
             value = Placed(regions, tuple(ours), copies, embedding.shape[1], records)
