@@ -383,8 +383,14 @@ def test_after_apply_references_of_dreamo(pack, comfy, tiny):
     )
     assert torch.equal(flux.ksample(model, positive, negative), wanted)
     torch.testing.assert_close(recording.read().blocks, routing_map.blocks)
-    # without a negative: the positive zeroed out, references and all, and no maps of it
-    model, positive, negative, recording = keep(pack, *flux.apply(flux.references(*bare)), regions=masks, record="maps")
+    # without a negative: the text zeroed out, without references; Conditioning Zero Out's is not recorded either
+    (zero,) = comfy.ConditioningZeroOut().zero_out(flux.text())
+    wanted, *_ = flux.route(placed, negative=zero, routing_strength=3.0, cfg=3.0)
+    applied = flux.apply(flux.references(*bare))
+    model, positive, negative, _ = keep(pack, *applied, regions=masks)
+    assert torch.equal(flux.ksample(model, positive, negative, cfg=3.0), wanted)
+    (zero,) = comfy.ConditioningZeroOut().zero_out(applied[1])
+    model, positive, negative, recording = keep(pack, *applied, negative=zero, regions=masks, record="maps")
     flux.ksample(model, positive, negative, cfg=3.0)
     assert recording.read().steps == 2
 

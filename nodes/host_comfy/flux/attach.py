@@ -31,7 +31,7 @@ def attach_references(model, positive: list, routing: Routing) -> tuple:
 
 def _with_references(entry: dict, routing: Routing) -> dict:
     """Copy a conditioning entry's dictionary and add the references."""
-    before = _without_ours(entry)
+    before = without_ours(entry)
     others = before.get("reference_latents", [])
     added = {
         "reference_latents": [*others, *(reference.latent for reference in routing.references)],
@@ -80,7 +80,7 @@ def with_regions(entry: dict, regions: ReferenceRegions, records: bool) -> tuple
     return {**entry, "model_conds": conds}, routing.regions
 
 
-def _without_ours(entry: dict) -> dict:
+def without_ours(entry: dict) -> dict:
     """Remove the references of an earlier Apply References from a conditioning entry."""
     conds = entry.get("model_conds", {})
     if KEY not in conds:

@@ -121,10 +121,13 @@ def count_references(model, side: list) -> int:
 
 
 def zeroed(side: list) -> list:
-    """Set a conditioning's embeddings to zero and keep everything else, as ComfyUI's Conditioning Zero Out does."""
+    """Set a conditioning's embeddings to zero and keep everything else, as ComfyUI's Conditioning Zero Out does.
+
+    But for DreamO's references: guidance is published with these on the positive side only.
+    """
     zeros = []
     for embedding, entry in side:
         pooled = entry.get("pooled_output")
         empty = {} if pooled is None else {"pooled_output": torch.zeros_like(pooled)}
-        zeros.append([torch.zeros_like(embedding), {**entry, **empty}])
+        zeros.append([torch.zeros_like(embedding), {**flux_attach.without_ours(entry), **empty}])
     return zeros
