@@ -29,7 +29,7 @@ class ReferenceRegions:
         recorder: takes the maps of every call, or None.
         copies_are_pictures: copies of references in the text come from a vision encoder.
         warnings: those of this run, each logged once.
-        reached: an attention of this run has come to us.
+        reached: the network of this run has come to us.
         own_latents: by the shapes of all reference latents of a call, which of them are ours; of this run.
     """
 

@@ -1,5 +1,7 @@
 """Laws of references on ComfyUI's own sampler: absence, cleanness, order, company, any shape."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -327,6 +329,26 @@ def test_a_model_call_that_skips_a_block_is_left_out_of_the_maps(flux, pair, cap
     model.set_model_patch_replace(lambda args, extra: {"img": args["img"]}, "dit", "single_block", 1)
     _, routing_map, heat, _ = flux.route(pair, model=model, record="maps")
     assert routing_map is None and heat.max() == 0 and "2 model calls were not recorded" in caplog.text
+
+
+@pytest.mark.parametrize("steered", [False, True])
+def test_a_copy_of_flux_without_patches_is_reported(flux, placed, monkeypatch, caplog, steered):
+    """TeaCache puts one in the place of ComfyUI's: neither post_input nor overrides are called in it."""
+    network = flux.loaded.model.model.diffusion_model
+    forward = type(network).forward_orig
+
+    def copied(*args, **kwargs):
+        call = inspect.signature(forward).bind(network, *args, **kwargs)
+        call.arguments["transformer_options"] = {}
+        return forward(*call.args, **call.kwargs)
+
+    monkeypatch.setattr(network, "forward_orig", copied)
+    model, positive = flux.apply(placed)
+    for _ in range(2):
+        caplog.clear()
+        flux.route(placed, routing_strength=3.0) if steered else flux.ksample(model, positive)
+        assert caplog.text.count("a copy of Flux by another node (TeaCache)") == 1
+        assert caplog.text.count("are not kept in place") == steered
 
 
 def test_the_references_are_in_comfyuis_memory_estimate(flux, pair):

@@ -9,17 +9,22 @@ override. No method of the model is replaced.
 
 from __future__ import annotations
 
+import logging
+
 import comfy.ldm.flux.model
 import torch
 from torch import Tensor
 
 from ....core.routing.call_layout import Stage
+from ....core.routing.reference_regions import ReferenceRegions
 from ....core.routing.routing import Routing
 from ....core.routing.token_layout import TokenLayout, length, positions, token_grid
 from ..references.families import network_of
 from ..references.flux import padded
 from ..references.steer import SLOT, RegionsCond, finish, override_of
 from ..sdxl.models import base_of
+
+log = logging.getLogger(__name__)
 
 KEY = "relate_references"
 WORDS_KEY = "relate_placeholders"
@@ -48,8 +53,10 @@ class Embed:
 
     def __init__(self, rows: Tensor, ids: Tensor, lengths: tuple[int, ...], image_tokens: int) -> None:
         self.rows, self.ids, self.lengths, self.image_tokens = rows, ids, lengths, image_tokens
+        self.called = False
 
     def __call__(self, inputs: dict) -> dict:
+        self.called = True
         img, ids = inputs["img"], inputs["img_ids"]  # img has just been computed for this call: added to in place
         rows = self.rows.to(img)
         start = img.shape[1] - sum(self.lengths)
@@ -75,7 +82,7 @@ def apply_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
     conds = ours_last(conds, routing, model)
     assert c_crossattn is not None, "Flux reads text"
     sequence = sequence_of(routing, x, c_crossattn, conds["ref_latents"])
-    _embed(options := dict(options), routing, sequence)
+    embed = _embed(options := dict(options), routing, sequence)
 
     # the override that steers and records
     layout = routing.layout(sequence)
@@ -87,6 +94,7 @@ def apply_references(executor, x, t, c_concat=None, c_crossattn=None, control=No
     if routing.first_guidance is not None and "guidance" in conds and first_step(options):
         conds["guidance"] = torch.full_like(conds["guidance"], routing.first_guidance)
     out = executor(x, t, c_concat, c_crossattn, control, options, **conds)
+    check_embedded(routing.regions, embed)
     if override is not None:
         finish(routing.regions, "Flux", override)
     return out
@@ -146,8 +154,8 @@ def sequence_of(routing: Routing, x: Tensor, context: Tensor, latents: list[Tens
     )
 
 
-def _embed(options: dict, routing: Routing, sequence: TokenLayout) -> None:
-    """Add our patch to this call's own copy of the options."""
+def _embed(options: dict, routing: Routing, sequence: TokenLayout) -> Embed:
+    """Add our patch to this call's own copy of the options, and return it."""
     patches = dict(options.get("patches", {}))
     rows = routing.tables.embeddings(routing.slots)
     ids = positions(sequence.image, sequence.references)
@@ -155,6 +163,19 @@ def _embed(options: dict, routing: Routing, sequence: TokenLayout) -> None:
     # first, so that other packs' patches see the sequence as published
     patches["post_input"] = [patch, *patches.get("post_input", [])]
     options["patches"] = patches
+    return patch
+
+
+def check_embedded(regions: ReferenceRegions, embed: Embed) -> None:
+    """Warn once per run of a network that does not run patches; caches leave it out of later calls than the first."""
+    regions.reached = regions.reached or embed.called
+    what = (
+        "Relate: the references have nothing of DreamO: a copy of Flux by another node (TeaCache) leaves out what "
+        "patches add. Take that node out; ComfyUI's EasyCache works."
+    )
+    if not regions.reached and what not in regions.warnings:
+        regions.warnings.add(what)
+        log.warning(what)
 
 
 def first_step(options: dict) -> bool:

@@ -117,8 +117,8 @@ class Override:
             return self.fault
         if not self.called:
             return (
-                "another node's attention override took the place of ours. Put that node before Keep References in "
-                "Place, or leave it out"
+                "another node's attention override took the place of ours, or its copy of the network (TeaCache) asks "
+                "for none. Put that node before Keep References in Place, or leave it out"
             )
         return (
             f"expected {missing[0].size} tokens in its {missing[0].name}, the model has attentions of "
