@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -65,6 +65,12 @@ class ReferenceRegions:
             self.isolation != 0 or (self.strength != 0 and any(region is not None for region in self.regions))
         )
         return during or any(weight != 1 for weight in self.weights)
+
+    def recorded(self, later: ReferenceRegions) -> ReferenceRegions:
+        """Copy for the recorder of later regions, whose further references may act everywhere."""
+        more = len(later.regions) - len(self.regions)
+        regions, weights = self.regions + (None,) * more, self.weights + (1.0,) * more
+        return replace(self, regions=regions, weights=weights, recorder=later.recorder)
 
     def attention(
         self,

@@ -227,6 +227,24 @@ def test_a_second_time_replaces_the_first(pack, kontext):
     assert torch.equal(kontext.sample(*again[:3]), kontext.sample(*once[:3]))
 
 
+@pytest.mark.parametrize("strength", [0.0, 3.0])
+def test_a_second_time_without_regions_records_the_first(pack, kontext, strength):
+    """As behind Apply Scene, to look at where its references act."""
+    reference_latent = importlib.import_module("comfy_extras.nodes_edit_model").ReferenceLatent
+    for count in (2, 3):
+        first = keep(pack, kontext.model, chained(kontext), negative=chained(kontext, seed=12), regions=MASKS)
+        model, *both = first[:3]
+        if count == 3:
+            both = [reference_latent.execute(side, {"samples": kontext.latent(4, 4, 9)}).args[0] for side in both]
+        wanted = kontext.sample(model, *both, cfg=3.0)
+        *again, recording = keep(pack, model, both[0], negative=both[1], strength=strength, record="maps")
+        picture, found = kontext.sample(*again, cfg=3.0), recording.read()
+        if count == 2:
+            assert torch.equal(picture, wanted)
+        torch.testing.assert_close(picture, wanted, atol=1e-3, rtol=1e-3)  # a third one's share is measured by itself
+        assert found.kind == "mass" and found.slots == tuple(range(1, count + 1)) and found.steps == 2
+
+
 @pytest.mark.parametrize("first", [True, False], ids=["cache first", "cache last"])
 def test_flux_kv_cache(pack, flux2, first):
     """After the first step text and picture alone have queries; recording and steering go on."""
@@ -383,6 +401,10 @@ def test_after_apply_references_of_dreamo(pack, comfy, tiny):
     )
     assert torch.equal(flux.ksample(model, positive, negative), wanted)
     torch.testing.assert_close(recording.read().blocks, routing_map.blocks)
+    again = keep(
+        pack, model, positive, negative=negative, strength=0.0, record="maps"
+    )  # records the regions that are there
+    assert torch.equal(flux.ksample(*again[:3]), wanted) and again[3].read().kind == "mass"
     # without a negative: the text zeroed out, without references; Conditioning Zero Out's is not recorded either
     (zero,) = comfy.ConditioningZeroOut().zero_out(flux.text())
     wanted, *_ = flux.route(placed, negative=zero, routing_strength=3.0, cfg=3.0)

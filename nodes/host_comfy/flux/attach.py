@@ -47,7 +47,8 @@ def with_regions(entry: dict, regions: ReferenceRegions, records: bool) -> tuple
 
     Args:
         entry: a conditioning entry's dictionary.
-        regions: one for each of its references; weights multiply theirs.
+        regions: one for each of its references; weights multiply theirs. Where they steer nothing, only their recorder
+            is taken.
         records: maps are taken from it.
 
     Raises:
@@ -63,6 +64,10 @@ def with_regions(entry: dict, regions: ReferenceRegions, records: bool) -> tuple
             f"got {len(routing.references)} beside latents of other nodes. Keep those in place first, and "
             "add Apply References afterwards."
         )
+    recorder = regions.recorder if records else None
+    if not regions.steers:
+        routing = replace(routing, recorder=recorder)
+        return {**entry, "model_conds": {**entry["model_conds"], KEY: ReferenceCond((routing, None))}}, routing.regions
     weights = (reference.weight * weight for reference, weight in zip(routing.references, regions.weights))
     placed = tuple(
         replace(reference, region=region, weight=weight)
@@ -74,7 +79,7 @@ def with_regions(entry: dict, regions: ReferenceRegions, records: bool) -> tuple
         strength=regions.strength,
         isolation=regions.isolation,
         window=regions.window,
-        recorder=regions.recorder if records else None,
+        recorder=recorder,
     )
     conds = {**entry["model_conds"], KEY: ReferenceCond((routing, None))}
     return {**entry, "model_conds": conds}, routing.regions

@@ -24,7 +24,7 @@ def attach_regions(
 
     Both sides are steered wherever they carry references: guidance multiplies the difference between them. Maps are
     taken from the positive side. Entries without references, and everything where nothing is steered or recorded, stay
-    as they are. Regions of an earlier call are replaced.
+    as they are. Regions of an earlier call are replaced, or kept where these are only recorded.
 
     Args:
         regions: one for each reference latent of the positive side, in order.
@@ -44,14 +44,35 @@ def attach_regions(
     if not clone.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
         clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, steer_references)
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, begin_run(regions))
-    sides = [_placed(clone, side, family, regions, names, side is positive, last) for side in (positive, negative)]
+    recorded_regions: dict[int, ReferenceRegions] = {}
+    sides = [
+        _placed(clone, side, family, regions, names, side is positive, last, recorded_regions)
+        for side in (positive, negative)
+    ]
     return clone, *sides
 
 
+def placed_before(entry: dict) -> Placed | None:
+    """Return what an earlier call has put into a conditioning entry."""
+    cond = entry.get("model_conds", {}).get(KEY)
+    return None if cond is None else cond.cond[0]
+
+
 def _placed(
-    clone, side: list, family: Family, regions: ReferenceRegions, names: tuple[str, ...], records: bool, last: bool
+    clone,
+    side: list,
+    family: Family,
+    regions: ReferenceRegions,
+    names: tuple[str, ...],
+    records: bool,
+    last: bool,
+    recorded_regions: dict[int, ReferenceRegions],
 ) -> list:
-    """Add the regions to a side's entries that have references; DreamO's keep their own rows and positions."""
+    """Add the regions to a side's entries that have references; DreamO's keep their own rows and positions.
+
+    Args:
+        recorded_regions: copies of earlier regions that are only recorded, by the id of these; both sides share them.
+    """
     placed = []
     for embedding, entry in side:
         count = len(entry.get(family.latents[0], ()))
@@ -65,14 +86,19 @@ def _placed(
                     f"{'positive' if records else 'negative'}: expected {len(regions.regions)} reference "
                     f"latents, one for each region, got {count}. Give both sides the same references."
                 )
-            if last and records and KEY in entry.get("model_conds", {}):
+            before = placed_before(entry)
+            if before is not None and last and records:
                 log.warning(
                     "Relate: a node before keeps references in place; they may act everywhere now, as one call holds "
                     "the regions of one node. Give all references to one of them."
                 )
-            ours = range(count)[-len(regions.regions) :] if last else range(len(regions.regions))
-            copies = copies_of(entry, regions, names, ours[0], count)
-            value = Placed(regions, tuple(ours), copies, embedding.shape[1], records)
+            if before is not None and not last and not regions.steers:
+                own = recorded_regions.setdefault(id(before.regions), before.regions.recorded(regions))
+                value = before.recorded(own, records)
+            else:
+                ours = range(count)[-len(regions.regions) :] if last else range(len(regions.regions))
+                copies = copies_of(entry, regions, names, ours[0], count)
+                value = Placed(regions, tuple(ours), copies, embedding.shape[1], records)
             conds = {**entry.get("model_conds", {}), KEY: PlacedCond((value, None))}
             entry = {**entry, "model_conds": conds}
         placed.append([embedding, entry])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, replace
 
 import comfy.conds
 from torch import Tensor
@@ -21,6 +22,7 @@ PICTURE = "relate_picture"  # (h, w) of the whole latent, in transformer_options
 SLOT = "optimized_attention_override"
 
 
+@dataclass(frozen=True, eq=False)
 class Placed:
     """Regions of one conditioning, and its own positions.
 
@@ -28,26 +30,25 @@ class Placed:
         regions: shared by all conditionings that one node made.
         ours: which of its reference latents they are for.
         copies: for each of those, where the text repeats it, in the conditioning's own positions.
-        text: tokens of the conditioning; a family may put padding before them.
+        text: tokens of the conditioning; a family may put padding before them, nodes more text behind (Concat, Redux).
         records: maps are taken from it; the negative's are not.
     """
 
-    def __init__(
-        self,
-        regions: ReferenceRegions,
-        ours: tuple[int, ...],
-        copies: tuple[tuple[Span, ...], ...],
-        text: int,
-        records: bool,
-    ) -> None:
-        self.regions, self.ours, self.copies, self.text, self.records = regions, ours, copies, text, records
+    regions: ReferenceRegions
+    ours: tuple[int, ...]
+    copies: tuple[tuple[Span, ...], ...]
+    text: int
+    records: bool
 
     def __deepcopy__(self, memo: dict) -> Placed:
         return self
 
-    def of_length(self, text: int) -> Placed:
-        """Copy for a text of another length; places stay, as nodes put more text behind (Concat, Redux)."""
-        return Placed(self.regions, self.ours, self.copies, text, self.records)
+    def recorded(self, regions: ReferenceRegions, records: bool) -> Placed:
+        """Copy with its regions' copy for a recorder, which may have further references."""
+        more = range(len(self.ours), len(regions.regions))
+        return replace(
+            self, regions=regions, ours=(*self.ours, *more), copies=(*self.copies, *(() for _ in more)), records=records
+        )
 
     def fits(self, other: Placed) -> bool:
         """Whether one call can hold both."""
@@ -244,4 +245,5 @@ def _begin_conditioning(cond: dict) -> None:
         if isinstance(value, RegionsCond):
             value.regions.begin()
     if KEY in conds and text is not None:
-        cond["model_conds"] = {**conds, KEY: PlacedCond((conds[KEY].cond[0].of_length(text.shape[1]), None))}
+        placed = replace(conds[KEY].cond[0], text=text.shape[1])
+        cond["model_conds"] = {**conds, KEY: PlacedCond((placed, None))}
