@@ -331,6 +331,11 @@ def test_a_model_call_that_skips_a_block_is_left_out_of_the_maps(flux, pair, cap
     assert routing_map is None and heat.max() == 0 and "2 model calls were not recorded" in caplog.text
 
 
+def test_a_run_of_no_step_leaves_no_call_out(flux, placed, caplog):
+    assert flux.route(placed, record="maps", denoise=0.0)[1] is None
+    assert "not recorded" not in caplog.text
+
+
 @pytest.mark.parametrize("steered", [False, True])
 def test_a_copy_of_flux_without_patches_is_reported(flux, placed, monkeypatch, caplog, steered):
     """TeaCache puts one in the place of ComfyUI's: neither post_input nor overrides are called in it."""

@@ -125,14 +125,13 @@ def _routed(model, positive: list, negative: list, references: tuple[Reference, 
 def _recorded(recorder: Recorder | None, slots: tuple[int, ...]) -> RoutingMap | None:
     if recorder is None or not slots:
         return None
-    routing_map = recorder.result(slots)
-    if routing_map is None or recorder.left_out:
+    if recorder.left_out:
         log.warning(
             "Relate: %d model calls were not recorded: another node skips or repeats blocks of the model "
             "(block caches, skip-layer guidance).",
             recorder.left_out,
         )
-    return routing_map
+    return recorder.result(slots)
 
 
 def _callback(
