@@ -31,7 +31,13 @@ def preview(routing_map: RoutingMap | Recording | None, number: int, image: Tens
         ValueError: nothing was recorded, no such reference, or another number of pictures.
     """
     if isinstance(routing_map, Recording):
+        left_out = routing_map.recorder.left_out
         routing_map = routing_map.read()
+        if routing_map is None and left_out:
+            raise ValueError(
+                f"routing_map: expected recorded maps, got none: in all {left_out} model calls another node skipped or "
+                "repeated blocks of the model (block caches, skip-layer guidance). Leave it out while you record."
+            )
         if routing_map is None:
             raise ValueError(
                 "routing_map: expected recorded maps, got none: no sampler has run yet. Connect the "

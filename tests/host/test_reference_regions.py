@@ -134,6 +134,14 @@ def test_preview_lists_what_there_is(pack, flux2):
         pack.run("RelateRoutingPreview", routing_map=recording, reference=3)
 
 
+def test_preview_says_that_another_node_skips_blocks(pack, kontext):
+    model, positive, negative, recording = keep(pack, kontext.model, chained(kontext), regions=MASKS, record="maps")
+    model.set_model_patch_replace(lambda args, extra: {"img": args["img"]}, "dit", "single_block", 1)
+    kontext.sample(model, positive, negative)
+    with pytest.raises(ValueError, match="in all 2 model calls another node skipped or repeated blocks"):
+        pack.run("RelateRoutingPreview", routing_map=recording, reference=1)
+
+
 @pytest.mark.parametrize(("inputs", "message"), [
     ({"regions": MASKS[:1]}, "regions: expected 2 masks, one for each reference latent of positive, got 1"),
     ({"regions": torch.zeros(2, 4, 4)}, r"regions: mask 1 is empty \(black\)"),
