@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from core.prompt.wording import between_words
+from core.prompt.wording import find_names
 
 # Words around a verb that are not the relation: "is hugging a" -> "hugging".
 _BEFORE = {"is", "are", "was", "were", "be", "and", "a", "an", "the", "its", "their", "who", "that", "together"}
@@ -14,10 +14,9 @@ _PUNCTUATION = ".,;:!?\"'"
 
 
 def find_phrase(prompt: str, phrase: str) -> tuple[int, int] | None:
-    """Find the first and last-plus-one character of a phrase, whole words, in any case; None if it is not there."""
-    phrase = phrase.strip()
-    match = re.search(between_words(re.escape(phrase), phrase), prompt, re.IGNORECASE) if phrase else None
-    return match.span() if match else None
+    """Find the first and last-plus-one character of a phrase, whole words, in any case, with any spaces between them;
+    None if it is not there."""
+    return find_names(prompt, [phrase])[0]
 
 
 def find_predicate(prompt: str, names: Sequence[str], relation: str = "") -> str | None:
@@ -29,32 +28,34 @@ def find_predicate(prompt: str, names: Sequence[str], relation: str = "") -> str
         relation: the relation's name, taken if the prompt says it so.
 
     Returns:
-        E.g. "shakes hands": what stands between the first two subjects without auxiliaries, articles and
-        prepositions, or, if that is nothing ("A raccoon and a sloth are shaking hands."), what follows the last one.
-        None if that is nothing either.
+        E.g. "shakes hands", as it stands in the prompt: what is between the first two subjects without auxiliaries,
+        articles and prepositions, or, if that is nothing ("A raccoon and a sloth are shaking hands."), what follows
+        the last one. None if that is nothing either.
     """
     span = find_phrase(prompt, relation)
     if span:
         return prompt[slice(*span)]
-    places = sorted(span for span in (find_phrase(prompt, name) for name in names) if span)
+    places = sorted(span for span in find_names(prompt, names) if span)
     if not places:
         return None
     ends = [place[1] for place in places]
     starts = [place[0] for place in places[1:]] + [len(prompt)]
     for end, start in zip([ends[0], ends[-1]], [starts[0], len(prompt)]):
-        words = [word.strip(_PUNCTUATION) for word in prompt[end:start].split()]
-        words = _trim(words)
-        if words:
-            return " ".join(words)
+        if words := _trimmed(prompt[end:start]):
+            return words
     return None
 
 
-def _trim(words: list[str]) -> list[str]:
-    while words and (not words[0] or words[0].lower() in _BEFORE):
-        words = words[1:]
-    while words and (not words[-1] or words[-1].lower() in _AFTER):
-        words = words[:-1]
-    return words
+def _trimmed(text: str) -> str:
+    """Strip auxiliaries, articles, prepositions and punctuation off both ends of a part of a prompt."""
+    spans = [match.span() for match in re.finditer(r"\S+", text)]
+    words = [text[slice(*span)].strip(_PUNCTUATION).lower() for span in spans]
+    first, last = 0, len(words)
+    while first < last and (not words[first] or words[first] in _BEFORE):
+        first += 1
+    while first < last and (not words[last - 1] or words[last - 1] in _AFTER):
+        last -= 1
+    return text[spans[first][0] : spans[last - 1][1]].strip(_PUNCTUATION) if first < last else ""
 
 
 def token_span(prompt: str, phrase: str, count_tokens: Callable[[str], int]) -> tuple[int, int] | None:

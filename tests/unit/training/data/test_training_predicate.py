@@ -42,6 +42,21 @@ def test_a_prompt_without_spaces_says_its_relation_and_names():
     assert find_phrase(hug, hug[2:4]) == (2, 4) and find_phrase("hugging", "hug") is None
 
 
+def test_captions_as_people_write_them():
+    loose = "A cat  is shaking\thands\n with a frog."
+    assert find_predicate(loose, ["cat", "frog"], "shaking hands with") == "shaking\thands\n with"
+    assert token_span(loose, "shaking hands with", words) == (4, 7)
+    assert find_predicate("A fox, smiling, hugs a bear.", ["fox", "bear"]) == "smiling, hugs"
+    assert token_span("A fox, smiling, hugs a bear.", "smiling, hugs", words) == (3, 5)
+    assert find_phrase("Zwei B\u00e4ren ku\u0308ssen", "k\u00fcssen") == (11, 18)  # composed and not
+
+
+def test_two_subjects_of_one_noun_stand_on_either_side_of_the_relation():
+    assert find_predicate("A dog hugs a dog.", ["dog", "dog"]) == "hugs"
+    assert find_predicate("A black dog is hugging a dog.", ["dog", "black dog"]) == "hugging"
+    assert find_predicate("A dog and a dog shake hands.", ["dog", "dog"]) == "shake hands"
+
+
 def words(text):
     return len(text.replace(".", " .").split())
 
