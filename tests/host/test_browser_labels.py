@@ -14,16 +14,21 @@ from training.evaluation.judge.page import labelling_page
 from training.evaluation.prompts import Entry
 
 
-@pytest.fixture
-def page(tmp_path):
-    """The page of three pictures, opened from disk."""
+def write_page(folder, names):
     entries = []
-    for number in range(3):
-        path = tmp_path / "pictures" / f"{number}.png"
+    for number, name in enumerate(names):
+        path = folder / "pictures" / name
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (32, 32), (80 * number, 0, 0)).save(path)
         entries.append(Entry(number + 1, path, "a cat is hugging a bear", "hugging", (), ("cat", "bear")))
-    (tmp_path / "label.html").write_text(labelling_page(entries, ["hugging"] * 3, tmp_path), encoding="utf-8")
+    page = labelling_page(entries, ["hugging"] * len(names), folder, pictures=folder / "pictures")
+    (folder / "label.html").write_text(page, encoding="utf-8")
+
+
+@pytest.fixture
+def page(tmp_path):
+    """The page of three pictures, opened from disk."""
+    write_page(tmp_path, ["0.png", "1.png", "2.png"])
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=find_browser(), args=flags)
@@ -60,3 +65,16 @@ def test_answers_stay_when_the_page_is_opened_again(page):
     page.keyboard.press("y")
     page.reload()
     assert page.locator("#place").inner_text() == "2 of 3, 1 answered"
+
+
+def test_answers_stay_with_their_pictures_when_the_page_is_made_anew(page, tmp_path):
+    page.keyboard.press("n")
+    write_page(tmp_path, ["100% #1?.png", "0.png"])
+    page.reload()
+    page.wait_for_function("document.getElementById('picture').naturalWidth == 32")  # whatever is in its name
+    assert page.locator("#place").inner_text() == "1 of 2, 1 answered"
+    page.keyboard.press("y")
+    with page.expect_download() as download:
+        page.click("#save")
+    lines = [json.loads(line) for line in download.value.path().read_text().splitlines()]
+    assert [(line["picture"], line["answer"]) for line in lines] == [("100% #1?.png", "yes"), ("0.png", "no")]
