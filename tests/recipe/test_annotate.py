@@ -110,6 +110,9 @@ def test_every_fault_of_raw_pictures_is_told_at_once_and_nothing_is_written(tmp_
     picture(raw / "nameless/2.png")
     frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
     frames[0].save(raw / "nameless/fox.webp", save_all=True, append_images=frames[1:])
+    picture(raw / "telephone/target.png")
+    picture(raw / "telephone/1 wolf.png")
+    (raw / "telephone/2 bear.HEIC").write_bytes(b"....ftypheic")
     (raw / "whole/prompt.txt").write_bytes("A wolf".encode("utf-16"))
     arguments = [str(raw), str(out), "--relation", "", "--backend", "miniworld", "--kind", "wolf=beast"]
     assert main(arguments) == 2
@@ -121,12 +124,13 @@ def test_every_fault_of_raw_pictures_is_told_at_once_and_nothing_is_written(tmp_
         "headless: expected one picture named target, found 0",
         'nameless/2.png: "2" names no subject',
         "fox.webp: expected a still picture",
+        "telephone/2 bear.HEIC: not a whole picture",
         "prompt.txt: expected text in UTF-8",
         "--relation: expected the words",
         "--kind wolf=beast: expected one of animal",
     ):
         assert said in told
-    assert told.startswith("9 faults") and not out.exists()
+    assert told.startswith("10 faults") and not out.exists()
 
 
 def test_a_folder_of_triplets_that_is_wrong_is_said_once(tmp_path, capsys):
@@ -169,7 +173,7 @@ def test_pictures_mean_what_they_mean_to_everyone_and_names_may_be_of_any_script
     turned = Image.Exif()
     turned[0x0112] = 6
     picture(raw / "1/target.jpg", (64, 40), exif=turned)
-    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(raw / "1/狐 狸.png")
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(raw / "1/狐 狸.tiff")
     Image.fromarray(np.full((40, 40), 65535, np.uint16)).save(raw / "1/bear.png")
     assert main([str(raw), str(out), *MINIWORLD]) == 2  # nobody is found in them
     home = out / "rejected/1"

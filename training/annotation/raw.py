@@ -12,7 +12,7 @@ from typing import Any
 from core.user_files import read_json_object, read_text, visible, visible_files
 
 from ..common.errors import UserErrors
-from ..common.image_files import ENDINGS, open_image
+from ..common.image_files import PICTURES, open_image
 
 TARGET = "target"
 _SMALLEST, _MOST_SUBJECTS = 16, 6
@@ -65,10 +65,10 @@ def read_raw(folder: Path) -> list[RawTriplet]:
     """
     if not folder.is_dir():
         raise UserErrors(f"{folder}: expected a folder of raw triplets, found none.")
-    groups = {path.name: visible_files(path, ENDINGS) for path in visible(folder) if path.is_dir()}
+    groups = {path.name: visible_files(path, PICTURES) for path in visible(folder) if path.is_dir()}
     places = {name: folder / name for name in groups}
     if not groups:
-        for path in visible_files(folder, ENDINGS):
+        for path in visible_files(folder, PICTURES):
             match = _FLAT.fullmatch(path.stem)
             groups.setdefault(match["triplet"] if match else path.stem, []).append(path)
         places = dict.fromkeys(groups, folder)

@@ -19,6 +19,17 @@ from torch import Tensor
 from .errors import UserErrors
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp"})  # of images, where a folder is searched for them
+PICTURES = ENDINGS | {
+    ".avif",
+    ".gif",
+    ".heic",
+    ".heif",
+    ".jfif",
+    ".jp2",
+    ".jxl",
+    ".tif",
+    ".tiff",
+}  # not all can be read
 LARGEST = 178_956_970  # pixels; twice PIL's warning, where PIL refuses
 _ORIENTATION = 0x0112  # a number of EXIF
 _TURNS = {

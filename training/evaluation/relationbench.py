@@ -20,7 +20,7 @@ from typing import Any
 from core.user_files import visible
 
 from ..common.errors import UserErrors
-from ..common.image_files import ENDINGS
+from ..common.image_files import PICTURES
 from .benchmarks.lines import relative
 
 CASES = 4
@@ -72,9 +72,9 @@ def find_subjects(folder: Path) -> list[tuple[str, Path]]:
     subjects = []
     for path in visible(folder):
         inside = visible(path) if path.is_dir() else [path]
-        photographs = [file for file in inside if file.suffix.lower() in ENDINGS and file.is_file()]
+        photographs = [file for file in inside if file.suffix.lower() in PICTURES and file.is_file()]
         stem = unicodedata.normalize("NFC", path.name if path.is_dir() else path.stem)  # a Mac's accents stand apart
-        name = " ".join(re.sub(r"\d+$", "", stem).replace("_", " ").split())
+        name = " ".join(re.sub(r"[ _-]*\d+$", "", stem).replace("_", " ").split())
         if photographs and name:
             subjects.append((name, photographs[0]))
     if not subjects:

@@ -12,7 +12,7 @@ from training.evaluate import main
 from training.evaluation.prompts import read_prompts
 from training.evaluation.relationbench import find_subjects, relationbench
 
-SUBJECTS = ("cat2.png", "plushie_bear.jpg", "dog/00.png", "dog/01.png", "toy_gnome.png", "cat1.png")
+SUBJECTS = ("cat2.png", "plushie_bear.jpg", "dog/00.png", "dog/01.png", "toy_gnome.png", "cat1.png", "fox-1.tif")
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def test_names_come_from_files_and_folders(subjects):
         ("cat", "cat1.png"),
         ("cat", "cat2.png"),
         ("dog", "dog/00.png"),
+        ("fox", "fox-1.tif"),
         ("plushie bear", "plushie_bear.jpg"),
         ("toy gnome", "toy_gnome.png"),
     ]
