@@ -76,6 +76,10 @@ def test_resuming_under_other_settings_is_refused(world, monkeypatch, capsys):
     with pytest.raises(Crash):
         finetune.main([config])
     assert finetune.main([config, "--resume", "--set", "train.lr=1e-5"]) == 2
+    told = capsys.readouterr().err
+    assert "the settings (train.lr was 0.001 and is 1e-05) changed since this run was started" in told
+    (world / "out" / "settings.json").unlink()
+    assert finetune.main([config, "--resume", "--set", "train.lr=1e-5"]) == 2
     assert "the settings changed since this run was started" in capsys.readouterr().err
 
 

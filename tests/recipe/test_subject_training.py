@@ -223,7 +223,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(world, monkeypatch, capsys):
     mend()
     assert subject.main([broken]) == 2  # not without being asked
     assert subject.main([broken, "--resume", "--set", "train.lr=0.5"]) == 2
-    assert "the settings changed" in capsys.readouterr().err
+    assert "and is 0.5) changed since" in capsys.readouterr().err
     assert subject.main([broken, "--resume"]) == 0
     for name in ("pair.safetensors", "checkpoint.safetensors", "history.csv", "samples.png", "loss.png"):
         assert (world / "a" / name).read_bytes() == (world / "b" / name).read_bytes(), name

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat
 
 from ..common.schema import Checked, NeededPath, PathText, Words
-from .sdxl import DataConfig, LoraConfig, OutputConfig, SamplesConfig, TrainConfig, digest_of, name_of
+from .sdxl import DataConfig, LoraConfig, OutputConfig, SamplesConfig, TrainConfig, name_of, without_harmless
 
 
 class FluxDataConfig(DataConfig):
@@ -188,9 +188,9 @@ class FluxConfig(Checked):
         """The promised file."""
         return Path(self.output.folder) / f"{self.output.name or name_of(self.relation)}.safetensors"
 
-    def digest(self) -> str:
-        """Hash of everything that changes the result; streaming and prefetching do not."""
-        return digest_of(
+    def decisive(self) -> dict[str, Any]:
+        """Return everything that changes the result; streaming and prefetching do not."""
+        return without_harmless(
             self.model_dump(exclude={"output": True, "samples": True, "memory": {"stream_blocks", "prefetch"}})
         )
 

@@ -6,8 +6,6 @@ folder the command is started in; ``~`` is the home folder.
 
 from __future__ import annotations
 
-import json
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -189,9 +187,9 @@ class Config(Checked):
         """The promised file."""
         return Path(self.output.folder) / f"{self.output.name or name_of(self.relation)}.safetensors"
 
-    def digest(self) -> str:
-        """Hash of everything that changes the result: a checkpoint resumes only under the same one."""
-        return digest_of(self.model_dump(exclude={"output", "samples"}))
+    def decisive(self) -> dict[str, Any]:
+        """Return everything that changes the result: a checkpoint resumes only under the same."""
+        return without_harmless(self.model_dump(exclude={"output", "samples"}))
 
 
 def config_text(path: str | Path) -> str:
@@ -206,10 +204,9 @@ def config_text(path: str | Path) -> str:
         raise UserErrors(f"{error} Give the path of a TOML file, e.g. one of training/configs.") from error
 
 
-def digest_of(settings: dict[str, Any]) -> str:
-    """Hash of settings, without those that say only where a run computes and how much at once."""
-    settings["train"] = {key: value for key, value in settings["train"].items() if key not in HARMLESS}
-    return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+def without_harmless(settings: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the settings that say only where a run computes and how much at once."""
+    return {**settings, "train": {key: value for key, value in settings["train"].items() if key not in HARMLESS}}
 
 
 def across_tables(settings: dict[str, Any]) -> list[str]:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat
 
 from ..common.schema import Checked, FileName, NeededPath, PathText, Words
 from ..common.toml_config import read_settings
-from .sdxl import SamplesConfig, TrainConfig, config_text, digest_of
+from .sdxl import SamplesConfig, TrainConfig, config_text, without_harmless
 
 
 class SubjectDataConfig(Checked):
@@ -158,9 +158,9 @@ class SubjectConfig(Checked):
         """The promised file."""
         return Path(self.output.folder) / f"{self.output.name}.safetensors"
 
-    def digest(self) -> str:
-        """Hash of everything that changes the result: a checkpoint resumes only under the same one."""
-        return digest_of(self.model_dump(exclude={"output", "samples"}))
+    def decisive(self) -> dict[str, Any]:
+        """Return everything that changes the result: a checkpoint resumes only under the same."""
+        return without_harmless(self.model_dump(exclude={"output", "samples"}))
 
 
 def load_subject_config(path: str | Path, overrides: Sequence[str] = ()) -> SubjectConfig:

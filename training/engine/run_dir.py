@@ -14,15 +14,18 @@ import io
 import json
 import shutil
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from torch import Tensor
 
 from core.checkpoint import read, read_metadata, save
+from core.user_files import read_json_object
 
 from ..common.atomic_io import check_writable, write_text
 from ..common.errors import UserErrors
 from ..common.folder_lock import FolderInUse, check_free
+from ..common.schema import shown
 from ..config import Config, FluxConfig
 from ..config.subject import SubjectConfig
 
@@ -54,7 +57,8 @@ class RunDir:
         self.checkpoint_file = self.path / "checkpoint.safetensors"
         self.samples = self.path / "samples"
         self._cache = Path(config.output.cache)
-        self._made_of = {"config": config.digest()}
+        self._decisive = config.decisive()
+        self._made_of = {"config": sha256(json.dumps(self._decisive, sort_keys=True).encode()).hexdigest()}
         self._settings = config.model_dump()
 
     def expect(self, dataset: str, models: str) -> None:
@@ -133,7 +137,11 @@ class RunDir:
             tensors, metadata = read(self.checkpoint_file)
         except ValueError as error:
             raise UserErrors(str(error)) from error
-        words = {"config": "the settings", "dataset": "the triplets", "models": "the model files"}
+        words = {
+            "config": f"the settings{self._changed_settings()}",
+            "dataset": "the triplets",
+            "models": "the model files",
+        }
         changed = [words[key] for key, value in self._made_of.items() if metadata.get(key) != value]
         if changed:
             raise UserErrors(
@@ -151,6 +159,22 @@ class RunDir:
             part("history."),
             json.loads(metadata["scaler"]),
         )
+
+    def _changed_settings(self) -> str:
+        """Name, in brackets, what ``settings.json`` has otherwise; nothing where there is none that can be read."""
+        try:
+            before, now = read_json_object(self.path / "settings.json"), json.loads(json.dumps(self._decisive))
+        except ValueError:
+            return ""
+        changes = []
+        for name, table in now.items():
+            pairs = table.items() if isinstance(table, dict) else [("", table)]
+            for key, value in pairs:
+                old = before.get(name)
+                old = old.get(key) if key and isinstance(old, dict) else old
+                if old != value:
+                    changes.append(f"{name}{'.' * bool(key)}{key} was {shown(old)} and is {shown(value)}")
+        return f" ({', '.join(changes)})" if changes else ""
 
     def checkpoint_step(self) -> int | None:
         """Return the step after which the checkpoint was written; None where there is none that can be read."""

@@ -112,7 +112,7 @@ def test_broken_files(tmp_path, text, expected):
         load_config(tmp_path / "absent.toml")
 
 
-def test_the_digest_tells_what_changes_the_result(smallest):
-    plain = load_config(smallest).digest()
-    assert load_config(smallest, ["output.folder=elsewhere", "samples.every=5", "train.device=cpu"]).digest() == plain
-    assert load_config(smallest, ["train.lr=2e-4"]).digest() != plain
+def test_the_decisive_settings_are_what_changes_the_result(smallest):
+    plain = load_config(smallest).decisive()
+    assert load_config(smallest, ["output.folder=elsewhere", "samples.every=5", "train.device=cpu"]).decisive() == plain
+    assert load_config(smallest, ["train.lr=2e-4"]).decisive() != plain

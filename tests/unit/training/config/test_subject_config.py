@@ -62,9 +62,9 @@ def test_every_fault_is_in_one_report(smallest):
         assert part in said
 
 
-def test_what_changes_the_result_changes_the_digest(smallest):
-    digest = load_subject_config(smallest).digest()
+def test_what_changes_the_result_is_decisive(smallest):
+    decisive = load_subject_config(smallest).decisive()
     for harmless in ("samples.every=1", "train.micro_batch=1", "output.name=x"):
-        assert load_subject_config(smallest, [harmless]).digest() == digest
+        assert load_subject_config(smallest, [harmless]).decisive() == decisive
     for other in ("train.seed=1", "adapter.placeholder=q", "drop.text=0.1", "data.views=2"):
-        assert load_subject_config(smallest, [other]).digest() != digest
+        assert load_subject_config(smallest, [other]).decisive() != decisive
