@@ -59,18 +59,25 @@ def _trimmed(text: str) -> str:
 
 
 def token_span(prompt: str, phrase: str, count_tokens: Callable[[str], int]) -> tuple[int, int] | None:
-    """Find the first and last-plus-one token of a phrase, the start token counted as token 0.
+    """Find the first and last-plus-one token of a phrase, see `token_spans`."""
+    return token_spans(prompt, [phrase], count_tokens)[0]
+
+
+def token_spans(
+    prompt: str, phrases: Sequence[str], count_tokens: Callable[[str], int]
+) -> list[tuple[int, int] | None]:
+    """Find the first and last-plus-one token of each phrase, the start token counted as token 0; no two overlap.
 
     Args:
         prompt: the whole prompt.
-        phrase: words of it.
+        phrases: words of it; equal ones stand in different places, in reading order.
         count_tokens: number of tokens of a text without start, end and padding. Byte-pair encodings of CLIP never
             cross a word border, so counting the prompt's beginnings is exact where spaces part the words.
 
     Returns:
-        None if the phrase is not in the prompt.
+        None for a phrase that is not in the prompt.
     """
-    span = find_phrase(prompt, phrase)
-    if span is None:
-        return None
-    return 1 + count_tokens(prompt[: span[0]]), 1 + count_tokens(prompt[: span[1]])
+    return [
+        span and (1 + count_tokens(prompt[: span[0]]), 1 + count_tokens(prompt[: span[1]]))
+        for span in find_names(prompt, phrases)
+    ]

@@ -13,7 +13,7 @@ from core.subject.fused_prompt import fused_prompt, placeholder_positions
 from ..common.errors import UserErrors, first_few
 from ..config.subject import AdapterConfig
 from ..host_diffusers.fused_text import LENGTH, PromptTokens
-from .prompt_spans import token_span
+from .prompt_spans import token_spans
 from .subject_scenes import SubjectScene
 
 _MOST = 10  # faults that are spelled out
@@ -58,7 +58,7 @@ def prompt_rows(scenes: Sequence[SubjectScene], tokens: PromptTokens, adapter: A
             labels = placeholders - tokens.tokens_between
         else:
             placeholders = torch.full((len(scene.names),), -1)
-            spans = [token_span(prompt, name, tokens.count_tokens) for name in scene.names]
+            spans = token_spans(prompt, scene.names, tokens.count_tokens)
             labels = torch.tensor([span[1] - 1 if span and span[1] < LENGTH else -1 for span in spans])
         rows.append(PromptRow(prompt, row_ids, placeholders, labels))
     if faults:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.data.prompt_spans import find_phrase, find_predicate, token_span
+from training.data.prompt_spans import find_phrase, find_predicate, token_span, token_spans
 
 HUG = [
     ("A lion and a polar bear hug.", "lion", "polar bear", "hug", (7, 8)),
@@ -55,6 +55,8 @@ def test_two_subjects_of_one_noun_stand_on_either_side_of_the_relation():
     assert find_predicate("A dog hugs a dog.", ["dog", "dog"]) == "hugs"
     assert find_predicate("A black dog is hugging a dog.", ["dog", "black dog"]) == "hugging"
     assert find_predicate("A dog and a dog shake hands.", ["dog", "dog"]) == "shake hands"
+    assert token_spans("A black dog hugs a dog.", ["dog", "black dog", "cat"], words) == [(6, 7), (2, 4), None]
+    assert token_spans("A dog hugs a dog.", ["dog", "dog"], words) == [(2, 3), (5, 6)]
 
 
 def words(text):
