@@ -28,7 +28,7 @@ from .annotation.report import Report
 from .annotation.sentence import say_faults, wrong_letters
 from .annotation.thresholds import Thresholds, read_thresholds
 from .common import arguments as of_type
-from .common.cli import command, leave, say
+from .common.cli import command, leave, say, shell_command
 from .common.errors import UserErrors, all_or_faults
 from .data.skeletons import AP10K, SKELETONS
 
@@ -74,6 +74,12 @@ def apply(out: Path, coco: Path | None = None) -> Report:
     triplets, saved_options = read_state(out)
     saved_options["thresholds"] = Path(saved_options["thresholds"]) if saved_options["thresholds"] else None
     options = replace(AnnotateOptions(""), **saved_options)
+    if options.given and not is_given(Path(options.given)):
+        again = shell_command("training.annotate", ["RAW", str(out), "--relation", options.relation])
+        raise UserErrors(
+            f"{options.given}: the annotation of {out} was read from this folder, where no triplets are any more. Put "
+            f"them back, or say where they are now: {again}"
+        )
     _, backends, limits = _prepare(lambda: triplets, options)
     return annotate_folder(triplets, out, options, backends, limits, coco)
 

@@ -53,6 +53,19 @@ folder = '{run}'
 """
 
 
+def test_annotated_triplets_that_were_moved_are_named_and_found_again(tmp_path, capsys):
+    exact, out = tmp_path / "exact", tmp_path / "all of it"
+    write_triplets(exact, "hugging", 1, 4)
+    assert main([str(exact), str(out), "--relation", "hugging"]) == 0
+    exact.rename(tmp_path / "moved")
+    assert main([str(out), "--apply"]) == 2
+    told = capsys.readouterr().err
+    assert f"{exact}: the annotation of {out} was read from this folder" in told
+    assert told.endswith(f"training.annotate RAW '{out}' --relation hugging\n")
+    assert main([str(tmp_path / "moved"), str(out), "--relation", "hugging"]) == 0
+    assert main([str(out), "--apply"]) == 0
+
+
 def test_triplets_that_are_annotated_already_are_judged_without_any_model(tmp_path):
     write_triplets(tmp_path / "exact", "hugging", 2, 4)
     command = [str(tmp_path / "exact"), str(tmp_path / "out"), "--relation", "hugging", "--hide-others"]
