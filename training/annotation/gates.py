@@ -13,7 +13,7 @@ from ..data.skeletons import NO_SKELETON, SKELETONS
 from .annotated import Annotated, SeenPicture, SeenSubject
 from .choose import SAME_ANIMAL, area, overlap, rival, second
 from .measures import counted_in_both, crop_likeness, grey_crop, grey_picture, likeness, pose_distance
-from .report import NOT_JUDGED, PASS, REJECT, WARN, GateResult
+from .report import NOT_JUDGED, PASS, REJECT, REJECTED, WARN, GateResult
 from .thresholds import Limits, Thresholds
 
 _SURE_CROP = 0.92  # crops about a box that is right reach .94 to .97, pictures of another subject .88
@@ -70,8 +70,8 @@ def _worst(measured: Sequence[Measured], limits: Limits, below: bool) -> GateRes
     return GateResult(status, round(float(value), 4), limits.reject, sentence)
 
 
-def _file(one: Annotated, number: int) -> str:
-    return f"{one.raw.name}/{one.raw.stems()[number]}.png"
+def _file(one: Annotated, number: int, ending: str = "png") -> str:
+    return f"{one.raw.name}/{one.raw.stems()[number]}.{ending}"
 
 
 def _each(one: Annotated, number: Callable[[SeenSubject, SeenPicture], float | None], text: str) -> Iterable[Measured]:
@@ -97,7 +97,7 @@ def _found(one: Annotated, limits: Thresholds) -> GateResult:
             values.append(subject.best)
             if subject.box:
                 continue
-            file, edit = _file(one, number), f"{one.raw.name}/{one.raw.stems()[number]}.json"
+            file, edit = _file(one, number), f"{REJECTED}/{_file(one, number, 'json')}"  # it goes there
             if subject.best >= least:
                 others = " and ".join(f'"{other}"' for other in _of_one_place(name, names, picture))
                 texts.append(f"{file}: {others} both lie on one animal; draw their boxes in {edit}, or rename one.")
@@ -133,7 +133,7 @@ def _of_one_place(name: str, names: Sequence[str], picture: SeenPicture) -> list
 def _alone(one: Annotated, limits: Thresholds) -> GateResult:
     """Reject photographs of more than one subject."""
     for number, (name, _, concept, subject) in enumerate(one.pairs(), 1):
-        file, edit = _file(one, number), f"{one.raw.name}/{one.raw.stems()[number]}.json"
+        file, edit = _file(one, number), f"{REJECTED}/{_file(one, number, 'json')}"  # it goes there
         if subject.detection.score == 1.0:
             continue  # a person has drawn whom it is of
         least = max(limits.detection.score, limits.detection.second_score * subject.detection.score)

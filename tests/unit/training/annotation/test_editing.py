@@ -160,8 +160,8 @@ def test_an_outline_stays_as_it_was_drawn_through_every_further_run(out):
 
 def test_a_box_drawn_for_a_subject_that_was_not_found_saves_the_triplet(tmp_path):
     write_raw(tmp_path / "raw", {**HONEST, "2 leopard": [("cub", (0.1, 0.2, 0.7, 0.95), HONEST["1 wolf"][0][2])]})
-    assert again(tmp_path).rejected == ["01"]
-    out = tmp_path / "out"
+    report, out = again(tmp_path), tmp_path / "out"
+    assert report.rejected == ["01"] and "draw its box in rejected/01/leopard.json" in report.triplets[0].reasons[0]
     assert not (out / "triplets.jsonl").exists() and (out / "rejected/01/leopard.json").is_file()
     edited(
         out / "rejected/01/leopard.json",
