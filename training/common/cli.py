@@ -57,7 +57,7 @@ def command(run: Callable[[], object], log_format: str = "%(message)s") -> int:
         sys.stderr.write(f"{stopped}\n")
         return _code_of(stopped.__cause__)
     except OSError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"Reading or writing failed: {error}. Mend that, and start the same command again.\n")
         return 1
     except KeyboardInterrupt as stop:
         sys.stderr.write("Stopped; the same command begins again.\n")

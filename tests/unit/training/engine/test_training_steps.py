@@ -91,7 +91,12 @@ def test_progress_is_one_line_a_second(capsys):
         (UserErrors("a"), 2, "a\n"),
         (TrainingAborted("why"), 1, "why\n"),
         (KeyboardInterrupt(), 130, "Stopped; the same command begins again.\n"),
-        (PermissionError(13, "Permission denied", "x.png"), 1, "[Errno 13] Permission denied: 'x.png'\n"),
+        (
+            PermissionError(13, "Permission denied", "x.png"),
+            1,
+            "Reading or writing failed: [Errno 13] Permission denied: 'x.png'. Mend that, and start the same command "
+            "again.\n",
+        ),
     ],
 )
 def test_exit_codes(capsys, error, code, text):
