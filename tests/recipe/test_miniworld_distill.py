@@ -70,6 +70,14 @@ def test_only_the_last_blocks_learn_and_the_file_is_written(tiny, monkeypatch):
     assert not any(".q_proj." in key or ".k_proj." in key for key in changed), "they are not used, so they do not move"
 
 
+def test_an_encoder_in_half_precision_is_trained_in_float32(tiny, monkeypatch):
+    folder, model = tiny
+    model.half().save_pretrained(folder / "half")
+    out = folder / "local.safetensors"
+    options = ("--images", folder / "pictures", "--out", out, "--steps", 1, "--unlocked", 1, "--threads", 1)
+    assert run(monkeypatch, "--model", folder / "half", *options) == 0 and out.is_file()
+
+
 def test_faults_are_said_in_the_users_words(tiny, monkeypatch, capsys):
     folder, _ = tiny
     assert run(monkeypatch, "--model", folder / "clip", "--out", folder / "local.safetensors") == 2

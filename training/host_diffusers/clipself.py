@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -93,7 +94,10 @@ def load_encoder(name: str, weights: Path | None = None) -> VisionEncoder:
         from transformers import CLIPVisionModelWithProjection
 
         return encoder_of_transformers(
-            opened(f"--model {name}", lambda: CLIPVisionModelWithProjection.from_pretrained(name))
+            opened(
+                f"--model {name}",
+                lambda: CLIPVisionModelWithProjection.from_pretrained(name, torch_dtype=torch.float32),
+            )
         )
     if weights is None:
         raise ValueError(
