@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,9 +79,10 @@ def read_groups(text: str) -> list[tuple[str, ...]]:
     """
     groups, faults = [], []
     for part in filter(str.strip, text.split(";")):
-        names = tuple(" ".join(name.split()) for name in part.split(",") if name.strip())
+        composed = unicodedata.normalize("NFC", part)
+        names = tuple(" ".join(name.split()) for name in composed.split(",") if name.strip())
         where = f'--subjects "{part.strip()}"'
-        odd = [name for name in names if not _NAME.fullmatch(name) or _NUMBERED.fullmatch(name)]
+        odd = [name for name in names if not _NAME.fullmatch(_without_marks(name)) or _NUMBERED.fullmatch(name)]
         twice = sorted({name for name in names if [other.lower() for other in names].count(name.lower()) > 1})
         if not 1 <= len(names) <= MOST_SUBJECTS:
             faults.append(f"{where}: expected 1 to {MOST_SUBJECTS} subjects with commas between, got {len(names)}.")
@@ -95,6 +97,11 @@ def read_groups(text: str) -> list[tuple[str, ...]]:
     if faults:
         raise UserErrors(faults)
     return groups
+
+
+def _without_marks(name: str) -> str:
+    """Leave out vowel signs and accents that stand apart from their letters, as in Hindi and Thai."""
+    return "".join(letter for letter in name if not unicodedata.category(letter).startswith("M"))
 
 
 def read_relation(text: str) -> str:

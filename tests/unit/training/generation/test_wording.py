@@ -31,6 +31,7 @@ def test_nothing_is_picked_twice_while_it_lasts():
 
 def test_subjects_are_read_with_every_fault_at_once():
     assert read_groups(" polar  bear,wolf ; cat ") == [("polar bear", "wolf"), ("cat",)]
+    assert read_groups("หมี, แมว; bjo\u0308rn, कुत्ता") == [("หมี", "แมว"), ("bj\u00f6rn", "कुत्ता")]
     with pytest.raises(UserErrors) as caught:
         read_groups("wolf, Wolf; a/b, c; cat 2, d; a, b, c, e; target")
     text = str(caught.value)
