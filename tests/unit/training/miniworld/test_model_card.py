@@ -70,6 +70,20 @@ def test_what_annotation_costs_a_relation():
     assert [each[1:] for each in cells] == rows
 
 
+def test_what_the_small_flux_gains_by_seeing_more():
+    text = (ROOT / "docs/miniworld.md").read_text(encoding="utf-8")
+    cells = [
+        [f"{int(samples):,}", *(str(Share(**row[name])) for name in ("species", "fur", "traits", "relation"))]
+        for samples, row in results("flux_curve.json")["points"].items()
+    ]
+    cells[1][0] += " (shipped)"
+    assert "\n".join(f"| {' | '.join(row)} |" for row in cells) in text
+    shipped = json.loads((ROOT / "models/miniworld/flux/measurements.json").read_text(encoding="utf-8"))
+    again = results("flux_curve.json")["points"]["95808"]
+    first = shipped["with routing, steering soft"]
+    assert first == {name: again[name] for name in first}, "the shipped weights, counted twice"
+
+
 @pytest.fixture(scope="module")
 def plans():
     plans = plans_in_turn(SEEN, SIDE_BY_SIDE, 0)
