@@ -18,9 +18,11 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from ...common import arguments as of_type
 from ...common.atomic_io import write_text
@@ -36,14 +38,15 @@ from ..recipes.classifiers import load_shipped
 from ..recipes.pictures import to_uint8
 from ..world.relations import SEEN
 from ..world.rng_streams import Stream, generator
+from ..world.scene import ScenePlan
 from ..world.triplets import plans_in_turn
-from .generate import request_of
+from .generate import Request, request_of
 from .generate_flux import STEERING, FluxWorld, generate
 from .measure_flux import SHOWN, Layouts, located, scores
 from .sheets import tiled
 
 CURVE = "flux_curve"
-POINTS = (12000, 116000, 160000)  # samples seen with references
+POINTS = (12000, 144000)  # samples seen with references
 STEERED = "soft"
 COOLDOWN = 0.3  # of what a point above has seen since the shipped weights
 _CPU = torch.device("cpu")
@@ -121,6 +124,14 @@ def _copy_run(source: Path, target: Path) -> None:
         shutil.copy(source / "latest.json", target)
 
 
+@lru_cache(maxsize=1)  # rendering the layouts takes as long as drawing a third of a point
+def _scenes(pictures: int) -> tuple[list[ScenePlan], list[Request], list[Layouts]]:
+    """Plan the scenes that every point draws, and where their creatures may stand."""
+    plans = plans_in_turn(SEEN, pictures, seed=0)
+    requests = [request_of(plan, 0, index) for index, plan in enumerate(plans)]
+    return plans, requests, [Layouts.of(plan, generator(0, Stream.LAYOUT, index)) for index, plan in enumerate(plans)]
+
+
 def _counted(out: Path, weights: Path, samples: int, pictures: int, folder: Path) -> str:
     """Draw and count one point, or read what was counted."""
     file = out / CURVE / "curve.json"
@@ -132,12 +143,9 @@ def _counted(out: Path, weights: Path, samples: int, pictures: int, folder: Path
     if str(samples) not in facts["points"]:
         world = load_miniworld(folder)
         small = FluxWorld(load_flux(weights), world.text_g, world.vae, PlaceholderWords(world.words))
-        plans = plans_in_turn(SEEN, pictures, seed=0)
-        requests = [request_of(plan, 0, index) for index, plan in enumerate(plans)]
-        layouts = [Layouts.of(plan, generator(0, Stream.LAYOUT, index)) for index, plan in enumerate(plans)]
-        images = torch.stack(
-            [generate(small, request, index, STEERING[STEERED]) for index, request in enumerate(requests)]
-        )
+        plans, requests, layouts = _scenes(pictures)
+        progress = tqdm(requests, f"{samples} samples", disable=None)
+        images = torch.stack([generate(small, each, seed, STEERING[STEERED]) for seed, each in enumerate(progress)])
         judge = load_shipped(folder)
         facts["points"][str(samples)] = scores(judge, images, plans, located(judge, images, layouts))
         save_picture(tiled(to_uint8(images[: 3 * SHOWN]), columns=SHOWN), out / CURVE / f"{samples}.png")

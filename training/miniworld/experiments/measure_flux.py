@@ -186,7 +186,7 @@ def scores(
 
 def shares(in_boxes: Predictions, anywhere: Predictions) -> dict[str, Share]:
     """Count a row of the judge's predictions in the requested boxes, and wherever the creatures are."""
-    fur = LOOKS.index("fur")
+    fur, species = LOOKS.index("fur"), LOOKS.index("species")
     ones = np.ones(len(in_boxes.relation))
     return {
         "relation": Share.of(int(in_boxes.relation.sum()), len(ones)),
@@ -194,6 +194,7 @@ def shares(in_boxes: Predictions, anywhere: Predictions) -> dict[str, Share]:
         "traits": Measurement.of(in_boxes).identity,
         **{name: Share.of_parts(in_boxes.right[..., at].sum(1), 2 * ones) for at, name in enumerate(LOOKS)},
         "other": Share.of_parts(in_boxes.swapped[..., fur].sum(1), in_boxes.differ[..., fur].sum(1)),
+        "other_species": Share.of_parts(in_boxes.swapped[..., species].sum(1), in_boxes.differ[..., species].sum(1)),
         "traits_found": Measurement.of(anywhere).identity,
         "fur_found": Share.of_parts(anywhere.right[..., fur].sum(1), 2 * ones),
     }

@@ -53,9 +53,7 @@ def begin_flux(out: Path, name: str, folder: Path) -> bool:
     """Write the first checkpoint of a small Flux; return False where a run is already, or nothing was exported."""
     if (out / name / "latest.json").exists() or not (folder / "training.json").exists():
         return False
-    torch.manual_seed(
-        flux.SETTINGS.seed
-    )  # of tables that are not shipped, since numbered references have no use for any
+    torch.manual_seed(flux.SETTINGS.seed)  # tables of the variant that has no use for any are not shipped
     history = json.loads((folder / "training.json").read_text(encoding="utf-8"))
     write_text(out / name / BASE_HISTORY, json.dumps(history["base"]))
     settings = replace(flux.SETTINGS, name=name)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.bench import blind_reader
@@ -72,12 +73,17 @@ def test_what_annotation_costs_a_relation():
 
 def test_what_the_small_flux_gains_by_seeing_more():
     text = (ROOT / "docs/miniworld.md").read_text(encoding="utf-8")
+    columns = ("species", "other_species", "fur", "traits", "relation")
     cells = [
-        [f"{int(samples):,}", *(str(Share(**row[name])) for name in ("species", "fur", "traits", "relation"))]
+        [f"{int(samples):,}", *(str(Share(**row[name])) for name in columns)]
         for samples, row in results("flux_curve.json")["points"].items()
     ]
     cells[1][0] += " (shipped)"
     assert "\n".join(f"| {' | '.join(row)} |" for row in cells) in text
+    points = results("flux_curve.json")["points"].items()
+    species = [100 * row["species"]["value"] for _, row in points]
+    slope, start = np.polyfit(np.log2([int(samples) for samples, _ in points]), species, 1)
+    assert f"{slope:.1f} points a doubling, reaches 80 % at {2 ** ((80 - start) / slope) / 1e6:.1f} million" in text
     shipped = json.loads((ROOT / "models/miniworld/flux/measurements.json").read_text(encoding="utf-8"))
     again = results("flux_curve.json")["points"]["95808"]
     first = shipped["with routing, steering soft"]
